@@ -1,0 +1,135 @@
+"""Which layer to read when nobody says: the papers' for networks they name, else a traced pass.
+
+The traced pass looks for the last spatial feature map on which the prediction depends all over the
+image. In a transformer with a class token that is the last block's first normalisation: after it,
+patch tokens reach the output no more.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from torchsaliency.core.errors import LayerError, TargetError
+from torchsaliency.core.layer import Layer, Reshape, Tokens, infer_reshape
+from torchsaliency.core.target import unwrap_output
+from torchsaliency.core.tracing import first_tensor, held_still, replace_first
+from torchsaliency.core.wrapper import unwrap
+
+Resolver = Callable[[nn.Module], Layer | None]
+
+_resolvers: list[Resolver] = []
+_found: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], Layer]] = (
+    weakref.WeakKeyDictionary()
+)
+
+_LIVE_SHARE = 0.5
+"""The least share of grid cells with a gradient: attention to patches passes, a class token fails."""
+
+
+def register_default_layer(resolver: Resolver) -> Resolver:
+    """Let `resolver` name the default layer of the architectures it knows; None for the rest."""
+    _resolvers.append(resolver)
+    return resolver
+
+
+def default_layer(model: nn.Module, x: Float[Tensor, "n c H W"]) -> Layer:
+    """Return the layer that is read when none is named.
+
+    Known architectures get the papers' layer; for any other, one image is traced forward and
+    backward (and the answer remembered for this network and image size).
+
+    Raises:
+        LayerError: no layer of the network has a spatial map on which the output depends.
+    """
+    net = unwrap(model)
+    for resolver in _resolvers:
+        if layer := resolver(net):
+            return layer
+    key = (tuple(x.shape[1:]), tuple(name for name, _ in net.named_modules()))
+    remembered = _found.get(net)
+    if remembered is None or remembered[0] != key:
+        remembered = (key, _find(net, x[:1]))
+        _found[net] = remembered
+    return remembered[1]
+
+
+def _find(net: nn.Module, image: Tensor) -> Layer:
+    with held_still(net, image.device), torch.enable_grad():
+        parameter = next((p for p in net.parameters() if p.is_floating_point()), image)
+        leaf = image.detach().clone().to(parameter.device, parameter.dtype).requires_grad_()
+        outputs, score = _outputs_of_all_layers(net, leaf)
+        for name in reversed(outputs):
+            output = outputs[name]
+            reshape = infer_reshape(tuple(output.shape), (image.shape[2], image.shape[3]))
+            if reshape is None:
+                continue
+            maps = reshape.to_maps(output)
+            if min(maps.shape[1:]) < 2 or not _is_stream(net.get_submodule(name), name, reshape):  # noqa: PLR2004
+                continue
+            gradient = torch.autograd.grad(score, output, retain_graph=True, allow_unused=True)[0]
+            if gradient is not None and _reaches_everywhere(reshape.to_maps(gradient)):
+                return Layer(name, reshape)
+    raise LayerError(
+        "No layer of this network gives a feature map larger than 1x1 on which the output depends; "
+        'name one with layer=…, or use layer="input".'
+    )
+
+
+def _outputs_of_all_layers(net: nn.Module, leaf: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Run once; return each layer's output in the order of completion, and the top score."""
+    outputs: dict[str, Tensor] = {}
+    runs: dict[str, int] = {}
+
+    def remember(name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG001
+            try:
+                tensor = first_tensor(output, name)
+            except LayerError:
+                return None
+            runs[name] = runs.get(name, 0) + 1
+            if not tensor.requires_grad or tensor.shape[:1] != leaf.shape[:1]:
+                return None
+            outputs.pop(name, None)
+            outputs[name] = tensor
+            return replace_first(output, tensor.clone())
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(remember(name)) for name, module in net.named_modules() if name
+    ]
+    try:
+        output = unwrap_output(net(leaf))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not isinstance(output, Tensor):
+        raise TargetError(
+            f"This network gives a {type(output).__name__}, from which no default layer can be "
+            "found; name one with layer=…."
+        )
+    top = output.flatten(1).float().amax(1).sum() * 1024  # half precision keeps small gradients
+    return {name: tensor for name, tensor in outputs.items() if runs[name] == 1}, top
+
+
+def _is_stream(module: nn.Module, name: str, reshape: Reshape) -> bool:
+    """Whether an output is the network's stream of features, not its patches or a projection."""
+    if "patch_embed" in name or _is_patch_convolution(module):
+        return False
+    inner = nn.Linear | nn.Dropout | nn.Identity
+    return not (isinstance(reshape, Tokens) and isinstance(module, inner))
+
+
+def _is_patch_convolution(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.kernel_size == module.stride != (1, 1)
+
+
+def _reaches_everywhere(gradient: Tensor) -> bool:
+    live = gradient.abs().amax(1) > 0
+    return bool(live.float().mean() >= _LIVE_SHARE)

@@ -1,0 +1,157 @@
+"""Several methods from one pass: trace once, let every method read, bring each map to [0, 1]."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from torchsaliency.core.discovery import default_layer
+from torchsaliency.core.errors import OptionError
+from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.layer import Layer, LayerLike
+from torchsaliency.core.maps import minmax, normalise, upsample
+from torchsaliency.core.masking import Masking
+from torchsaliency.core.method import Method, Saliency
+from torchsaliency.core.registry import Needs, create
+from torchsaliency.core.target import TargetLike
+from torchsaliency.core.tracing import Trace, tracing
+from torchsaliency.core.wrapper import NetworkWrapper, unwrap
+
+MethodLike = str | Method
+MethodsLike = MethodLike | Sequence[MethodLike] | Mapping[str, MethodLike]
+
+
+def explain(
+    model: nn.Module,
+    x: Float[Tensor, "n c H W"],
+    methods: MethodsLike = "opticam",
+    target: TargetLike = None,
+    layer: LayerLike | Sequence[LayerLike] | None = None,
+    *,
+    masking: Masking | None = None,
+    chunk: int = 32,
+) -> dict[str, Explanation]:
+    """Explain a batch of images by one or several methods, sharing one pass of the network.
+
+    The network is not changed: training flags, `requires_grad`, `.grad`, hooks and the random state
+    are the same afterwards, also after an error.
+
+    Args:
+        model: any vision network; wrappers are looked through.
+        x: images (N, C, H, W), preprocessed for the network; moved to its device and precision.
+        methods: names or `Method` objects; a mapping gives them labels of your own.
+        target: None for the predicted class, a class index, N indices, a `Target` or any row-wise
+            callable (N, K) -> (N,).
+        layer: name, submodule or `Layer`, or several of them; None for the default layer.
+        masking: baseline for methods that mask the image; mean colour by default.
+        chunk: images in one derived pass (masks, ablations); bounds memory, not the result.
+
+    Returns:
+        One `Explanation` a method, by name or label, in the order given.
+
+    Raises:
+        InputError, TargetError, LayerError, OptionError: see each; the message says what to do.
+
+    Example:
+        >>> import torch, torchvision, torchsaliency
+        >>> net = torchvision.models.resnet18()
+        >>> made = torchsaliency.explain(net, torch.rand(2, 3, 64, 64), ["gradcam", "mtsm"])
+        >>> made["mtsm"].map.shape
+        torch.Size([2, 64, 64])
+    """
+    chosen = resolve_methods(methods)
+    layers = _layers(model, x, layer)
+    needs = functools.reduce(operator.or_, (method.entry.needs for method in chosen.values()))
+    with tracing(
+        model,
+        x,
+        target,
+        layers,
+        gradients=Needs.GRADIENTS in needs,
+        masking=masking,
+        chunk=chunk,
+    ) as trace:
+        names = [one.name for one in layers]
+        return {label: _explanation(method, trace, names) for label, method in chosen.items()}
+
+
+def resolve_methods(methods: MethodsLike) -> dict[str, Method]:
+    """Return the methods by label.
+
+    Raises:
+        OptionError: an unknown name, none at all, or one name twice in a sequence.
+    """
+    if isinstance(methods, Mapping):
+        pairs = list(methods.items())
+    else:
+        several = [methods] if isinstance(methods, str | Method) else list(methods)
+        pairs = [(one if isinstance(one, str) else one.name, one) for one in several]
+    made = {label: create(one) if isinstance(one, str) else one for label, one in pairs}
+    if not made or len(made) != len(pairs):
+        raise OptionError(
+            f"{len(pairs)} methods with {len(made)} different names were given; give at least one, "
+            "and a mapping {label: method} to run a method twice."
+        )
+    return made
+
+
+def _layers(
+    model: nn.Module, x: Tensor, layer: LayerLike | Sequence[LayerLike] | None
+) -> list[Layer]:
+    net = unwrap(model)
+    if layer is None:
+        known = getattr(model, "layer", None) if isinstance(model, NetworkWrapper) else None
+        return [known if isinstance(known, Layer) else default_layer(net, x)]
+    group = [layer] if isinstance(layer, str | nn.Module | Layer) else list(layer)
+    layers = [Layer.of(one, net) for one in group]
+    if not layers or len({one.name for one in layers}) != len(layers):
+        raise OptionError(f"{len(layers)} layers were given; give at least one, each once.")
+    return layers
+
+
+def _explanation(method: Method, trace: Trace, names: Sequence[str]) -> Explanation:
+    groups = [list(names)] if method.joint else [[name] for name in names]
+    found = [_as_saliency(method.saliency(trace[group])) for group in groups]
+    # Methods may run the network with gradients; what they hand on is plain numbers.
+    raws = [one.raw.detach() for one in found]
+    maps = [normalise(upsample(raw, trace.size), method.normalisation) for raw in raws]
+    # Several layers: the mean of the layers' maps, stretched again, as pytorch-grad-cam does.
+    fused = minmax(torch.stack(maps).mean(0)) if len(maps) > 1 else maps[0]
+    raw = fused if len(raws) > 1 else raws[0]
+    return Explanation(
+        map=fused,
+        raw=raw,
+        images=trace.images,
+        target=trace.target,
+        score=trace.score,
+        output=trace.output,
+        layers=tuple(names),
+        method=method,
+        masking=trace.masking,
+        status=_status(raw),
+        details={name: value for one in found for name, value in one.details.items()},
+    )
+
+
+def _as_saliency(found: Tensor | Saliency) -> Saliency:
+    return found if isinstance(found, Saliency) else Saliency(found)
+
+
+def _status(raw: Tensor) -> tuple[str, ...]:
+    flat = raw.flatten(1)
+    low, high, finite = flat.amin(1), flat.amax(1), flat.isfinite().all(1)
+    return tuple(
+        "not finite"
+        if not ok
+        else "ok"
+        if a < b
+        else "no positive evidence"
+        if b <= 0
+        else "constant map"
+        for a, b, ok in zip(low.tolist(), high.tolist(), finite.tolist(), strict=True)
+    )

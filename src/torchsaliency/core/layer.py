@@ -1,0 +1,207 @@
+"""Where in the network a map is read, and how that output becomes feature maps (N, C, h, w).
+
+A `Layer` names a submodule and says how its output is laid out: `Grid` for convolutional features,
+`ChannelsLast` for Swin and ConvNeXt blocks, `Tokens` for transformers (the class, distillation and
+register tokens come first).
+"""
+
+from __future__ import annotations
+
+import abc
+import difflib
+import math
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from torchsaliency.core.errors import LayerError
+
+INPUT = "input"
+"""The name of the layer that is the image itself."""
+
+_MOST_PREFIX_TOKENS = 16
+
+_MOST_ASPECT_ERROR = 1.0
+"""Cells up to e times longer than wide pass: a pooled grid does, an attention matrix does not."""
+
+
+class Reshape(abc.ABC):
+    """How a layer's output is seen as feature maps, and back."""
+
+    @abc.abstractmethod
+    def to_maps(self, output: Tensor) -> Tensor:
+        """Return the output as feature maps (N, C, h, w)."""
+
+    @abc.abstractmethod
+    def from_maps(self, maps: Tensor, output: Tensor) -> Tensor:
+        """Put maps (N, C, h, w) back into the layer's layout; `output` gives what the maps lack."""
+
+
+@final
+@dataclass(frozen=True)
+class Grid(Reshape):
+    """Convolutional features, already (N, C, h, w)."""
+
+    def to_maps(self, output: Tensor) -> Tensor:
+        """Return the output as it is."""
+        return output
+
+    def from_maps(self, maps: Tensor, output: Tensor) -> Tensor:  # noqa: ARG002 (the layout needs nothing else)
+        """Return the maps as they are."""
+        return maps
+
+
+@final
+@dataclass(frozen=True)
+class ChannelsLast(Reshape):
+    """Features stored (N, h, w, C), as in Swin and in the blocks of ConvNeXt."""
+
+    def to_maps(self, output: Tensor) -> Tensor:
+        """Move the channels to dimension 1."""
+        return output.permute(0, 3, 1, 2)
+
+    def from_maps(self, maps: Tensor, output: Tensor) -> Tensor:  # noqa: ARG002 (the layout needs nothing else)
+        """Move the channels back to the last dimension."""
+        return maps.permute(0, 2, 3, 1)
+
+
+@final
+@dataclass(frozen=True)
+class Tokens(Reshape):
+    """A sequence of tokens (N, prefix + h·w, C), as in ViT, DeiT and DINOv2.
+
+    Attributes:
+        prefix: how many tokens come before the patches (class, distillation, registers).
+        grid: (h, w) of the patches; None means the square root of their number.
+    """
+
+    prefix: int = 1
+    grid: tuple[int, int] | None = None
+
+    def to_maps(self, output: Tensor) -> Tensor:
+        """Drop the prefix and fold the patches into their grid."""
+        patches = output[:, self.prefix :]
+        height, width = self.grid or (math.isqrt(patches.shape[1]),) * 2
+        if height * width != patches.shape[1]:
+            raise LayerError(
+                f"{patches.shape[1]} patch tokens (after {self.prefix} prefix tokens) do not fill "
+                f"a {height}x{width} grid; say Layer(name, Tokens(prefix=…, grid=(h, w)))."
+            )
+        return patches.transpose(1, 2).unflatten(2, (height, width))
+
+    def from_maps(self, maps: Tensor, output: Tensor) -> Tensor:
+        """Unfold the grid into tokens and put the output's own prefix tokens before them."""
+        tokens = maps.flatten(2).transpose(1, 2)
+        prefix = output[:, : self.prefix].expand(len(tokens), -1, -1)
+        return torch.cat([prefix, tokens], dim=1)
+
+
+@final
+@dataclass(frozen=True)
+class Layer:
+    """A place in the network: a submodule's dotted name, or "input", and the layout of its output.
+
+    Attributes:
+        name: as in `model.named_modules()`, for example "layer4.2"; "input" is the image itself.
+        reshape: the layout; None means inferred from the output's shape.
+    """
+
+    name: str
+    reshape: Reshape | None = None
+
+    @classmethod
+    def of(cls, spec: LayerLike, model: nn.Module) -> Layer:
+        """Return the layer that a name, a submodule of `model` or a `Layer` stands for.
+
+        Raises:
+            LayerError: the network has no such submodule.
+        """
+        if isinstance(spec, nn.Module):
+            names = [name for name, module in model.named_modules() if module is spec]
+            if not names:
+                raise LayerError(
+                    f"The given {type(spec).__name__} is not a submodule of the network; "
+                    "give one of its own modules or a name from model.named_modules()."
+                )
+            return cls(names[0])
+        layer = spec if isinstance(spec, Layer) else cls(spec)
+        layer.module_of(model)
+        return layer
+
+    def module_of(self, model: nn.Module) -> nn.Module | None:
+        """Return the submodule, or None for "input".
+
+        Raises:
+            LayerError: the network has no such submodule; names close to it are listed.
+        """
+        if self.name == INPUT:
+            return None
+        modules = dict(model.named_modules())
+        if self.name not in modules or self.name == "":
+            close = difflib.get_close_matches(self.name, modules, n=4) or list(modules)[-3:]
+            raise LayerError(
+                f"The network has no layer {self.name!r}; close names are {', '.join(close)} "
+                '("input" is the image itself).'
+            )
+        return modules[self.name]
+
+    def resolved(self, output: Tensor, image_size: tuple[int, int]) -> Layer:
+        """Return this layer with its layout filled in from the output it gave.
+
+        Raises:
+            LayerError: the output has no spatial map.
+        """
+        if self.reshape is not None:
+            return self
+        reshape = infer_reshape(tuple(output.shape), image_size)
+        if reshape is None:
+            raise LayerError(
+                f"Layer {self.name!r} gives {tuple(output.shape)} for a {image_size[0]}x"
+                f"{image_size[1]} image, which is no spatial map; choose a layer that gives "
+                "(N,C,h,w), (N,h,w,C) or tokens (N,T,C), or say its layout with Layer(name, reshape)."
+            )
+        return replace(self, reshape=reshape)
+
+
+LayerLike = str | nn.Module | Layer
+
+
+def infer_reshape(shape: tuple[int, ...], image_size: tuple[int, int]) -> Reshape | None:
+    """Guess the layout of a layer's output from its shape; None when it has no spatial map.
+
+    Of the layouts that fit, the one whose grid has the aspect ratio of the image is taken: a stride
+    or a patch is square. The smallest prefix that leaves a full grid is the number of prefix tokens.
+    """
+    if len(shape) == 4:  # noqa: PLR2004
+        first, last = _aspect_error(shape[2:], image_size), _aspect_error(shape[1:3], image_size)
+        if min(first, last) > _MOST_ASPECT_ERROR:
+            return None
+        return ChannelsLast() if last < first else Grid()
+    if len(shape) == 3:  # noqa: PLR2004
+        return _infer_tokens(shape[1], image_size)
+    return None
+
+
+def _infer_tokens(count: int, image_size: tuple[int, int]) -> Tokens | None:
+    """Try every patch size, cut or padded at the border; the fewest prefix tokens win."""
+    height, width = image_size
+    found: list[tuple[int, tuple[int, int]]] = []
+    for patch in range(1, max(height, width) + 1):
+        for rows, columns in (
+            (height // patch, width // patch),
+            (-(-height // patch), -(-width // patch)),
+        ):
+            prefix = count - rows * columns
+            if rows * columns > 1 and 0 <= prefix <= _MOST_PREFIX_TOKENS:
+                found.append((prefix, (rows, columns)))
+    return Tokens(*min(found)) if found else None
+
+
+def _aspect_error(grid: tuple[int, ...], image_size: tuple[int, int]) -> float:
+    """How far the grid's cells are from square, as a log ratio; a grid finer than the image: inf."""
+    (rows, columns), (height, width) = grid, image_size
+    if not (0 < rows <= height and 0 < columns <= width):
+        return math.inf
+    return abs(math.log((height / rows) / (width / columns)))

@@ -1,0 +1,61 @@
+"""From a raw map (N, h, w) to a map (N, H, W) in [0, 1]: the few pure functions all methods share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+Normalisation = Literal["range", "max", "sigmoid"]
+
+
+def upsample(
+    maps: Float[Tensor, "n h w"], size: tuple[int, int], *, align_corners: bool = False
+) -> Float[Tensor, "n H W"]:
+    """Resize maps bilinearly to `size` (H, W)."""
+    if maps.shape[1:] == size:
+        return maps
+    return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=align_corners)[:, 0]
+
+
+def minmax(maps: Float[Tensor, "n *hw"]) -> Float[Tensor, "n *hw"]:
+    """Stretch every map to [0, 1]: n(S) = (S - min S) / (max S - min S).
+
+    A constant map, or one with a value that is not finite, becomes zeros: never NaN, neither in the
+    value nor in the gradient (Opti-CAM, after Eq. 6: n(0) = 0).
+    """
+    low, high = _extremes(maps)
+    span = high - low
+    usable = (span > 0) & span.isfinite()
+    # The denominator is made safe before the division, or its gradient would be NaN.
+    scaled = (maps - low) / torch.where(usable, span, 1)
+    return torch.where(usable, scaled, 0)
+
+
+def normalise(maps: Float[Tensor, "n *hw"], kind: Normalisation) -> Float[Tensor, "n *hw"]:
+    """Bring maps into [0, 1] by Opti-CAM's Eq. 16 to 18.
+
+    "range" is `minmax`; "max" is S / max S, negative values cut to 0 and maps without a positive
+    value all zeros; "sigmoid" is 1 / (1 + exp(-S)), which for a non-negative map lies in [0.5, 1).
+    """
+    if kind == "range":
+        return minmax(maps)
+    if kind == "sigmoid":
+        return torch.where(maps.isnan(), 0, maps.sigmoid())
+    high = _extremes(maps)[1]
+    usable = (high > 0) & high.isfinite()
+    return torch.where(usable, (maps / torch.where(usable, high, 1)).clamp_min(0), 0)
+
+
+def is_constant(maps: Float[Tensor, "... h w"]) -> Tensor:
+    """Say of every map whether all its values are equal."""
+    flat = maps.flatten(-2)
+    return flat.amax(-1) == flat.amin(-1)
+
+
+def _extremes(maps: Tensor) -> tuple[Tensor, Tensor]:
+    dims = tuple(range(1, maps.ndim))
+    return maps.amin(dims, keepdim=True), maps.amax(dims, keepdim=True)

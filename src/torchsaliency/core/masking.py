@@ -1,0 +1,145 @@
+"""How a map hides the image: x ⊙ m + b ⊙ (1 - m), with one baseline b for methods and metrics.
+
+Grey or black is a different question to the network, and scores change by tens of points (DESIGN
+4.6), so the masking is part of every result.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from torchsaliency.core.errors import OptionError
+
+
+class Masking(abc.ABC):
+    """A baseline image that shows through where the map is 0."""
+
+    @abc.abstractmethod
+    def baseline(self, images: Float[Tensor, "n c H W"]) -> Tensor:
+        """Return what replaces masked pixels, broadcastable to the images."""
+
+    @abc.abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return what a manifest must say to repeat this masking."""
+
+    @final
+    def __call__(
+        self, images: Float[Tensor, "n c H W"], masks: Float[Tensor, "n H W"]
+    ) -> Float[Tensor, "n c H W"]:
+        """Return x ⊙ m + b ⊙ (1 - m), in the images' own precision."""
+        keep = masks[:, None].to(images.dtype)
+        baseline = self.baseline(images)
+        return torch.lerp(baseline.expand_as(images), images, keep.expand_as(images))
+
+
+@final
+@dataclass(frozen=True)
+class MeanColour(Masking):
+    """Grey: zero in normalised space, the data set's mean colour. The library's default."""
+
+    def baseline(self, images: Float[Tensor, "n c H W"]) -> Tensor:
+        """Return zero."""
+        return images.new_zeros(())
+
+    def describe(self) -> dict[str, Any]:
+        """Return the name."""
+        return {"baseline": "mean"}
+
+
+@final
+@dataclass(frozen=True)
+class BlackPixel(Masking):
+    """Black: 0 before normalisation, -mean/std after it, as in Opti-CAM's official code.
+
+    Attributes:
+        mean: the preprocessing's mean colour, each in [0, 1].
+        std: its standard deviation.
+    """
+
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def baseline(self, images: Float[Tensor, "n c H W"]) -> Tensor:
+        """Return -mean/std of each colour."""
+        if len(self.mean) != images.shape[1]:
+            raise OptionError(
+                f"The black pixel has {len(self.mean)} colours and the images have "
+                f"{images.shape[1]}; give BlackPixel(mean, std) of the network's preprocessing."
+            )
+        colours = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
+        return images.new_tensor(colours)[:, None, None]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the name and the colours."""
+        return {"baseline": "black", "mean": list(self.mean), "std": list(self.std)}
+
+
+@final
+@dataclass(frozen=True)
+class Blur(Masking):
+    """A Gaussian blur of the image itself.
+
+    Attributes:
+        sigma: of the Gaussian, in pixels.
+    """
+
+    sigma: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma < math.inf:
+            raise OptionError(f"The blur's sigma must be above 0, and {self.sigma} was given.")
+
+    def baseline(self, images: Float[Tensor, "n c H W"]) -> Tensor:
+        """Return the blurred images; pixels outside repeat the border."""
+        radius = math.ceil(3 * self.sigma)
+        offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float32)
+        kernel = torch.exp(-0.5 * (offsets / self.sigma).square())
+        kernel = (kernel / kernel.sum()).to(images.dtype)
+        planes = images.flatten(0, 1)[:, None]
+        planes = F.conv2d(
+            F.pad(planes, (radius, radius, 0, 0), "replicate"), kernel[None, None, None]
+        )
+        planes = F.conv2d(
+            F.pad(planes, (0, 0, radius, radius), "replicate"), kernel[None, None, :, None]
+        )
+        return planes.view_as(images)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the name and sigma."""
+        return {"baseline": "blur", "sigma": self.sigma}
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class GivenImage(Masking):
+    """Any image, normalised as the network's input: (C, H, W), or (C, 1, 1) for one colour."""
+
+    image: Tensor
+
+    def baseline(self, images: Float[Tensor, "n c H W"]) -> Tensor:
+        """Return the given image."""
+        image = self.image.to(images)
+        fits = (
+            image.ndim == 3
+            and all(  # noqa: PLR2004
+                side in (1, size) for side, size in zip(image.shape, images.shape[1:], strict=True)
+            )
+        )
+        if not fits:
+            raise OptionError(
+                f"The baseline image is {tuple(image.shape)} and the images are "
+                f"{tuple(images.shape[1:])}; give one of the same size."
+            )
+        return image
+
+    def describe(self) -> dict[str, Any]:
+        """Return the name and the image's mean."""
+        return {"baseline": "image", "mean": float(self.image.float().mean())}

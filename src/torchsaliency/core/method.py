@@ -1,0 +1,124 @@
+"""What a method is: a frozen set of hyper-parameters and one function from a view to a raw map."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from torchsaliency.core.errors import OptionError
+from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.layer import LayerLike
+from torchsaliency.core.maps import Normalisation
+from torchsaliency.core.masking import Masking
+from torchsaliency.core.registry import MethodEntry
+from torchsaliency.core.target import TargetLike
+from torchsaliency.core.tracing import View
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Saliency:
+    """A raw map together with what else a method found out.
+
+    Attributes:
+        raw: (N, h, w), not normalised.
+        details: named tensors with the images along the first dimension (Opti-CAM's history, say).
+    """
+
+    raw: Tensor
+    details: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Method(abc.ABC):
+    """A saliency method; its fields are its hyper-parameters.
+
+    Attributes:
+        entry: name, family, citation and needs, set by `@register`.
+        normalisation: how the raw map becomes [0, 1]; a method never does it itself.
+        joint: whether several layers are explained by one map made from all of them, instead of
+            the mean of one map each.
+    """
+
+    entry: ClassVar[MethodEntry]
+    normalisation: ClassVar[Normalisation] = "range"
+    joint: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def saliency(self, view: View) -> Tensor | Saliency:
+        """Return the raw map (N, h, w) of every image in the view, larger for more salient."""
+
+    @final
+    @property
+    def name(self) -> str:
+        """The registered name."""
+        return self.entry.name
+
+    @final
+    @property
+    def options(self) -> dict[str, Any]:
+        """The hyper-parameters by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    @final
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Float[Tensor, "n c H W"],
+        target: TargetLike = None,
+        layer: LayerLike | Sequence[LayerLike] | None = None,
+        *,
+        masking: Masking | None = None,
+        chunk: int = 32,
+    ) -> Explanation:
+        """Explain a batch by this method alone; see `torchsaliency.explain`."""
+        from torchsaliency.core.explain import explain  # noqa: PLC0415 (explain knows Method)
+
+        made = explain(model, x, self, target, layer, masking=masking, chunk=chunk)
+        return made[self.name]
+
+
+class ChannelCAM(Method):
+    r"""A class activation map: S = h(Σ_k w_k ⊙ A_k), with h = ReLU or the identity.
+
+    Attributes:
+        rectified: whether h is ReLU.
+    """
+
+    rectified: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def weights(self, view: View) -> Tensor:
+        """Return one weight a channel (N, K), or one a channel and position (N, K, h, w)."""
+
+    @final
+    def contributions(self, view: View) -> Float[Tensor, "n k h w"]:
+        """Return w_k ⊙ A_k, what every channel adds to the map."""
+        weights = self.weights(view)
+        return (weights if weights.ndim > 2 else weights[..., None, None]) * view.activations  # noqa: PLR2004
+
+    @final
+    def saliency(self, view: View) -> Tensor:
+        """Return h(Σ_k w_k ⊙ A_k), shape (N, h, w)."""
+        weights = self.weights(view)
+        pattern = "nk,nkhw->nhw" if weights.ndim == 2 else "nkhw,nkhw->nhw"  # noqa: PLR2004
+        summed = torch.einsum(pattern, weights.to(view.activations), view.activations)
+        return summed.relu() if self.rectified else summed
+
+
+def positive(name: str, **values: float) -> None:
+    """Insist that hyper-parameters are above zero.
+
+    Raises:
+        OptionError: one is not.
+    """
+    for key, value in values.items():
+        if not value > 0:
+            raise OptionError(f"{name}.{key} must be above 0, and {value} was given.")

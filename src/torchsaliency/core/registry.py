@@ -1,0 +1,160 @@
+"""The one list of methods: the command line, the documentation and the tests all read it.
+
+Entries are made by `@register` when a method's module is imported; other packages add theirs through
+the entry-point group "torchsaliency.methods".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from torchsaliency.core.errors import OptionError
+
+if TYPE_CHECKING:
+    from torchsaliency.core.method import Method
+
+ENTRY_POINTS = "torchsaliency.methods"
+
+
+class Needs(enum.Flag):
+    """What a method asks of the network beyond the shared forward pass."""
+
+    NOTHING = 0
+    ACTIVATIONS = enum.auto()
+    """Feature maps of a layer."""
+    TARGET = enum.auto()
+    """A class or another target: without it the method is label-independent."""
+    GRADIENTS = enum.auto()
+    """One backward pass through the tail."""
+    PASSES = enum.auto()
+    """Further forward passes."""
+
+
+ACTIVATIONS = Needs.ACTIVATIONS
+GRADIENTS = Needs.ACTIVATIONS | Needs.TARGET | Needs.GRADIENTS
+PASSES = Needs.ACTIVATIONS | Needs.TARGET | Needs.PASSES
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A registered method.
+
+    Attributes:
+        name: as on the command line.
+        family: "cam", "decomposition", "masking", …
+        cite: key of the paper.
+        needs: what it asks of the network.
+        factory: the method's class.
+    """
+
+    name: str
+    family: str
+    cite: str
+    needs: Needs
+    factory: type[Method]
+
+    @property
+    def summary(self) -> str:
+        """The first line of the method's documentation."""
+        return (self.factory.__doc__ or "").strip().splitlines()[0]
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Hyper-parameters and their defaults."""
+        return {
+            field.name: field.default
+            if field.default is not dataclasses.MISSING
+            else field.default_factory()  # type: ignore[misc]  # one of the two is set: see register
+            for field in dataclasses.fields(self.factory)
+        }
+
+
+M = TypeVar("M", bound="type[Method]")
+
+_table: dict[str, MethodEntry] = {}
+_plugins: list[bool] = []
+
+
+def register(name: str, *, family: str, cite: str, needs: Needs) -> Callable[[M], M]:
+    """Add a method to the registry under `name`; every hyper-parameter must have a default.
+
+    Raises:
+        OptionError: the name is taken.
+    """
+
+    def add(factory: M) -> M:
+        if name in _table:
+            raise OptionError(f"A method {name!r} is registered already; choose another name.")
+        entry = MethodEntry(name, family, cite, needs, factory)
+        entry.options  # noqa: B018 (fails here, not at first use, if an option has no default)
+        factory.entry = entry
+        _table[name] = entry
+        return factory
+
+    return add
+
+
+def methods() -> Mapping[str, MethodEntry]:
+    """Return every registered method by name, plug-ins included, read-only."""
+    if not _plugins:
+        _plugins.append(True)
+        for point in metadata.entry_points(group=ENTRY_POINTS):
+            point.load()
+    return MappingProxyType(_table)
+
+
+def entry(name: str) -> MethodEntry:
+    """Return the method registered under `name`.
+
+    Raises:
+        OptionError: there is none; close names are listed.
+    """
+    known = methods()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3) or sorted(known)
+        raise OptionError(f"There is no method {name!r}; known are {', '.join(close)}.")
+    return known[name]
+
+
+def create(name: str, options: Mapping[str, Any] | None = None) -> Method:
+    """Make a method from its name and hyper-parameters, which may be strings ("iterations": "50").
+
+    Raises:
+        OptionError: unknown method or hyper-parameter, or a value that does not fit.
+    """
+    factory = entry(name).factory
+    hints = get_type_hints(factory)
+    fields = {field.name: field for field in dataclasses.fields(factory)}
+    values: dict[str, Any] = {}
+    for key, value in (options or {}).items():
+        if key not in fields:
+            raise OptionError(
+                f"{name} has no option {key!r}; it has {', '.join(sorted(fields)) or 'none'}."
+            )
+        values[key] = _parsed(name, key, value, hints[key])
+    return factory(**values)
+
+
+def _parsed(name: str, key: str, value: Any, hint: Any) -> Any:
+    adapter: TypeAdapter[Any] = TypeAdapter(hint)
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        if isinstance(value, str):
+            try:
+                return adapter.validate_json(value)
+            except ValidationError:
+                pass
+            if "," in value:
+                return _parsed(name, key, value.split(","), hint)
+        reason = error.errors()[0]["msg"]
+        raise OptionError(f"{name}.{key}={value!r} does not fit: {reason}.") from None

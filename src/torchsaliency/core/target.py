@@ -1,0 +1,399 @@
+"""What is explained: a target turns the network's output into one number for each image.
+
+`None` stands for the predicted class; it is resolved once, on the clean image, and recorded. Every
+target can be taken at an index, because methods run the network on many variants of one image.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from torchsaliency.core.errors import TargetError
+
+Scores = Float[Tensor, " n"]
+"""One number an image, larger for more evidence."""
+
+
+class Target(abc.ABC):
+    """A batched, differentiable score of the network's output."""
+
+    @abc.abstractmethod
+    def __call__(self, output: Any) -> Scores:
+        """Return one score an image; `output` is what the network gave, unwrapped to a tensor."""
+
+    @abc.abstractmethod
+    def take(self, index: Tensor) -> Target:
+        """Return the target of the images at `index` (int64, repeats allowed)."""
+
+    @abc.abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return what a manifest must say to repeat this target (JSON types only)."""
+
+
+TargetLike = None | int | Sequence[int] | Tensor | Target | Callable[[Any], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassTarget(Target):
+    """A score of one class an image.
+
+    Attributes:
+        labels: class indices, int64 of shape (N,).
+    """
+
+    labels: Tensor
+
+    @abc.abstractmethod
+    def of_logits(self, logits: Float[Tensor, "n k"]) -> Scores:
+        """Return the score of `labels` given the logits."""
+
+    @final
+    def __call__(self, output: Any) -> Scores:
+        """Return the score of each image's class.
+
+        Raises:
+            TargetError: the output is no (N, K) tensor, or the labels do not fit it.
+        """
+        return self.of_logits(_checked_logits(output, self.labels))
+
+    @final
+    def take(self, index: Tensor) -> Target:
+        """Return the target of the images at `index`."""
+        return type(self)(self.labels[index.to(self.labels.device)])
+
+    @final
+    def describe(self) -> dict[str, Any]:
+        """Return the kind and the labels."""
+        return {"kind": type(self).__name__, "labels": self.labels.tolist()}
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Logit(ClassTarget):
+    """The class logit y_c: what CAMs and Opti-CAM explain unless told otherwise."""
+
+    def of_logits(self, logits: Float[Tensor, "n k"]) -> Scores:
+        """Return y_c."""
+        return _pick(logits, self.labels)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Probability(ClassTarget):
+    """The class probability softmax(y)_c, in [0, 1]; its gradient vanishes for a sure network."""
+
+    def of_logits(self, logits: Float[Tensor, "n k"]) -> Scores:
+        """Return softmax(y)_c."""
+        return _pick(logits.softmax(1), self.labels)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class LogProbability(ClassTarget):
+    """The log-probability log softmax(y)_c, at most 0."""
+
+    def of_logits(self, logits: Float[Tensor, "n k"]) -> Scores:
+        """Return log softmax(y)_c."""
+        return _pick(logits.log_softmax(1), self.labels)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Margin(ClassTarget):
+    """The margin to the best other class, y_c - max_{j≠c} y_j.
+
+    Differs from the official Opti-CAM code, which compares with max(0, best other) (erratum O15).
+    """
+
+    def of_logits(self, logits: Float[Tensor, "n k"]) -> Scores:
+        """Return y_c minus the largest other logit."""
+        own = F.one_hot(self.labels, logits.shape[1]).bool()
+        return _pick(logits, self.labels) - logits.masked_fill(own, -torch.inf).amax(1)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class EmbeddingSimilarity(Target):
+    """Similarity of the network's embedding to a reference embedding.
+
+    Attributes:
+        reference: (N, D), one an image.
+        kind: "dot" ⟨z, r⟩, "cosine" ⟨z, r⟩/(‖z‖‖r‖) or "mse" -‖z - r‖²; all larger when closer.
+    """
+
+    reference: Tensor
+    kind: str = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("dot", "cosine", "mse"):
+            raise TargetError(
+                f"EmbeddingSimilarity has no kind {self.kind!r}; choose dot, cosine or mse."
+            )
+
+    def __call__(self, output: Any) -> Scores:
+        """Return the similarity of each embedding to its reference."""
+        reference = self.reference.to(output)
+        if output.shape != reference.shape:
+            raise TargetError(
+                f"The reference embeddings are {tuple(reference.shape)} and the network gave "
+                f"{tuple(output.shape)}; give one reference of the same length for each image."
+            )
+        if self.kind == "dot":
+            return (output * reference).sum(1)
+        if self.kind == "cosine":
+            return F.cosine_similarity(output, reference, dim=1)
+        return -(output - reference).square().sum(1)
+
+    def take(self, index: Tensor) -> Target:
+        """Return the target of the images at `index`."""
+        return EmbeddingSimilarity(self.reference[index.to(self.reference.device)], self.kind)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the kind and the size of the embedding."""
+        return {"kind": f"EmbeddingSimilarity({self.kind})", "dimensions": self.reference.shape[1]}
+
+
+@final
+@dataclass(frozen=True)
+class Regression(Target):
+    """One output of a regression network.
+
+    Attributes:
+        index: which of the K outputs.
+        sign: +1 explains what raises it, -1 what lowers it.
+    """
+
+    index: int = 0
+    sign: float = 1.0
+
+    def __call__(self, output: Any) -> Scores:
+        """Return the signed output."""
+        values = output.flatten(1) if output.ndim > 1 else output[:, None]
+        if not -values.shape[1] <= self.index < values.shape[1]:
+            raise TargetError(
+                f"Regression output {self.index} was asked for and the network gives "
+                f"{values.shape[1]}; choose 0 to {values.shape[1] - 1}."
+            )
+        return self.sign * values[:, self.index]
+
+    def take(self, index: Tensor) -> Target:  # noqa: ARG002 (the same for every image)
+        """Return itself: the target is the same for every image."""
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """Return the output's index and sign."""
+        return {"kind": "Regression", "index": self.index, "sign": self.sign}
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class MaskScore(Target):
+    """The mean logit of a class inside a mask, for dense outputs (N, K, h, w) of segmentation.
+
+    Attributes:
+        masks: (N, h, w), weights in [0, 1]; resized to the output by nearest neighbour.
+        category: the class explained.
+    """
+
+    masks: Tensor
+    category: int
+
+    def __call__(self, output: Any) -> Scores:
+        """Return Σ m·y_c / Σ m."""
+        if output.ndim != 4 or len(output) != len(self.masks):  # noqa: PLR2004
+            raise TargetError(
+                f"MaskScore needs a dense output (N, K, h, w) for {len(self.masks)} images, "
+                f"and the network gave {tuple(output.shape)}."
+            )
+        masks = F.interpolate(self.masks[:, None].to(output), output.shape[2:])[:, 0]
+        return (output[:, self.category] * masks).sum((1, 2)) / masks.sum((1, 2)).clamp_min(1e-12)
+
+    def take(self, index: Tensor) -> Target:
+        """Return the target of the images at `index`."""
+        return MaskScore(self.masks[index.to(self.masks.device)], self.category)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the class and the masks' areas."""
+        areas = self.masks.float().mean((1, 2))
+        return {"kind": "MaskScore", "category": self.category, "areas": areas.tolist()}
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class BoxScore(Target):
+    """Score of the detections that lie on a given box, for torchvision-style detectors.
+
+    The sum over detections of the class of score · IoU(detection, box), where IoU ≥ `overlap`.
+
+    Attributes:
+        boxes: (N, 4), x0 y0 x1 y1 in pixels of the network's input, one an image.
+        labels: class indices (N,).
+        overlap: least IoU of a detection that counts.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    overlap: float = 0.5
+
+    def __call__(self, output: Any) -> Scores:
+        """Return Σ score · IoU over the matching detections of each image."""
+        if len(output) != len(self.boxes) or not all(isinstance(one, dict) for one in output):
+            raise TargetError(
+                "BoxScore needs a detector that gives one dict of boxes, labels and scores for "
+                f"each of the {len(self.boxes)} images; this network gives something else."
+            )
+        return torch.stack(
+            [self._one(*row) for row in zip(output, self.boxes, self.labels, strict=True)]
+        )
+
+    def _one(self, found: dict[str, Tensor], box: Tensor, label: Tensor) -> Tensor:
+        overlaps = _iou(found["boxes"], box.to(found["boxes"]))
+        wanted = (found["labels"] == label.to(found["labels"].device)) & (overlaps >= self.overlap)
+        return (found["scores"] * overlaps * wanted).sum()
+
+    def take(self, index: Tensor) -> Target:
+        """Return the target of the images at `index`."""
+        index = index.to(self.boxes.device)
+        return BoxScore(self.boxes[index], self.labels[index], self.overlap)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the boxes and labels."""
+        return {"kind": "BoxScore", "boxes": self.boxes.tolist(), "labels": self.labels.tolist()}
+
+
+@final
+@dataclass(frozen=True)
+class RowWise(Target):
+    """Any callable (N, …) -> (N,) that scores each row by itself."""
+
+    function: Callable[[Any], Tensor]
+
+    def __call__(self, output: Any) -> Scores:
+        """Return the callable's scores."""
+        return self.function(output)
+
+    def take(self, index: Tensor) -> Target:  # noqa: ARG002 (rows are scored by themselves)
+        """Return itself: rows are scored by themselves."""
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """Return the callable's name."""
+        return {"kind": "callable", "name": getattr(self.function, "__name__", repr(self.function))}
+
+
+def resolve_target(spec: TargetLike, output: Any) -> Target:
+    """Return the target that a user's `spec` stands for, given the network's output.
+
+    Args:
+        spec: None (the predicted class), one class index for all images, N class indices, a
+            `Target`, or a row-wise callable.
+        output: the network's unwrapped output for the batch.
+
+    Raises:
+        TargetError: the specification does not fit the output.
+    """
+    if isinstance(spec, Target):
+        return spec
+    if spec is None:
+        logits = _checked_logits(output, None)
+        return Logit(logits.argmax(1))
+    if not isinstance(spec, Tensor) and callable(spec):
+        return RowWise(spec)
+    logits = _checked_logits(output, None)
+    return Logit(_labels(spec, logits))
+
+
+def _labels(spec: int | Sequence[int] | Tensor, logits: Tensor) -> Tensor:
+    labels = torch.as_tensor(spec, device=logits.device)
+    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
+        raise TargetError(f"Class indices must be integers, and {labels.dtype} was given.")
+    if labels.ndim == 0:
+        labels = labels.expand(len(logits))
+    return labels.long()
+
+
+def score(target: Target, output: Any, count: int) -> Scores:
+    """Apply a target and insist on one finite-shaped score an image.
+
+    Raises:
+        TargetError: the target gave another number of scores.
+    """
+    scores = target(output)
+    if not isinstance(scores, Tensor) or scores.shape != (count,):
+        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise TargetError(f"The target must give one score for each of {count} images, not {got}.")
+    return scores
+
+
+def unwrap_output(output: Any) -> Any:
+    """Return the tensor inside a network's output: `.logits`, a dict's or a tuple's first tensor.
+
+    A detector's list of dicts is returned as it is, for targets that read it.
+
+    Raises:
+        TargetError: there is no tensor in it.
+    """
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(logits := getattr(output, "logits", None), Tensor):
+        return logits
+    if isinstance(output, dict):
+        for key in ("logits", "out", "output", "pred", "preds"):
+            if isinstance(output.get(key), Tensor):
+                return output[key]
+        output = tuple(output.values())
+    if isinstance(output, tuple | list) and output:
+        if isinstance(output, list) and isinstance(output[0], dict):
+            return output
+        for part in output:
+            if isinstance(part, Tensor):
+                return part
+    raise TargetError(
+        f"The network gave a {type(output).__name__} without a tensor in it; accepted are a tensor, "
+        "an object with .logits, or a dict, tuple or list that holds a tensor."
+    )
+
+
+def _pick(values: Tensor, labels: Tensor) -> Tensor:
+    return values.gather(1, labels[:, None])[:, 0]
+
+
+def _checked_logits(output: Any, labels: Tensor | None) -> Tensor:
+    if not isinstance(output, Tensor) or output.ndim != 2:  # noqa: PLR2004
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise TargetError(
+            f"Class targets need an output (N, K), and the network gave {got}; "
+            "give a target such as MaskScore, Regression or a callable."
+        )
+    if labels is None:
+        return output
+    if len(labels) != len(output):
+        raise TargetError(
+            f"{len(labels)} target classes were given for {len(output)} images; "
+            "give one class, or one for each image."
+        )
+    classes = output.shape[1]
+    if bool(((labels < 0) | (labels >= classes)).any()):
+        raise TargetError(
+            f"Target class {int(labels.max() if labels.max() >= classes else labels.min())} was "
+            f"given and the network has classes 0 to {classes - 1}."
+        )
+    return output
+
+
+def _iou(boxes: Tensor, box: Tensor) -> Tensor:
+    """Intersection over union of boxes (B, 4) with one box (4,), corners x0 y0 x1 y1."""
+    sides = (torch.minimum(boxes[:, 2:], box[2:]) - torch.maximum(boxes[:, :2], box[:2])).clamp_min(
+        0
+    )
+    both = sides.prod(1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
+    return both / (areas - both).clamp_min(1e-12)

@@ -1,0 +1,493 @@
+"""One shared pass through the network, from which every method takes what it needs.
+
+The graph begins at the layer: parameters are frozen and the layer's output is replaced by a
+detached leaf, so the backward pass covers only the tail of the network. Whatever happens inside,
+the user's network is given back as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from torchsaliency.core.errors import InputError, LayerError, TorchSaliencyError
+from torchsaliency.core.layer import Layer, LayerLike
+from torchsaliency.core.maps import is_constant, minmax, upsample
+from torchsaliency.core.masking import Masking, MeanColour
+from torchsaliency.core.target import Target, TargetLike, resolve_target, score, unwrap_output
+from torchsaliency.core.wrapper import unwrap
+
+_HALF_SCALE = 1024.0
+"""Loss scale for float16 networks, whose smallest gradients would round to zero."""
+
+_TAIL_BUDGET = 8
+"""A tail's chunk may hold this many times the numbers of `chunk` images; see `View.tail`."""
+
+
+@contextmanager
+def tracing(
+    model: nn.Module,
+    x: Float[Tensor, "n c H W"],
+    target: TargetLike = None,
+    layers: Sequence[LayerLike] = (),
+    *,
+    gradients: bool = True,
+    masking: Masking | None = None,
+    chunk: int = 32,
+) -> Iterator[Trace]:
+    """Run the network once on `x` and hold it still while methods read from the pass.
+
+    Args:
+        model: any network; wrappers (data-parallel, compiled) are looked through.
+        x: images (N, C, H, W), preprocessed; moved to the network's device and precision.
+        target: see `resolve_target`.
+        layers: the layers to read.
+        gradients: whether a method will ask for gradients; without, the pass keeps no graph.
+        masking: the baseline for masked passes, mean colour by default.
+        chunk: images in one derived pass; bounds the memory, never changes the result.
+
+    Yields:
+        The trace, valid inside the context.
+
+    Raises:
+        InputError: the images cannot be explained.
+        LayerError: a layer does not exist, did not run, or ran twice.
+        TargetError: the target does not fit.
+    """
+    net = unwrap(model)
+    if chunk < 1:
+        raise InputError(f"The chunk must be at least one image, and {chunk} was given.")
+    with held_still(net, x.device):
+        images = _checked_images(net, x)
+        trace = Trace(net, images, masking or MeanColour(), chunk)
+        trace._run_once([Layer.of(layer, net) for layer in layers], target, gradients=gradients)
+        yield trace
+
+
+@contextmanager
+def held_still(net: nn.Module, device: torch.device) -> Iterator[None]:
+    """Put the network in evaluation mode with frozen parameters, and restore all of it at the end.
+
+    Restored on success and on error: the training flag of every submodule, `requires_grad` of every
+    parameter, the random state. Gradients are off unless asked for; inference mode is left.
+    """
+    training = {module: module.training for module in net.modules()}
+    learnable = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    devices = {p.device for p in net.parameters()} | {device}
+    cuda = [d for d in devices if d.type == "cuda"]
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=cuda, enabled=True))
+        stack.enter_context(torch.inference_mode(mode=False))
+        stack.enter_context(torch.no_grad())
+        stack.callback(_restore, training, learnable)
+        for module in training:
+            module.training = False
+        for parameter in learnable:
+            parameter.requires_grad_(requires_grad=False)
+        yield
+
+
+def _restore(training: dict[nn.Module, bool], learnable: list[nn.Parameter]) -> None:
+    for module, flag in training.items():
+        module.training = flag
+    for parameter in learnable:
+        parameter.requires_grad_(requires_grad=True)
+
+
+@final
+class Trace:
+    """One pass, and the means to run more of them under the same conditions.
+
+    Attributes:
+        images: what was explained, (N, C, H, W), on the network's device.
+        output: the network's unwrapped output on it.
+        target: the resolved target.
+        score: (N,) the target's value on the clean images, float32 or better.
+        passes: how many images went through the network so far (a backward pass is not counted).
+    """
+
+    def __init__(self, net: nn.Module, images: Tensor, masking: Masking, chunk: int) -> None:
+        self.images, self.masking, self.chunk = images, masking, chunk
+        self.passes = 0
+        self.output: Any
+        self.target: Target
+        self.score: Tensor
+        self._net = net
+        self._captured: dict[str, Tensor] = {}
+        self._layers: dict[str, Layer] = {}
+        self._graph_score: Tensor | None = None
+        self._gradients: dict[str, Tensor | None] = {}
+        self._broadcasts: dict[str, bool] = {}
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the images."""
+        return self.images.shape[2], self.images.shape[3]
+
+    def __getitem__(self, layers: LayerLike | Sequence[LayerLike]) -> View:
+        """Return what the methods see of one layer, or of several together."""
+        group = [layers] if isinstance(layers, str | nn.Module | Layer) else list(layers)
+        names = [Layer.of(layer, self._net).name for layer in group]
+        for name in names:
+            if name not in self._layers:
+                known = ", ".join(self._layers) or "none"
+                raise LayerError(f"Layer {name!r} was not traced (traced: {known}); name it first.")
+        return View(self, tuple(self._layers[name] for name in names))
+
+    def run(self, images: Tensor) -> Any:
+        """Run the network and return its unwrapped output; grad mode is the caller's."""
+        self.passes += len(images)
+        return unwrap_output(self._net(images.to(self.images.dtype)))
+
+    def scores(self, images: Tensor, index: Tensor) -> Tensor:
+        """Run the network and score each row by the target of the image it derives from.
+
+        Args:
+            images: (M, C, H, W), variants of the explained images.
+            index: (M,) int64, which image each row derives from.
+
+        Returns:
+            (M,) scores, float32 or better, differentiable if gradients are enabled.
+        """
+        return _wide(score(self.target.take(index), self.run(images), len(images)))
+
+    def masked_scores(self, masks: Tensor, index: Tensor) -> Tensor:
+        """Score the images under masks (M, H, W) in [0, 1], with this trace's masking."""
+        return self.scores(self.masking(self.images[index], masks), index)
+
+    @contextmanager
+    def again(self, images: Tensor, layers: Sequence[Layer]) -> Iterator[Trace]:
+        """Trace variants (N, C, H', W') of the same images, with the same target and masking."""
+        graph = self._graph_score is not None or bool(self._gradients)
+        unshaped = [Layer(layer.name) for layer in layers]  # another size has another grid
+        with tracing(
+            self._net,
+            images,
+            self.target,
+            unshaped if images.shape[2:] != self.images.shape[2:] else layers,
+            gradients=graph,
+            masking=self.masking,
+            chunk=self.chunk,
+        ) as trace:
+            yield trace
+            self.passes += trace.passes
+
+    # --- the shared pass ---------------------------------------------------------------------
+
+    def _run_once(self, layers: Sequence[Layer], target: TargetLike, *, gradients: bool) -> None:
+        modules = {layer.name: layer.module_of(self._net) for layer in layers}
+        runs = dict.fromkeys(modules, 0)
+        raw: dict[str, Tensor] = {}
+
+        def capture(name: str, output: Any) -> Any:
+            runs[name] += 1
+            tensor = first_tensor(output, name)
+            if gradients and not tensor.requires_grad and tensor.is_floating_point():
+                tensor = tensor.detach().requires_grad_()
+            raw[name] = tensor
+            # The network goes on with a copy, so that an in-place operation spoils nothing.
+            return replace_first(output, tensor.clone())
+
+        with ExitStack() as stack:
+            stack.enter_context(torch.set_grad_enabled(gradients))
+            for name, module in modules.items():
+                if module is not None:
+                    hook = _after(lambda output, name=name: capture(name, output))
+                    stack.callback(module.register_forward_hook(hook).remove)
+            images = self.images
+            if any(module is None for module in modules.values()):
+                images = capture(next(n for n, m in modules.items() if m is None), images)
+            output = self.run(images)
+        for name, count in runs.items():
+            _insist_on_one_run(name, count)
+        self.target = resolve_target(target, _detached(output))
+        with torch.set_grad_enabled(gradients):
+            graph_score = _wide(score(self.target, output, len(self.images)))
+        self.output, self.score = _detached(output), graph_score.detach()
+        self._graph_score = graph_score if gradients and graph_score.requires_grad else None
+        for layer in layers:
+            self._captured[layer.name] = raw[layer.name]
+            self._layers[layer.name] = layer.resolved(raw[layer.name], self.size)
+
+    def _gradient(self, name: str) -> Tensor:
+        if not self._gradients:
+            if self._graph_score is None:
+                raise _no_gradient(name)
+            scale = _HALF_SCALE if self.images.dtype == torch.float16 else 1.0
+            sources = list(self._captured.values())
+            found = torch.autograd.grad(self._graph_score.sum() * scale, sources, allow_unused=True)
+            self._graph_score = None  # the graph is freed, and with it the tail's memory
+            for key, gradient in zip(self._captured, found, strict=True):
+                self._gradients[key] = None if gradient is None else _wide(gradient) / scale
+        gradient = self._gradients[name]
+        if gradient is None:
+            raise _no_gradient(name)
+        return gradient
+
+    def _features(self, layer: Layer) -> Tensor:
+        return _maps(layer, self._captured[layer.name].detach())
+
+    # --- the tail --------------------------------------------------------------------------------
+
+    def _tail_scores(self, layer: Layer, image: int, features: Tensor) -> Tensor:
+        """Score image `image` with the layer's output replaced by each row of `features`."""
+        index = torch.full((len(features),), image, device=self.images.device)
+        if layer.name not in self._broadcasts:
+            self._broadcasts[layer.name] = self._tail_broadcasts(layer, image)
+        rows = 1 if self._broadcasts[layer.name] else len(features)
+        output = self._run_replaced(layer, self.images[image : image + 1], features, rows)
+        return _wide(score(self.target.take(index), output, len(features)))
+
+    def _run_replaced(self, layer: Layer, image: Tensor, features: Tensor, rows: int) -> Any:
+        self.passes += len(features)
+        module = layer.module_of(self._net)
+        assert layer.reshape is not None  # noqa: S101 (resolved when it was traced)
+        if module is None:
+            return unwrap_output(self._net(features.to(image.dtype)))
+        reshape = layer.reshape
+
+        def replace(output: Any) -> Any:
+            own = first_tensor(output, layer.name)
+            return replace_first(output, reshape.from_maps(features.to(own.dtype), own))
+
+        handle = module.register_forward_hook(_after(replace))
+        try:
+            return unwrap_output(self._net(image.expand(rows, -1, -1, -1)))
+        finally:
+            handle.remove()
+
+    def _tail_broadcasts(self, layer: Layer, image: int) -> bool:
+        """Whether the batch may grow at the layer: two unchanged copies must score as before."""
+        if layer.module_of(self._net) is None:
+            return True
+        features = self._features(layer)[image].expand(2, -1, -1, -1)
+        index = torch.full((2,), image, device=self.images.device)
+        try:
+            output = self._run_replaced(layer, self.images[image : image + 1], features, 1)
+            scores = _wide(score(self.target.take(index), output, 2))
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, IndexError, AssertionError):
+            # A tail that joins earlier features, or that remembers the batch size, cannot grow.
+            return False
+        loose = 1e-3 if self.images.dtype in (torch.float32, torch.float64) else 3e-2
+        return torch.allclose(scores, self.score[image].expand(2), rtol=loose, atol=loose)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class View:
+    """What a method sees: one layer of one traced batch (or several layers, joined).
+
+    All tensors are float32 or float64, whatever the network's precision.
+    """
+
+    trace: Trace
+    layers: tuple[Layer, ...]
+
+    @property
+    def images(self) -> Tensor:
+        """The explained images (N, C, H, W)."""
+        return self.trace.images
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the images."""
+        return self.trace.size
+
+    @property
+    def score(self) -> Tensor:
+        """(N,) the target's value on the clean images."""
+        return self.trace.score
+
+    @property
+    def layer(self) -> Layer:
+        """The layer, for methods that explain one at a time."""
+        if len(self.layers) != 1:
+            raise LayerError(f"{len(self.layers)} layers are joined here; explain one at a time.")
+        return self.layers[0]
+
+    @cached_property
+    def activations(self) -> Float[Tensor, "n k h w"]:
+        """Feature maps A (N, K, h, w); several layers are joined along K at the finest grid.
+
+        Joined layers are first divided by their largest absolute value in the image, or the layer
+        with the largest numbers would speak alone.
+        """
+        features = [self.trace._features(layer) for layer in self.layers]
+        if len(features) == 1:
+            return features[0]
+        size = max((maps.shape[2:] for maps in features), key=lambda hw: hw[0] * hw[1])
+        return torch.cat([_joinable(maps, (size[0], size[1])) for maps in features], dim=1)
+
+    @property
+    def gradients(self) -> Float[Tensor, "n k h w"]:
+        """∂y_c/∂A (N, K, h, w); one backward pass through the tail serves all layers."""
+        return _maps(self.layer, self.trace._gradient(self.layer.name))
+
+    def tail(self, image: int, edits: Callable[[Tensor], Tensor], count: int) -> Tensor:
+        """Score one image with the layer's output replaced, the batch growing at the layer.
+
+        Everything before the layer runs once per chunk, on the one image; where the tail cannot
+        grow (it joins earlier features, say) the whole network runs, with the same numbers. As the
+        layer's features are small, a chunk may hold more of them than it may hold images.
+
+        Args:
+            image: index of the image in the batch.
+            edits: gives the replacements (m, K, h, w) for indices (m,) in 0 … count-1.
+            count: how many replacements there are.
+
+        Returns:
+            (count,) scores.
+        """
+        own = self.activations[image]
+        roomy = self.trace.chunk * self.images[0].numel() * _TAIL_BUDGET // own.numel()
+        rows = max(self.trace.chunk, roomy)
+        steps = torch.arange(count, device=self.images.device).split(rows)
+        return torch.cat(
+            [self.trace._tail_scores(self.layer, image, edits(step)) for step in steps]
+        )
+
+    def rescore(
+        self, masks: Float[Tensor, "n m h w"], *, align_corners: bool = False
+    ) -> Float[Tensor, "n m"]:
+        """Score every image under each of its masks: f(x ⊙ n(up(mask)))_c, chunk by chunk.
+
+        A constant mask hides everything, so all of an image's constant masks share one pass.
+
+        Args:
+            masks: any values; each is upsampled and stretched to [0, 1] inside the chunk.
+            align_corners: as in `maps.upsample`.
+
+        Returns:
+            (N, M) scores.
+        """
+        hidden = is_constant(masks)
+        scores = masks.new_zeros(masks.shape[:2])
+        for pairs in (~hidden).nonzero().split(self.trace.chunk):
+            image, row = pairs.unbind(1)
+            grown = upsample(masks[image, row], self.size, align_corners=align_corners)
+            scores[image, row] = self.trace.masked_scores(minmax(grown), image).to(scores.dtype)
+        for images in hidden.any(1).nonzero()[:, 0].split(self.trace.chunk):
+            nothing = self.images.new_zeros((len(images), *self.size))
+            blank = self.trace.masked_scores(nothing, images).to(scores.dtype)
+            scores[images] = torch.where(hidden[images], blank[:, None], scores[images])
+        return scores
+
+    @contextmanager
+    def again(self, images: Tensor) -> Iterator[View]:
+        """Look at variants of the same images through the same layers."""
+        with self.trace.again(images, self.layers) as trace:
+            yield trace[list(self.layers)]
+
+
+def first_tensor(output: Any, name: str) -> Tensor:
+    """Return the tensor of a layer's output, which may be a tuple, a list or a dict.
+
+    Raises:
+        LayerError: there is none.
+    """
+    if isinstance(output, Tensor):
+        return output
+    parts = output.values() if isinstance(output, dict) else output
+    if isinstance(parts, tuple | list) or isinstance(output, dict):
+        for part in parts:
+            if isinstance(part, Tensor):
+                return part
+    raise LayerError(
+        f"Layer {name!r} gives a {type(output).__name__} without a tensor in it; choose another."
+    )
+
+
+def replace_first(output: Any, tensor: Tensor) -> Any:
+    """Return the layer's output with its first tensor replaced, the rest as it was."""
+    if isinstance(output, Tensor):
+        return tensor
+    if isinstance(output, dict):
+        key = next(key for key, part in output.items() if isinstance(part, Tensor))
+        copy = type(output)(output)
+        copy[key] = tensor
+        return copy
+    place = next(i for i, part in enumerate(output) if isinstance(part, Tensor))
+    parts = [*output[:place], tensor, *output[place + 1 :]]
+    return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+
+
+def _after(function: Callable[[Any], Any]) -> Callable[[nn.Module, Any, Any], Any]:
+    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG001 (torch's signature)
+        return function(output)
+
+    return hook
+
+
+def _no_gradient(name: str) -> LayerError:
+    return LayerError(
+        f"The score does not depend differentiably on layer {name!r}; choose a layer on the way to "
+        "the output, or a method that needs no gradient."
+    )
+
+
+def _insist_on_one_run(name: str, count: int) -> None:
+    if count == 0:
+        raise LayerError(f"Layer {name!r} did not run in the forward pass; choose one that does.")
+    if count > 1:
+        raise LayerError(
+            f"Layer {name!r} ran {count} times in one forward pass, so it has no single map; "
+            "choose the block around it."
+        )
+
+
+def _maps(layer: Layer, tensor: Tensor) -> Tensor:
+    assert layer.reshape is not None  # noqa: S101 (resolved when it was traced)
+    maps = layer.reshape.to_maps(tensor)
+    if maps.ndim != 4 or maps.shape[2] * maps.shape[3] == 0:  # noqa: PLR2004
+        raise LayerError(f"Layer {layer.name!r} gives {tuple(tensor.shape)}: no feature maps.")
+    return _wide(maps)
+
+
+def _joinable(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    scale = maps.abs().amax((1, 2, 3), keepdim=True)
+    return upsample((maps / scale.clamp_min(1e-12)).flatten(0, 1), size).unflatten(
+        0, maps.shape[:2]
+    )
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Half precision is accumulated in float32; float32 and float64 stay."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _detached(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.detach()
+    if isinstance(output, dict):
+        return {key: _detached(part) for key, part in output.items()}
+    return [_detached(part) for part in output] if isinstance(output, list | tuple) else output
+
+
+def _checked_images(net: nn.Module, x: Tensor) -> Tensor:
+    if x.ndim != 4 or 0 in x.shape:  # noqa: PLR2004
+        hint = "; add the batch dimension with x[None]" if x.ndim == 3 else ""  # noqa: PLR2004
+        raise InputError(f"Images must be (N, C, H, W), not empty, not {tuple(x.shape)}{hint}.")
+    if not x.is_floating_point():
+        raise InputError(
+            f"Images must be preprocessed floats, and {x.dtype} was given; use "
+            "torchsaliency.preprocess, or divide by 255 and normalise."
+        )
+    if not bool(x.isfinite().all()):
+        raise InputError("The images hold NaN or infinite values; check the preprocessing.")
+    parameter = next((p for p in net.parameters() if p.is_floating_point()), None)
+    if parameter is not None and parameter.is_inference():
+        raise TorchSaliencyError(
+            "The network was built under torch.inference_mode(), so torch keeps no gradients of "
+            "it; build it outside."
+        )
+    x = x.clone() if x.is_inference() else x.detach()
+    return x if parameter is None else x.to(parameter.device, parameter.dtype)

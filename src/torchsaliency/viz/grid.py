@@ -1,0 +1,336 @@
+"""Photos and their saliency maps side by side in one labelled picture.
+
+A row is one photo: the photo itself in the first column, one overlay per method in the others,
+wrapped onto further lines when there are many. Headings stand over a line when they differ from
+those above it; captions stand under the images. Everything is measured in fractions of the cell's
+width, so that a small grid and a large one look alike. Pillow draws it: the images are resampled
+once, and text is measured before it is placed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Self, final
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from torchsaliency.core.errors import InputError, OptionError
+from torchsaliency.viz._pixels import check, rgb
+from torchsaliency.viz._type import Font, font, shortened, wrapped
+from torchsaliency.viz.overlay import colourise, overlay
+
+_PAPER = "white"
+_INK = "#1a1a1a"
+_SOFT_INK = "#6b6b6b"
+_TALLEST = 1.25  # of a cell's width: taller images are shown whole, but narrower than their cell
+_NARROWEST = 64
+_ROW_PIXELS = (1024, 1024)  # more than a cell; a camera's photo for every method is too much
+_CAPTION_LINES = 2
+_QUANTITY = "saliency"
+
+
+@final
+@dataclass(frozen=True)
+class Panel:
+    r"""One image of a grid.
+
+    Attributes:
+        image: the photo or overlay, any size.
+        title: the heading of its column, for example the method's name.
+        subtitle: what stands under it; the first line is set darker than those after a line break,
+            so "tiger cat\n87.3 %" is a class and its probability. A long line wraps once, then ends
+            in an ellipsis.
+    """
+
+    image: Image.Image
+    title: str = ""
+    subtitle: str = ""
+
+    def __post_init__(self) -> None:
+        check(self.image)
+
+
+@final
+@dataclass(frozen=True)
+class Row:
+    """One photo and its overlays.
+
+    Attributes:
+        overlays: one panel per method; may be empty when there is a photo.
+        photo: the panel of the first column; None leaves that column empty.
+    """
+
+    overlays: tuple[Panel, ...]
+    photo: Panel | None = None
+
+    def __post_init__(self) -> None:
+        if not self.overlays and self.photo is None:
+            raise InputError(
+                "A row was given neither photo nor overlays, it needs one panel at least; "
+                "leave the row out or give it a photo."
+            )
+
+    @classmethod
+    def of(
+        cls,
+        photo: Image.Image,
+        maps: Mapping[str, Tensor],
+        *,
+        subtitle: str = "",
+        alpha: float = 0.5,
+        colormap: str = "turbo",
+        blend: str = "intensity",
+    ) -> Self:
+        r"""Lay every map over the photo.
+
+        Args:
+            photo: 8 bits a channel, any size.
+            maps: heading → map (H, W) in [0, 1].
+            subtitle: what stands under the photo, for example "tiger cat\n87.3 %".
+            alpha: the opacity, as in `overlay`.
+            colormap: the colormap, as in `overlay`; give `grid` the same.
+            blend: the blend, as in `overlay`.
+
+        Returns:
+            A row of 1 + len(maps) panels.
+
+        Raises:
+            InputError: the photo or a map is not what `overlay` accepts.
+            OptionError: alpha, colormap or blend is not what `overlay` accepts.
+        """
+        small = rgb(photo)
+        small.thumbnail(_ROW_PIXELS)
+        overlays = tuple(
+            Panel(overlay(small, values, alpha=alpha, colormap=colormap, blend=blend), name)
+            for name, values in maps.items()
+        )
+        return cls(overlays, Panel(small, "photo", subtitle))
+
+
+def grid(
+    rows: Sequence[Row],
+    *,
+    width: int = 256,
+    columns: int = 8,
+    colormap: str = "turbo",
+    colour_bar: bool = True,
+) -> Image.Image:
+    """Put photos and overlays into one picture with headings, captions and a colour bar.
+
+    Args:
+        rows: one per photo, at least one.
+        width: of a cell, in pixels, at least 64; images keep their aspect ratio.
+        columns: the most columns, at least 2, the photo's included; a longer row wraps onto lines
+            of even length.
+        colormap: that of the overlays, for the colour bar.
+        colour_bar: whether to draw the bar from 0 to 1; without overlays there is none.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        InputError: there is no row, or an image has more than 8 bits a channel.
+        OptionError: the width or the columns are too small, or the colormap does not exist.
+
+    Example:
+        >>> photo = Image.new("RGB", (120, 80), "white")
+        >>> grid([Row.of(photo, {"gradcam": torch.rand(7, 7)}, subtitle="cat")], width=100).mode
+        'RGB'
+    """
+    _check(rows, width, columns)
+    style = _Style(width)
+    lines = _lines(rows, columns)
+    bar = colour_bar and any(row.overlays for row in rows)
+    height = sum(line.height(style) for line in lines) + style.line_gap * (len(lines) - 1)
+    height += bar * (style.line_gap + style.bar_height)
+    right = style.left(max(len(line.cells) for line in lines)) - style.gap
+    sheet = Image.new("RGB", (right + style.margin, height + 2 * style.margin), _PAPER)
+    top = style.margin
+    for line in lines:
+        line.draw(sheet, top, style)
+        top += line.height(style) + style.line_gap
+    if bar:
+        column = int(any(row.photo is not None for row in rows))  # the first with overlays
+        _draw_bar(sheet, (style.left(column), top), colormap, style)
+    return sheet
+
+
+@final
+@dataclass(frozen=True)
+class _Style:
+    """Every measure of the grid, in pixels, from the width of a cell."""
+
+    width: int
+
+    @property
+    def margin(self) -> int:
+        """The white space around everything."""
+        return round(self.width * 0.11)
+
+    @property
+    def gap(self) -> int:
+        """The white space between columns."""
+        return round(self.width * 0.07)
+
+    @property
+    def line_gap(self) -> int:
+        """The white space between lines; wider than between columns, so that rows hold together."""
+        return round(self.width * 0.11)
+
+    @property
+    def tallest(self) -> int:
+        """The height that no image exceeds."""
+        return round(self.width * _TALLEST)
+
+    @property
+    def type_size(self) -> int:
+        """The size of all type."""
+        return max(10, round(self.width * 0.06))
+
+    @property
+    def leading(self) -> int:
+        """The distance between two lines of text."""
+        return round(self.type_size * 1.4)
+
+    @property
+    def text_gap(self) -> int:
+        """The white space between an image and its heading or caption."""
+        return round(self.type_size * 0.5)
+
+    @property
+    def bar_thickness(self) -> int:
+        """The height of the colours of the colour bar."""
+        return max(4, round(self.width * 0.035))
+
+    @property
+    def bar_height(self) -> int:
+        """The height of the colour bar with its labels."""
+        return self.bar_thickness + self.text_gap + self.leading
+
+    @property
+    def heading(self) -> Font:
+        """The type of headings."""
+        return font(self.type_size, bold=True)
+
+    @property
+    def body(self) -> Font:
+        """The type of captions and labels."""
+        return font(self.type_size)
+
+    def left(self, column: int) -> int:
+        """Return where a column begins."""
+        return self.margin + column * (self.width + self.gap)
+
+    def fitted(self, image: Image.Image) -> tuple[int, int]:
+        """Return the size at which an image fills its cell."""
+        scale = min(self.width / image.width, self.tallest / image.height)
+        return max(1, round(image.width * scale)), max(1, round(image.height * scale))
+
+    def caption(self, panel: Panel) -> list[tuple[str, str]]:
+        """Return the lines under a panel, each with its ink."""
+        return [
+            (text, _SOFT_INK if index else _INK)
+            for index, paragraph in enumerate(panel.subtitle.splitlines())
+            for text in wrapped(paragraph, self.body, self.width, most=_CAPTION_LINES)
+        ]
+
+
+@final
+@dataclass(frozen=True)
+class _Line:
+    """Cells side by side; None is an empty one, as under the photo of a wrapped row."""
+
+    cells: tuple[Panel | None, ...]
+    headed: bool
+
+    @property
+    def panels(self) -> Iterator[tuple[int, Panel]]:
+        """The filled cells, each with its column."""
+        return ((column, cell) for column, cell in enumerate(self.cells) if cell is not None)
+
+    def heading_height(self, style: _Style) -> int:
+        """Return the height of the heading and the white space under it."""
+        return self.headed * (style.leading + style.text_gap)
+
+    def height(self, style: _Style) -> int:
+        """Return the height of heading, images and captions together."""
+        return self.heading_height(style) + max(
+            style.fitted(panel.image)[1] + _caption_height(panel, style) for _, panel in self.panels
+        )
+
+    def draw(self, sheet: Image.Image, top: int, style: _Style) -> None:
+        """Draw the cells onto the sheet, with their headings and captions."""
+        pen = ImageDraw.Draw(sheet)
+        image_top = top + self.heading_height(style)
+        for column, panel in self.panels:
+            left = style.left(column)
+            if self.headed:
+                title = shortened(" ".join(panel.title.split()), style.heading, style.width)
+                pen.text((left, top), title, fill=_INK, font=style.heading)
+            size = style.fitted(panel.image)
+            pixels = rgb(panel.image).resize(size, Image.Resampling.LANCZOS)
+            sheet.paste(pixels, (left, image_top))
+            # A caption follows its own image: beside a taller one it must not hang in the air.
+            below = image_top + size[1] + style.text_gap
+            for index, (text, ink) in enumerate(style.caption(panel)):
+                pen.text((left, below + index * style.leading), text, fill=ink, font=style.body)
+
+
+def _caption_height(panel: Panel, style: _Style) -> int:
+    """Return the height of a caption and the white space above it; 0 without one."""
+    count = len(style.caption(panel))
+    return style.text_gap + count * style.leading if count else 0
+
+
+def _lines(rows: Sequence[Row], columns: int) -> list[_Line]:
+    """Wrap every row into lines, and head those whose titles are not the ones above."""
+    with_photo = any(row.photo is not None for row in rows)
+    lines = [cells for row in rows for cells in _wrapped_row(row, columns, with_photo=with_photo)]
+    titles = [tuple(cell.title if cell else "" for cell in cells) for cells in lines]
+    changed = [True] + [here != above[: len(here)] for above, here in pairwise(titles)]
+    return [
+        _Line(cells, headed=new and any(heading))
+        for cells, heading, new in zip(lines, titles, changed, strict=True)
+    ]
+
+
+def _wrapped_row(row: Row, columns: int, *, with_photo: bool) -> list[tuple[Panel | None, ...]]:
+    """Break a row's overlays into lines of even length; only the first line shows the photo."""
+    room = columns - with_photo
+    count = max(1, math.ceil(len(row.overlays) / room))
+    length = max(1, math.ceil(len(row.overlays) / count))
+    lines: list[tuple[Panel | None, ...]] = []
+    for start in range(0, max(1, len(row.overlays)), length):
+        cells = row.overlays[start : start + length]
+        photo = row.photo if start == 0 else None
+        lines.append((photo, *cells) if with_photo else cells)
+    return lines
+
+
+def _draw_bar(sheet: Image.Image, corner: tuple[int, int], colormap: str, style: _Style) -> None:
+    """Draw the colour bar, one cell wide, with 0, the quantity and 1 under it."""
+    left, top = corner
+    colours = colourise(torch.linspace(0, 1, style.width).expand(style.bar_thickness, -1), colormap)
+    sheet.paste(Image.fromarray(colours), corner)
+    pen = ImageDraw.Draw(sheet)
+    below = top + style.bar_thickness + style.text_gap
+    for text, anchor, share in (("0", "la", 0.0), (_QUANTITY, "ma", 0.5), ("1", "ra", 1.0)):
+        place = (left + share * style.width, below)
+        pen.text(place, text, fill=_SOFT_INK, font=style.body, anchor=anchor)
+
+
+def _check(rows: Sequence[Row], width: int, columns: int) -> None:
+    """Raise unless there is something to draw, and room for it."""
+    if not rows:
+        raise InputError("The grid was given no rows, it needs one at least; make one with Row.of.")
+    if width < _NARROWEST:
+        raise OptionError(
+            f"width is {width}, a cell has at least {_NARROWEST} pixels; 256 is the default."
+        )
+    if columns < 2:  # noqa: PLR2004 (a photo and an overlay)
+        raise OptionError(f"columns is {columns}, a grid has at least 2; 8 is the default.")

@@ -1,0 +1,160 @@
+"""A saliency map laid over its photograph.
+
+Two blends p·(1 - w) + c(s)·w of the photo p and the colour c(s), from a table of 256:
+
+* `"intensity"` (default): w = alpha·√s. Where the map is zero the photo is untouched, so one still
+  sees what the network passed over; the root lets middling values show, which w = alpha·s hides.
+* `"constant"`: w = alpha, the look of published figures. Every value has a colour, zero included,
+  and the whole photo is tinted.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from torchsaliency.core.errors import InputError, OptionError
+from torchsaliency.viz._pixels import rgb
+
+BLENDS = ("intensity", "constant")
+"""The names that `overlay` accepts as `blend`."""
+
+_ROUNDING = 1e-4  # how far a half-precision map may leave [0, 1] before it is called a mistake
+
+
+def overlay(
+    photo: Image.Image,
+    saliency: Tensor,
+    *,
+    alpha: float = 0.5,
+    colormap: str = "turbo",
+    blend: str = "intensity",
+) -> Image.Image:
+    """Lay a saliency map over a photo, at the photo's own size.
+
+    p·(1 - w) + c(s)·w, with w = alpha·√s (`"intensity"`) or w = alpha (`"constant"`), to within one
+    level of 255.
+
+    Args:
+        photo: 8 bits a channel; grayscale, palette and CMYK convert, transparency shows white.
+        saliency: (H, W) in [0, 1], any device and precision; resized bilinearly to the photo.
+        alpha: the opacity in [0, 1]; 0 returns the photo exactly.
+        colormap: the name of any matplotlib colormap.
+        blend: `"intensity"` keeps the photo readable, `"constant"` tints all of it.
+
+    Returns:
+        An RGB image of the photo's size.
+
+    Raises:
+        InputError: the map is not (H, W), is empty, not finite, or outside [0, 1]; or the photo has
+            more than 8 bits a channel.
+        OptionError: the opacity is outside [0, 1], or the blend or the colormap does not exist.
+
+    Example:
+        >>> picture = overlay(Image.new("RGB", (64, 48), "white"), torch.rand(7, 7))
+        >>> picture.size
+        (64, 48)
+    """
+    if not 0 <= alpha <= 1:
+        raise OptionError(f"alpha is {alpha}, an opacity lies in [0, 1]; 0.5 is the default.")
+    if blend not in BLENDS:
+        raise OptionError(_unknown("blend", blend, BLENDS))
+    base = rgb(photo)
+    levels = _levels(_resized(_checked(saliency), (base.height, base.width)))
+    colours = Image.fromarray(_table(colormap)[levels])
+    weights = np.round(255 * alpha * _ramp(blend)).astype(np.uint8)[levels]
+    return Image.composite(colours, base, Image.fromarray(weights))
+
+
+def colourise(saliency: Tensor, colormap: str = "turbo") -> UInt8[np.ndarray, "H W 3"]:
+    """Return the colours c(s) of a saliency map, from a table of 256.
+
+    Args:
+        saliency: (H, W) in [0, 1], any device and precision.
+        colormap: the name of any matplotlib colormap.
+
+    Returns:
+        (H, W, 3), red, green and blue in 0..255.
+
+    Raises:
+        InputError: the map is not (H, W), is empty, not finite, or outside [0, 1].
+        OptionError: the colormap does not exist; the message names the closest ones.
+
+    Example:
+        >>> colourise(torch.tensor([[0.0, 1.0]]), "gray").tolist()
+        [[[0, 0, 0], [255, 255, 255]]]
+    """
+    colours: np.ndarray = _table(colormap)[_levels(_checked(saliency))]
+    return colours
+
+
+def _checked(saliency: Tensor) -> Tensor:
+    """Return the map as float32 on the CPU, or say what is wrong with it."""
+    shape = tuple(saliency.shape)
+    if len(shape) != 2 or 0 in shape:  # noqa: PLR2004 (height and width)
+        raise InputError(
+            f"The saliency map has shape {shape}, one map is (H, W); "
+            "give the maps of a batch one by one."
+        )
+    values = saliency.detach().to("cpu", torch.float32)
+    if not values.isfinite().all():
+        raise InputError(
+            "The saliency map contains NaN or infinity, and every value must lie in [0, 1]; "
+            "normalise the raw map first."
+        )
+    low, high = (bound.item() for bound in values.aminmax())
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        raise InputError(
+            f"The saliency map runs from {low:.4g} to {high:.4g}, and every value must lie "
+            "in [0, 1]; normalise the raw map first."
+        )
+    return values.clamp(0, 1)
+
+
+def _resized(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize bilinearly; shrinking averages, so that a peak between two pixels is not lost."""
+    if tuple(values.shape) == size:
+        return values
+    return F.interpolate(
+        values[None, None], size=size, mode="bilinear", align_corners=False, antialias=True
+    )[0, 0].clamp(0, 1)
+
+
+def _levels(values: Tensor) -> UInt8[np.ndarray, "H W"]:
+    """Round [0, 1] to the 256 entries of a table."""
+    return values.mul(255).round().to(torch.uint8).numpy()
+
+
+def _ramp(blend: str) -> np.ndarray:
+    """Return the weight of the colour, before alpha, at each of the 256 levels."""
+    levels = np.linspace(0, 1, 256)
+    return np.sqrt(levels) if blend == "intensity" else np.ones_like(levels)
+
+
+@lru_cache(maxsize=32)
+def _table(colormap: str) -> UInt8[np.ndarray, "256 3"]:
+    """Return the 256 colours of a matplotlib colormap."""
+    import matplotlib  # noqa: PLC0415 (importing the library must not cost matplotlib)
+
+    try:
+        colours = matplotlib.colormaps[colormap]
+    except KeyError:
+        raise OptionError(_unknown("colormap", colormap, matplotlib.colormaps)) from None
+    table: np.ndarray = colours(np.linspace(0, 1, 256), bytes=True)[:, :3].copy()
+    table.setflags(write=False)  # it is shared by every caller
+    return table
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Say that a name is unknown, and which known ones it resembles."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=3) or known[:3]
+    return f"There is no {kind} {name!r}; did you mean {' or '.join(map(repr, close))}?"

@@ -1,0 +1,83 @@
+"""A network ready to be explained: with its preprocessing, its class names and where it came from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from torchsaliency.core.errors import TargetError
+from torchsaliency.core.layer import Layer
+from torchsaliency.core.wrapper import NetworkWrapper
+from torchsaliency.zoo.classes import find_class
+from torchsaliency.zoo.preprocessing import Preprocessing
+
+
+class Network(NetworkWrapper):
+    """A network and what has to be known to use it.
+
+    Attributes:
+        module: the network itself; layer names are relative to it.
+        name: as given to `load_model`, for example "timm/resnet50".
+        preprocessing: from a photograph to the network's input.
+        classes: the names of its outputs, in order; None when unknown.
+        layer: the layer its maps are read at; None means found by a traced pass.
+        source: JSON-able facts for manifests: origin, weights, SHA-256, library versions.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        name: str,
+        preprocessing: Preprocessing,
+        classes: tuple[str, ...] | None = None,
+        layer: Layer | None = None,
+        source: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.name = name
+        self.preprocessing = preprocessing
+        self.classes = classes
+        self.layer = layer
+        self.source = source or {}
+
+    @property
+    def class_count(self) -> int | None:
+        """How many outputs the network has, as far as it says."""
+        if self.classes is not None:
+            return len(self.classes)
+        config = getattr(self.module, "config", None)
+        for owner, attribute in ((self.module, "num_classes"), (config, "num_labels")):
+            if isinstance(count := getattr(owner, attribute, None), int) and count > 0:
+                return count
+        return None
+
+    def class_index(self, name_or_index: str | int) -> int:
+        """Return the number of a class given by number or by name.
+
+        A name may be in any case, the beginning of one class's name or a part of it.
+
+        Raises:
+            TargetError: the number is out of range, or the word names no class or several.
+        """
+        if isinstance(name_or_index, str) and not _is_number(name_or_index):
+            if self.classes is None:
+                raise TargetError(
+                    f"{self.name} has no class names, so {name_or_index!r} cannot be looked up; give a number."
+                )
+            return find_class(self.classes, name_or_index)
+        index, count = int(name_or_index), self.class_count
+        if index < 0 or (count is not None and index >= count):
+            accepted = "0 and up" if count is None else f"0 to {count - 1}"
+            raise TargetError(f"{self.name} has no class {index}; accepted are {accepted}, or a class name.")
+        return index
+
+    def class_name(self, index: int) -> str:
+        """Return the name of a class, or its number where names are unknown."""
+        return str(index) if self.classes is None else self.classes[index]
+
+
+def _is_number(text: str) -> bool:
+    return text.strip().removeprefix("-").isdecimal()

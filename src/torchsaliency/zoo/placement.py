@@ -1,0 +1,57 @@
+"""Where the network's input lies on the photograph, and how a map goes back to the photograph's own pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The rectangle of a photograph that the network's input shows.
+
+    Attributes:
+        photo_size: (H, W) of the photograph, in pixels.
+        top: where the rectangle begins, in photo pixels; negative when the input was padded.
+        left: as `top`, from the left edge.
+        height: of the rectangle, in photo pixels; may reach outside the photograph.
+        width: as `height`.
+    """
+
+    photo_size: tuple[int, int]
+    top: float
+    left: float
+    height: float
+    width: float
+
+    def to_photo(self, saliency: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch H W"]:
+        """Put maps over the network's input back at the photograph's own resolution.
+
+        Bilinear, antialiased where the photograph is the coarser of the two. Pixels the network never saw are zero,
+        and no value leaves the range that the map and zero span.
+
+        Args:
+            saliency: maps of any resolution over the network's input.
+
+        Returns:
+            The maps over the photograph, in the same type and on the same device.
+        """
+        values = saliency.detach().float()
+        rows = _resampling(self.photo_size[0], self.top, self.height, values.shape[-2]).to(values)
+        columns = _resampling(self.photo_size[1], self.left, self.width, values.shape[-1]).to(values)
+        placed = rows @ values @ columns.mT
+        lowest, highest = values.min().clamp(max=0), values.max().clamp(min=0)
+        return placed.clamp(lowest, highest).to(saliency.dtype)
+
+
+def _resampling(pixels: int, start: float, extent: float, cells: int) -> Tensor:
+    """Return the (pixels, cells) weights that read a row of cells, laid from `start` on, at each pixel's centre."""
+    cells_per_pixel = cells / extent
+    centres = torch.arange(pixels, dtype=torch.float64) + 0.5 - start
+    distances = (torch.arange(cells) + 0.5) - (centres * cells_per_pixel).unsqueeze(1)
+    weights = (1 - distances.abs() / max(1.0, cells_per_pixel)).clamp(min=0)
+    seen = ((centres > 0) & (centres < extent)).unsqueeze(1)
+    return weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny) * seen

@@ -1,0 +1,176 @@
+"""From a photograph to the network's input: resize, centre crop, normalise, as the weights were trained for.
+
+One description serves torchvision's, timm's and Hugging Face's conventions (`zoo.readers` reads them) and gives their
+numbers exactly. It works on PIL images, whose resampling is always antialiased.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from torchsaliency.core.errors import OptionError
+from torchsaliency.zoo.placement import Placement
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_MOST_WASTE = 16  # resized pixels per pixel kept, beyond which only the visible window is resampled
+
+
+class Fit(enum.StrEnum):
+    """How a photograph is scaled to a box before the centre crop."""
+
+    COVER = "cover"
+    """Keep the aspect ratio; the shorter side fits, the longer one overhangs and is cropped."""
+    CONTAIN = "contain"
+    """Keep the aspect ratio; the longer side fits, the rest is padded with the mean colour."""
+    SQUASH = "squash"
+    """Scale to exactly the box; the aspect ratio changes and nothing is lost."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a network wants its photographs.
+
+    Attributes:
+        size: (height, width) of the network's input, in pixels, cropped from the centre.
+        resize: (height, width) of the box the photograph is scaled to before the crop; None leaves its size.
+        fit: how the photograph fills that box.
+        interpolation: PIL's resampling filter.
+        mean: per channel, on values in [0, 1].
+        std: per channel, on values in [0, 1].
+
+    Example:
+        >>> from PIL import Image
+        >>> Preprocessing(size=(224, 224), resize=(256, 256))(Image.new("RGB", (640, 480))).shape
+        torch.Size([3, 224, 224])
+    """
+
+    size: tuple[int, int]
+    resize: tuple[int, int] | None
+    fit: Fit = Fit.COVER
+    interpolation: Image.Resampling = Image.Resampling.BILINEAR
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if min(*self.size, *(self.resize or (1, 1))) < 1 or min(self.std) <= 0:
+            raise OptionError(
+                f"Preprocessing was given size {self.size}, resize {self.resize} and std {self.std}; "
+                "sizes must be at least one pixel and standard deviations positive."
+            )
+
+    def __call__(self, photo: Image.Image) -> Float[Tensor, "3 height width"]:
+        """Return the photograph as the network's input: float32, normalised, on the CPU."""
+        pixels = torch.from_numpy(np.array(self.crop(photo))).permute(2, 0, 1).contiguous()
+        mean, std = self._statistics(torch.device("cpu"))
+        return (pixels.to(torch.float32) / 255).sub_(mean).div_(std)
+
+    def crop(self, photo: Image.Image) -> Image.Image:
+        """Return what the network sees, as an RGB picture of `size`."""
+        photo = photo if photo.mode == "RGB" else photo.convert("RGB")
+        scaled, (top, left) = self._layout((photo.height, photo.width))
+        canvas = Image.new("RGB", self.size[::-1], self._padding())
+        if scaled[0] * scaled[1] > _MOST_WASTE * self.size[0] * self.size[1]:
+            window = self._visible(photo, scaled, (top, left))
+            canvas.paste(window, (max(-left, 0), max(-top, 0)))
+        else:
+            canvas.paste(photo.resize(scaled[::-1], self.interpolation), (-left, -top))
+        return canvas
+
+    def placement(self, photo_size: tuple[int, int]) -> Placement:
+        """Return where the network's input lies on a photograph of (H, W) pixels."""
+        scaled, (top, left) = self._layout(photo_size)
+        vertical, horizontal = photo_size[0] / scaled[0], photo_size[1] / scaled[1]
+        return Placement(
+            photo_size=photo_size,
+            top=top * vertical,
+            left=left * horizontal,
+            height=self.size[0] * vertical,
+            width=self.size[1] * horizontal,
+        )
+
+    def squashed(self) -> Preprocessing:
+        """Return the variant that shows the network the whole photograph, its aspect ratio changed."""
+        return replace(self, resize=self.size, fit=Fit.SQUASH)
+
+    def denormalise(self, x: Float[Tensor, "*batch 3 h w"]) -> Float[Tensor, "*batch 3 h w"]:
+        """Return network inputs as RGB values in [0, 1]."""
+        mean, std = self._statistics(x.device)
+        return (x.detach().float() * std + mean).clamp(0, 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the description as JSON-able values, for manifests."""
+        return {
+            "size": list(self.size),
+            "resize": None if self.resize is None else list(self.resize),
+            "fit": self.fit.value,
+            "interpolation": self.interpolation.name.lower(),
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation as (3, 1, 1)."""
+        mean, std = torch.tensor([self.mean, self.std], device=device)[..., None, None]
+        return mean, std
+
+    def _padding(self) -> tuple[int, int, int]:
+        """Return the colour around the photograph: timm pads with the mean, torchvision with black."""
+        if self.fit is not Fit.CONTAIN:
+            return (0, 0, 0)
+        red, green, blue = (round(255 * value) for value in self.mean)
+        return red, green, blue
+
+    def _layout(self, photo_size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the scaled photograph's (H, W) and where the crop begins in it, negative for padding."""
+        scaled = photo_size if self.resize is None else _scaled(photo_size, self.resize, self.fit)
+        top, left = (
+            round((have - want) / 2) if have >= want else -((want - have) // 2)
+            for have, want in zip(scaled, self.size, strict=True)
+        )
+        return scaled, (top, left)
+
+    def _visible(
+        self, photo: Image.Image, scaled: tuple[int, int], start: tuple[int, int]
+    ) -> Image.Image:
+        """Resample only the part that the crop keeps: a panorama scaled whole could fill the memory."""
+        spans = []
+        for have, begin, want, source in zip(
+            scaled, start, self.size, (photo.height, photo.width), strict=True
+        ):
+            first, last = max(begin, 0), min(begin + want, have)
+            spans.append((last - first, first * source / have, min(last * source / have, source)))
+        (height, top, bottom), (width, left, right) = spans
+        return photo.resize((width, height), self.interpolation, box=(left, top, right, bottom))
+
+
+def imagenet(size: int = 224) -> Preprocessing:
+    """Return the standard of ImageNet networks: shorter side to size / 0.875, centre crop, ImageNet's statistics.
+
+    Args:
+        size: side of the network's square input, in pixels.
+    """
+    side = round(size / 0.875)
+    return Preprocessing(size=(size, size), resize=(side, side))
+
+
+def _scaled(photo_size: tuple[int, int], box: tuple[int, int], fit: Fit) -> tuple[int, int]:
+    """Return the (H, W) a photograph is scaled to; rounding follows torchvision and, for oblong boxes, timm."""
+    if fit is Fit.SQUASH:
+        return box
+    height, width = photo_size
+    if fit is Fit.COVER and box[0] == box[1]:
+        short = min(height, width)
+        return int(box[0] * height / short), int(box[0] * width / short)
+    ratios = height / box[0], width / box[1]
+    ratio = min(ratios) if fit is Fit.COVER else max(ratios)
+    return max(1, round(height / ratio)), max(1, round(width / ratio))
