@@ -1,0 +1,1 @@
+"""The vocabulary: target, layer, trace, maps, masking, method, explanation, registry. Pure torch."""

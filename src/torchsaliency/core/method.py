@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
 
 import torch
@@ -17,7 +17,7 @@ from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.layer import LayerLike
 from torchsaliency.core.maps import Normalisation
 from torchsaliency.core.masking import Masking
-from torchsaliency.core.registry import MethodEntry
+from torchsaliency.core.registry import MethodEntry, Needs
 from torchsaliency.core.target import TargetLike
 from torchsaliency.core.tracing import View
 
@@ -42,13 +42,11 @@ class Method(abc.ABC):
 
     Attributes:
         entry: name, family, citation and needs, set by `@register`.
-        normalisation: how the raw map becomes [0, 1]; a method never does it itself.
         joint: whether several layers are explained by one map made from all of them, instead of
             the mean of one map each.
     """
 
     entry: ClassVar[MethodEntry]
-    normalisation: ClassVar[Normalisation] = "range"
     joint: ClassVar[bool] = False
 
     @abc.abstractmethod
@@ -60,6 +58,13 @@ class Method(abc.ABC):
     def name(self) -> str:
         """The registered name."""
         return self.entry.name
+
+    @final
+    @property
+    def scaling(self) -> Normalisation:
+        """How the raw map becomes [0, 1]: the option `normalisation` if there is one, or range."""
+        kind: Normalisation = getattr(self, "normalisation", "range")
+        return kind
 
     @final
     @property
@@ -111,6 +116,12 @@ class ChannelCAM(Method):
         pattern = "nk,nkhw->nhw" if weights.ndim == 2 else "nkhw,nkhw->nhw"  # noqa: PLR2004
         summed = torch.einsum(pattern, weights.to(view.activations), view.activations)
         return summed.relu() if self.rectified else summed
+
+
+def asking(method: Method, needs: Needs, suffix: str = "") -> None:
+    """Let one instance ask for more than its class does, and bear a longer name if need be."""
+    entry = replace(method.entry, name=method.entry.name + suffix, needs=method.entry.needs | needs)
+    object.__setattr__(method, "entry", entry)  # frozen, and set once
 
 
 def positive(name: str, **values: float) -> None:

@@ -146,17 +146,19 @@ class Trace:
         self.passes += len(images)
         return unwrap_output(self._net(images.to(self.images.dtype)))
 
-    def scores(self, images: Tensor, index: Tensor) -> Tensor:
+    def scores(self, images: Tensor, index: Tensor, target: Target | None = None) -> Tensor:
         """Run the network and score each row by the target of the image it derives from.
 
         Args:
             images: (M, C, H, W), variants of the explained images.
             index: (M,) int64, which image each row derives from.
+            target: of the N explained images; the trace's own by default.
 
         Returns:
             (M,) scores, float32 or better, differentiable if gradients are enabled.
         """
-        return _wide(score(self.target.take(index), self.run(images), len(images)))
+        chosen = (target or self.target).take(index)
+        return _wide(score(chosen, self.run(images), len(images)))
 
     def masked_scores(self, masks: Tensor, index: Tensor) -> Tensor:
         """Score the images under masks (M, H, W) in [0, 1], with this trace's masking."""
@@ -222,7 +224,8 @@ class Trace:
                 raise _no_gradient(name)
             scale = _HALF_SCALE if self.images.dtype == torch.float16 else 1.0
             sources = list(self._captured.values())
-            found = torch.autograd.grad(self._graph_score.sum() * scale, sources, allow_unused=True)
+            weight = torch.full_like(self._graph_score, scale)
+            found = torch.autograd.grad(self._graph_score, sources, weight, allow_unused=True)
             self._graph_score = None  # the graph is freed, and with it the tail's memory
             for key, gradient in zip(self._captured, found, strict=True):
                 self._gradients[key] = None if gradient is None else _wide(gradient) / scale
@@ -248,7 +251,7 @@ class Trace:
     def _run_replaced(self, layer: Layer, image: Tensor, features: Tensor, rows: int) -> Any:
         self.passes += len(features)
         module = layer.module_of(self._net)
-        assert layer.reshape is not None  # noqa: S101 (resolved when it was traced)
+        assert layer.reshape is not None
         if module is None:
             return unwrap_output(self._net(features.to(image.dtype)))
         reshape = layer.reshape
@@ -445,7 +448,7 @@ def _insist_on_one_run(name: str, count: int) -> None:
 
 
 def _maps(layer: Layer, tensor: Tensor) -> Tensor:
-    assert layer.reshape is not None  # noqa: S101 (resolved when it was traced)
+    assert layer.reshape is not None
     maps = layer.reshape.to_maps(tensor)
     if maps.ndim != 4 or maps.shape[2] * maps.shape[3] == 0:  # noqa: PLR2004
         raise LayerError(f"Layer {layer.name!r} gives {tuple(tensor.shape)}: no feature maps.")

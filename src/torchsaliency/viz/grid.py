@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Self, final
+from typing import final
 
 import torch
 from PIL import Image, ImageDraw
@@ -85,7 +85,7 @@ class Row:
         alpha: float = 0.5,
         colormap: str = "turbo",
         blend: str = "intensity",
-    ) -> Self:
+    ) -> Row:
         r"""Lay every map over the photo.
 
         Args:

@@ -1,4 +1,4 @@
-"""Reads weights files: safetensors or torch, in the layouts people save, with nothing in the file executed.
+"""Reads weights files, safetensors or torch, and executes nothing in them.
 
 A file either fills every parameter of the network or is refused; there are no half-loaded networks.
 """
@@ -6,6 +6,7 @@ A file either fills every parameter of the network or is refused; there are no h
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import pickle
 from collections import OrderedDict
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from torchsaliency.core.errors import CheckpointError
@@ -66,8 +69,10 @@ class Checkpoint:
                 _problem("of another shape", described),
             )
             raise CheckpointError(
-                f"{self.path} does not fit the {type(model).__name__}: {'; '.join(filter(None, problems))}; "
-                "give the weights of this architecture (and num_classes= where its number of classes differs)."
+                f"{self.path} does not fit the {type(model).__name__}: "
+                f"{'; '.join(filter(None, problems))}; "
+                "give the weights of this architecture (and num_classes= where its number of "
+                "classes differs)."
             )
         try:
             model.load_state_dict(tensors, strict=False)
@@ -78,7 +83,7 @@ class Checkpoint:
             ) from error
 
     def class_count(self, model: nn.Module) -> int | None:
-        """Return the file's number of classes when its classifier's size is all that differs, else None."""
+        """Return the file's number of classes when only the classifier's size differs."""
         wanted = model.state_dict()
         tensors = _without_prefixes(self.tensors, wanted)
         misshaped = _misshaped(tensors, wanted)
@@ -100,7 +105,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise CheckpointError(
-            f"The weights file {path} {what}; give a .safetensors file or one that torch.save wrote."
+            f"The weights file {path} {what}; give a .safetensors file or one that torch.save "
+            "wrote."
         )
     try:
         with path.open("rb") as file:
@@ -121,14 +127,11 @@ def state_dict_sha256(model: nn.Module) -> str:
             continue
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         values = tensor.detach().cpu().contiguous()
-        digest.update(memoryview(values.flatten().view(torch.uint8).numpy()))
+        digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
 def _read_safetensors(path: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
@@ -136,7 +139,7 @@ def _read_safetensors(path: Path) -> Any:
 
 
 def _read_torch(path: Path) -> Any:
-    # training scripts keep their parsed command line beside the weights; a Namespace is only a bag of values
+    # training scripts keep their command line beside the weights; a Namespace is a bag of values
     with torch.serialization.safe_globals([argparse.Namespace]):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -144,7 +147,8 @@ def _read_torch(path: Path) -> Any:
             if "GLOBAL" not in str(error).upper():
                 raise _damaged(path, error) from error
             raise CheckpointError(
-                f"{path} holds Python objects besides tensors, and loading them would run code, so nothing was loaded; "
+                f"{path} holds Python objects besides tensors, and loading them would run code, so "
+                "nothing was loaded; "
                 "save the network's weights alone with torch.save(model.state_dict(), path)."
             ) from error
         except Exception as error:  # torch's readers raise many types for a damaged file
@@ -187,12 +191,12 @@ def _all_tensors(candidate: Mapping[Any, Any]) -> bool:
 def _without_prefixes(
     tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> Mapping[str, Tensor]:
-    """Take off the prefixes that data-parallel, compiled and Lightning training leave on every name."""
+    """Take off the prefixes that data-parallel, compiled and Lightning training leave."""
     while True:
         for prefix in _PREFIXES:
             ours = any(key.startswith(prefix) for key in wanted)
             if tensors and not ours and all(key.startswith(prefix) for key in tensors):
-                tensors = _renamed(tensors, lambda key, prefix=prefix: key.removeprefix(prefix))
+                tensors = _renamed(tensors, functools.partial(_stripped, prefix))
                 break
         else:
             return tensors
@@ -203,8 +207,12 @@ def _renamed(tensors: Mapping[str, Tensor], rename: Callable[[str], str]) -> Map
     renamed = OrderedDict((rename(key), tensor) for key, tensor in tensors.items())
     versions: Mapping[str, Any] = getattr(tensors, "_metadata", {})
     moved = {rename(f"{key}.").removesuffix("."): value for key, value in versions.items()}
-    renamed._metadata = moved  # type: ignore[attr-defined]  # noqa: SLF001
+    renamed._metadata = moved  # type: ignore[attr-defined]
     return renamed
+
+
+def _stripped(prefix: str, key: str) -> str:
+    return key.removeprefix(prefix)
 
 
 def _misshaped(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:

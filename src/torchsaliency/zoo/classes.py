@@ -1,5 +1,7 @@
 """The names of a network's classes, and the class that a user's word stands for."""
 
+# ruff: noqa: PLC0415 (heavy libraries load only when used)
+
 from __future__ import annotations
 
 import difflib
@@ -24,8 +26,8 @@ def imagenet_classes() -> tuple[str, ...]:
 def find_class(classes: Sequence[str], wanted: str) -> int:
     """Return the index of the one class that a word names, whatever its case.
 
-    A whole name (or one of its synonyms, "tabby, tabby cat") wins over the beginning of a name, and that over any
-    part of one.
+    A whole name (or one of its synonyms, "tabby, tabby cat") wins over the beginning of a name, and
+    that over any part of one.
 
     Raises:
         TargetError: no class, or more than one, goes by that word.

@@ -1,7 +1,7 @@
 """The layers that the papers read their maps at, by architecture.
 
-They are recognised by the names of their classes and packages, so that no model library has to be imported. For any
-other network, `core` finds the last spatial feature map in a traced pass.
+They are recognised by the names of their classes and packages, so that no model library has to be
+imported. For any other network, `core` finds the last spatial feature map in a traced pass.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _last_relu(model: nn.Module) -> str | None:
 
 
 def _last_layernorm_before(model: nn.Module) -> str | None:
-    """Find the last encoder layer's first norm; its place in the tree differs between versions of transformers."""
+    """Find the last encoder layer's first norm, wherever this version of transformers puts it."""
     names = [name for name, _ in model.named_modules() if name.endswith(".layernorm_before")]
     return names[-1] if names else None
 
@@ -64,9 +64,7 @@ def _has(model: nn.Module, name: str) -> bool:
 
 _RESNET = _last_of("layer4", "layer4.{}")
 _TIMM_VIT = _last_of("blocks", "blocks.{}.norm1")
-_TORCHVISION_VIT = _last_of(
-    "encoder.layers", "encoder.layers.encoder_layer_{}.ln_1"
-)
+_TORCHVISION_VIT = _last_of("encoder.layers", "encoder.layers.encoder_layer_{}.ln_1")
 
 _FINDERS: dict[tuple[str, str], _Finder] = {
     ("torchvision", "ResNet"): _RESNET,

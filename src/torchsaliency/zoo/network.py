@@ -1,4 +1,4 @@
-"""A network ready to be explained: with its preprocessing, its class names and where it came from."""
+"""A network ready to be explained, with its preprocessing, class names and origin."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import nn
 
 from torchsaliency.core.errors import TargetError
 from torchsaliency.core.layer import Layer
+from torchsaliency.core.target import unwrap_output
 from torchsaliency.core.wrapper import NetworkWrapper
 from torchsaliency.zoo.classes import find_class
 from torchsaliency.zoo.preprocessing import Preprocessing
@@ -43,6 +44,10 @@ class Network(NetworkWrapper):
         self.layer = layer
         self.source = source or {}
 
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the network and return its logits, also where it wraps them in an object."""
+        return unwrap_output(super().forward(*args, **kwargs))
+
     @property
     def class_count(self) -> int | None:
         """How many outputs the network has, as far as it says."""
@@ -65,13 +70,16 @@ class Network(NetworkWrapper):
         if isinstance(name_or_index, str) and not _is_number(name_or_index):
             if self.classes is None:
                 raise TargetError(
-                    f"{self.name} has no class names, so {name_or_index!r} cannot be looked up; give a number."
+                    f"{self.name} has no class names, so {name_or_index!r} cannot be looked up; "
+                    "give a number."
                 )
             return find_class(self.classes, name_or_index)
         index, count = int(name_or_index), self.class_count
         if index < 0 or (count is not None and index >= count):
             accepted = "0 and up" if count is None else f"0 to {count - 1}"
-            raise TargetError(f"{self.name} has no class {index}; accepted are {accepted}, or a class name.")
+            raise TargetError(
+                f"{self.name} has no class {index}; accepted are {accepted}, or a class name."
+            )
         return index
 
     def class_name(self, index: int) -> str:

@@ -1,4 +1,4 @@
-"""Where the network's input lies on the photograph, and how a map goes back to the photograph's own pixels."""
+"""Where the network's input lies on the photograph, and how a map goes back to its pixels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+_SLIVER = 1e-6  # of a pixel: an overlap that is only rounding
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class Placement:
     def to_photo(self, saliency: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch H W"]:
         """Put maps over the network's input back at the photograph's own resolution.
 
-        Bilinear, antialiased where the photograph is the coarser of the two. Pixels the network never saw are zero,
-        and no value leaves the range that the map and zero span.
+        Bilinear, antialiased where the photograph is the coarser of the two. Pixels the network
+        never saw are zero, and no value leaves the range that the map and zero span.
 
         Args:
             saliency: maps of any resolution over the network's input.
@@ -41,17 +43,20 @@ class Placement:
         """
         values = saliency.detach().float()
         rows = _resampling(self.photo_size[0], self.top, self.height, values.shape[-2]).to(values)
-        columns = _resampling(self.photo_size[1], self.left, self.width, values.shape[-1]).to(values)
+        columns = _resampling(self.photo_size[1], self.left, self.width, values.shape[-1]).to(
+            values
+        )
         placed = rows @ values @ columns.mT
         lowest, highest = values.min().clamp(max=0), values.max().clamp(min=0)
         return placed.clamp(lowest, highest).to(saliency.dtype)
 
 
 def _resampling(pixels: int, start: float, extent: float, cells: int) -> Tensor:
-    """Return the (pixels, cells) weights that read a row of cells, laid from `start` on, at each pixel's centre."""
+    """Return (pixels, cells) weights that read a row of cells, laid from `start`, at each pixel."""
     cells_per_pixel = cells / extent
     centres = torch.arange(pixels, dtype=torch.float64) + 0.5 - start
-    distances = (torch.arange(cells) + 0.5) - (centres * cells_per_pixel).unsqueeze(1)
+    read_at = centres.clamp(0, extent) * cells_per_pixel
+    distances = (torch.arange(cells) + 0.5) - read_at.unsqueeze(1)
     weights = (1 - distances.abs() / max(1.0, cells_per_pixel)).clamp(min=0)
-    seen = ((centres > 0) & (centres < extent)).unsqueeze(1)
+    seen = ((centres + 0.5 > _SLIVER) & (centres - 0.5 < extent - _SLIVER)).unsqueeze(1)
     return weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny) * seen

@@ -1,7 +1,8 @@
-"""From a photograph to the network's input: resize, centre crop, normalise, as the weights were trained for.
+"""From a photograph to the network's input: resize, centre crop, normalise.
 
-One description serves torchvision's, timm's and Hugging Face's conventions (`zoo.readers` reads them) and gives their
-numbers exactly. It works on PIL images, whose resampling is always antialiased.
+One description serves torchvision's, timm's and Hugging Face's conventions (`zoo.readers` reads
+them) and gives their numbers exactly. It works on PIL images, whose resampling is always
+antialiased.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Preprocessing:
 
     Attributes:
         size: (height, width) of the network's input, in pixels, cropped from the centre.
-        resize: (height, width) of the box the photograph is scaled to before the crop; None leaves its size.
+        resize: (height, width) of the box the photograph is scaled to before the crop; None leaves
+            its size.
         fit: how the photograph fills that box.
         interpolation: PIL's resampling filter.
         mean: per channel, on values in [0, 1].
@@ -64,7 +66,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if min(*self.size, *(self.resize or (1, 1))) < 1 or min(self.std) <= 0:
             raise OptionError(
-                f"Preprocessing was given size {self.size}, resize {self.resize} and std {self.std}; "
+                f"Preprocessing was given size {self.size}, resize {self.resize} and std "
+                f"{self.std}; "
                 "sizes must be at least one pixel and standard deviations positive."
             )
 
@@ -99,7 +102,7 @@ class Preprocessing:
         )
 
     def squashed(self) -> Preprocessing:
-        """Return the variant that shows the network the whole photograph, its aspect ratio changed."""
+        """Return the variant that shows the whole photograph, its aspect ratio changed."""
         return replace(self, resize=self.size, fit=Fit.SQUASH)
 
     def denormalise(self, x: Float[Tensor, "*batch 3 h w"]) -> Float[Tensor, "*batch 3 h w"]:
@@ -124,14 +127,14 @@ class Preprocessing:
         return mean, std
 
     def _padding(self) -> tuple[int, int, int]:
-        """Return the colour around the photograph: timm pads with the mean, torchvision with black."""
+        """Return the colour of padding: timm pads with the mean, torchvision with black."""
         if self.fit is not Fit.CONTAIN:
             return (0, 0, 0)
         red, green, blue = (round(255 * value) for value in self.mean)
         return red, green, blue
 
     def _layout(self, photo_size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return the scaled photograph's (H, W) and where the crop begins in it, negative for padding."""
+        """Return the scaled photograph's (H, W) and where the crop begins (negative: padding)."""
         scaled = photo_size if self.resize is None else _scaled(photo_size, self.resize, self.fit)
         top, left = (
             round((have - want) / 2) if have >= want else -((want - have) // 2)
@@ -142,7 +145,7 @@ class Preprocessing:
     def _visible(
         self, photo: Image.Image, scaled: tuple[int, int], start: tuple[int, int]
     ) -> Image.Image:
-        """Resample only the part that the crop keeps: a panorama scaled whole could fill the memory."""
+        """Resample only what the crop keeps: a panorama scaled whole could fill the memory."""
         spans = []
         for have, begin, want, source in zip(
             scaled, start, self.size, (photo.height, photo.width), strict=True
@@ -154,7 +157,7 @@ class Preprocessing:
 
 
 def imagenet(size: int = 224) -> Preprocessing:
-    """Return the standard of ImageNet networks: shorter side to size / 0.875, centre crop, ImageNet's statistics.
+    """Return ImageNet's standard: shorter side to size / 0.875, centre crop, its statistics.
 
     Args:
         size: side of the network's square input, in pixels.
@@ -164,7 +167,7 @@ def imagenet(size: int = 224) -> Preprocessing:
 
 
 def _scaled(photo_size: tuple[int, int], box: tuple[int, int], fit: Fit) -> tuple[int, int]:
-    """Return the (H, W) a photograph is scaled to; rounding follows torchvision and, for oblong boxes, timm."""
+    """Return the (H, W) a photograph is scaled to, rounded as torchvision and timm round."""
     if fit is Fit.SQUASH:
         return box
     height, width = photo_size

@@ -1,5 +1,7 @@
 """Reads the preprocessing that torchvision, timm and Hugging Face ship with their weights."""
 
+# ruff: noqa: PLC0415 (heavy libraries load only when used)
+
 from __future__ import annotations
 
 import math
@@ -33,7 +35,8 @@ def from_torchvision(weights: Any) -> Preprocessing:
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{type(weights).__name__} is no torchvision classification preset; give a weights entry such as "
+            f"{type(weights).__name__} is no torchvision classification preset; give a weights "
+            "entry such as "
             "ResNet50_Weights.DEFAULT or what its transforms() returns."
         ) from error
 
@@ -51,7 +54,8 @@ def from_timm(model: nn.Module | Mapping[str, Any]) -> Preprocessing:
     channels, height, width = config["input_size"]
     if channels != len("RGB"):
         raise CheckpointError(
-            f"The network takes {channels} channels; photographs have 3, so choose a network for RGB input."
+            f"The network takes {channels} channels; photographs have 3, so choose a network for "
+            "RGB input."
         )
     box = (math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"]))
     fits = {"squash": Fit.SQUASH, "border": Fit.CONTAIN}
@@ -76,12 +80,15 @@ def from_hf(processor: Any) -> Preprocessing:
     if config.get("do_center_crop") and config.get("crop_size"):
         size = _hf_pair(config["crop_size"])
     else:
-        size, resize, fit = _hf_uncropped(config, resize, fit)
-    if size is None:
-        raise CheckpointError(
-            f"The image processor resizes to {config.get('size')} and crops nothing, which gives no fixed input size; "
-            "give a processor with a height and a width, or one that crops."
-        )
+        uncropped, resize, fit = _hf_uncropped(config, resize, fit)
+        if uncropped is None:
+            raise CheckpointError(
+                f"The image processor resizes to {config.get('size')} and crops nothing, which "
+                "gives "
+                "no fixed input size; give a processor with a height and a width, or one that "
+                "crops."
+            )
+        size = uncropped
     mean, std = _hf_statistics(config)
     return Preprocessing(
         size=size,
@@ -108,7 +115,9 @@ def _hf_uncropped(
     """Return input size, box and fit of a processor without a crop step of its own."""
     if resize is None or fit is Fit.SQUASH:
         return resize, resize, fit
-    if "crop_pct" not in config:  # an aspect ratio kept and nothing cropped: every photograph has its own size
+    if (
+        "crop_pct" not in config
+    ):  # an aspect ratio kept and nothing cropped: every photograph has its own size
         return None, resize, fit
     if resize[0] >= _HF_WARPED_FROM:
         return resize, resize, Fit.SQUASH
@@ -119,7 +128,7 @@ def _hf_uncropped(
 def _hf_statistics(
     config: Mapping[str, Any],
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Fold rescaling (v · factor − offset, v in 0..255) and normalising into one mean and std on [0, 1]."""
+    """Fold rescaling (v · factor - offset, v in 0..255) and normalising into one mean and std."""
     factor = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0
     offset = 1.0 if config.get("rescale_offset") else 0.0
     normalised = config.get("do_normalize", True)
@@ -130,7 +139,7 @@ def _hf_statistics(
 
 
 def _hf_pair(size: Any) -> tuple[int, int]:
-    """Return (height, width) of a size in any of the hub's spellings: 224, [224], {"shortest_edge": …}, …."""
+    """Return (height, width) of a size in any of the hub's spellings."""
     if not isinstance(size, Mapping):
         return _pair(size)
     if "height" in size and "width" in size:
@@ -138,7 +147,8 @@ def _hf_pair(size: Any) -> tuple[int, int]:
     if "shortest_edge" in size:
         return _pair(size["shortest_edge"])
     raise CheckpointError(
-        f"The image processor's size is {dict(size)}; accepted are height and width, or shortest_edge."
+        f"The image processor's size is {dict(size)}; accepted are height and width, or "
+        "shortest_edge."
     )
 
 

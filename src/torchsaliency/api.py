@@ -1,0 +1,108 @@
+"""The few calls between a photograph and its picture that need both the zoo and the images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from torchsaliency import viz
+from torchsaliency.core.errors import InputError
+from torchsaliency.core.explanation import Explanation, set_renderer
+from torchsaliency.data import open_photo
+from torchsaliency.zoo import Network, Preprocessing, imagenet
+
+Photo = str | Path | Image.Image
+
+
+def preprocess(
+    photos: Photo | list[Photo],
+    model: Network | Preprocessing | None = None,
+) -> Tensor:
+    """Read photographs and make them the network's input.
+
+    Args:
+        photos: one photograph or several: paths, or PIL images.
+        model: whose preprocessing is used; None means the ImageNet standard (short side 256,
+            224x224 from the centre, mean and std of ImageNet).
+
+    Returns:
+        (N, 3, H, W), normalised.
+
+    Raises:
+        DataError: a photograph cannot be read.
+
+    Example:
+        >>> x = torchsaliency.preprocess("cat.jpg", net)  # doctest: +SKIP
+    """
+    several = photos if isinstance(photos, list) else [photos]
+    preparation = _preprocessing(model)
+    return torch.stack([preparation(opened(photo)) for photo in several])
+
+
+def overlay(
+    photo: Photo,
+    explanation: Explanation,
+    model: Network | Preprocessing | None = None,
+    *,
+    index: int = 0,
+    alpha: float = 0.5,
+    colormap: str = "turbo",
+) -> Image.Image:
+    """Draw a map over the photograph it explains, at the photograph's own size.
+
+    Args:
+        photo: the photograph that was preprocessed: a path or a PIL image.
+        explanation: what `explain` made of it.
+        model: whose preprocessing was used; it tells where on the photograph the map lies.
+        index: of the image in the explained batch.
+        alpha: strength of the colour, in [0, 1].
+        colormap: any matplotlib name.
+
+    Returns:
+        An RGB image of the photograph's size.
+
+    Raises:
+        DataError: the photograph cannot be read.
+        OptionError: there is no such colormap.
+    """
+    picture = opened(photo)
+    saliency = placed(explanation.map[index], picture, _preprocessing(model))
+    return viz.overlay(picture, saliency, alpha=alpha, colormap=colormap)
+
+
+def placed(saliency: Tensor, photo: Image.Image, preparation: Preprocessing) -> Tensor:
+    """Put a map (h, w) over the network's input back onto the photograph's pixels (H, W)."""
+    where = preparation.placement((photo.height, photo.width))
+    return where.to_photo(saliency.detach().float().cpu())
+
+
+def opened(photo: Photo) -> Image.Image:
+    """Return the photograph as an RGB image, read from its file if need be."""
+    return photo.convert("RGB") if isinstance(photo, Image.Image) else open_photo(photo)
+
+
+def _preprocessing(model: Network | Preprocessing | None) -> Preprocessing:
+    if model is None:
+        return imagenet()
+    if isinstance(model, Preprocessing):
+        return model
+    if isinstance(model, Network):
+        return model.preprocessing
+    raise InputError(
+        f"A {type(model).__name__} has no preprocessing; give what load_model returned, a "
+        "Preprocessing, or None for the ImageNet standard."
+    )
+
+
+def _notebook_png(explanation: Explanation) -> bytes:
+    titles = [
+        f"{explanation.method.name}\n{score:.2f}" for score in explanation.score.float().tolist()
+    ]
+    images, maps = explanation.images.float().cpu(), explanation.map.float().cpu()
+    return viz.png_bytes(images, maps, titles)
+
+
+set_renderer(_notebook_png)

@@ -1,0 +1,112 @@
+"""CAMs weighted by gradients: all of them read the same activations A and gradients g = ∂y_c/∂A."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from torchsaliency.core.method import ChannelCAM, positive
+from torchsaliency.core.registry import GRADIENTS, register
+from torchsaliency.core.tracing import View
+
+
+@register("gradcam", family="cam", cite="selvaraju2017", needs=GRADIENTS)
+@final
+@dataclass(frozen=True)
+class GradCAM(ChannelCAM):
+    """Grad-CAM: channels weighted by their mean gradient, w_k = mean_u g_k(u), then ReLU.
+
+    Source: Selvaraju et al., ICCV 2017.
+    """
+
+    def weights(self, view: View) -> Tensor:
+        """Return mean_u g_k(u), shape (N, K)."""
+        return view.gradients.mean((-2, -1))
+
+
+@register("gradcam++", family="cam", cite="chattopadhay2018", needs=GRADIENTS)
+@final
+@dataclass(frozen=True)
+class GradCAMPlusPlus(ChannelCAM):
+    """Grad-CAM++: positive gradients, weighted so that every instance of the class counts.
+
+    α_k(u) = g² / (2g² + (Σ_v A_k(v)) g³ + eps), 0 where g = 0; w_k = Σ_u α_k(u) ReLU(g_k(u)).
+
+    Source: Chattopadhay et al., WACV 2018. As in pytorch-grad-cam, with which tables are made, eps
+    is absolute: gradients well below √eps are weighted by their square (erratum L3).
+
+    Attributes:
+        eps: added to the denominator; above 0.
+    """
+
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        positive("gradcam++", eps=self.eps)
+
+    def weights(self, view: View) -> Tensor:
+        """Return Σ_u α_k(u) ReLU(g_k(u)), shape (N, K)."""
+        g = view.gradients
+        total = view.activations.sum((-2, -1), keepdim=True)
+        squared = g.square()
+        alpha = squared / (2 * squared + total * squared * g + self.eps)
+        return (torch.where(g == 0, 0, alpha) * g.relu()).sum((-2, -1))
+
+
+@register("xgradcam", family="cam", cite="fu2020", needs=GRADIENTS)
+@final
+@dataclass(frozen=True)
+class XGradCAM(ChannelCAM):
+    """XGrad-CAM: gradients weighted by the activations' share, w_k = Σ_u g_k A_k / Σ_u A_k.
+
+    Source: Fu et al., BMVC 2020. Differs from pytorch-grad-cam in eps, which keeps the sign of
+    Σ A, so that a signed channel cannot meet a zero denominator.
+
+    Attributes:
+        eps: least absolute value of the denominator; above 0.
+    """
+
+    eps: float = 1e-7
+
+    def __post_init__(self) -> None:
+        positive("xgradcam", eps=self.eps)
+
+    def weights(self, view: View) -> Tensor:
+        """Return Σ_u g_k(u) A_k(u) / Σ_u A_k(u), shape (N, K)."""
+        total = view.activations.sum((-2, -1))
+        safe = total + torch.where(total < 0, -self.eps, self.eps)
+        return (view.gradients * view.activations).sum((-2, -1)) / safe
+
+
+@register("hirescam", family="cam", cite="draelos2020", needs=GRADIENTS)
+@final
+@dataclass(frozen=True)
+class HiResCAM(ChannelCAM):
+    """HiResCAM: gradient times activation at every position, S(u) = ReLU(Σ_k g_k(u) A_k(u)).
+
+    Equal to Grad-CAM wherever the gradient is the same at every position (pooling and one linear
+    layer after the map).
+
+    Source: Draelos and Carin, 2020.
+    """
+
+    def weights(self, view: View) -> Tensor:
+        """Return g_k(u), shape (N, K, h, w)."""
+        return view.gradients
+
+
+@register("layercam", family="cam", cite="jiang2021", needs=GRADIENTS)
+@final
+@dataclass(frozen=True)
+class LayerCAM(ChannelCAM):
+    """LayerCAM: positive gradient times activation at every position, Σ_k ReLU(g_k(u)) A_k(u).
+
+    Source: Jiang et al., TIP 2021.
+    """
+
+    def weights(self, view: View) -> Tensor:
+        """Return ReLU(g_k(u)), shape (N, K, h, w)."""
+        return view.gradients.relu()

@@ -1,0 +1,187 @@
+"""Opti-CAM: the convex combination of feature maps whose masked image the network likes best.
+
+Equation numbers are those of Zhang et al., "Opti-CAM: Optimizing saliency maps for interpretability",
+CVIU 248 (2024). Each image is a problem of its own: nothing in it depends on its batch mates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final
+
+import torch
+from torch import Tensor
+
+from torchsaliency.core.errors import OptionError, TargetError
+from torchsaliency.core.maps import Normalisation
+from torchsaliency.core.method import ChannelCAM, Method, Saliency, asking, positive
+from torchsaliency.core.registry import PASSES, create, register
+from torchsaliency.core.target import (
+    ClassTarget,
+    Logit,
+    LogProbability,
+    Margin,
+    Probability,
+    Target,
+)
+from torchsaliency.core.tracing import View
+from torchsaliency.methods.cam.solvers import Adam, TrustRegion, combine
+
+Selector = Literal["target", "logit", "probability", "log-probability", "margin"]
+Objective = Literal["mask", "diff", "iomask", "iodiff"]
+
+_SELECTORS: dict[str, type[ClassTarget]] = {
+    "logit": Logit,
+    "probability": Probability,
+    "log-probability": LogProbability,
+    "margin": Margin,
+}
+
+
+@register("opticam", family="cam", cite="zhang2024", needs=PASSES)
+@final
+@dataclass(frozen=True)
+class OptiCAM(Method):
+    """Opti-CAM: softmax channel weights optimised so that the masked image scores highest.
+
+    S(u) = Σ_k softmax(u)_k ReLU(A_k) (Eq. 8), u* = argmax F(u) (Eq. 9), by default with
+    F(u) = g_c(f(x ⊙ n(up(S(u))))) (Eq. 10). Costs one pass of the network an iteration, plus the
+    shared one ("iomask" and "iodiff" look at two images in each).
+
+    `details` holds "objective" (N, iterations), NaN after an image stopped; "iterations" (N,) run;
+    "best" (N,) the largest objective met; "weights" (N, K) softmax(u) of the returned map.
+
+    Source: Zhang et al., CVIU 2024. Differs from the official code, which stops a whole batch at
+    once when its summed loss rises and so lets an image's map depend on its batch mates
+    (erratum O2); the masking is the trace's (the code's is black).
+
+    Attributes:
+        iterations: most network passes; at least 1.
+        learning_rate: of Adam; above 0.
+        normalisation: n: "range" (Eq. 16), "max" (Eq. 17) or "sigmoid" (Eq. 18).
+        objective: "mask" (Eq. 10), "diff" (Eq. 19), "iomask" (F.1) or "iodiff" (F.2).
+        selector: g_c: "target" keeps the target as given (the class logit by default); the others
+            read the target's classes through another score.
+        start: "uniform" or the name of a CAM, whose weights are where u begins.
+        solver: "adam", the paper's; or "trust-region", which takes many steps on a linear model of
+            the objective for each network pass and needs far fewer of them.
+        tolerance: an image stops when its objective moves by less between two iterations.
+        keep: "last" returns the map of the last weights (the paper), "best" that of the best met.
+        rectified: whether features pass ReLU first, as in the official code.
+    """
+
+    joint: ClassVar[bool] = True
+
+    iterations: int = 100
+    learning_rate: float = 0.1
+    normalisation: Normalisation = "range"
+    objective: Objective = "mask"
+    selector: Selector = "target"
+    start: str = "uniform"
+    solver: Literal["adam", "trust-region"] = "adam"
+    tolerance: float = 1e-10
+    keep: Literal["last", "best"] = "last"
+    rectified: bool = True
+
+    def __post_init__(self) -> None:
+        positive("opticam", iterations=self.iterations, learning_rate=self.learning_rate)
+        if self.start != "uniform":
+            asking(self, _starting_method(self.start).entry.needs)
+
+    def saliency(self, view: View) -> Saliency:
+        """Return the optimised map S(u*) (N, h, w) and the history of the objective."""
+        features = view.activations.relu() if self.rectified else view.activations
+        start = self._start(view, features)
+        parts = [
+            self._optimise(view, features, start, index)
+            for index in torch.arange(len(features), device=features.device).split(view.trace.chunk)
+        ]
+        raw, objective, count, best, weights = (
+            torch.cat(column) for column in zip(*parts, strict=True)
+        )
+        details = {"objective": objective, "iterations": count, "best": best, "weights": weights}
+        return Saliency(raw, details)
+
+    # --- the objective ---------------------------------------------------------------------------
+
+    def _target(self, view: View) -> Target:
+        target = view.trace.target
+        if self.selector == "target":
+            return target
+        if not isinstance(target, ClassTarget):
+            raise TargetError(
+                f"opticam.selector={self.selector} reads a class, and the target is "
+                f"{type(target).__name__}; give a class, or selector=target."
+            )
+        return _SELECTORS[self.selector](target.labels)
+
+    def _objective(self, view: View) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return F as a function of masks (M, H, W) and the images (M,) they belong to."""
+        target = self._target(view)
+        clean = view.score if self.selector == "target" else target(view.trace.output)
+        outside = self.objective in ("iomask", "iodiff")
+
+        def value(masks: Tensor, index: Tensor) -> Tensor:
+            both = torch.cat([masks, 1 - masks]) if outside else masks
+            where = torch.cat([index, index]) if outside else index
+            images = view.trace.masking(view.images[where], both)
+            scores = view.trace.scores(images, where, target)
+            inner, *outer = scores.split(len(index))
+            if self.objective == "mask":
+                return inner
+            if self.objective == "iomask":
+                return inner - outer[0]
+            drop = (clean[index] - inner).abs()
+            return -drop if self.objective == "diff" else (clean[index] - outer[0]).abs() - drop
+
+        return value
+
+    # --- the search --------------------------------------------------------------------------------
+
+    def _start(self, view: View, features: Tensor) -> Tensor:
+        """Return u₀ (N, K): zeros, or the logarithm of another CAM's positive weights."""
+        if self.start == "uniform":
+            return features.new_zeros(features.shape[:2])
+        if len(view.layers) > 1:
+            raise OptionError("opticam.start from another CAM needs a single layer, or uniform.")
+        weights = _starting_method(self.start).weights(view)
+        weights = weights if weights.ndim == 2 else weights.mean((-2, -1))  # noqa: PLR2004
+        share = weights.relu() / weights.relu().sum(1, keepdim=True).clamp_min(1e-12)
+        # A floor at a tenth of the uniform share: log 0 could never be left again.
+        return (share + 0.1 / share.shape[1]).log()
+
+    def _optimise(self, view: View, features: Tensor, start: Tensor, index: Tensor) -> list[Tensor]:
+        """Optimise the images at `index`; those that stop leave the batch."""
+        objective = self._objective(view)
+        kind = Adam if self.solver == "adam" else TrustRegion
+        solver = kind(features[index], start[index], self.learning_rate, self.normalisation)
+        history = features.new_full((len(index), self.iterations), torch.nan)
+        best = features.new_full((len(index),), -torch.inf)
+        kept = solver.logits.clone()
+        live = torch.arange(len(index), device=index.device)
+        for step in range(self.iterations):
+            with torch.enable_grad():
+                leaf, masks = solver.propose(live, view.size)
+                values = objective(masks, index[live])
+                (slope,) = torch.autograd.grad(values.sum(), leaf)
+            now = values.detach().to(history.dtype)
+            history[live, step] = now
+            better = live[now > best[live]]
+            best[better], kept[better] = history[better, step], solver.logits[better]
+            solver.update(live, slope, now)
+            if step:
+                still = (now - history[live, step - 1]).abs() < self.tolerance
+                live = live[~still]
+            if not len(live):
+                break
+        logits = kept if self.keep == "best" else solver.logits
+        count = (~history.isnan()).sum(1)
+        return [combine(logits, features[index]), history, count, best, logits.softmax(1)]
+
+
+def _starting_method(name: str) -> ChannelCAM:
+    method = create(name)
+    if not isinstance(method, ChannelCAM):
+        raise OptionError(f"opticam.start={name!r} has no channel weights; name a CAM or uniform.")
+    return method

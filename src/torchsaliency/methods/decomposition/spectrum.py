@@ -1,0 +1,90 @@
+"""Singular vectors of feature maps, batched and without iteration.
+
+For the K x hw unfolding M = U Σ Vᵀ of one image's features, everything here is made from Σ and V, and
+those from the eigenvectors of the smaller of the two Gram matrices, in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@final
+@dataclass(frozen=True)
+class Spectrum:
+    """Singular values and projections of a batch of unfoldings.
+
+    Attributes:
+        values: (N, r) singular values σ_i, descending, r = min(K, hw).
+        projections: (N, r, h, w): σ_i v_i, the features weighted by the i-th left singular vector,
+            Σ_k U_ki A_k. The sign is arbitrary, and the same at all positions of one map.
+    """
+
+    values: Tensor
+    projections: Tensor
+
+
+def spectrum(
+    features: Float[Tensor, "n k h w"], *, centred: bool = False, most: int | None = None
+) -> Spectrum:
+    """Decompose the unfolding of every image's features.
+
+    Args:
+        features: (N, K, h, w).
+        centred: whether each channel's mean over positions is subtracted first.
+        most: how many singular vectors to return; all by default.
+    """
+    size = features.shape[2:]
+    # Squaring halves the digits, so the Gram matrix is made in double precision; the features of a
+    # device without it (Apple's) are decomposed on the CPU.
+    home = torch.device("cpu") if features.device.type == "mps" else features.device
+    matrix = features.to(home).to(torch.float64).flatten(2)
+    if centred:
+        matrix = matrix - matrix.mean(2, keepdim=True)
+    matrix = torch.nan_to_num(matrix)
+    channels, positions = matrix.shape[1:]
+    rank = min(channels, positions, most or channels)
+    if positions <= channels:
+        squares, right = torch.linalg.eigh(matrix.mT @ matrix)
+        values = squares.flip(1)[:, :rank].clamp_min(0).sqrt()
+        projected = right.flip(2)[:, :, :rank].mT * values[..., None]
+    else:
+        squares, left = torch.linalg.eigh(matrix @ matrix.mT)
+        values = squares.flip(1)[:, :rank].clamp_min(0).sqrt()
+        projected = left.flip(2)[:, :, :rank].mT @ matrix
+    back = features.device, features.dtype
+    return Spectrum(values.to(*back), projected.unflatten(2, size).to(*back))
+
+
+def turned(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+    """Turn each map so that its largest absolute value is positive: a sign for what has none."""
+    flat = maps.flatten(1)
+    flip = -flat.amin(1) > flat.amax(1)
+    return torch.where(flip[:, None, None], -maps, maps)
+
+
+def dominant_variance(
+    features: Float[Tensor, "n k h w"],
+    decomposition: Literal["svd", "tucker"] = "tucker",
+    first: int = 1,
+) -> Float[Tensor, "n first"]:
+    """Return the share of each of the first singular values, σ_i / Σ_j σ_j, in [0, 1].
+
+    "tucker" is the uncentred unfolding, whose singular values those of the full-rank Tucker core
+    are; "svd" subtracts each channel's mean, as the published Eigen-CAM does (Figures 2 and 3 of the
+    Tucker saliency paper compare the two, erratum T7).
+
+    Args:
+        features: (N, K, h, w).
+        decomposition: which of the two.
+        first: how many shares to return; those beyond the rank are 0.
+    """
+    values = spectrum(features, centred=decomposition == "svd").values
+    shares = values / values.sum(1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
+    padding = (0, max(0, first - shares.shape[1]))
+    return torch.nn.functional.pad(shares[:, :first], padding)

@@ -1,0 +1,96 @@
+"""Wrappers for any method: test-time augmentation and eigen-smoothing.
+
+Users of pytorch-grad-cam know them as `aug_smooth` and `eigen_smooth`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from torchsaliency.core.errors import OptionError
+from torchsaliency.core.maps import minmax, normalise, upsample
+from torchsaliency.core.method import ChannelCAM, Method, Saliency, asking
+from torchsaliency.core.registry import ACTIVATIONS
+from torchsaliency.core.tracing import View
+from torchsaliency.methods.decomposition.spectrum import spectrum, turned
+
+
+@final
+@dataclass(frozen=True)
+class Augmented(Method):
+    """Test-time augmentation: the mean map over mirrored and brightened copies of the image.
+
+    Every copy is explained for the same target, its map stretched to [0, 1] and mirrored back. By
+    default six copies, as pytorch-grad-cam's `aug_smooth`.
+
+    Attributes:
+        method: the method that explains each copy.
+        factors: the image, as the network sees it, is multiplied by each.
+        mirrored: whether each copy is also mirrored left to right.
+    """
+
+    method: Method
+    factors: tuple[float, ...] = (0.9, 1.0, 1.1)
+    mirrored: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.factors:
+            raise OptionError("Augmented needs at least one factor; give factors=(1.0,), say.")
+        _stand_for(self, self.method, "+augmented")
+
+    def saliency(self, view: View) -> Tensor:
+        """Return the mean map at the image's size (N, H, W)."""
+        maps = []
+        for factor in self.factors:
+            for mirror in (False, True) if self.mirrored else (False,):
+                copies = view.images * factor
+                with view.again(copies.flip(3) if mirror else copies) as other:
+                    raw = _raw(self.method, other)
+                stretched = normalise(upsample(raw, view.size), self.method.scaling)
+                maps.append(stretched.flip(2) if mirror else stretched)
+        return torch.stack(maps).mean(0)
+
+
+@final
+@dataclass(frozen=True)
+class EigenSmoothed(Method):
+    """Eigen-smoothing: the first principal component of what each channel adds to the map.
+
+    The contributions w_k ⊙ A_k of a class activation map are projected on their first singular
+    vector instead of being summed, which removes what few channels add. A method without channel
+    weights contributes n(S) ⊙ A_k. Centred and turned so that its largest absolute value is
+    positive, then ReLU.
+
+    Attributes:
+        method: the method whose contributions are smoothed.
+    """
+
+    method: Method
+
+    def __post_init__(self) -> None:
+        _stand_for(self, self.method, "+eigen")
+
+    def saliency(self, view: View) -> Tensor:
+        """Return the first principal component (N, h, w)."""
+        if isinstance(self.method, ChannelCAM):
+            parts = self.method.contributions(view)
+        else:
+            features = view.activations
+            raw = upsample(_raw(self.method, view), (features.shape[2], features.shape[3]))
+            parts = minmax(raw)[:, None] * features
+        return turned(spectrum(parts, centred=True, most=1).projections[:, 0]).relu()
+
+
+def _raw(method: Method, view: View) -> Tensor:
+    found = method.saliency(view)
+    return found.raw.detach() if isinstance(found, Saliency) else found.detach()
+
+
+def _stand_for(wrapper: Method, method: Method, suffix: str) -> None:
+    """Give a wrapper the entry of what it wraps, under a longer name."""
+    object.__setattr__(wrapper, "entry", replace(method.entry, factory=type(wrapper)))
+    asking(wrapper, ACTIVATIONS, suffix)

@@ -1,0 +1,119 @@
+"""Networks by name: the one door to every source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from torchsaliency.core.errors import CheckpointError, OptionError
+from torchsaliency.zoo.network import Network
+from torchsaliency.zoo.sources import builtin, huggingface, timm, torchvision, userfile
+from torchsaliency.zoo.sources.request import Request
+
+DEFAULT_MODEL = "builtin/efficientnet_lite0"
+
+_SOURCES: dict[str, Callable[[Request], Network]] = {
+    "builtin": builtin.load,
+    "torchvision": torchvision.load,
+    "timm": timm.load,
+    "hf": huggingface.load,
+}
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One network that can be loaded by name.
+
+    Attributes:
+        name: for `load_model`, for example "torchvision/resnet50".
+        source: "builtin", "torchvision" or "timm".
+        family: the architecture's family, for example "resnet".
+    """
+
+    name: str
+    source: str
+    family: str
+
+
+def load_model(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    pretrained: bool = True,
+    num_classes: int | None = None,
+) -> Network:
+    """Load a network in evaluation mode, with its preprocessing, class names and papers' layer.
+
+    Weights are what was asked for or an error, never silently random.
+
+    Args:
+        name: "builtin/efficientnet_lite0", "torchvision/NAME", "timm/NAME" (either with a tag,
+            "resnet50.a1_in1k"), "hf/NAME" (on the hub, or a local folder) or
+            "path/to/file.py:factory".
+        weights: a local weights file, safetensors or torch, instead of the source's own weights.
+        device: where to put the network.
+        dtype: of its parameters; None leaves them as they are.
+        pretrained: False, without `weights`, means random weights; the network's `source` records
+            it.
+        num_classes: of the classifier; None means that of the weights.
+
+    Raises:
+        CheckpointError: the name is unknown, or the weights cannot be had or do not fit.
+        OptionError: the device or the type cannot be used.
+
+    Example:
+        >>> load_model("builtin/efficientnet_lite0").class_index("tiger cat")
+        282
+    """
+    load, inner_name = _source(name)
+    request = Request(
+        name=inner_name,
+        weights=None if weights is None else Path(weights).expanduser(),
+        pretrained=pretrained,
+        num_classes=num_classes,
+    )
+    # initial values that a file overwrites are no reason to move the caller's random numbers on
+    overwritten = weights is not None or (pretrained and load is not userfile.load)
+    with torch.random.fork_rng(devices=(), enabled=overwritten):
+        network = load(request)
+    return _placed(network.eval(), device, dtype)
+
+
+def models() -> list[ModelEntry]:
+    """Return the networks that can be loaded by name; the Hugging Face hub's are not listed."""
+    listed = [ModelEntry(f"builtin/{name}", "builtin", "efficientnet") for name in builtin.NAMES]
+    for source, families in (("torchvision", torchvision.families()), ("timm", timm.families())):
+        listed += [ModelEntry(f"{source}/{name}", source, families[name]) for name in families]
+    return listed
+
+
+def _source(name: str) -> tuple[Callable[[Request], Network], str]:
+    """Return the source's loader and the name within the source."""
+    if userfile.is_user_file(name):
+        return userfile.load, name
+    source, _, inner_name = name.partition("/")
+    if source not in _SOURCES or not inner_name:
+        accepted = ", ".join(f"{known}/NAME" for known in _SOURCES)
+        raise CheckpointError(
+            f"There is no network {name!r}; accepted are {accepted} and path/to/file.py:factory."
+        )
+    return _SOURCES[source], inner_name
+
+
+def _placed(network: Network, device: str | torch.device, dtype: torch.dtype | None) -> Network:
+    """Move the network to its device and type."""
+    if dtype is not None and not dtype.is_floating_point:
+        raise OptionError(f"dtype={dtype} was given; a network's parameters are floating-point.")
+    try:
+        return network.to(device=device, dtype=dtype)
+    except (RuntimeError, AssertionError) as error:  # torch asserts when it was built without CUDA
+        reason = str(error).strip().splitlines()[0]
+        raise OptionError(
+            f"The network cannot be put on device={str(device)!r} ({reason}); accepted are cpu and "
+            "the accelerators torch sees, such as cuda or mps."
+        ) from error

@@ -1,0 +1,109 @@
+"""What is asked of a source of networks, and the facts that every source records."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from torchsaliency.core.errors import CheckpointError
+from torchsaliency.zoo.checkpoints import Checkpoint, read_checkpoint, state_dict_sha256
+
+Build = Callable[[int | None], nn.Module]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A network as a user asks for it.
+
+    Attributes:
+        name: within the source, for example "resnet50".
+        weights: a local weights file (or, for Hugging Face, folder); None means the source's own.
+        pretrained: False means random weights, on purpose.
+        num_classes: of the classifier; None means the weights' own.
+    """
+
+    name: str
+    weights: Path | None = None
+    pretrained: bool = True
+    num_classes: int | None = None
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Read the weights file, if one was given."""
+        return None if self.weights is None else read_checkpoint(self.weights)
+
+    def refuse_other_classes(self) -> None:
+        """Refuse to replace a pretrained classifier: its new weights would be random.
+
+        Raises:
+            CheckpointError: another number of classes was asked of the source's own weights.
+        """
+        if self.num_classes is not None:
+            raise CheckpointError(
+                f"num_classes={self.num_classes} was given for {self.name}'s own weights, which "
+                "would leave the "
+                "classifier random; give weights=FILE with such a classifier, or pretrained=False."
+            )
+
+
+def build_and_fill(
+    build: Build, checkpoint: Checkpoint, num_classes: int | None
+) -> tuple[nn.Module, int | None]:
+    """Build a network with as many classes as its weights file has, and load the file.
+
+    Args:
+        build: makes the network for a number of classes, None for its default.
+        checkpoint: the weights.
+        num_classes: as asked for; None means the file's.
+
+    Returns:
+        The network and its number of classes, None when that is the architecture's default.
+
+    Raises:
+        CheckpointError: the file does not fit.
+    """
+    model = build(num_classes)
+    if num_classes is None and (num_classes := checkpoint.class_count(model)) is not None:
+        model = build(num_classes)
+    checkpoint.fill(model)
+    return model, num_classes
+
+
+def unreachable(what: str, error: Exception) -> CheckpointError:
+    """Return the error for weights that could not be fetched; nothing falls back to random ones."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
+    return CheckpointError(
+        f"The weights of {what} could not be fetched ({reason}); connect to the network, or give a "
+        "local file with "
+        "weights=FILE (pretrained=False asks for random weights)."
+    )
+
+
+def facts(
+    origin: str, model: nn.Module, weights: str | Checkpoint, *packages: str
+) -> dict[str, Any]:
+    """Return what a manifest records about a network.
+
+    Args:
+        origin: the source's name.
+        model: the network with its weights.
+        weights: the weights file, or the name of the weights ("random" for none).
+        packages: the distributions it was built with, whose versions are recorded.
+    """
+    if isinstance(weights, Checkpoint):
+        name, sha256, sha256_of = str(weights.path), weights.sha256, "file"
+    else:
+        name, sha256, sha256_of = weights, state_dict_sha256(model), "state dict"
+    return {
+        "origin": origin,
+        "architecture": type(model).__name__,
+        "weights": name,
+        "sha256": sha256,
+        "sha256_of": sha256_of,
+        "pretrained": name != "random",
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", *packages)},
+    }

@@ -1,0 +1,138 @@
+"""torchvision's classification networks, with its weights or a file.
+
+`resnet50` has torchvision's default weights, `resnet50.imagenet1k_v1` those of that name. A file
+that torchvision published is recognised by its hash, so that it gets its own transforms.
+"""
+
+# ruff: noqa: PLC0415 (heavy libraries load only when used)
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from typing import Any
+
+from torch import nn
+
+from torchsaliency.core.errors import CheckpointError
+from torchsaliency.zoo.checkpoints import Checkpoint
+from torchsaliency.zoo.classes import IMAGENET_CLASSES, imagenet_classes
+from torchsaliency.zoo.layers import paper_layer
+from torchsaliency.zoo.network import Network
+from torchsaliency.zoo.readers import from_torchvision
+from torchsaliency.zoo.sources.request import Request, build_and_fill, facts, unreachable
+
+# Both were trained on inputs scaled otherwise than their transforms scale, and undo it themselves
+# where `transform_input` is set, as torchvision sets it for its published weights.
+_RESCALES_INPUT = ("googlenet", "inception_v3")
+_DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+
+
+def names() -> list[str]:
+    """Return the names of torchvision's classification networks."""
+    import torchvision
+
+    listed: list[str] = torchvision.models.list_models(module=torchvision.models)
+    return listed
+
+
+def families() -> dict[str, str]:
+    """Return the names of torchvision's networks, each with the module that defines it."""
+    from torchvision.models import get_model_builder
+
+    return {name: get_model_builder(name).__module__.rpartition(".")[2] for name in names()}
+
+
+def load(request: Request) -> Network:
+    """Load a torchvision network."""
+    architecture, _, tag = request.name.partition(".")
+    entry = _entry(architecture, tag)
+    checkpoint, count = request.checkpoint(), request.num_classes
+    weights: Checkpoint | str = "random"
+    if checkpoint is not None:
+        checkpoint = weights = checkpoint.renamed(_modern_densenet_key)
+        entry = _published(architecture, checkpoint) or entry
+        build = functools.partial(_build, architecture, checkpoint=checkpoint)
+        model, count = build_and_fill(build, checkpoint, count)
+    elif request.pretrained:
+        request.refuse_other_classes()
+        model, weights = _pretrained(architecture, entry), entry.name
+    else:
+        model = _build(architecture, count)
+    return Network(
+        model,
+        name=f"torchvision/{request.name}",
+        preprocessing=from_torchvision(entry),
+        classes=imagenet_classes() if count in {None, IMAGENET_CLASSES} else None,
+        layer=paper_layer(model),
+        source=facts("torchvision", model, weights, "torchvision"),
+    )
+
+
+def _entry(architecture: str, tag: str) -> Any:
+    """Return torchvision's entry for the named weights, or for its default ones."""
+    from torchvision.models import get_model_weights
+
+    if architecture not in (known := names()):
+        close = ", ".join(difflib.get_close_matches(architecture, known, n=4)) or "none"
+        raise CheckpointError(
+            f"torchvision has no classification network {architecture!r}; close names are {close}, "
+            "and `torchsaliency models` lists all."
+        )
+    entries = get_model_weights(architecture)
+    if not tag:
+        return entries.DEFAULT
+    for entry in entries:
+        if entry.name.lower() == tag.lower():
+            return entry
+    raise CheckpointError(
+        f"torchvision has no weights {tag!r} for {architecture}; accepted are "
+        f"{', '.join(entry.name.lower() for entry in entries)}."
+    )
+
+
+def _published(architecture: str, checkpoint: Checkpoint) -> Any | None:
+    """Return the entry whose file this is: published names end with the start of the SHA-256."""
+    from torchvision.models import get_model_weights
+
+    for entry in get_model_weights(architecture):
+        published = entry.url.rpartition("-")[2].partition(".")[0]
+        if published and checkpoint.sha256.startswith(published):
+            return entry
+    return None
+
+
+def _pretrained(architecture: str, entry: Any) -> nn.Module:
+    from torchvision.models import get_model
+
+    try:
+        model: nn.Module = get_model(architecture, weights=entry)
+    except (OSError, RuntimeError) as error:  # no connection, no space, or a file with another hash
+        raise unreachable(f"torchvision/{architecture} ({entry.name})", error) from error
+    return model
+
+
+def _build(
+    architecture: str, num_classes: int | None, checkpoint: Checkpoint | None = None
+) -> nn.Module:
+    """Build the network with random weights, fit for those of the checkpoint if there is one."""
+    from torchvision.models import get_model
+
+    options: dict[str, Any] = {"num_classes": num_classes or IMAGENET_CLASSES}
+    if architecture in _RESCALES_INPUT:
+        options["init_weights"] = checkpoint is None  # slow, and in vain when a file overwrites it
+        options["transform_input"] = checkpoint is not None
+        options["aux_logits"] = checkpoint is None or _has_auxiliary(checkpoint)
+    model: nn.Module = get_model(architecture, weights=None, **options)
+    return model
+
+
+def _has_auxiliary(checkpoint: Checkpoint) -> bool:
+    """Whether the file has the heads that only training uses."""
+    return any("aux" in key.lower() for key in checkpoint.tensors)
+
+
+def _modern_densenet_key(key: str) -> str:
+    """Undo the dots that torchvision's published DenseNet files have inside layer names."""
+    return _DENSENET_KEY.sub(r"\1\2.", key)
