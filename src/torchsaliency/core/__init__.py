@@ -1,1 +1,1 @@
-"""The vocabulary: target, layer, trace, maps, masking, method, explanation, registry. Pure torch."""
+"""The vocabulary, in pure torch: target, layer, trace, maps, masking, method, explanation."""

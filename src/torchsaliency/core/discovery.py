@@ -29,7 +29,7 @@ _found: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], Layer]] = (
 )
 
 _LIVE_SHARE = 0.5
-"""The least share of grid cells with a gradient: attention to patches passes, a class token fails."""
+"""The least share of cells with a gradient: attention to patches passes, a class token fails."""
 
 
 def register_default_layer(resolver: Resolver) -> Resolver:
@@ -64,21 +64,32 @@ def _find(net: nn.Module, image: Tensor) -> Layer:
         parameter = next((p for p in net.parameters() if p.is_floating_point()), image)
         leaf = image.detach().clone().to(parameter.device, parameter.dtype).requires_grad_()
         outputs, score = _outputs_of_all_layers(net, leaf)
-        for name in reversed(outputs):
-            output = outputs[name]
-            reshape = infer_reshape(tuple(output.shape), (image.shape[2], image.shape[3]))
-            if reshape is None:
-                continue
-            maps = reshape.to_maps(output)
-            if min(maps.shape[1:]) < 2 or not _is_stream(net.get_submodule(name), name, reshape):  # noqa: PLR2004
-                continue
-            gradient = torch.autograd.grad(score, output, retain_graph=True, allow_unused=True)[0]
-            if gradient is not None and _reaches_everywhere(reshape.to_maps(gradient)):
-                return Layer(name, reshape)
+        places = _candidates(net, outputs, (image.shape[2], image.shape[3]))
+        if places:
+            sources = [outputs[name] for name in places]
+            gradients = torch.autograd.grad(score, sources, allow_unused=True)
+            for layer, gradient in zip(places.values(), gradients, strict=True):
+                assert layer.reshape is not None  # noqa: S101 (candidates have one)
+                if gradient is not None and _reaches_everywhere(layer.reshape.to_maps(gradient)):
+                    return layer
     raise LayerError(
         "No layer of this network gives a feature map larger than 1x1 on which the output depends; "
         'name one with layer=…, or use layer="input".'
     )
+
+
+def _candidates(
+    net: nn.Module, outputs: dict[str, Tensor], size: tuple[int, int]
+) -> dict[str, Layer]:
+    """Return the layers with a spatial map, the last to complete first."""
+    found: dict[str, Layer] = {}
+    for name, output in reversed(outputs.items()):
+        reshape = infer_reshape(tuple(output.shape), size)
+        if reshape is None or not _is_stream(net.get_submodule(name), name, reshape):
+            continue
+        if min(reshape.to_maps(output).shape[1:]) > 1:
+            found[name] = Layer(name, reshape)
+    return found
 
 
 def _outputs_of_all_layers(net: nn.Module, leaf: Tensor) -> tuple[dict[str, Tensor], Tensor]:

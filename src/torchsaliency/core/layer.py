@@ -23,8 +23,11 @@ INPUT = "input"
 
 _MOST_PREFIX_TOKENS = 16
 
-_MOST_ASPECT_ERROR = 1.0
-"""Cells up to e times longer than wide pass: a pooled grid does, an attention matrix does not."""
+_MOST_CELLS_OFF = 1.0
+"""How many cells a grid may have more or fewer than square ones would make: rounding at a border.
+
+An attention matrix or a head's (tokens, channels) has many more.
+"""
 
 
 class Reshape(abc.ABC):
@@ -159,8 +162,8 @@ class Layer:
         if reshape is None:
             raise LayerError(
                 f"Layer {self.name!r} gives {tuple(output.shape)} for a {image_size[0]}x"
-                f"{image_size[1]} image, which is no spatial map; choose a layer that gives "
-                "(N,C,h,w), (N,h,w,C) or tokens (N,T,C), or say its layout with Layer(name, reshape)."
+                f"{image_size[1]} image, which is no spatial map; choose one that gives (N,C,h,w), "
+                "(N,h,w,C) or tokens (N,T,C), or say its layout with Layer(name, reshape)."
             )
         return replace(self, reshape=reshape)
 
@@ -171,12 +174,12 @@ LayerLike = str | nn.Module | Layer
 def infer_reshape(shape: tuple[int, ...], image_size: tuple[int, int]) -> Reshape | None:
     """Guess the layout of a layer's output from its shape; None when it has no spatial map.
 
-    Of the layouts that fit, the one whose grid has the aspect ratio of the image is taken: a stride
-    or a patch is square. The smallest prefix that leaves a full grid is the number of prefix tokens.
+    Of the layouts that fit, the one whose grid has the image's aspect ratio is taken: a stride or a
+    patch is square. The smallest prefix that leaves a full grid is the number of prefix tokens.
     """
     if len(shape) == 4:  # noqa: PLR2004
-        first, last = _aspect_error(shape[2:], image_size), _aspect_error(shape[1:3], image_size)
-        if min(first, last) > _MOST_ASPECT_ERROR:
+        first, last = _cells_off(shape[2:], image_size), _cells_off(shape[1:3], image_size)
+        if min(first, last) > _MOST_CELLS_OFF:
             return None
         return ChannelsLast() if last < first else Grid()
     if len(shape) == 3:  # noqa: PLR2004
@@ -199,9 +202,9 @@ def _infer_tokens(count: int, image_size: tuple[int, int]) -> Tokens | None:
     return Tokens(*min(found)) if found else None
 
 
-def _aspect_error(grid: tuple[int, ...], image_size: tuple[int, int]) -> float:
-    """How far the grid's cells are from square, as a log ratio; a grid finer than the image: inf."""
+def _cells_off(grid: tuple[int, ...], image_size: tuple[int, int]) -> float:
+    """How many cells the grid is off from square cells; inf if it is finer than the image."""
     (rows, columns), (height, width) = grid, image_size
     if not (0 < rows <= height and 0 < columns <= width):
         return math.inf
-    return abs(math.log((height / rows) / (width / columns)))
+    return min(abs(rows - columns * height / width), abs(columns - rows * width / height))

@@ -1,4 +1,4 @@
-"""From a raw map (N, h, w) to a map (N, H, W) in [0, 1]: the few pure functions all methods share."""
+"""From a raw map (N, h, w) to a map (N, H, W) in [0, 1]: pure functions all methods share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def upsample(
     return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=align_corners)[:, 0]
 
 
-def minmax(maps: Float[Tensor, n * hw]) -> Float[Tensor, n * hw]:
+def minmax(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
     """Stretch every map to [0, 1]: n(S) = (S - min S) / (max S - min S).
 
     A constant map, or one with a value that is not finite, becomes zeros: never NaN, neither in the
@@ -35,7 +35,7 @@ def minmax(maps: Float[Tensor, n * hw]) -> Float[Tensor, n * hw]:
     return torch.where(usable, scaled, 0)
 
 
-def normalise(maps: Float[Tensor, n * hw], kind: Normalisation) -> Float[Tensor, n * hw]:
+def normalise(maps: Float[Tensor, "n h w"], kind: Normalisation) -> Float[Tensor, "n h w"]:
     """Bring maps into [0, 1] by Opti-CAM's Eq. 16 to 18.
 
     "range" is `minmax`; "max" is S / max S, negative values cut to 0 and maps without a positive

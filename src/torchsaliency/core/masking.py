@@ -127,7 +127,7 @@ class GivenImage(Masking):
     def baseline(self, images: Float[Tensor, "n c H W"]) -> Tensor:
         """Return the given image."""
         image = self.image.to(images)
-        fits = image.ndim == 3 and all(
+        fits = image.ndim == images.ndim - 1 and all(
             side in (1, size) for side, size in zip(image.shape, images.shape[1:], strict=True)
         )
         if not fits:

@@ -1,7 +1,7 @@
 """The one list of methods: the command line, the documentation and the tests all read it.
 
-Entries are made by `@register` when a method's module is imported; other packages add theirs through
-the entry-point group "torchsaliency.methods".
+Entries are made by `@register` when a method's module is imported; other packages add theirs
+through the entry-point group "torchsaliency.methods".
 """
 
 from __future__ import annotations
@@ -70,12 +70,17 @@ class MethodEntry:
     @property
     def options(self) -> Mapping[str, Any]:
         """Hyper-parameters and their defaults."""
-        return {
-            field.name: field.default
-            if field.default is not dataclasses.MISSING
-            else field.default_factory()  # type: ignore[misc]  # one of the two is set: see register
-            for field in dataclasses.fields(self.factory)
-        }
+        found = {}
+        for field in dataclasses.fields(self.factory):
+            if field.default_factory is not dataclasses.MISSING:
+                found[field.name] = field.default_factory()
+            elif field.default is not dataclasses.MISSING:
+                found[field.name] = field.default
+            else:
+                raise OptionError(
+                    f"{self.name}.{field.name} has no default; every option needs one."
+                )
+        return found
 
 
 M = TypeVar("M", bound="type[Method]")

@@ -357,8 +357,8 @@ def unwrap_output(output: Any) -> Any:
             if isinstance(part, Tensor):
                 return part
     raise TargetError(
-        f"The network gave a {type(output).__name__} without a tensor in it; accepted are a tensor, "
-        "an object with .logits, or a dict, tuple or list that holds a tensor."
+        f"The network gave a {type(output).__name__} without a tensor in it; accepted are a "
+        "tensor, an object with .logits, or a dict, tuple or list that holds a tensor."
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, final
 
 import torch
@@ -90,7 +90,7 @@ def held_still(net: nn.Module, device: torch.device) -> Iterator[None]:
         for module in training:
             module.training = False
         for parameter in learnable:
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad = False
         yield
 
 
@@ -98,7 +98,7 @@ def _restore(training: dict[nn.Module, bool], learnable: list[nn.Parameter]) -> 
     for module, flag in training.items():
         module.training = flag
     for parameter in learnable:
-        parameter.requires_grad_(requires_grad=True)
+        parameter.requires_grad = True
 
 
 @final
@@ -201,7 +201,7 @@ class Trace:
             stack.enter_context(torch.set_grad_enabled(gradients))
             for name, module in modules.items():
                 if module is not None:
-                    hook = _after(lambda output, name=name: capture(name, output))
+                    hook = _after(partial(capture, name))
                     stack.callback(module.register_forward_hook(hook).remove)
             images = self.images
             if any(module is None for module in modules.values()):
@@ -227,8 +227,8 @@ class Trace:
             weight = torch.full_like(self._graph_score, scale)
             found = torch.autograd.grad(self._graph_score, sources, weight, allow_unused=True)
             self._graph_score = None  # the graph is freed, and with it the tail's memory
-            for key, gradient in zip(self._captured, found, strict=True):
-                self._gradients[key] = None if gradient is None else _wide(gradient) / scale
+            for key, one in zip(self._captured, found, strict=True):
+                self._gradients[key] = None if one is None else _wide(one) / scale
         gradient = self._gradients[name]
         if gradient is None:
             raise _no_gradient(name)

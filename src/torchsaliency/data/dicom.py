@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from torchsaliency.core.errors import DataError
+from torchsaliency.data.damage import damaged
 from torchsaliency.data.scaling import scaled_to_bytes
 
 _PREAMBLE = 128
@@ -37,6 +38,7 @@ def open_dicom(path: Path) -> Image.Image:
     try:
         import pydicom  # noqa: PLC0415 (an extra)
         from pydicom.errors import InvalidDicomError  # noqa: PLC0415
+        from pydicom.pixels import pixel_array  # noqa: PLC0415
     except ImportError as error:
         raise DataError(
             f"{path} is a DICOM image, which needs the package pydicom; "
@@ -48,16 +50,21 @@ def open_dicom(path: Path) -> Image.Image:
         raise DataError(
             f"{path} is named as DICOM and is none; give a DICOM file or the right suffix."
         ) from error
+    except Exception as error:  # a damaged header breaks its parser in many ways
+        raise damaged(path, error) from error
     if "PixelData" not in dataset:
         raise DataError(f"{path} is a DICOM file without an image; give one with pixel data.")
-    return _shown(dataset)
+    try:
+        stored = pixel_array(dataset, index=0)
+    except Exception as error:  # its decoders raise many types for damaged or packed pixels
+        raise damaged(path, error) from error
+    return _shown(stored, dataset)
 
 
-def _shown(dataset: Any) -> Image.Image:
+def _shown(stored: NDArray[Any], dataset: Any) -> Image.Image:
     """Return the image as a viewer shows it."""
-    from pydicom.pixels import apply_modality_lut, apply_voi, pixel_array  # noqa: PLC0415
+    from pydicom.pixels import apply_modality_lut, apply_voi  # noqa: PLC0415
 
-    stored = pixel_array(dataset, index=0)
     if stored.shape[-1] == _COLOUR_CHANNELS and dataset.SamplesPerPixel == _COLOUR_CHANNELS:
         return Image.fromarray(scaled_to_bytes(stored, 2.0**dataset.BitsStored - 1))
     rescaled = apply_modality_lut(stored, dataset)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from torchsaliency.core.errors import DataError
+from torchsaliency.data.damage import damaged
 from torchsaliency.data.dicom import is_dicom, open_dicom
 from torchsaliency.data.scaling import scaled_to_bytes
 
@@ -26,7 +27,7 @@ PHOTO_SUFFIXES = frozenset(
 
 _ACCEPTED = "accepted are JPEG, PNG, TIFF, WebP, BMP, GIF and DICOM"
 _WHITE = (255, 255, 255, 255)
-_FULL_16_BIT = 65535
+_FULL_16_BIT = 65535.0
 
 
 def open_photo(path: str | Path) -> Image.Image:
@@ -44,24 +45,9 @@ def open_photo(path: str | Path) -> Image.Image:
     """
     path = Path(path)
     _check_file(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on metadata and large sizes, not on pixels
-            return open_dicom(path) if is_dicom(path) else _decoded(path)
-    except DataError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise DataError(
-            f"{path} is too large to open safely ({error}); scale it down, "
-            "or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
-        ) from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path} is no image that can be read; {_ACCEPTED}.") from error
-    except Exception as error:  # decoders raise many types for damaged files
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
-        raise DataError(
-            f"{path} is truncated or damaged ({reason}); get the file again."
-        ) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks on metadata and large sizes, not on pixels
+        return open_dicom(path) if is_dicom(path) else _rgb(_upright(_decoded(path)))
 
 
 def find_photos(paths: str | Path | Iterable[str | Path]) -> list[Path]:
@@ -111,10 +97,20 @@ def _photos_below(folder: Path) -> Iterator[Path]:
 
 
 def _decoded(path: Path) -> Image.Image:
-    """Decode the file's first picture and turn it upright."""
-    with Image.open(path) as image:
-        image.load()
-        return _rgb(_upright(image))
+    """Decode the file's first picture."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{path} is too large to open safely ({error}); scale it down, "
+            "or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+        ) from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} is no image that can be read; {_ACCEPTED}.") from error
+    except Exception as error:  # decoders raise many types for damaged files
+        raise damaged(path, error) from error
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -45,6 +45,10 @@ class Checkpoint:
         """Return the checkpoint with its tensors' names changed."""
         return replace(self, tensors=_renamed(self.tensors, rename))
 
+    def without_prefixes(self, model: nn.Module) -> Checkpoint:
+        """Return the checkpoint without the prefixes that training puts before every name."""
+        return replace(self, tensors=_without_prefixes(self.tensors, model.state_dict()))
+
     def fill(self, model: nn.Module) -> None:
         """Load every tensor into the network.
 
@@ -52,7 +56,7 @@ class Checkpoint:
             CheckpointError: a name or a shape differs; the first few are listed.
         """
         wanted = model.state_dict()
-        tensors = _without_prefixes(self.tensors, wanted)
+        tensors = self.without_prefixes(model).tensors
         # files older than torch 0.4.1 do not count batches, and evaluation does not need the count
         missing = [
             key for key in wanted if key not in tensors and not key.endswith("num_batches_tracked")
@@ -85,7 +89,7 @@ class Checkpoint:
     def class_count(self, model: nn.Module) -> int | None:
         """Return the file's number of classes when only the classifier's size differs."""
         wanted = model.state_dict()
-        tensors = _without_prefixes(self.tensors, wanted)
+        tensors = self.without_prefixes(model).tensors
         misshaped = _misshaped(tensors, wanted)
         if any(_shape(tensors[key])[1:] != _shape(wanted[key])[1:] for key in misshaped):
             return None

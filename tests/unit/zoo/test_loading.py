@@ -219,6 +219,20 @@ class TestHuggingFace:
         x = torch.randn(1, 3, 32, 32)
         torch.testing.assert_close(network(x), load_model(f"hf/{folder}")(x))
 
+    def test_a_weights_file_that_does_not_fit(self, folder):
+        state = load_file(folder / "model.safetensors")
+        save_file(state | {"classifier.bias": torch.zeros(3)}, folder / "bias.safetensors")
+        with pytest.raises(CheckpointError, match="other shapes"):
+            load_model(f"hf/{folder}", weights=folder / "bias.safetensors")
+        wider = {"classifier.bias": torch.zeros(3), "classifier.weight": torch.ones(3, 8)}
+        save_file(state | wider, folder / "wider.safetensors")
+        network = load_model(f"hf/{folder}", weights=folder / "wider.safetensors")
+        assert network.class_count == 3
+        assert network.classes is None
+        save_file({"a": torch.zeros(1)}, folder / "other.safetensors")
+        with pytest.raises(CheckpointError, match=r"leave .* random"):
+            load_model(f"hf/{folder}", weights=folder / "other.safetensors")
+
     def test_random_weights_only_on_request(self, folder):
         network = load_model(f"hf/{folder}", pretrained=False, num_classes=5)
         assert network.source["weights"] == "random"

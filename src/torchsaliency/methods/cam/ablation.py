@@ -25,8 +25,8 @@ class AblationCAM(ChannelCAM):
     The batch grows at the layer, so what lies before it runs once; channels that hold the
     replacement value already are skipped, their weight is 0.
 
-    Source: Desai and Ramaswamy, WACV 2020. Differs from pytorch-grad-cam, whose replacement value is
-    0 only if the features' least value is exactly 0, else minus infinity in effect (erratum L2).
+    Source: Desai and Ramaswamy, WACV 2020. Differs from pytorch-grad-cam, whose replacement value
+    is 0 only if the features' least value is exactly 0, else minus infinity in effect (erratum L2).
 
     Attributes:
         replacement: "zero" (the paper) or "min", the image's least activation.

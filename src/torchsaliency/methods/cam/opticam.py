@@ -1,7 +1,8 @@
 """Opti-CAM: the convex combination of feature maps whose masked image the network likes best.
 
-Equation numbers are those of Zhang et al., "Opti-CAM: Optimizing saliency maps for interpretability",
-CVIU 248 (2024). Each image is a problem of its own: nothing in it depends on its batch mates.
+Equation numbers are those of Zhang et al., "Opti-CAM: Optimizing saliency maps for
+interpretability", CVIU 248 (2024). Each image is a problem of its own: nothing in it depends on
+its batch mates.
 """
 
 from __future__ import annotations
@@ -132,12 +133,12 @@ class OptiCAM(Method):
                 return inner
             if self.objective == "iomask":
                 return inner - outer[0]
-            drop = (clean[index] - inner).abs()
-            return -drop if self.objective == "diff" else (clean[index] - outer[0]).abs() - drop
+            near = (clean[index] - inner).abs()
+            return -near if self.objective == "diff" else (clean[index] - outer[0]).abs() - near
 
         return value
 
-    # --- the search --------------------------------------------------------------------------------
+    # --- the search ------------------------------------------------------------------------------
 
     def _start(self, view: View, features: Tensor) -> Tensor:
         """Return u₀ (N, K): zeros, or the logarithm of another CAM's positive weights."""

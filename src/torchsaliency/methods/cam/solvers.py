@@ -1,7 +1,7 @@
 """How Opti-CAM searches: the paper's Adam, and a trust-region search that needs fewer passes.
 
-Both hold one vector u of logits an image and are element-wise, so images do not influence each other.
-A pass of the network happens between `propose` and `update`.
+Both hold one vector u of logits an image and are element-wise, so images do not influence each
+other. A pass of the network happens between `propose` and `update`.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class TrustRegion:
     """Many cheap steps on a model of the objective for each pass of the network.
 
     The pass gives G = ∂F/∂S at the current low-resolution map S₀, and from u to S is only a softmax
-    and a K x hw product. So u climbs ⟨G, S(u) - S₀⟩ - ρ/2 ‖S(u) - S₀‖² for a few Adam steps, without
-    the network. ρ, one an image, grows when the objective fell and shrinks when it rose.
+    and a K x hw product. So u climbs ⟨G, S(u) - S₀⟩ - ρ/2 ‖S(u) - S₀‖² for a few Adam steps,
+    without the network. ρ, one an image, grows when the objective fell and shrinks when it rose.
 
     Attributes:
         logits: u (N, K), the current iterate.

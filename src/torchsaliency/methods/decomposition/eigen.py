@@ -1,4 +1,4 @@
-"""Eigen-CAM and its multi-vector form: projections on the singular vectors of the feature matrix."""
+"""Eigen-CAM and its multi-vector form: features projected on their singular vectors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Singular vectors of feature maps, batched and without iteration.
 
-For the K x hw unfolding M = U Σ Vᵀ of one image's features, everything here is made from Σ and V, and
-those from the eigenvectors of the smaller of the two Gram matrices, in float64.
+For the K x hw unfolding M = U Σ Vᵀ of one image's features, everything here is made from Σ and V,
+and those from the eigenvectors of the smaller of the two Gram matrices, in float64.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ def dominant_variance(
 ) -> Float[Tensor, "n first"]:
     """Return the share of each of the first singular values, σ_i / Σ_j σ_j, in [0, 1].
 
-    "tucker" is the uncentred unfolding, whose singular values those of the full-rank Tucker core
-    are; "svd" subtracts each channel's mean, as the published Eigen-CAM does (Figures 2 and 3 of the
-    Tucker saliency paper compare the two, erratum T7).
+    "tucker" is the uncentred unfolding, whose singular values are those of the full-rank Tucker
+    core; "svd" subtracts each channel's mean, as the published Eigen-CAM does (Figures 2 and 3 of
+    the Tucker saliency paper compare the two, erratum T7).
 
     Args:
         features: (N, K, h, w).

@@ -1,8 +1,8 @@
 """Tucker saliency maps: the channel factor of the features' Tucker decomposition as weights.
 
-At full multilinear rank the channel factor that higher-order orthogonal iteration finds is the left
-singular vectors of the uncentred unfolding, and the core's slices have its singular values as norms:
-both maps have a closed form (ADR 3). Truncated ranks need the iteration, by tensorly.
+At full multilinear rank the channel factor that higher-order orthogonal iteration finds is the
+left singular vectors of the uncentred unfolding, and the core's slices have its singular values as
+norms: both maps have a closed form (ADR 3). Truncated ranks need the iteration, by tensorly.
 """
 
 from __future__ import annotations

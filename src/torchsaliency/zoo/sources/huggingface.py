@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import re
 from typing import Any
@@ -17,7 +16,7 @@ from torchsaliency.zoo.layers import paper_layer
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.preprocessing import Preprocessing, imagenet
 from torchsaliency.zoo.readers import from_hf
-from torchsaliency.zoo.sources.request import Request, build_and_fill, facts, unreachable
+from torchsaliency.zoo.sources.request import Request, facts, unreachable
 
 _UNNAMED = re.compile(r"LABEL_\d+")
 
@@ -29,8 +28,7 @@ def load(request: Request) -> Network:
     place = str(folder or request.name)
     weights: Checkpoint | str = "random"
     if folder is None and (checkpoint := request.checkpoint()) is not None:
-        build = functools.partial(_build, place)
-        model, _ = build_and_fill(build, checkpoint, request.num_classes)
+        model = _filled(place, checkpoint, request.num_classes)
         weights = checkpoint
     elif request.pretrained or folder is not None:
         request.refuse_other_classes()
@@ -69,8 +67,29 @@ def _build(place: str, num_classes: int | None) -> nn.Module:
     return model.float()
 
 
+def _filled(place: str, checkpoint: Checkpoint, num_classes: int | None) -> nn.Module:
+    """Build the network of a configuration and load a file, of this or of an older naming."""
+    model = _build(place, num_classes)
+    checkpoint = checkpoint.without_prefixes(model)
+    if num_classes is None and (count := checkpoint.class_count(model)) is not None:
+        model = _build(place, count)
+    try:
+        filled, report = type(model).from_pretrained(  # type: ignore[attr-defined]
+            None,
+            config=model.config,
+            state_dict=dict(checkpoint.tensors),
+            output_loading_info=True,
+        )
+    except RuntimeError as error:  # a tensor of another shape
+        raise CheckpointError(
+            f"{checkpoint.path} does not fit {place}: its tensors have other shapes; "
+            "give the weights of this architecture."
+        ) from error
+    return _checked(filled, report, str(checkpoint.path))
+
+
 def _pretrained(place: str) -> nn.Module:
-    """Load a network, refusing one whose classifier the weights do not fill."""
+    """Load the network with the weights beside its configuration."""
     from transformers import AutoModelForImageClassification
 
     try:
@@ -79,14 +98,18 @@ def _pretrained(place: str) -> nn.Module:
         )
     except Exception as error:  # the hub's clients raise their own kinds of errors
         raise unreachable(f"hf/{place}", error) from error
+    return _checked(model, report, f"hf/{place}")
+
+
+def _checked(model: nn.Module, report: dict[str, Any], weights: str) -> nn.Module:
+    """Refuse a network that its weights leave random in part, which the library only remarks on."""
     unfilled = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if unfilled:
         raise CheckpointError(
-            f"The weights of hf/{place} leave {', '.join(unfilled[:4])} random; "
-            "choose a network that was trained as an image classifier."
+            f"The weights {weights} leave {', '.join(unfilled[:4])} random; "
+            "give those of the same architecture, trained as an image classifier."
         )
-    filled: nn.Module = model.float()
-    return filled
+    return model.float()
 
 
 def _preprocessing(place: str, model: Any, *, required: bool) -> Preprocessing:

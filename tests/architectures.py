@@ -1,0 +1,206 @@
+"""The catalogue of architectures whose default layer is found without naming one.
+
+Read by tests/architecture (which proves it) and by scripts/architecture_table.py (which prints it into
+docs/architectures.md).
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+import torchsaliency
+from torchsaliency.core.discovery import default_layer
+from torchsaliency.core.layer import Layer
+from torchsaliency.methods.cam import OptiCAM
+
+METHODS = {"gradcam": "gradcam", "mtsm": "mtsm", "opticam": OptiCAM(iterations=2)}
+
+# Family: (timm name, input side, options). Small members of many families.
+TIMM: dict[str, tuple[str, int, dict[str, object]]] = {
+    "BEiT": ("beit_base_patch16_224", 64, {"depth": 2, "img_size": 64}),
+    "BoTNet": ("botnet26t_256", 256, {}),
+    "CaiT": ("cait_xxs24_224", 64, {"img_size": 64}),
+    "CoaT": ("coat_lite_tiny", 224, {}),
+    "CoAtNet": ("coatnet_nano_rw_224", 224, {}),
+    "ConvFormer": ("convformer_s18", 64, {}),
+    "ConViT": ("convit_tiny", 224, {}),
+    "ConvMixer": ("convmixer_768_32", 64, {}),
+    "ConvNeXt": ("convnext_atto", 64, {}),
+    "ConvNeXt V2": ("convnextv2_atto", 64, {}),
+    "CrossViT": ("crossvit_tiny_240", 240, {}),
+    "CSPNet": ("cspresnet50", 64, {}),
+    "DarkNet": ("darknet53", 64, {}),
+    "DaViT": ("davit_tiny", 64, {}),
+    "DeiT": ("deit_tiny_patch16_224", 64, {"img_size": 64}),
+    "DeiT distilled": ("deit_tiny_distilled_patch16_224", 64, {"img_size": 64}),
+    "DeiT III": ("deit3_small_patch16_224", 64, {"img_size": 64}),
+    "DenseNet": ("densenet121", 64, {}),
+    "DINOv2 with registers": (
+        "vit_small_patch14_reg4_dinov2",
+        70,
+        {"img_size": 70, "num_classes": 10},
+    ),
+    "DLA": ("dla34", 64, {}),
+    "DPN": ("dpn48b", 64, {}),
+    "ECA-ResNet": ("ecaresnet26t", 64, {}),
+    "EdgeNeXt": ("edgenext_xx_small", 64, {}),
+    "EfficientFormer V2": ("efficientformerv2_s0", 224, {}),
+    "EfficientNet": ("efficientnet_b0", 64, {}),
+    "EfficientNet V2": ("efficientnetv2_rw_t", 64, {}),
+    "EfficientNet-Lite": ("tf_efficientnet_lite0", 64, {}),
+    "EfficientViT": ("efficientvit_b0", 64, {}),
+    "EVA-02": ("eva02_tiny_patch14_224", 70, {"img_size": 70}),
+    "FasterNet": ("fasternet_t0", 64, {}),
+    "FastViT": ("fastvit_t8", 64, {}),
+    "FocalNet": ("focalnet_tiny_srf", 64, {}),
+    "GhostNet": ("ghostnet_100", 64, {}),
+    "gMLP": ("gmlp_ti16_224", 224, {}),
+    "HardCoReNAS": ("hardcorenas_a", 64, {}),
+    "HGNet": ("hgnetv2_b0", 64, {}),
+    "Hiera": ("hiera_tiny_224", 224, {}),
+    "HRNet": ("hrnet_w18_small", 64, {}),
+    "Inception-NeXt": ("inception_next_atto", 64, {}),
+    "Inception V3": ("inception_v3", 160, {}),
+    "Inception V4": ("inception_v4", 160, {}),
+    "LCNet": ("lcnet_050", 64, {}),
+    "LeViT": ("levit_128s", 224, {}),
+    "MambaOut": ("mambaout_femto", 64, {}),
+    "MaxViT": ("maxvit_rmlp_pico_rw_256", 256, {}),
+    "MixNet": ("mixnet_s", 64, {}),
+    "MLP-Mixer": ("mixer_s16_224", 224, {}),
+    "MNASNet": ("mnasnet_small", 64, {}),
+    "MobileNet V2": ("mobilenetv2_050", 64, {}),
+    "MobileNet V3": ("mobilenetv3_small_050", 64, {}),
+    "MobileNet V4": ("mobilenetv4_conv_small_035", 64, {}),
+    "MobileOne": ("mobileone_s0", 64, {}),
+    "MobileViT": ("mobilevit_xxs", 64, {}),
+    "MobileViT V2": ("mobilevitv2_050", 64, {}),
+    "MViT V2": ("mvitv2_tiny", 224, {}),
+    "NASNet": ("nasnetalarge", 96, {}),
+    "NFNet": ("dm_nfnet_f0", 64, {}),
+    "NesT": ("nest_tiny", 224, {}),
+    "PiT": ("pit_ti_224", 224, {}),
+    "PNASNet": ("pnasnet5large", 96, {}),
+    "PoolFormer": ("poolformer_s12", 64, {}),
+    "PVT V2": ("pvt_v2_b0", 64, {}),
+    "RegNet": ("regnety_002", 64, {}),
+    "RepVGG": ("repvgg_a0", 64, {}),
+    "RepViT": ("repvit_m0_9", 64, {}),
+    "Res2Net": ("res2net50_14w_8s", 64, {}),
+    "ResMLP": ("resmlp_12_224", 224, {}),
+    "ResNeSt": ("resnest14d", 64, {}),
+    "ResNet": ("resnet18", 64, {}),
+    "ResNeXt": ("resnext50_32x4d", 64, {}),
+    "ReXNet": ("rexnetr_200", 64, {}),
+    "SelecSLS": ("selecsls42b", 64, {}),
+    "SENet": ("legacy_seresnet18", 64, {}),
+    "Sequencer": ("sequencer2d_s", 224, {}),
+    "SKNet": ("skresnet18", 64, {}),
+    "StarNet": ("starnet_s050", 64, {}),
+    "Swin": ("swin_tiny_patch4_window7_224", 224, {}),
+    "Swin V2": ("swinv2_tiny_window8_256", 256, {}),
+    "SwiftFormer": ("swiftformer_xs", 64, {}),
+    "TinyViT": ("tiny_vit_5m_224", 224, {}),
+    "TinyNet": ("tinynet_e", 64, {}),
+    "TNT": ("tnt_s_legacy_patch16_224", 224, {}),
+    "TResNet": ("tresnet_m", 64, {}),
+    "Twins": ("twins_svt_small", 224, {}),
+    "VGG": ("vgg11_bn", 64, {}),
+    "VGG16-BN": ("vgg16_bn", 64, {}),
+    "Visformer": ("visformer_tiny", 224, {}),
+    "ViT": ("vit_tiny_patch16_224", 64, {"img_size": 64}),
+    "ViT with GAP": ("vit_base_patch16_gap_224", 64, {"img_size": 64, "depth": 2}),
+    "ViT, SigLIP head": ("vit_base_patch16_siglip_gap_224", 64, {"img_size": 64, "depth": 2}),
+    "VOLO": ("volo_d1_224", 224, {}),
+    "VoVNet": ("ese_vovnet19b_dw", 64, {}),
+    "Xception": ("legacy_xception", 96, {}),
+    "XCiT": ("xcit_nano_12_p16_224", 64, {}),
+}
+
+# torchvision networks that insist on a larger image than 64 pixels.
+TORCHVISION_SIDES = {
+    "alexnet": 96,
+    "inception_v3": 160,
+    "googlenet": 64,
+    "maxvit_t": 224,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One architecture.
+
+    Attributes:
+        source: "torchvision" or "timm".
+        family: as people call it.
+        name: as in the source.
+        side: of the square input.
+    """
+
+    source: str
+    family: str
+    name: str
+    side: int
+
+    def build(self) -> nn.Module:
+        """Make the network with random weights."""
+        net = self._made()
+        # Heads and residual branches that start at zero would leave nothing to look at.
+        with torch.no_grad():
+            for parameter in net.parameters():
+                if not parameter.any() and parameter.ndim > 1:
+                    nn.init.normal_(parameter, std=0.02)
+            for module in net.modules():
+                scale = getattr(module, "weight", None)
+                if isinstance(scale, nn.Parameter) and scale.ndim == 1 and not scale.any():
+                    nn.init.ones_(scale)
+        return net
+
+    def _made(self) -> nn.Module:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside the sources are theirs
+            if self.source == "timm":
+                import timm
+
+                return timm.create_model(self.name, pretrained=False, **TIMM[self.family][2])
+            from torchvision import models
+
+            more = {"image_size": self.side} if self.name.startswith("vit_") else {}
+            if self.name in ("googlenet", "inception_v3"):
+                more = {"init_weights": False, "aux_logits": False}
+            return models.get_model(self.name, weights=None, **more)
+
+
+def cases() -> list[Case]:
+    """Return the catalogue: every torchvision classification network, and timm's families."""
+    from torchvision import models
+
+    names = models.list_models(module=models)
+    found = [Case("torchvision", name, name, _torchvision_side(name)) for name in sorted(names)]
+    return found + [Case("timm", family, name, side) for family, (name, side, _) in TIMM.items()]
+
+
+def _torchvision_side(name: str) -> int:
+    if name.startswith("vit_"):
+        return 70 if name == "vit_h_14" else 64
+    return TORCHVISION_SIDES.get(name, 64)
+
+
+def photo_like(count: int, side: int) -> torch.Tensor:
+    """Return smooth random images: blobs of colour rather than noise."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(count, 3, 8, 8, generator=generator)
+    return nn.functional.interpolate(coarse, (side, side), mode="bicubic")
+
+
+def explained(case: Case) -> tuple[Layer, dict[str, torchsaliency.Explanation]]:
+    """Explain two images by three methods without naming a layer."""
+    torch.manual_seed(0)
+    net, x = case.build().eval(), photo_like(2, case.side)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return default_layer(net, x), torchsaliency.explain(net, x, METHODS)
