@@ -1,7 +1,7 @@
 """The catalogue of architectures whose default layer is found without naming one.
 
-Read by tests/architecture (which proves it) and by scripts/architecture_table.py (which prints it into
-docs/architectures.md).
+Read by tests/architecture, which proves it, and by scripts/architecture_table.py, which prints it
+into docs/architectures.md.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
+import timm
 import torch
 from torch import nn
+from torchvision import models
 
 import torchsaliency
 from torchsaliency.core.discovery import default_layer
@@ -158,17 +160,15 @@ class Case:
                 scale = getattr(module, "weight", None)
                 if isinstance(scale, nn.Parameter) and scale.ndim == 1 and not scale.any():
                     nn.init.ones_(scale)
+                if isinstance(module, nn.Linear) and module.bias is not None:
+                    nn.init.zeros_(module.bias)  # the top logit is then positive evidence
         return net
 
     def _made(self) -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations inside the sources are theirs
             if self.source == "timm":
-                import timm
-
                 return timm.create_model(self.name, pretrained=False, **TIMM[self.family][2])
-            from torchvision import models
-
             more = {"image_size": self.side} if self.name.startswith("vit_") else {}
             if self.name in ("googlenet", "inception_v3"):
                 more = {"init_weights": False, "aux_logits": False}
@@ -177,8 +177,6 @@ class Case:
 
 def cases() -> list[Case]:
     """Return the catalogue: every torchvision classification network, and timm's families."""
-    from torchvision import models
-
     names = models.list_models(module=models)
     found = [Case("torchvision", name, name, _torchvision_side(name)) for name in sorted(names)]
     return found + [Case("timm", family, name, side) for family, (name, side, _) in TIMM.items()]

@@ -69,7 +69,7 @@ def _find(net: nn.Module, image: Tensor) -> Layer:
             sources = [outputs[name] for name in places]
             gradients = torch.autograd.grad(score, sources, allow_unused=True)
             for layer, gradient in zip(places.values(), gradients, strict=True):
-                assert layer.reshape is not None  # noqa: S101 (candidates have one)
+                assert layer.reshape is not None  # candidates have one
                 if gradient is not None and _reaches_everywhere(layer.reshape.to_maps(gradient)):
                     return layer
     raise LayerError(

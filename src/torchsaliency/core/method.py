@@ -124,7 +124,7 @@ def asking(method: Method, needs: Needs, suffix: str = "") -> None:
     object.__setattr__(method, "entry", entry)  # frozen, and set once
 
 
-def positive(name: str, **values: float) -> None:
+def positive(name: str, **values: float | int) -> None:
     """Insist that hyper-parameters are above zero.
 
     Raises:

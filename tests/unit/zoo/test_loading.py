@@ -288,6 +288,7 @@ class TestUserFile:
         assert network.preprocessing == imagenet(96)
         assert network.classes == ("cat", "dog")
         assert not network.module.training
+        assert network.source["pretrained"] is None  # only the user knows
         assert load_model(f"{file}:sized").preprocessing == imagenet()
 
     @pytest.mark.parametrize("asked", [None, 6])

@@ -86,7 +86,7 @@ class TrustRegion:
     """
 
     inner_steps = 10
-    caution = 0.01
+    caution = 3.0
     grow, shrink = 3.0, 0.8
 
     def __init__(

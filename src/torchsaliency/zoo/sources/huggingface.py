@@ -16,7 +16,7 @@ from torchsaliency.zoo.layers import paper_layer
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.preprocessing import Preprocessing, imagenet
 from torchsaliency.zoo.readers import from_hf
-from torchsaliency.zoo.sources.request import Request, facts, unreachable
+from torchsaliency.zoo.sources.request import RANDOM, Request, facts, unreachable
 
 _UNNAMED = re.compile(r"LABEL_\d+")
 
@@ -26,7 +26,7 @@ def load(request: Request) -> Network:
     _require_transformers()
     folder = request.weights if request.weights is not None and request.weights.is_dir() else None
     place = str(folder or request.name)
-    weights: Checkpoint | str = "random"
+    weights: Checkpoint | str = RANDOM
     if folder is None and (checkpoint := request.checkpoint()) is not None:
         model = _filled(place, checkpoint, request.num_classes)
         weights = checkpoint
@@ -38,7 +38,7 @@ def load(request: Request) -> Network:
     return Network(
         model,
         name=f"hf/{request.name}",
-        preprocessing=_preprocessing(place, model, required=weights != "random"),
+        preprocessing=_preprocessing(place, model, required=weights != RANDOM),
         classes=_classes(model),
         layer=paper_layer(model),
         source=facts("huggingface", model, weights, "transformers"),

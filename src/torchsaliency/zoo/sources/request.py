@@ -13,6 +13,10 @@ from torch import nn
 from torchsaliency.core.errors import CheckpointError
 from torchsaliency.zoo.checkpoints import Checkpoint, read_checkpoint, state_dict_sha256
 
+RANDOM = "random"
+UNKNOWN = "as the factory made them"
+_PRETRAINED = {RANDOM: False, UNKNOWN: None}
+
 Build = Callable[[int | None], nn.Module]
 
 
@@ -91,7 +95,8 @@ def facts(
     Args:
         origin: the source's name.
         model: the network with its weights.
-        weights: the weights file, or the name of the weights ("random" for none).
+        weights: the weights file, or the name of the weights (RANDOM for none, UNKNOWN for a
+            user's own, whose `pretrained` is then null).
         packages: the distributions it was built with, whose versions are recorded.
     """
     if isinstance(weights, Checkpoint):
@@ -104,6 +109,6 @@ def facts(
         "weights": name,
         "sha256": sha256,
         "sha256_of": sha256_of,
-        "pretrained": name != "random",
+        "pretrained": _PRETRAINED.get(name, True),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", *packages)},
     }

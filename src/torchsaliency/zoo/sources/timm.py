@@ -16,7 +16,7 @@ from torchsaliency.zoo.classes import IMAGENET_CLASSES, imagenet_classes
 from torchsaliency.zoo.layers import paper_layer
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.readers import from_timm
-from torchsaliency.zoo.sources.request import Request, build_and_fill, facts, unreachable
+from torchsaliency.zoo.sources.request import RANDOM, Request, build_and_fill, facts, unreachable
 
 
 def families() -> dict[str, str]:
@@ -34,7 +34,7 @@ def load(request: Request) -> Network:
     _check_name(request.name)
     build = functools.partial(_build, request.name)
     checkpoint = request.checkpoint()
-    weights: Checkpoint | str = "random"
+    weights: Checkpoint | str = RANDOM
     if checkpoint is not None:
         model, _ = build_and_fill(build, checkpoint, request.num_classes)
         weights = checkpoint

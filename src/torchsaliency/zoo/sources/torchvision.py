@@ -21,7 +21,7 @@ from torchsaliency.zoo.classes import IMAGENET_CLASSES, imagenet_classes
 from torchsaliency.zoo.layers import paper_layer
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.readers import from_torchvision
-from torchsaliency.zoo.sources.request import Request, build_and_fill, facts, unreachable
+from torchsaliency.zoo.sources.request import RANDOM, Request, build_and_fill, facts, unreachable
 
 # Both were trained on inputs scaled otherwise than their transforms scale, and undo it themselves
 # where `transform_input` is set, as torchvision sets it for its published weights.
@@ -49,7 +49,7 @@ def load(request: Request) -> Network:
     architecture, _, tag = request.name.partition(".")
     entry = _entry(architecture, tag)
     checkpoint, count = request.checkpoint(), request.num_classes
-    weights: Checkpoint | str = "random"
+    weights: Checkpoint | str = RANDOM
     if checkpoint is not None:
         checkpoint = weights = checkpoint.renamed(_modern_densenet_key)
         entry = _published(architecture, checkpoint) or entry

@@ -23,7 +23,7 @@ from torchsaliency.zoo.layers import paper_layer
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.preprocessing import Preprocessing, imagenet
 from torchsaliency.zoo.readers import from_timm
-from torchsaliency.zoo.sources.request import Request, build_and_fill, facts
+from torchsaliency.zoo.sources.request import UNKNOWN, Request, build_and_fill, facts
 
 
 def is_user_file(name: str) -> bool:
@@ -36,7 +36,7 @@ def load(request: Request) -> Network:
     factory = _factory(request.name)
     build = functools.partial(_call, factory, request.name)
     checkpoint = request.checkpoint()
-    weights: Checkpoint | str = "as the factory made them"
+    weights: Checkpoint | str = UNKNOWN
     if checkpoint is not None:
         model, _ = _fill(build, checkpoint, factory, request)
         weights = checkpoint

@@ -1,0 +1,50 @@
+"""The built-in network and the six built-in photographs, explained once by every method."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+import torchsaliency
+from torchsaliency import Explanation, Network
+from torchsaliency.core.registry import methods
+from torchsaliency.data import sample_photos
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What the behaviour tests look at."""
+
+    net: Network
+    names: list[str]
+    images: Tensor
+    labels: list[int]
+    made: dict[str, Explanation]
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.net(images).softmax(1)[range(len(images)), self.labels]
+
+    def clean_and_masked(self, method: str) -> tuple[Tensor, Tensor]:
+        """Class probabilities of the photographs, and of their grey-masked versions."""
+        maps = self.made[method].map
+        return self.probabilities(self.images), self.probabilities(self.images * maps[:, None])
+
+    def average_drop(self, method: str) -> float:
+        clean, masked = self.clean_and_masked(method)
+        return 100 * float(((clean - masked).clamp_min(0) / clean).mean())
+
+    def average_gain(self, method: str) -> float:
+        clean, masked = self.clean_and_masked(method)
+        return 100 * float(((masked - clean).clamp_min(0) / (1 - clean)).mean())
+
+
+@pytest.fixture(scope="session")
+def studio() -> Studio:
+    net = torchsaliency.load_model("builtin/efficientnet_lite0")
+    photos = sample_photos()
+    images = torchsaliency.preprocess([photo.open() for photo in photos.values()], net)
+    labels = [photo.class_index for photo in photos.values()]
+    made = torchsaliency.explain(net, images, list(methods()), labels)
+    return Studio(net, list(photos), images, labels, made)

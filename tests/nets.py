@@ -1,0 +1,279 @@
+"""Tiny networks and helpers shared by the tests: every shape of thing a user may bring."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torchsaliency.core.errors import LayerError
+from torchsaliency.core.method import Method
+from torchsaliency.core.registry import create, methods
+
+CLASSES = 5
+
+NAMES = sorted(methods())
+"""Every registered method; tests parametrised over it pick up a new one by themselves."""
+
+FEW = {"iterations": 3, "steps": 3, "samples": 4}
+"""Options that make a method quick, wherever it has them."""
+
+NEEDS_A_LINEAR_HEAD = {"cam"}
+"""Methods that are not defined on every network; they say so with a LayerError."""
+
+
+def quick(name: str, **options: Any) -> Method:
+    """Make a method that takes few steps, if it takes steps at all."""
+    known = methods()[name].options
+    few = {key: value for key, value in FEW.items() if key in known}
+    return create(name, {**few, **options})
+
+
+def images(count: int = 2, height: int = 16, width: int = 16, seed: int = 0) -> Tensor:
+    """Smooth images with a bright blob, so that features are well conditioned."""
+    draw = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(count, 3, 4, 4, generator=draw)
+    return F.interpolate(coarse, (height, width), mode="bilinear") + 0.1 * torch.randn(
+        count, 3, height, width, generator=draw
+    )
+
+
+def settle(net: nn.Module, seed: int = 0) -> nn.Module:
+    """Give a network random but repeatable weights and batch statistics, in evaluation mode."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            fan = max(1, parameter[0].numel()) if parameter.ndim > 1 else 4
+            parameter.copy_(torch.randn(parameter.shape, generator=draw) * (1.5 / fan) ** 0.5)
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.abs_().add_(0.5)
+                module.running_mean.copy_(
+                    torch.randn(module.num_features, generator=draw) * 0.1
+                )
+                module.running_var.copy_(
+                    torch.rand(module.num_features, generator=draw) + 0.5
+                )
+    return net.eval()
+
+
+def convnet(*, inplace: bool = True, channels: int = 8, seed: int = 0) -> nn.Sequential:
+    """conv-BN-ReLU three times, halving once, then global average pooling and one linear layer."""
+    net = nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(3, 6, 3, padding=1),
+            bn1=nn.BatchNorm2d(6),
+            relu1=nn.ReLU(inplace=inplace),
+            conv2=nn.Conv2d(6, 8, 3, stride=2, padding=1),
+            bn2=nn.BatchNorm2d(8),
+            relu2=nn.ReLU(inplace=inplace),
+            conv3=nn.Conv2d(8, channels, 3, padding=1),
+            bn3=nn.BatchNorm2d(channels),
+            relu3=nn.ReLU(inplace=inplace),
+            pool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            fc=nn.Linear(channels, CLASSES),
+        )
+    )
+    assert isinstance(settled := settle(net, seed), nn.Sequential)
+    return settled
+
+
+def two_layer_head(seed: int = 0) -> nn.Sequential:
+    """A head with a hidden layer after flattening: gradients differ from position to position."""
+    net = nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv2d(3, 8, 3, stride=2, padding=1),
+            relu=nn.ReLU(inplace=True),
+            pool=nn.AdaptiveAvgPool2d(4),
+            flatten=nn.Flatten(),
+            hidden=nn.Linear(8 * 16, 16),
+            tanh=nn.Tanh(),
+            fc=nn.Linear(16, CLASSES),
+        )
+    )
+    assert isinstance(settled := settle(net, seed), nn.Sequential)
+    return settled
+
+
+def tiny_vit(**options: Any) -> nn.Module:
+    """Two transformer blocks on 32x32 images in 8x8 patches, class token first."""
+    torch.manual_seed(0)
+    defaults = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    return VisionTransformer(**{**defaults, "num_classes": CLASSES, **options}).eval()
+
+
+class ChannelsLastNet(nn.Module):
+    """Features (N, h, w, C), as in Swin and ConvNeXt; 3 x 4 cells for 12 x 16 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 8, 4, stride=4)
+        self.norm = nn.LayerNorm(8)
+        self.mlp = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+        self.fc = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.patch(x).permute(0, 2, 3, 1)
+        y = y + self.mlp(self.norm(y))
+        return self.fc(y.mean((1, 2)))
+
+
+class Joins(nn.Module):
+    """A tail that joins an earlier feature map, so the batch cannot grow at `late`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.early = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.late = nn.Sequential(nn.Conv2d(4, 6, 3, padding=1), nn.ReLU())
+        self.head = nn.Conv2d(10, CLASSES, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.early(x).tanh()
+        return self.head(torch.cat([y, self.late(y)], 1)).tanh().mean((2, 3))
+
+
+class Twice(nn.Module):
+    """Calls one module twice and another not at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.idle = nn.Conv2d(3, 3, 3, padding=1)
+        self.fc = nn.Linear(3, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.conv(self.conv(x).relu()).mean((2, 3)))
+
+
+class InPlaceInput(nn.Module):
+    """Normalises the image it is given in place, as some networks of the wild do."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.sub_(0.25).mul_(2))
+
+
+class Fails(nn.Module):
+    """Raises in mid-forward, at the given call."""
+
+    def __init__(self, at: int = 1) -> None:
+        super().__init__()
+        self.calls, self.at = 0, at
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls >= self.at:
+            raise RuntimeError("the network broke")
+        return x
+
+
+WRAPPINGS = {
+    "tensor": lambda y: y,
+    "dict": lambda y: {"out": y, "aux": y * 0},
+    "dict of features": lambda y: {"note": "text", "anything": y},
+    "tuple": lambda y: (y, y * 0),
+    "list": lambda y: [y],
+    "logits": lambda y: SimpleNamespace(logits=y),
+}
+
+
+class Wraps(nn.Module):
+    """Gives its output in another form."""
+
+    def __init__(self, net: nn.Module, kind: str) -> None:
+        super().__init__()
+        self.net, self.kind = net, kind
+
+    def forward(self, x: Tensor) -> Any:
+        return WRAPPINGS[self.kind](self.net(x))
+
+
+class Counter:
+    """Counts forward calls and images of a module, and whether gradients were on."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.calls, self.images, self.with_gradients = 0, 0, 0
+        self._handle = module.register_forward_pre_hook(self._count)
+
+    def _count(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        del module
+        self.calls += 1
+        self.images += len(inputs[0])
+        self.with_gradients += torch.is_grad_enabled()
+
+    def remove(self) -> None:
+        self._handle.remove()
+
+
+def state_of(net: nn.Module) -> dict[str, Any]:
+    """Everything about a network (and torch) that explaining must leave alone."""
+    return {
+        "training": {name: module.training for name, module in net.named_modules()},
+        "requires_grad": {name: p.requires_grad for name, p in net.named_parameters()},
+        "grad": {
+            name: None if p.grad is None else p.grad.clone() for name, p in net.named_parameters()
+        },
+        "parameters": {name: p.detach().clone() for name, p in net.named_parameters()},
+        "buffers": {name: b.clone() for name, b in net.named_buffers()},
+        "hooks": {name: _hooks(module) for name, module in net.named_modules()},
+        "parameter hooks": {name: len(p._backward_hooks or ()) for name, p in net.named_parameters()},
+        "random": torch.get_rng_state(),
+        "grad mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
+    }
+
+
+def _hooks(module: nn.Module) -> int:
+    return sum(
+        len(getattr(module, kind))
+        for kind in (
+            "_forward_hooks",
+            "_forward_pre_hooks",
+            "_backward_hooks",
+            "_backward_pre_hooks",
+        )
+    )
+
+
+def assert_same_state(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Insist that two states are equal, tensors bit by bit."""
+    assert before.keys() == after.keys()
+    for key, value in before.items():
+        other = after[key]
+        if not isinstance(value, dict):
+            value, other = {"": value}, {"": other}
+        assert value.keys() == other.keys(), key
+        for name, one in value.items():
+            same = (
+                torch.equal(one, other[name])
+                if isinstance(one, Tensor) and isinstance(other[name], Tensor)
+                else one == other[name]
+            )
+            assert same, f"{key} of {name!r} changed"
+
+
+def assert_good_map(made: Any, count: int, size: tuple[int, int]) -> None:
+    """Insist on what every explanation promises."""
+    assert made.map.shape == (count, *size)
+    assert made.map.isfinite().all()
+    assert made.raw.isfinite().all()
+    assert made.raw.ndim == 3
+    assert len(made.raw) == count
+    assert 0 <= made.map.min() <= made.map.max() <= 1
+    assert len(made.status) == count
+    assert set(made.status) <= {"ok", "constant map", "no positive evidence"}
+    assert not made.map.requires_grad
+    assert not made.raw.requires_grad
+
+
+def undefined_here(name: str, error: LayerError) -> bool:
+    """Whether a method rightly refuses a network that has no linear head after pooling."""
+    return name in NEEDS_A_LINEAR_HEAD and "global average pooling" in str(error)
