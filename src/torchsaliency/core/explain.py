@@ -14,7 +14,7 @@ from torchsaliency.core.discovery import default_layer
 from torchsaliency.core.errors import OptionError
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.layer import Layer, LayerLike
-from torchsaliency.core.maps import minmax, normalise, upsample
+from torchsaliency.core.maps import is_constant, minmax, normalise, upsample
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method, Saliency
 from torchsaliency.core.registry import Needs, create
@@ -144,14 +144,16 @@ def _as_saliency(found: Tensor | Saliency) -> Saliency:
 
 def _status(raw: Tensor) -> tuple[str, ...]:
     flat = raw.flatten(1)
-    low, high, finite = flat.amin(1), flat.amax(1), flat.isfinite().all(1)
+    high, flat_map, finite = flat.amax(1), is_constant(raw), flat.isfinite().all(1)
     return tuple(
         "not finite"
         if not ok
         else "ok"
-        if a < b
+        if not constant
         else "no positive evidence"
-        if b <= 0
+        if most <= 0
         else "constant map"
-        for a, b, ok in zip(low.tolist(), high.tolist(), finite.tolist(), strict=True)
+        for most, constant, ok in zip(
+            high.tolist(), flat_map.tolist(), finite.tolist(), strict=True
+        )
     )

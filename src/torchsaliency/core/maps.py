@@ -24,12 +24,13 @@ def upsample(
 def minmax(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
     """Stretch every map to [0, 1]: n(S) = (S - min S) / (max S - min S).
 
-    A constant map, or one with a value that is not finite, becomes zeros: never NaN, neither in the
-    value nor in the gradient (Opti-CAM, after Eq. 6: n(0) = 0).
+    A constant map (up to rounding, which must not be stretched), or one with a value that is not
+    finite, becomes zeros: never NaN, neither in the value nor in the gradient (Opti-CAM, after
+    Eq. 6: n(0) = 0).
     """
     low, high = _extremes(maps)
     span = high - low
-    usable = (span > 0) & span.isfinite()
+    usable = (span > _rounding(low, high)) & span.isfinite()
     # The denominator is made safe before the division, or its gradient would be NaN.
     scaled = (maps - low) / torch.where(usable, span, 1)
     return torch.where(usable, scaled, 0)
@@ -51,9 +52,15 @@ def normalise(maps: Float[Tensor, "n h w"], kind: Normalisation) -> Float[Tensor
 
 
 def is_constant(maps: Float[Tensor, "... h w"]) -> Tensor:
-    """Say of every map whether all its values are equal."""
+    """Say of every map whether all its values are equal, up to rounding."""
     flat = maps.flatten(-2)
-    return flat.amax(-1) == flat.amin(-1)
+    low, high = flat.amin(-1), flat.amax(-1)
+    return high - low <= _rounding(low, high)
+
+
+def _rounding(low: Tensor, high: Tensor) -> Tensor:
+    """How far equal values may lie apart after sums and resizing, which rounds them differently."""
+    return 16 * torch.finfo(high.dtype).eps * torch.maximum(low.abs(), high.abs()).detach()
 
 
 def _extremes(maps: Tensor) -> tuple[Tensor, Tensor]:

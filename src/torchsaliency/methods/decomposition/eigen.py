@@ -44,7 +44,7 @@ class EigenCAM(Method):
         return found.abs() if self.sign == "abs" else turned(found).relu()
 
 
-@register("multivec-eigencam", family="decomposition", cite="bouzidi2025", needs=ACTIVATIONS)
+@register("multivec-eigencam", family="decomposition", cite="bouayed2025", needs=ACTIVATIONS)
 @final
 @dataclass(frozen=True)
 class MultivecEigenCAM(Method):

@@ -26,7 +26,7 @@ from torchsaliency.methods.decomposition.spectrum import spectrum
 Rank = tuple[int, int, int] | None
 
 
-@register("tsm", family="decomposition", cite="bouzidi2025", needs=ACTIVATIONS)
+@register("tsm", family="decomposition", cite="bouayed2025", needs=ACTIVATIONS)
 @final
 @dataclass(frozen=True)
 class TSM(Method):
@@ -55,7 +55,7 @@ class TSM(Method):
         return torch.stack(maps).abs()
 
 
-@register("mtsm", family="decomposition", cite="bouzidi2025", needs=ACTIVATIONS)
+@register("mtsm", family="decomposition", cite="bouayed2025", needs=ACTIVATIONS)
 @final
 @dataclass(frozen=True)
 class MTSM(Method):
