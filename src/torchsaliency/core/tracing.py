@@ -203,7 +203,7 @@ class Trace:
                 if module is not None:
                     hook = _after(partial(capture, name))
                     stack.callback(module.register_forward_hook(hook).remove)
-            images = self.images
+            images = self.images.clone()  # for a network that works in place on its input
             if any(module is None for module in modules.values()):
                 images = capture(next(n for n, m in modules.items() if m is None), images)
             output = self.run(images)
@@ -253,7 +253,7 @@ class Trace:
         module = layer.module_of(self._net)
         assert layer.reshape is not None
         if module is None:
-            return unwrap_output(self._net(features.to(image.dtype)))
+            return unwrap_output(self._net(features.to(image.dtype, copy=True)))
         reshape = layer.reshape
 
         def replace(output: Any) -> Any:
@@ -262,7 +262,7 @@ class Trace:
 
         handle = module.register_forward_hook(_after(replace))
         try:
-            return unwrap_output(self._net(image.expand(rows, -1, -1, -1)))
+            return unwrap_output(self._net(image.repeat(rows, 1, 1, 1)))
         finally:
             handle.remove()
 

@@ -44,9 +44,13 @@ def spectrum(
     # device without it (Apple's) are decomposed on the CPU.
     home = torch.device("cpu") if features.device.type == "mps" else features.device
     matrix = features.to(home).to(torch.float64).flatten(2)
+    # An image whose features are not finite must not spoil the others: it gets NaN, they do not.
+    finite = matrix.isfinite().flatten(1).all(1)[:, None]
+    matrix = matrix.where(finite[..., None], 0)
+    # What the features' own rounding leaves of a constant map after centring is no direction.
+    noise = 4 * torch.finfo(features.dtype).eps * matrix.norm(dim=(1, 2))[:, None]
     if centred:
         matrix = matrix - matrix.mean(2, keepdim=True)
-    matrix = torch.nan_to_num(matrix)
     channels, positions = matrix.shape[1:]
     rank = min(channels, positions, most or channels)
     if positions <= channels:
@@ -57,6 +61,9 @@ def spectrum(
         squares, left = torch.linalg.eigh(matrix @ matrix.mT)
         values = squares.flip(1)[:, :rank].clamp_min(0).sqrt()
         projected = left.flip(2)[:, :, :rank].mT @ matrix
+    real = values > noise
+    values = (values * real).where(finite, torch.nan)
+    projected = (projected * real[..., None]).where(finite[..., None], torch.nan)
     back = features.device, features.dtype
     return Spectrum(values.to(*back), projected.unflatten(2, size).to(*back))
 

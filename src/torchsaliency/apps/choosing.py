@@ -1,0 +1,126 @@
+"""From words on the command line to the objects they stand for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from torchsaliency.apps.options import Baseline, Framing
+from torchsaliency.core.errors import DataError, OptionError
+from torchsaliency.core.masking import BlackPixel, Blur, Masking, MeanColour
+from torchsaliency.core.method import Method
+from torchsaliency.core.registry import create, entry, methods
+from torchsaliency.data import find_photos, sample_photo, sample_photos
+from torchsaliency.methods.smoothing import Augmented, EigenSmoothed
+from torchsaliency.zoo import Fit, Network, Preprocessing
+
+ALL = "all"
+_SAMPLE = "sample:"
+
+
+def chosen_methods(words: Sequence[str], settings: Sequence[str]) -> dict[str, Method]:
+    """Return the methods by name.
+
+    Args:
+        words: names, also several with commas, or "all".
+        settings: "method.option=value" each.
+
+    Raises:
+        OptionError: an unknown method or option, a value that does not fit, or a setting for a
+            method that was not chosen.
+    """
+    names = [name.strip() for word in words for name in word.split(",") if name.strip()]
+    if ALL in names:
+        names = list(methods())
+    if not names:
+        raise OptionError("No method was named; give --method NAME, or --method all.")
+    options: dict[str, dict[str, str]] = {entry(name).name: {} for name in names}
+    for setting in settings:
+        place, equals, value = setting.partition("=")
+        method, dot, option = place.rpartition(".")
+        if not equals or not dot:
+            raise OptionError(
+                f"--set {setting!r} was given; accepted is METHOD.OPTION=VALUE, such as "
+                "opticam.iterations=50."
+            )
+        if method not in options:
+            raise OptionError(
+                f"--set {setting!r} was given and {entry(method).name} is not among the methods; "
+                f"add --method {method}."
+            )
+        options[method][option] = value
+    return {name: create(name, given) for name, given in options.items()}
+
+
+def smoothed(chosen: dict[str, Method], *, eigen: bool, augmented: bool) -> dict[str, Method]:
+    """Wrap every method as asked, under the longer name that says so."""
+    made = list(chosen.values())
+    if eigen:
+        made = [EigenSmoothed(method) for method in made]
+    if augmented:
+        made = [Augmented(method) for method in made]
+    return {method.name: method for method in made}
+
+
+def chosen_photos(words: Sequence[str], output: Path) -> list[Path]:
+    """Return the photographs that files, folders and sample names stand for, each once.
+
+    Of a folder, what an earlier run wrote (all below `output`) is left out, or the library would
+    explain its own pictures.
+
+    Raises:
+        DataError: a path does not exist, or there is no photograph at all.
+    """
+    found: dict[Path, Path] = {}
+    for word in words:
+        path = _sample(word) or Path(word).expanduser()
+        if not path.exists():
+            raise DataError(
+                f"{word} does not exist; give image files, folders of them, or samples "
+                f"({', '.join(sample_photos())})."
+            )
+        listed = find_photos(path)
+        if path.is_dir():
+            listed = [one for one in listed if not _below(one, output)]
+        for one in listed:
+            found.setdefault(one.resolve(), one)
+    if not found:
+        raise DataError(
+            f"There are no photographs in {', '.join(words)} but those below {output}; give others."
+        )
+    return list(found.values())
+
+
+def chosen_targets(words: Sequence[str], network: Network) -> tuple[int | None, ...]:
+    """Return the classes, each once; None is the predicted class.
+
+    Raises:
+        TargetError: the network has no such class.
+    """
+    return tuple(dict.fromkeys(network.class_index(word) for word in words)) or (None,)
+
+
+def chosen_masking(baseline: Baseline, preprocessing: Preprocessing) -> Masking:
+    """Return the masking; black depends on the network's normalisation."""
+    if baseline is Baseline.BLACK:
+        return BlackPixel(preprocessing.mean, preprocessing.std)
+    return Blur() if baseline is Baseline.BLUR else MeanColour()
+
+
+def chosen_preprocessing(fit: Framing | None, own: Preprocessing) -> Preprocessing:
+    """Return the network's own preprocessing, or its variant that crops or squashes."""
+    if fit is Framing.SQUASH:
+        return own.squashed()
+    return own if fit is None else dataclasses.replace(own, fit=Fit.COVER)
+
+
+def _sample(word: str) -> Path | None:
+    """Return the sample that a word names; a file of that name comes first."""
+    if word.startswith(_SAMPLE):
+        return sample_photo(word.removeprefix(_SAMPLE)).path
+    return sample_photo(word).path if word in sample_photos() and not Path(word).exists() else None
+
+
+def _below(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.expanduser().resolve())

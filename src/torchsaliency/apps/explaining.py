@@ -1,0 +1,235 @@
+"""Explains any number of photographs, a batch at a time, all methods in one pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from torchsaliency.apps.guarded import Guarded
+from torchsaliency.apps.mishaps import running
+from torchsaliency.apps.report import Report
+from torchsaliency.core.errors import DataError, OptionError
+from torchsaliency.core.explain import explain
+from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.masking import Masking
+from torchsaliency.core.method import Method
+from torchsaliency.data import open_photo
+from torchsaliency.zoo import Network, Preprocessing
+
+
+@dataclass(frozen=True)
+class Job:
+    """How photographs are explained.
+
+    Attributes:
+        network: with its class names.
+        preprocessing: the network's, or a variant of it.
+        methods: by the name under which their files are written.
+        targets: classes, None for the predicted one.
+        layers: none means the default layer.
+        masking: baseline of masked passes.
+        batch_size: photographs in one pass.
+        chunk: images in one derived pass.
+        tolerant: whether a method that does not fit is left out, instead of ending the run.
+    """
+
+    network: Network
+    preprocessing: Preprocessing
+    methods: Mapping[str, Method]
+    targets: tuple[int | None, ...]
+    layers: tuple[str, ...]
+    masking: Masking
+    batch_size: int
+    chunk: int
+    tolerant: bool
+
+    @property
+    def maps_per_photo(self) -> int:
+        """How many maps one photograph gets."""
+        return len(self.methods) * len(self.targets)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph that was read.
+
+    Attributes:
+        name: unique in the run; its files begin with it.
+        path: its file.
+        sha256: of the file.
+        size: (H, W) in pixels, upright.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the network says about one class.
+
+    Attributes:
+        index: of the class.
+        name: of the class.
+        logit: its output.
+        probability: its softmax, in [0, 1].
+    """
+
+    index: int
+    name: str
+    logit: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One photograph explained for one class by all methods.
+
+    Attributes:
+        photo: the photograph.
+        target: the class that is explained.
+        predicted: the class with the largest logit.
+        row: of the photograph in the batches of `maps`.
+        maps: by method; those that failed are not there.
+    """
+
+    photo: Photo
+    target: Verdict
+    predicted: Verdict
+    row: int
+    maps: Mapping[str, Explanation]
+
+
+def explained(job: Job, photos: Mapping[str, Path], report: Report) -> Iterator[Finding]:
+    """Explain photographs batch by batch.
+
+    Args:
+        job: how.
+        photos: files by unique name.
+        report: is told of progress, and of what cannot be read or does not fit.
+
+    Yields:
+        One finding a photograph and target, a photograph's targets not next to each other.
+
+    Raises:
+        DataError: the only photograph cannot be read.
+        TorchSaliencyError: what was asked does not fit the network.
+    """
+    for batch, x in _batches(job, photos, report):
+        for target in job.targets:
+            maps, logits = _explain_batch(job, x, target, report)
+            for row, photo in enumerate(batch):
+                top = int(logits[row].argmax())
+                predicted = _verdict(job.network, logits[row], top)
+                chosen = _verdict(job.network, logits[row], top if target is None else target)
+                yield Finding(photo, chosen, predicted, row, maps)
+
+
+def _batches(
+    job: Job, photos: Mapping[str, Path], report: Report
+) -> Iterator[tuple[list[Photo], Tensor]]:
+    """Read photographs; only the batch's inputs are kept, for a folder may hold any number."""
+    batch: list[Photo] = []
+    inputs: list[Tensor] = []
+    for name, path in photos.items():
+        try:
+            photo, x = _read(job, name, path)
+        except DataError as error:
+            if len(photos) == 1:
+                raise
+            report.leave_out_photo(path, str(error))
+            continue
+        batch.append(photo)
+        inputs.append(x)
+        if len(batch) == job.batch_size:
+            yield batch, torch.stack(inputs)
+            batch, inputs = [], []
+    if batch:
+        yield batch, torch.stack(inputs)
+
+
+def _read(job: Job, name: str, path: Path) -> tuple[Photo, Tensor]:
+    picture = open_photo(path)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    photo = Photo(name, path, sha256, (picture.height, picture.width))
+    return photo, job.preprocessing(picture)
+
+
+def _explain_batch(
+    job: Job, x: Tensor, target: int | None, report: Report
+) -> tuple[dict[str, Explanation], Tensor]:
+    """Return each fitting method's explanation, and the batch's logits."""
+    guards = {
+        label: Guarded(method, functools.partial(report.advance, len(x) / _calls(job, method)))
+        for label, method in job.methods.items()
+    }
+    methods = guards if job.tolerant else job.methods
+    with running(job.network.name):
+        made = explain(
+            job.network,
+            x,
+            methods,
+            target,
+            list(job.layers) or None,
+            masking=job.masking,
+            chunk=job.chunk,
+        )
+    if not job.tolerant:
+        report.advance(len(x) * len(methods))
+    logits = next(iter(made.values())).output.detach().float().cpu()
+    for label, guard in guards.items():
+        if guard.failures:
+            report.leave_out_method(label, guard.failures[0])
+            del made[label]
+    if not made:
+        raise OptionError(f"No method fits: {next(iter(report.methods.values()))}.")
+    own = {
+        label: dataclasses.replace(one, method=job.methods[label]) for label, one in made.items()
+    }
+    return own, logits
+
+
+def _calls(job: Job, method: Method) -> int:
+    """Return how often `explain` calls a method: once a layer, or once for all."""
+    return 1 if method.joint else max(1, len(job.layers))
+
+
+def _verdict(network: Network, logits: Tensor, index: int) -> Verdict:
+    return Verdict(
+        index=index,
+        name=network.class_name(index),
+        logit=float(logits[index]),
+        probability=float(logits.softmax(0)[index]),
+    )
+
+
+def unique_names(paths: Sequence[Path]) -> dict[str, Path]:
+    """Give every file a name of its own: its stem, numbered where stems repeat.
+
+    Capitals do not tell names apart, because on some systems they do not tell files apart.
+    """
+    named: dict[str, Path] = {}
+    taken: set[str] = set()
+    for path in paths:
+        stem = path.stem.encode("utf-8", "surrogateescape")[:_LONGEST_NAME]
+        name = stem.decode("utf-8", "ignore") or "photo"
+        number, candidate = 1, name
+        while candidate.casefold() in taken:
+            number += 1
+            candidate = f"{name}-{number}"
+        taken.add(candidate.casefold())
+        named[candidate] = path
+    return named
+
+
+_LONGEST_NAME = 160  # bytes; method, target and suffix come after it, and 255 is the most

@@ -1,0 +1,42 @@
+"""A foreign network may fail in any way; the user gets a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from torchsaliency.core.errors import InputError, TorchSaliencyError
+
+
+@contextmanager
+def running(name: str) -> Iterator[None]:
+    """Turn whatever the network raises while it runs into one sentence.
+
+    Args:
+        name: of the network.
+
+    Raises:
+        InputError: something failed that is no error of this library's own.
+    """
+    try:
+        yield
+    except TorchSaliencyError:
+        raise
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise InputError(
+            f"The memory does not suffice to run {name} ({first_line(error)}); give a smaller "
+            "--chunk or --batch-size."
+        ) from error
+    except Exception as error:  # any module may raise anything
+        raise InputError(
+            f"{name} failed while it was explained ({type(error).__name__}: {first_line(error)}); "
+            "check that its input size, --precision and --device suit it."
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, without its full stop."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(". ") if lines else type(error).__name__
