@@ -2,10 +2,14 @@
 
 Different on purpose, each with a test below:
 - Ablation-CAM: it replaces a channel by 0 only if the batch's least feature is exactly 0, else by
-  minus 10⁷ and more (erratum L2); ours replaces by 0 (the paper) or by the image's minimum.
-- Eigen-CAM: its sign is whatever LAPACK gives; ours is fixed unless `sign="raw"`.
+  minus 10⁷ and more (erratum L2); ours replaces by 0 (the paper) or by the image's minimum. Where
+  the score is not positive, its ratio turns the sign of the map and ours is the plain difference.
+- Eigen-CAM: its sign is whatever numpy's LAPACK gives; ours is fixed. Either sign is accepted, also
+  from `sign="raw"`, because torch may bring another LAPACK.
+- Several layers: it stretches each layer's map before resizing and ours after.
 - XGrad-CAM: our eps keeps the sign of the denominator; the same for features after a ReLU.
-- Eigen-smoothing: it leaves the sign to LAPACK, so either sign is accepted.
+- Eigen-smoothing: the same sign question.
+- Augmentation: its mean of six maps is not stretched to [0, 1] again.
 """
 
 from collections.abc import Sequence
@@ -32,7 +36,9 @@ from torchsaliency import (
     ScoreCAM,
     XGradCAM,
     explain,
+    tracing,
 )
+from torchsaliency.core.maps import minmax, upsample
 
 PAIRS = [
     (GradCAM(), peers.GradCAM),
@@ -42,7 +48,6 @@ PAIRS = [
     (LayerCAM(), peers.LayerCAM),
     (AblationCAM(), peers.AblationCAM),
     (ScoreCAM(), peers.ScoreCAM),
-    (EigenCAM(sign="raw"), peers.EigenCAM),
 ]
 IDS = [ours.name for ours, _ in PAIRS]
 
@@ -62,18 +67,29 @@ def grad_cam(
 
 
 NETS = {
-    "convnet": (convnet(seed=3), "relu3", images(2, seed=1), [1, 3]),
-    "hidden head": (two_layer_head(seed=2), "relu", images(2, 20, 20, seed=1), [0, 2]),
+    "convnet": (convnet(seed=3), "relu3", images(2, seed=1)),
+    "hidden head": (two_layer_head(seed=2), "relu", images(2, 20, 20, seed=1)),
 }
+
+
+def predicted(net: nn.Module, x: Tensor) -> list[int]:
+    with torch.no_grad():
+        best = net(x).max(1)
+    assert (best.values > 0).all(), "Ablation-CAM differs on purpose for scores that are not"
+    return best.indices.tolist()
+
+
+def same(made: Tensor, theirs: Tensor) -> None:
+    torch.testing.assert_close(made, theirs, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(("ours", "peer"), PAIRS, ids=IDS)
 @pytest.mark.parametrize("name", NETS)
 def test_small_networks(name, ours, peer):
-    net, layer, x, labels = NETS[name]
+    net, layer, x = NETS[name]
+    labels = predicted(net, x)
     theirs = grad_cam(peer, net, x, [net.get_submodule(layer)], labels)
-    made = ours(net, x, labels, layer)
-    torch.testing.assert_close(made.map, theirs, atol=1e-3, rtol=0)
+    same(ours(net, x, labels, layer).map, theirs)
 
 
 @pytest.fixture(scope="module")
@@ -82,30 +98,21 @@ def resnet18():
     return torchvision.models.resnet18(num_classes=10).eval()
 
 
-@pytest.mark.parametrize(
-    ("ours", "peer"), [pair for pair in PAIRS if pair[0].name != "ablationcam"]
-)
+@pytest.mark.parametrize(("ours", "peer"), PAIRS, ids=IDS)
 def test_resnet18(resnet18, ours, peer):
-    x, labels = images(2, 64, 64, seed=4), [2, 7]
-    narrow = resnet18.layer3[1] if ours.name != "scorecam" else resnet18.layer1[0]
-    name = "layer3.1" if ours.name != "scorecam" else "layer1.0"
-    theirs = grad_cam(peer, resnet18, x, [narrow], labels)
-    made = ours(resnet18, x, labels, name)
-    torch.testing.assert_close(made.map, theirs, atol=1e-3, rtol=0)
+    masked = ours.name in ("scorecam", "ablationcam")  # hundreds of passes: fewer channels
+    x = images(1 if masked else 2, 64, 64, seed=4)
+    layer = "layer1.0" if masked else "layer3.1"
+    labels = predicted(resnet18, x)
+    theirs = grad_cam(peer, resnet18, x, [resnet18.get_submodule(layer)], labels)
+    same(ours(resnet18, x, labels, layer).map, theirs)
 
 
-def test_ablation_on_resnet18(resnet18):
-    x, labels = images(1, 64, 64, seed=4), [2]
-    theirs = grad_cam(peers.AblationCAM, resnet18, x, [resnet18.layer1[0]], labels)
-    made = AblationCAM()(resnet18, x, labels, "layer1.0")
-    torch.testing.assert_close(made.map, theirs, atol=1e-3, rtol=0)
-
-
-def test_several_layers_are_fused_the_same_way():
+def test_several_layers_are_fused_in_nearly_the_same_way():
     net, x, labels = convnet(seed=3), images(2, seed=1), [1, 3]
     theirs = grad_cam(peers.GradCAM, net, x, [net.relu2, net.relu3], labels)
     made = GradCAM()(net, x, labels, ["relu2", "relu3"])
-    torch.testing.assert_close(made.map, theirs, atol=1e-3, rtol=0)
+    torch.testing.assert_close(made.map, theirs, atol=5e-2, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -115,10 +122,32 @@ def test_several_layers_are_fused_the_same_way():
 def test_augmentation(ours, peer):
     net, x, labels = convnet(seed=3), images(2, seed=1), [1, 3]
     theirs = grad_cam(peer, net, x, [net.relu3], labels, aug_smooth=True)
-    made = Augmented(ours)(net, x, labels, "relu3")
-    # The mean of six maps is returned as it is there, and stretched to [0, 1] once more here.
-    low, high = theirs.amin((1, 2), keepdim=True), theirs.amax((1, 2), keepdim=True)
-    torch.testing.assert_close(made.map, (theirs - low) / (high - low), atol=1e-3, rtol=0)
+    same(Augmented(ours)(net, x, labels, "relu3").map, minmax(theirs))
+
+
+def signed_component(features: Tensor) -> Tensor:
+    """The first principal component (N, h, w) by numpy, with a sign of its own."""
+    found = []
+    for one in features.double().numpy():
+        matrix = one.reshape(len(one), -1).T
+        matrix = matrix - matrix.mean(0)
+        right = np.linalg.svd(matrix, full_matrices=False)[2]
+        found.append((matrix @ right[0]).reshape(one.shape[1:]))
+    return torch.from_numpy(np.stack(found)).float()
+
+
+def of_either_sign(component: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The maps of a component, and of its opposite."""
+    plus, minus = (minmax(upsample(c.relu(), size)) for c in (component, -component))
+    return plus, minus
+
+
+def check_up_to_the_sign(component: Tensor, made: Tensor, theirs: Tensor) -> None:
+    plus, minus = of_either_sign(component, (made.shape[1], made.shape[2]))
+    for index, one in enumerate(component):
+        either = (plus[index], minus[index])
+        assert min(float((map_ - theirs[index]).abs().max()) for map_ in either) < 1e-3
+        same(made[index], either[0] if one.max() >= -one.min() else either[1])
 
 
 @pytest.mark.parametrize(
@@ -126,54 +155,48 @@ def test_augmentation(ours, peer):
     [(GradCAM(), peers.GradCAM), (AblationCAM(), peers.AblationCAM), (ScoreCAM(), peers.ScoreCAM)],
 )
 def test_eigen_smoothing_up_to_its_sign(ours, peer):
-    net, x, labels = convnet(seed=3), images(3, seed=1), [1, 3, 0]
+    net, x = convnet(seed=3), images(3, seed=1)
+    labels = predicted(net, x)
     theirs = grad_cam(peer, net, x, [net.relu3], labels, eigen_smooth=True)
-    raw = _principal_component(ours, net, x, labels)
-    made = EigenSmoothed(ours)(net, x, labels, "relu3")
-    for index in range(len(x)):
-        either = [_stretched(raw[index]), _stretched(-raw[index])]
-        assert min(float((one - theirs[index]).abs().max()) for one in either) < 1e-3
-        turn = 1 if raw[index].max() >= -raw[index].min() else -1
-        torch.testing.assert_close(made.map[index], _stretched(turn * raw[index]), atol=1e-3, rtol=0)
-
-
-def _principal_component(ours, net, x, labels) -> torch.Tensor:
-    """The signed component before the ReLU, by numpy."""
-    from torchsaliency import tracing  # noqa: PLC0415
-
     with tracing(net, x, labels, ["relu3"]) as trace:
-        parts = ours.contributions(trace["relu3"]).double().numpy()
-    found = []
-    for one in parts:
-        matrix = one.reshape(len(one), -1).T
-        matrix = matrix - matrix.mean(0)
-        found.append((matrix @ np.linalg.svd(matrix, full_matrices=False)[2][0]).reshape(8, 8))
-    return torch.from_numpy(np.stack(found)).float()
+        component = signed_component(ours.contributions(trace["relu3"]))
+    made = EigenSmoothed(ours)(net, x, labels, "relu3")
+    check_up_to_the_sign(component, made.map, theirs)
 
 
-def _stretched(raw: torch.Tensor) -> torch.Tensor:
-    from torchsaliency.core.maps import minmax, upsample  # noqa: PLC0415
-
-    return minmax(upsample(raw.relu()[None], (16, 16)))[0]
+@pytest.mark.parametrize(("small", "layer"), [(True, "relu3"), (False, "layer3.1")])
+def test_eigencam_up_to_its_sign(resnet18, small, layer):
+    net = convnet(seed=3) if small else resnet18
+    x = images(3, 16 if small else 64, 16 if small else 64, seed=2)
+    theirs = grad_cam(peers.EigenCAM, net, x, [net.get_submodule(layer)], [0] * 3)
+    made = explain(net, x, {"raw": EigenCAM(sign="raw"), "max": EigenCAM()}, 0, layer)
+    with tracing(net, x, 0, [layer], gradients=False) as trace:
+        component = signed_component(trace[layer].activations)
+    check_up_to_the_sign(component, made["max"].map, theirs)
+    for index, either in enumerate(zip(*of_either_sign(component, x.shape[2:]), strict=True)):
+        raw = made["raw"].map[index]
+        assert min(float((one - raw).abs().max()) for one in either) < 1e-3
 
 
 def test_ablation_differs_where_features_are_signed():
     """Their replacement value is -10⁷ there, which no trained tail has ever seen."""
-    net, x, labels = convnet(seed=3), images(1, seed=1), [1]
-    theirs = grad_cam(peers.AblationCAM, net, x, [net.bn3], labels)
-    zero = AblationCAM()(net, x, labels, "bn3")
-    least = AblationCAM(replacement="min")(net, x, labels, "bn3")
-    assert zero.map.isfinite().all()
-    assert least.map.isfinite().all()
-    assert (zero.map - theirs).abs().max() > 1e-2 or (least.map - theirs).abs().max() > 1e-2
+    net, x, labels = convnet(inplace=False, seed=3), images(1, seed=1), [1]
+    theirs = grad_cam(peers.AblationCAM, net, x, [net.bn2], labels)
+    for replacement in ("zero", "min"):
+        made = AblationCAM(replacement=replacement)(net, x, labels, "bn2")
+        assert made.status == ("ok",)
+        assert (made.map - theirs).abs().max() > 1e-2
 
 
-def test_eigencam_is_theirs_or_its_opposite():
-    net, x = convnet(seed=3), images(4, seed=2)
-    theirs = grad_cam(peers.EigenCAM, net, x, [net.relu3], [0] * 4)
-    made = explain(net, x, {"raw": EigenCAM(sign="raw"), "max": EigenCAM()}, 0, "relu3")
-    torch.testing.assert_close(made["raw"].map, theirs, atol=1e-3, rtol=0)
-    same = (made["max"].map - theirs).abs().amax((1, 2)) < 1e-3
-    # Where they agree, the sign was right already; elsewhere ours shows the side theirs erases.
-    overlap = ((made["max"].map > 0.05) & (theirs > 0.05)).flatten(1).float().mean(1)
-    assert all(bool(equal) or float(share) < 0.1 for equal, share in zip(same, overlap, strict=True))
+def test_ablation_differs_where_the_score_is_negative():
+    """A channel that raises a negative score gets a negative weight there, a positive one here."""
+    net, x = convnet(seed=3), images(1, seed=1)
+    with torch.no_grad():
+        net.fc.bias.sub_(100)
+    theirs = grad_cam(peers.AblationCAM, net, x, [net.relu3], [1])
+    ours = AblationCAM()(net, x, 1, "relu3")
+    with torch.no_grad():
+        net.fc.bias.add_(200)
+    raised = AblationCAM()(net, x, 1, "relu3")
+    same(ours.map, raised.map)
+    assert (theirs - ours.map).abs().max() > 0.5

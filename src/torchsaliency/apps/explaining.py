@@ -118,16 +118,16 @@ def explained(job: Job, photos: Mapping[str, Path], report: Report) -> Iterator[
         report: is told of progress, and of what cannot be read or does not fit.
 
     Yields:
-        One finding a photograph and target, a photograph's targets not next to each other.
+        One finding a photograph and target, those of a photograph one after another.
 
     Raises:
         DataError: the only photograph cannot be read.
         TorchSaliencyError: what was asked does not fit the network.
     """
     for batch, x in _batches(job, photos, report):
-        for target in job.targets:
-            maps, logits = _explain_batch(job, x, target, report)
-            for row, photo in enumerate(batch):
+        answers = [(target, *_explain_batch(job, x, target, report)) for target in job.targets]
+        for row, photo in enumerate(batch):
+            for target, maps, logits in answers:
                 top = int(logits[row].argmax())
                 predicted = _verdict(job.network, logits[row], top)
                 chosen = _verdict(job.network, logits[row], top if target is None else target)
@@ -170,22 +170,16 @@ def _explain_batch(
 ) -> tuple[dict[str, Explanation], Tensor]:
     """Return each fitting method's explanation, and the batch's logits."""
     guards = {
-        label: Guarded(method, functools.partial(report.advance, len(x) / _calls(job, method)))
+        label: Guarded(
+            method, functools.partial(report.advance, len(x) / _calls(job, method)), job.tolerant
+        )
         for label, method in job.methods.items()
     }
-    methods = guards if job.tolerant else job.methods
+    layers = list(job.layers) or None
     with running(job.network.name):
         made = explain(
-            job.network,
-            x,
-            methods,
-            target,
-            list(job.layers) or None,
-            masking=job.masking,
-            chunk=job.chunk,
+            job.network, x, guards, target, layers, masking=job.masking, chunk=job.chunk
         )
-    if not job.tolerant:
-        report.advance(len(x) * len(methods))
     logits = next(iter(made.values())).output.detach().float().cpu()
     for label, guard in guards.items():
         if guard.failures:
@@ -205,9 +199,10 @@ def _calls(job: Job, method: Method) -> int:
 
 
 def _verdict(network: Network, logits: Tensor, index: int) -> Verdict:
+    named = network.classes is not None and index < len(network.classes)
     return Verdict(
         index=index,
-        name=network.class_name(index),
+        name=network.class_name(index) if named else str(index),
         logit=float(logits[index]),
         probability=float(logits.softmax(0)[index]),
     )

@@ -1,4 +1,4 @@
-"""A method among others: when it fails, the others of the shared pass go on."""
+"""A method among others of a shared pass: it tells when it is done, and may fail alone."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from torchsaliency.core.tracing import View
 @final
 @dataclass(frozen=True, eq=False)
 class Guarded(Method):
-    """Runs a method, and remembers why it failed instead of raising.
+    """Runs a method, tells when it is done, and remembers why it failed.
 
     Attributes:
         method: the method.
         done: called after each call of the method, for the progress bar.
+        tolerant: whether a failure is remembered, and the map zeros, or raised.
         failures: the reasons, at most one a layer.
     """
 
     method: Method
     done: Callable[[], None]
+    tolerant: bool
     failures: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -41,10 +43,12 @@ class Guarded(Method):
         return self.method.scaling
 
     def saliency(self, view: View) -> Tensor | Saliency:
-        """Return the method's map, or zeros if it failed."""
+        """Return the method's map, or zeros if it failed and may."""
         try:
             return self.method.saliency(view)
         except Exception as error:  # one method's mishap must not cost the others' maps
+            if not self.tolerant:
+                raise
             kind = "" if isinstance(error, TorchSaliencyError) else f"{type(error).__name__}: "
             self.failures.append(f"{kind}{first_line(error)}")
             return view.images.new_zeros((len(view.images), 1, 1))

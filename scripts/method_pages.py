@@ -1,0 +1,45 @@
+"""Write docs/methods.md from the registry: what each method is, its options, its source."""
+
+import inspect
+import sys
+from pathlib import Path
+
+import torchsaliency  # noqa: F401 (registers the methods)
+from torchsaliency.core.registry import MethodEntry, Needs, methods
+
+PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
+
+HEAD = """# Methods
+
+Made by `scripts/method_pages.py` from the registry; `torchsaliency methods` prints the same list.
+"""
+
+
+def section(entry: MethodEntry) -> str:
+    """Return one method's part of the page."""
+    text = inspect.cleandoc(entry.factory.__doc__ or "")
+    body, _, attributes = text.partition("Attributes:")
+    needs = ", ".join(str(need.name).lower() for need in entry.needs) or "nothing"
+    label = "yes" if Needs.TARGET not in entry.needs else "no"
+    lines = [
+        f"## {entry.name}",
+        "",
+        body.strip().replace("Raises:\n    ", "Raises "),
+        "",
+        f"Family: {entry.family}. Label-independent: {label}. Reads: {needs}. Key: `{entry.cite}`.",
+    ]
+    if entry.options:
+        rows = [f"- `{key}` (default `{value!r}`)" for key, value in entry.options.items()]
+        lines += ["", *rows, "", "```text", inspect.cleandoc(attributes), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def page() -> str:
+    """Return the whole page."""
+    known = methods()
+    return "\n".join([HEAD, *(section(known[name]) for name in sorted(known))])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    sys.stdout.write(f"{PAGE}\n")

@@ -1,0 +1,184 @@
+"""Writes what was found: overlays, raw maps, and the facts needed to repeat them."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import sys
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from PIL import Image
+
+from torchsaliency.api import overlay
+from torchsaliency.apps.explaining import Finding, Job
+from torchsaliency.apps.folder import Folder
+from torchsaliency.apps.report import Report
+from torchsaliency.core.explanation import Explanation, versions
+from torchsaliency.core.registry import Needs
+from torchsaliency.data import open_photo
+
+OVERLAY, RAW = ".png", ".npy"
+
+
+@dataclass(frozen=True)
+class Style:
+    """How pictures are drawn, and what is written beside them.
+
+    Attributes:
+        alpha: strength of the overlay, in [0, 1].
+        colormap: any of matplotlib's.
+        raw: whether raw maps are written.
+        titled: whether file names hold the class, because the user named classes.
+    """
+
+    alpha: float
+    colormap: str
+    raw: bool
+    titled: bool
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """The endings of the files of one map."""
+        return (OVERLAY, RAW) if self.raw else (OVERLAY,)
+
+    def stem(self, photo: str, target: int | None, method: str) -> str:
+        """Return how the files of one map begin."""
+        return f"{photo}.{target}.{method}" if self.titled else f"{photo}.{method}"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A photograph and the overlays that were written of it, at its own size."""
+
+    photo: Image.Image
+    overlays: dict[str, Image.Image]
+
+
+@final
+class Recorder:
+    """Writes findings into a folder, and keeps their facts for the manifest."""
+
+    def __init__(self, job: Job, folder: Folder, style: Style) -> None:
+        self._job, self._folder, self._style = job, folder, style
+        self._photos: dict[str, dict[str, Any]] = {}
+
+    def record(self, finding: Finding) -> Drawn:
+        """Write the overlays and raw maps of one finding.
+
+        Raises:
+            OptionError: the folder cannot be written to.
+        """
+        # Read again rather than kept: a batch of camera photographs would fill the memory.
+        picture = open_photo(finding.photo.path)
+        entry = self._photos.setdefault(finding.photo.name, _photo_facts(finding))
+        drawn = Drawn(picture, {})
+        for method, made in finding.maps.items():
+            image = overlay(
+                picture,
+                made,
+                self._job.preprocessing,
+                index=finding.row,
+                alpha=self._style.alpha,
+                colormap=self._style.colormap,
+            )
+            drawn.overlays[method] = image
+            stem = self._style.stem(finding.photo.name, finding.target.index, method)
+            files = {"overlay": stem + OVERLAY}
+            self._folder.write(files["overlay"], png(image))
+            if self._style.raw:
+                files["raw"] = stem + RAW
+                self._folder.write(files["raw"], _npy(made, finding.row))
+            entry["maps"].append(_map_facts(finding, method, made, files))
+        return drawn
+
+    def manifest(
+        self, arguments: dict[str, Any], report: Report, grids: list[str]
+    ) -> dict[str, Any]:
+        """Return everything needed to repeat what was recorded, in JSON types."""
+        job = self._job
+        network = job.network
+        return {
+            "command": ["torchsaliency", *sys.argv[1:]],
+            "arguments": arguments,
+            "versions": versions(),
+            "network": {"name": network.name, "classes": network.class_count, **network.source},
+            "preprocessing": job.preprocessing.to_dict(),
+            "masking": job.masking.describe(),
+            "methods": {name: _method_facts(made) for name, made in self._methods().items()},
+            "photos": list(self._photos.values()),
+            "grids": grids,
+            "skipped_photos": [
+                {"path": str(path), "reason": reason} for path, reason in report.photos.items()
+            ],
+            "skipped_methods": report.methods,
+        }
+
+    def _methods(self) -> dict[str, Any]:
+        used = {one["method"] for photo in self._photos.values() for one in photo["maps"]}
+        return {name: method for name, method in self._job.methods.items() if name in used}
+
+
+def png(image: Image.Image) -> bytes:
+    """Return an image as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _npy(made: Explanation, row: int) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, made.raw[row].detach().float().cpu().numpy())
+    return buffer.getvalue()
+
+
+def _photo_facts(finding: Finding) -> dict[str, Any]:
+    photo = finding.photo
+    return {
+        "name": photo.name,
+        "path": str(photo.path.resolve()),
+        "sha256": photo.sha256,
+        "size": list(photo.size),
+        "predicted": dataclasses.asdict(finding.predicted),
+        "maps": [],
+    }
+
+
+def _map_facts(
+    finding: Finding, method: str, made: Explanation, files: dict[str, str]
+) -> dict[str, Any]:
+    row = finding.row
+    found = {name: one[row].item() for name, one in made.details.items() if one.ndim == 1}
+    return {
+        "method": method,
+        "target": {"kind": type(made.target).__name__, **dataclasses.asdict(finding.target)},
+        "score": float(made.score[row]),
+        "layers": list(made.layers),
+        "status": made.status[row],
+        "details": found,
+        "files": files,
+    }
+
+
+def _method_facts(method: Any) -> dict[str, Any]:
+    entry = method.entry
+    return {
+        "family": entry.family,
+        "cite": entry.cite,
+        "label_free": Needs.TARGET not in entry.needs,
+        "options": plain_options(method.options),
+    }
+
+
+def plain_options(value: Any) -> Any:
+    """Return a method's options in JSON types; a method inside another is described in full."""
+    if isinstance(value, dict):
+        return {key: plain_options(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_options(one) for one in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if hasattr(value, "options"):
+        return {"method": value.name, "options": plain_options(value.options)}
+    return str(value)
