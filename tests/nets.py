@@ -53,12 +53,8 @@ def settle(net: nn.Module, seed: int = 0) -> nn.Module:
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.weight.abs_().add_(0.5)
-                module.running_mean.copy_(
-                    torch.randn(module.num_features, generator=draw) * 0.1
-                )
-                module.running_var.copy_(
-                    torch.rand(module.num_features, generator=draw) + 0.5
-                )
+                module.running_mean.copy_(torch.randn(module.num_features, generator=draw) * 0.1)
+                module.running_var.copy_(torch.rand(module.num_features, generator=draw) + 0.5)
     return net.eval()
 
 
@@ -225,7 +221,9 @@ def state_of(net: nn.Module) -> dict[str, Any]:
         "parameters": {name: p.detach().clone() for name, p in net.named_parameters()},
         "buffers": {name: b.clone() for name, b in net.named_buffers()},
         "hooks": {name: _hooks(module) for name, module in net.named_modules()},
-        "parameter hooks": {name: len(p._backward_hooks or ()) for name, p in net.named_parameters()},
+        "parameter hooks": {
+            name: len(p._backward_hooks or ()) for name, p in net.named_parameters()
+        },
         "random": torch.get_rng_state(),
         "grad mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
     }

@@ -1,210 +1,203 @@
-"""The command line: `torchsaliency demo`, `explain`, `methods`, `models`, `layers`.
+"""The command line, `torchsaliency`: commands and their exit codes.
 
-Every error that is the user's is one sentence and exit code 2. Code 1 says that some photographs of
-several were bad and the rest is done; 130 that the user stopped it.
+What a command needs is imported inside it, so that `--help` and mistakes are answered at once.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Any, cast
 
-import click
 import typer
-from rich.console import Console
-from rich.table import Table
+from typer.core import TyperGroup
 
-app = typer.Typer(
-    help="What is this vision network looking at?",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+from torchsaliency.apps import options
+from torchsaliency.apps.console import give_json, printable, say, stdout
+
+OK, PARTIAL, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+_EXIT_CODES = (
+    "Exit codes: 0 done; 1 done but for photos that could not be read (each is reported); "
+    "2 wrong input, told in one sentence; 130 interrupted."
 )
 
-BAD_INPUT, PARTLY, STOPPED = 2, 1, 130
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
-
-
-@app.command()
-def demo(
-    output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("demo"),
-) -> None:
-    """Explain six real photographs with a real network, offline, by several methods."""
-    from torchsaliency.apps.demo import run_demo
-
-    run_demo(output, Console())
+# Typer carries click's errors under a private name, or uses click's own, by version.
+_CommandLineError = cast("type[Exception]", typer.BadParameter.__mro__[2])
 
 
-@app.command()
-def explain(  # noqa: PLR0913, PLR0917 (Typer reads one parameter an option)
-    photos: Annotated[
-        list[str],
-        typer.Argument(help="Photographs, folders of them, or samples such as chelsea."),
-    ],
-    model: Annotated[
-        str, typer.Option(help="builtin/…, torchvision/…, timm/…, hf/…, or file.py:factory.")
-    ] = "builtin/efficientnet_lite0",
-    weights: Annotated[Path | None, typer.Option(help="Weights file for the model.")] = None,
-    method: Annotated[
-        str, typer.Option(help="Names separated by commas, or all.")
-    ] = "opticam,gradcam,mtsm",
-    target: Annotated[
-        list[str] | None,
-        typer.Option(help="Class index or name; several allowed. Default: the predicted class."),
-    ] = None,
-    layer: Annotated[
-        list[str] | None, typer.Option(help="Layer name; several are fused into one map.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, …")] = "cpu",
-    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    batch_size: Annotated[int, typer.Option(min=1, help="Photographs in one pass.")] = 8,
-    chunk: Annotated[int, typer.Option(min=1, help="Masked images in one pass.")] = 32,
-    masking: Annotated[str, typer.Option(help="What masks show: mean, black or blur.")] = "mean",
-    fit: Annotated[
-        str, typer.Option(help="model: as the network was trained; squash: the whole photograph.")
-    ] = "model",
-    output: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("saliency"),
-    alpha: Annotated[float, typer.Option(min=0, max=1, help="Strength of the colour.")] = 0.5,
-    colormap: Annotated[str, typer.Option(help="Any matplotlib colormap.")] = "turbo",
-    raw: Annotated[bool, typer.Option(help="Write the raw maps as .npy.")] = True,
-    grid: Annotated[
-        bool, typer.Option("--grid", help="Also all photographs and methods in one picture.")
-    ] = False,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A method's option, e.g. opticam.iterations=50."),
-    ] = None,
-    aug_smooth: Annotated[
-        bool, typer.Option("--aug-smooth", help="Average over mirrored, brightened copies.")
-    ] = False,
-    eigen_smooth: Annotated[
-        bool, typer.Option("--eigen-smooth", help="First principal component of each map.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Draw what a network looks at, for photographs and folders.
+class Sentences(TyperGroup):
+    """Ends each mistake of the user with one sentence on stderr and exit code 2."""
 
-    Writes, for every photograph, method and target, an overlay PNG of the photograph's own size and
-    the raw map (.npy), and one manifest.json. Exit code 1: some photographs could not be read, the
-    others are done.
-    """
-    from torchsaliency.apps.explaining import Job, run
-    from torchsaliency.apps.options import parse_methods
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run, and leave the process with the exit code."""
+        run = functools.partial(super().main, *args, **{**extra, "standalone_mode": False})
+        if not standalone_mode:
+            return run()
+        sys.exit(_exit_code(run))
 
-    job = Job(
-        photos=photos,
-        model=model,
-        weights=weights,
-        methods=parse_methods(method, settings or [], augment=aug_smooth, eigen=eigen_smooth),
-        optional=method.strip() == "all",
-        targets=target or [],
-        layers=layer or [],
-        device=device,
-        precision=precision,
-        batch_size=batch_size,
-        chunk=chunk,
-        masking=masking,
-        fit=fit,
-        output=output,
-        alpha=alpha,
-        colormap=colormap,
-        raw=raw,
-        grid=grid,
+
+def _exit_code(run: Callable[[], Any]) -> int:
+    from torchsaliency.core.errors import TorchSaliencyError
+
+    try:
+        code = run()
+    except (KeyboardInterrupt, typer.Abort):
+        say("Interrupted.")
+        return INTERRUPTED
+    except TorchSaliencyError as error:
+        say(" ".join(str(error).split()))
+        return WRONG
+    except OSError as error:
+        say(f"{error.filename or 'A file'} cannot be used ({error.strerror or error}).")
+        return WRONG
+    except _CommandLineError as error:
+        message: str = getattr(error, "format_message", error.__str__)()
+        say(message)
+        return WRONG
+    return code if isinstance(code, int) else OK
+
+
+app = typer.Typer(
+    cls=Sentences,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    help="What is this vision network looking at?",
+    epilog=_EXIT_CODES,
+)
+
+
+@app.command(epilog=_EXIT_CODES)
+def demo(output: options.Output = Path("demo")) -> None:
+    """Explain six built-in photographs with the built-in network, offline."""
+    from torchsaliency.apps import demo as show
+    from torchsaliency.apps.tables import demo_table
+
+    shown = show.run(output)
+    stdout.print(demo_table(shown.rows))
+    stdout.print(
+        "[dim]masked: the probability of the same class when only what Opti-CAM's map marks is "
+        "shown, on grey[/dim]\n"
     )
-    outcome = run(job, Console(stderr=True))
-    if as_json:
-        sys.stdout.write(json.dumps(outcome.manifest, indent=2) + "\n")
-    else:
-        outcome.report(Console())
-    if outcome.failed:
-        raise typer.Exit(PARTLY)
+    say_where(f"Look at {shown.picture}, all photos and methods side by side")
+    say_where(f"{shown.files} files are in {shown.picture.parent}/, manifest.json describes them")
 
 
-@app.command()
-def methods(as_json: Json = False) -> None:
-    """List the methods with their options."""
-    from torchsaliency.apps.options import described_methods
-
-    found = described_methods()
-    if as_json:
-        sys.stdout.write(json.dumps(found, indent=2) + "\n")
-        return
-    table = Table("method", "family", "label-free", "needs", "options", "in short", box=None)
-    for one in found:
-        options = "\n".join(f"{key}={value}" for key, value in one["options"].items())
-        free = "yes" if one["label_free"] else ""
-        table.add_row(
-            one["name"], one["family"], free, ", ".join(one["needs"]), options, one["summary"]
-        )
-    Console().print(table)
-
-
-@app.command()
-def models(
-    contains: Annotated[str, typer.Option("--filter", help="Only names with this in them.")] = "",
-    as_json: Json = False,
+@app.command(epilog=_EXIT_CODES)
+def explain(  # noqa: PLR0913 (Typer reads the options off the signature)
+    photos: options.Photos,
+    *,
+    method: options.Methods = ["opticam"],  # noqa: B006 (Typer's way to a default; never changed)
+    settings: options.Settings = [],  # noqa: B006
+    target: options.Targets = [],  # noqa: B006
+    layer: options.Layers = [],  # noqa: B006
+    masking: options.Masked = options.Baseline.MEAN,
+    aug_smooth: options.Augment = False,
+    eigen_smooth: options.EigenSmooth = False,
+    model: options.Model = "builtin/efficientnet_lite0",
+    weights: options.Weights = None,
+    device: options.Device = "cpu",
+    precision: options.Numbers = options.Precision.FLOAT32,
+    fit: options.Fit = None,
+    batch_size: options.BatchSize = 8,
+    chunk: options.Chunk = 32,
+    output: options.Output = Path("saliency"),
+    alpha: options.Alpha = 0.5,
+    colormap: options.Colormap = "turbo",
+    raw: options.Raw = True,
+    grid: options.Grid = False,
+    json: options.Json = False,
 ) -> None:
-    """List the networks that have a name; hf/NAME and file.py:factory work too."""
-    from torchsaliency.zoo import models as known
+    """Show where a network looks in photographs.
 
-    found = [one for one in known() if contains.lower() in one.name.lower()]
-    if as_json:
-        rows = [{"name": one.name, "source": one.source, "family": one.family} for one in found]
-        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
-        return
-    for one in found:
-        typer.echo(one.name)
+    Per photo and method an overlay (PNG, at the photo's size) and the raw map (.npy), and one
+    manifest.json that says everything needed to repeat them.
+    """
+    given = dict(locals())
+    given.pop("json")
+    from torchsaliency.apps.request import Request
+    from torchsaliency.apps.running import run
+    from torchsaliency.apps.tables import findings_table
+
+    outcome = run(Request(**given))
+    if json:
+        give_json(outcome.manifest)
+    else:
+        made = outcome.manifest
+        stdout.print(findings_table(made["photos"]))
+        for name in made["grids"]:
+            say_where(f"Look at {output / name}")
+        count = sum(len(photo["maps"]) for photo in made["photos"])
+        say_where(f"{count} maps are in {output}/, manifest.json describes them")
+    raise typer.Exit(OK if outcome.complete else PARTIAL)
+
+
+@app.command()
+def methods(*, json: options.Json = False) -> None:
+    """List the methods: what they need, their papers, their options and defaults."""
+    from torchsaliency.apps.listing import method_rows
+    from torchsaliency.apps.tables import methods_table
+
+    rows = method_rows()
+    if json:
+        give_json(rows)
+    else:
+        stdout.print(methods_table(rows))
+
+
+@app.command()
+def models(*, text: options.Filter = "", json: options.Json = False) -> None:
+    """List the networks that can be loaded by name; hf/NAME and file.py:factory work, too."""
+    from torchsaliency.apps.listing import model_rows
+    from torchsaliency.apps.tables import models_table
+
+    rows = model_rows(text)
+    if json:
+        give_json(rows)
+    elif rows:
+        stdout.print(models_table(rows))
+    else:
+        say(f"No network's name contains {text!r}.")
 
 
 @app.command()
 def layers(
-    model: Annotated[str, typer.Argument(help="As for explain --model.")],
-    weights: Annotated[Path | None, typer.Option(help="Weights file for the model.")] = None,
-    as_json: Json = False,
+    model: options.ModelArgument = "builtin/efficientnet_lite0",
+    weights: options.Weights = None,
+    *,
+    json: options.Json = False,
 ) -> None:
-    """List the layers of a network that have a spatial map, and which one is read by default.
+    """List the layers of a network at which maps can be read, and the default one.
 
-    The network's weights do not matter here, so none are fetched.
+    Without --weights the network has random weights: shapes do not depend on them, and nothing is
+    downloaded.
     """
-    from torchsaliency.apps.options import described_layers
+    from torchsaliency.apps.layers import spatial_layers
+    from torchsaliency.apps.tables import layers_table
+    from torchsaliency.zoo import load_model
 
-    found = described_layers(model, weights)
-    if as_json:
-        sys.stdout.write(json.dumps(found, indent=2) + "\n")
-        return
-    table = Table("layer", "module", "channels", "map", "", box=None)
-    for one in found:
-        size = "x".join(map(str, one["size"]))
-        mark = "default" if one["default"] else ""
-        table.add_row(one["name"], one["module"], str(one["channels"]), size, mark)
-    Console().print(table)
+    network = load_model(model, weights=weights, pretrained=False)
+    rows = [dataclasses.asdict(layer) for layer in spatial_layers(network)]
+    if json:
+        give_json(rows)
+    else:
+        stdout.print(layers_table(rows))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and leave with its exit code; never with a traceback of the user's."""
-    from torchsaliency.core.errors import TorchSaliencyError
-
-    try:
-        code = app(args=arguments, standalone_mode=False)
-    except TorchSaliencyError as error:
-        _complain(str(error))
-        code = BAD_INPUT
-    except click.exceptions.Abort:
-        code = STOPPED
-    except KeyboardInterrupt:
-        code = STOPPED
-    except click.ClickException as error:
-        _complain(error.format_message())
-        code = BAD_INPUT
-    except OSError as error:
-        # A full disk, a folder that may not be written: the system's own words name the file.
-        _complain(f"{error.strerror or error}: {error.filename or 'file'}.")
-        code = BAD_INPUT
-    sys.exit(code or 0)
+def say_where(sentence: str) -> None:
+    """Tell on stdout where something was written, on one line that can be copied."""
+    stdout.print(f"{printable(sentence)}.", markup=False, soft_wrap=True)
 
 
-def _complain(sentence: str) -> None:
-    typer.echo(f"torchsaliency: {sentence}", err=True)
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="torchsaliency")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,54 +1,109 @@
-"""`torchsaliency demo`: the library's main job on what every installation carries."""
+"""The first run: six real photographs, a real network and both papers' methods, offline."""
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from torchsaliency.apps.explaining import Job, run
-from torchsaliency.core.maps import minmax, upsample
+from torchsaliency.apps.denormals import flushed
+from torchsaliency.apps.explaining import Finding, Job, explained
+from torchsaliency.apps.folder import Folder
+from torchsaliency.apps.recording import Recorder, Style
+from torchsaliency.apps.report import Report
+from torchsaliency.apps.sheets import Sheets
+from torchsaliency.core.masking import MeanColour
 from torchsaliency.core.registry import create
-from torchsaliency.data import open_photo, sample_photos
-from torchsaliency.zoo import Network, load_model
+from torchsaliency.data import sample_paths
+from torchsaliency.zoo import DEFAULT_MODEL, load_model
 
-# Twenty trust-region passes reach what the paper's hundred do, and the demo stays under a minute.
-QUICK_OPTICAM = {"solver": "trust-region", "iterations": 20}
-METHODS = ("gradcam", "layercam", "eigencam", "tsm", "mtsm")
+SHEET = "demo"
+_JUDGED = "opticam"
+_METHODS: dict[str, dict[str, Any]] = {
+    "gradcam": {},
+    "layercam": {},
+    "eigencam": {},
+    "tsm": {},
+    "mtsm": {},
+    # the paper's 100 iterations of Adam take ten seconds a photo on two cores
+    "opticam": {"solver": "trust-region", "iterations": 20},
+}
 
 
-def run_demo(output: Path, console: Console) -> None:
-    """Explain the built-in photographs, write the pictures to `output` and say what they show."""
-    began = time.perf_counter()
-    methods = [*(create(name) for name in METHODS), create("opticam", QUICK_OPTICAM)]
-    job = Job(photos=list(sample_photos()), methods=methods, output=output, grid=True)
-    manifest = run(job, console).manifest
-    maps = [one for one in manifest["maps"] if one["method"] == "opticam"]
-    seen = _probabilities_through(load_model(job.model), maps)
-    table = Table("photograph", "class", "probability", "seen through Opti-CAM's map", box=None)
-    for one, chance in zip(maps, seen, strict=True):
-        before, after = f"{100 * one['probability']:.1f} %", f"{100 * chance:.1f} %"
-        table.add_row(Path(one["photo"]).stem, one["class"], before, after)
-    console.print(table)
-    console.print(
-        f"\n{manifest['grid']}: every photograph by {len(methods)} methods; red is what the "
-        f"network looks at. Beside it one overlay for each, the raw maps and manifest.json. "
-        f"{time.perf_counter() - began:.0f} s.",
-        highlight=False,
+@dataclass(frozen=True)
+class Shown:
+    """What the demo made.
+
+    Attributes:
+        picture: the sheet with all photos and methods.
+        rows: a photo each: its class, probability, and the probability of the photo masked by
+            Opti-CAM's map.
+        files: how many were written.
+    """
+
+    picture: Path
+    rows: list[dict[str, Any]]
+    files: int
+
+
+def run(output: Path) -> Shown:
+    """Explain the six sample photographs and write pictures.
+
+    Raises:
+        OptionError: the folder cannot be written to, or holds somebody else's files.
+    """
+    photos = sample_paths()
+    style = Style(alpha=0.5, colormap="turbo", raw=False, titled=False)
+    folder = Folder(output)
+    planned = [style.stem(photo, None, one) + ".png" for photo in photos for one in _METHODS]
+    folder.refuse_to_replace([*planned, f"{SHEET}.png"], photos.values())
+    with flushed():
+        job = _job(len(photos))
+        recorder, sheets = Recorder(job, folder, style), Sheets(folder, style.colormap, SHEET)
+        with Report(len(photos), job.maps_per_photo) as report:
+            rows = [
+                _show(job, finding, recorder, sheets) for finding in explained(job, photos, report)
+            ]
+    sheets.flush()
+    folder.write_manifest(recorder.manifest({"demo": True}, report, sheets.written))
+    return Shown(folder.path / sheets.written[0], rows, len(planned) + 2)
+
+
+def _show(job: Job, finding: Finding, recorder: Recorder, sheets: Sheets) -> dict[str, Any]:
+    """Write the pictures of one photo, and say what they show."""
+    masked = _masked(job, finding)
+    captions = {method: f"masked {share:.1%}" for method, share in masked.items()}
+    sheets.add(finding, recorder.record(finding), captions)
+    return {
+        "photo": finding.photo.name,
+        "class": finding.target.name,
+        "probability": finding.target.probability,
+        "masked": masked[_JUDGED],
+    }
+
+
+def _job(photos: int) -> Job:
+    network = load_model(DEFAULT_MODEL)
+    return Job(
+        network=network,
+        preprocessing=network.preprocessing,
+        methods={name: create(name, options) for name, options in _METHODS.items()},
+        targets=(None,),
+        layers=(),
+        masking=MeanColour(),
+        batch_size=photos,
+        chunk=32,
+        tolerant=False,
     )
 
 
-def _probabilities_through(network: Network, maps: list[dict[str, Any]]) -> list[float]:
-    """Return the class probability of each photograph with all but its map greyed out."""
-    preparation = network.preprocessing
-    x = torch.stack([preparation(open_photo(one["photo"])) for one in maps])
-    raw = torch.stack([torch.from_numpy(np.load(one["raw"])) for one in maps])
-    masks = minmax(upsample(raw, preparation.size))
-    with torch.no_grad():
-        chances = network(x * masks[:, None]).softmax(1)
-    return [float(row[one["class_index"]]) for row, one in zip(chances, maps, strict=True)]
+@torch.no_grad()
+def _masked(job: Job, finding: Finding) -> dict[str, float]:
+    """Return the class's probability on the photo masked by each map."""
+    maps = torch.stack([made.map[finding.row] for made in finding.maps.values()])
+    image = next(iter(finding.maps.values())).images[finding.row]
+    masked = job.masking(image.expand(len(maps), -1, -1, -1), maps)
+    shares = job.network(masked).softmax(1)[:, finding.target.index]
+    return dict(zip(finding.maps, shares.tolist(), strict=True))

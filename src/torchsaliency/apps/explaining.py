@@ -177,9 +177,7 @@ def _explain_batch(
     }
     layers = list(job.layers) or None
     with running(job.network.name):
-        made = explain(
-            job.network, x, guards, target, layers, masking=job.masking, chunk=job.chunk
-        )
+        made = explain(job.network, x, guards, target, layers, masking=job.masking, chunk=job.chunk)
     logits = next(iter(made.values())).output.detach().float().cpu()
     for label, guard in guards.items():
         if guard.failures:

@@ -107,7 +107,7 @@ class Folder:
 def files_of(run: dict[str, Any]) -> list[str]:
     """Return the names of the files that a run wrote, but for the manifest."""
     maps = [one for photo in run["photos"] for one in photo["maps"]]
-    return [name for one in maps for name in one["files"].values()] + run["grids"]
+    return [*(name for one in maps for name in one["files"].values()), *run["grids"]]
 
 
 def _without(run: dict[str, Any], written: set[str]) -> dict[str, Any]:

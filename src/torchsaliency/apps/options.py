@@ -162,3 +162,4 @@ Grid = Annotated[
 Filter = Annotated[
     str, typer.Option("--filter", metavar="TEXT", help="Only names that contain this.")
 ]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="As for `explain --model`.")]

@@ -63,6 +63,7 @@ class Recorder:
     def __init__(self, job: Job, folder: Folder, style: Style) -> None:
         self._job, self._folder, self._style = job, folder, style
         self._photos: dict[str, dict[str, Any]] = {}
+        self._methods: dict[str, dict[str, Any]] = {}
 
     def record(self, finding: Finding) -> Drawn:
         """Write the overlays and raw maps of one finding.
@@ -90,6 +91,7 @@ class Recorder:
             if self._style.raw:
                 files["raw"] = stem + RAW
                 self._folder.write(files["raw"], _npy(made, finding.row))
+            self._methods.setdefault(method, _method_facts(made))
             entry["maps"].append(_map_facts(finding, method, made, files))
         return drawn
 
@@ -106,7 +108,7 @@ class Recorder:
             "network": {"name": network.name, "classes": network.class_count, **network.source},
             "preprocessing": job.preprocessing.to_dict(),
             "masking": job.masking.describe(),
-            "methods": {name: _method_facts(made) for name, made in self._methods().items()},
+            "methods": self._methods,
             "photos": list(self._photos.values()),
             "grids": grids,
             "skipped_photos": [
@@ -114,10 +116,6 @@ class Recorder:
             ],
             "skipped_methods": report.methods,
         }
-
-    def _methods(self) -> dict[str, Any]:
-        used = {one["method"] for photo in self._photos.values() for one in photo["maps"]}
-        return {name: method for name, method in self._job.methods.items() if name in used}
 
 
 def png(image: Image.Image) -> bytes:
@@ -161,24 +159,11 @@ def _map_facts(
     }
 
 
-def _method_facts(method: Any) -> dict[str, Any]:
-    entry = method.entry
+def _method_facts(made: Explanation) -> dict[str, Any]:
+    entry = made.method.entry
     return {
         "family": entry.family,
         "cite": entry.cite,
         "label_free": Needs.TARGET not in entry.needs,
-        "options": plain_options(method.options),
+        "options": made.manifest()["options"],
     }
-
-
-def plain_options(value: Any) -> Any:
-    """Return a method's options in JSON types; a method inside another is described in full."""
-    if isinstance(value, dict):
-        return {key: plain_options(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain_options(one) for one in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if hasattr(value, "options"):
-        return {"method": value.name, "options": plain_options(value.options)}
-    return str(value)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from torchsaliency.apps import choosing
-from torchsaliency.apps.explaining import Finding, Job, explained, unique_names
+from torchsaliency.apps.denormals import flushed
+from torchsaliency.apps.explaining import Job, explained, unique_names
 from torchsaliency.apps.folder import Folder
 from torchsaliency.apps.recording import Recorder, Style
 from torchsaliency.apps.report import Report
@@ -47,13 +48,14 @@ def run(request: Request) -> Outcome:
         eigen=request.eigen_smooth,
         augmented=request.aug_smooth,
     )
-    colourise(torch.zeros(1, 1), request.colormap)
+    colourise(torch.zeros(1, 1), request.colormap)  # raises if there is no such colormap
     photos = unique_names(choosing.chosen_photos(request.photos, request.output))
-    job = _job(request, methods)
-    style = Style(request.alpha, request.colormap, request.raw, titled=bool(request.target))
-    folder = Folder(request.output)
-    folder.refuse_to_replace(_planned(job, style, photos, grid=request.grid), photos.values())
-    return _carry_out(request, job, photos, folder, style)
+    with flushed():
+        job = _job(request, methods)
+        style = Style(request.alpha, request.colormap, request.raw, titled=bool(request.target))
+        folder = Folder(request.output)
+        folder.refuse_to_replace(_planned(job, style, photos, grid=request.grid), photos.values())
+        return _carry_out(request, job, photos, folder, style)
 
 
 def _job(request: Request, methods: dict[str, Method]) -> Job:
@@ -86,7 +88,8 @@ def _planned(job: Job, style: Style, photos: dict[str, Path], *, grid: bool) -> 
         for method in job.methods
         for suffix in style.suffixes
     ]
-    return maps + list(Sheets.names(len(photos) * len(job.targets)) if grid else ())
+    sheets = Sheets.names(len(photos) * len(job.targets)) if grid else ()
+    return [*maps, *sheets]
 
 
 def _carry_out(
@@ -110,6 +113,3 @@ def _carry_out(
     if not manifest["photos"]:
         raise DataError(f"None of the {len(photos)} photographs could be read.")
     return Outcome(manifest, complete=not report.photos)
-
-
-__all__ = ["Finding", "Outcome", "run"]

@@ -52,13 +52,11 @@ class Sheets:
         """
         notes = captions or {}
         overlays = tuple(
-            Panel(_small(image), method, notes.get(method, finding.maps[method].status[finding.row]))
-            if method in notes or finding.maps[method].status[finding.row] != "ok"
-            else Panel(_small(image), method)
+            Panel(_small(image), method, notes.get(method) or _remark(finding, method))
             for method, image in drawn.overlays.items()
         )
         label = f"{finding.target.name}  {finding.target.probability:.1%}"
-        photo = Panel(_small(drawn.photo), "photo", f"{printable(finding.photo.name)}\n{label}")
+        photo = Panel(_small(drawn.photo), "photo", f"{label}\n{printable(finding.photo.name)}")
         self._rows.append(Row(overlays, photo))
         if len(self._rows) == _ROWS:
             self.flush()
@@ -72,6 +70,12 @@ class Sheets:
         self._folder.write(name, png(picture))
         self.written.append(name)
         self._rows = []
+
+
+def _remark(finding: Finding, method: str) -> str:
+    """Return what must be said of a map: nothing, if all went well."""
+    status = finding.maps[method].status[finding.row]
+    return "" if status == "ok" else status
 
 
 def _small(image: Image.Image) -> Image.Image:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchsaliency.core.errors import LayerError, TargetError
 from torchsaliency.core.layer import Layer, Reshape, Tokens, infer_reshape
 from torchsaliency.core.target import unwrap_output
-from torchsaliency.core.tracing import first_tensor, held_still, replace_first
+from torchsaliency.core.tracing import checked_images, first_tensor, held_still, replace_first
 from torchsaliency.core.wrapper import unwrap
 
 Resolver = Callable[[nn.Module], Layer | None]
@@ -45,6 +45,7 @@ def default_layer(model: nn.Module, x: Float[Tensor, "n c H W"]) -> Layer:
     backward (and the answer remembered for this network and image size).
 
     Raises:
+        InputError: the images cannot be explained.
         LayerError: no layer of the network has a spatial map on which the output depends.
     """
     net = unwrap(model)
@@ -54,15 +55,15 @@ def default_layer(model: nn.Module, x: Float[Tensor, "n c H W"]) -> Layer:
     key = (tuple(x.shape[1:]), tuple(name for name, _ in net.named_modules()))
     remembered = _found.get(net)
     if remembered is None or remembered[0] != key:
-        remembered = (key, _find(net, x[:1]))
+        image = checked_images(net, x[:1] if x.ndim == 4 else x)  # noqa: PLR2004
+        remembered = (key, _find(net, image))
         _found[net] = remembered
     return remembered[1]
 
 
 def _find(net: nn.Module, image: Tensor) -> Layer:
     with held_still(net, image.device), torch.enable_grad():
-        parameter = next((p for p in net.parameters() if p.is_floating_point()), image)
-        leaf = image.detach().clone().to(parameter.device, parameter.dtype).requires_grad_()
+        leaf = image.clone().requires_grad_()
         outputs, score = _outputs_of_all_layers(net, leaf)
         places = _candidates(net, outputs, (image.shape[2], image.shape[3]))
         if places:

@@ -312,11 +312,19 @@ def resolve_target(spec: TargetLike, output: Any) -> Target:
 
 
 def _labels(spec: int | Sequence[int] | Tensor, logits: Tensor) -> Tensor:
-    labels = torch.as_tensor(spec, device=logits.device)
+    try:
+        labels = torch.as_tensor(spec, device=logits.device)
+    except (ValueError, TypeError, RuntimeError):
+        raise TargetError(f"Class indices must be integers, and {spec!r} was given.") from None
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise TargetError(f"Class indices must be integers, and {labels.dtype} was given.")
     if labels.ndim == 0:
         labels = labels.expand(len(logits))
+    if labels.ndim != 1:
+        raise TargetError(
+            f"Class indices of shape {tuple(labels.shape)} were given; give one class, or one for "
+            "each image."
+        )
     return labels.long()
 
 

@@ -65,7 +65,7 @@ def tracing(
     if chunk < 1:
         raise InputError(f"The chunk must be at least one image, and {chunk} was given.")
     with held_still(net, x.device):
-        images = _checked_images(net, x)
+        images = checked_images(net, x)
         trace = Trace(net, images, masking or MeanColour(), chunk)
         trace._run_once([Layer.of(layer, net) for layer in layers], target, gradients=gradients)
         yield trace
@@ -77,7 +77,15 @@ def held_still(net: nn.Module, device: torch.device) -> Iterator[None]:
 
     Restored on success and on error: the training flag of every submodule, `requires_grad` of every
     parameter, the random state. Gradients are off unless asked for; inference mode is left.
+
+    Raises:
+        TorchSaliencyError: the network was built in inference mode and cannot be restored.
     """
+    if any(parameter.is_inference() for parameter in net.parameters()):
+        raise TorchSaliencyError(
+            "The network was built under torch.inference_mode(), so torch keeps no gradients of "
+            "it; build it outside."
+        )
     training = {module: module.training for module in net.modules()}
     learnable = [parameter for parameter in net.parameters() if parameter.requires_grad]
     devices = {p.device for p in net.parameters()} | {device}
@@ -181,6 +189,11 @@ class Trace:
             yield trace
             self.passes += trace.passes
 
+    def holds(self, *dtypes: torch.dtype) -> bool:
+        """Whether numbers of the pass were rounded to one of these, by the network or autocast."""
+        tensors = [self.images, self.output, *self._captured.values()]
+        return any(isinstance(one, Tensor) and one.dtype in dtypes for one in tensors)
+
     # --- the shared pass ---------------------------------------------------------------------
 
     def _run_once(self, layers: Sequence[Layer], target: TargetLike, *, gradients: bool) -> None:
@@ -222,7 +235,7 @@ class Trace:
         if not self._gradients:
             if self._graph_score is None:
                 raise _no_gradient(name)
-            scale = _HALF_SCALE if self.images.dtype == torch.float16 else 1.0
+            scale = _HALF_SCALE if self.holds(torch.float16) else 1.0
             sources = list(self._captured.values())
             weight = torch.full_like(self._graph_score, scale)
             found = torch.autograd.grad(self._graph_score, sources, weight, allow_unused=True)
@@ -280,7 +293,7 @@ class Trace:
         except (RuntimeError, ValueError, IndexError, AssertionError):
             # A tail that joins earlier features, or that remembers the batch size, cannot grow.
             return False
-        loose = 1e-3 if self.images.dtype in (torch.float32, torch.float64) else 3e-2
+        loose = 3e-2 if self.holds(torch.float16, torch.bfloat16) else 1e-3
         return torch.allclose(scores, self.score[image].expand(2), rtol=loose, atol=loose)
 
 
@@ -475,7 +488,12 @@ def _detached(output: Any) -> Any:
     return [_detached(part) for part in output] if isinstance(output, list | tuple) else output
 
 
-def _checked_images(net: nn.Module, x: Tensor) -> Tensor:
+def checked_images(net: nn.Module, x: Tensor) -> Tensor:
+    """Return the images on the network's device and in its precision, free of any graph.
+
+    Raises:
+        InputError: they are not a batch of finite floating-point images.
+    """
     if x.ndim != 4 or 0 in x.shape:  # noqa: PLR2004
         hint = "; add the batch dimension with x[None]" if x.ndim == 3 else ""  # noqa: PLR2004
         raise InputError(f"Images must be (N, C, H, W), not empty, not {tuple(x.shape)}{hint}.")
@@ -487,10 +505,5 @@ def _checked_images(net: nn.Module, x: Tensor) -> Tensor:
     if not bool(x.isfinite().all()):
         raise InputError("The images hold NaN or infinite values; check the preprocessing.")
     parameter = next((p for p in net.parameters() if p.is_floating_point()), None)
-    if parameter is not None and parameter.is_inference():
-        raise TorchSaliencyError(
-            "The network was built under torch.inference_mode(), so torch keeps no gradients of "
-            "it; build it outside."
-        )
     x = x.clone() if x.is_inference() else x.detach()
     return x if parameter is None else x.to(parameter.device, parameter.dtype)

@@ -59,5 +59,5 @@ def _is_affine(view: View, slope: Tensor) -> bool:
     halved = view.tail(0, lambda index: (features / 2).expand(len(index), -1, -1, -1), 1)[0]
     moved = view.score[0] - halved
     predicted = (slope[0] * features / 2).sum()
-    half = view.images.dtype in (torch.float16, torch.bfloat16)
+    half = view.trace.holds(torch.float16, torch.bfloat16)
     return bool((moved - predicted).abs() <= (5e-2 if half else 1e-3) * (1 + predicted.abs()))

@@ -1,0 +1,66 @@
+"""Networks in other precisions give finite maps close to float32's."""
+
+import pytest
+import torch
+from nets import NAMES, assert_good_map, convnet, images, quick, tiny_vit
+
+SMALL = {torch.float64: 1e-4, torch.bfloat16: 0.06, torch.float16: 0.02}
+"""Largest mean difference to float32's map."""
+
+
+def available(dtype: torch.dtype) -> None:
+    """Skip where this CPU's torch has no convolution of that type."""
+    try:
+        torch.nn.functional.conv2d(
+            torch.ones(1, 1, 3, 3).to(dtype), torch.ones(1, 1, 2, 2).to(dtype)
+        )
+    except RuntimeError as error:
+        pytest.skip(f"no {dtype} convolution here: {error}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", SMALL)
+def test_precisions(name, dtype):
+    available(dtype)
+    x = images(2, seed=1)
+    # Images stay float32: they are brought to the network's precision.
+    made = quick(name)(convnet(seed=3).to(dtype), x, [1, 3], "relu3")
+    assert_good_map(made, 2, (16, 16))
+    assert made.images.dtype == dtype
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    assert made.raw.dtype == made.score.dtype == wide or name == "fakecam"
+    expected = quick(name)(convnet(seed=3), x, [1, 3], "relu3").map
+    assert (made.map - expected).abs().mean() < SMALL[dtype]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "cam"])
+@pytest.mark.parametrize("dtype", SMALL)
+def test_a_transformer(name, dtype):
+    available(dtype)
+    made = quick(name)(tiny_vit().to(dtype), images(1, 32, 32), 1)
+    assert_good_map(made, 1, (32, 32))
+
+
+def test_tiny_gradients_survive_float16():
+    """A gradient of 1e-6 spread over 64 positions rounds to zero in float16 without scaling."""
+    net = convnet(seed=3)
+    with torch.no_grad():
+        net.fc.weight.mul_(1e-4)
+    made = quick("gradcam")(net.half(), images(1, seed=1), 1, "relu3")
+    with torch.no_grad():
+        net.float().fc.weight.mul_(1e4)
+    expected = quick("gradcam")(net, images(1, seed=1), 1, "relu3")
+    assert (made.map - expected.map).abs().mean() < 0.05
+
+
+def test_a_network_of_two_precisions():
+    net = convnet(seed=3)
+    net.fc.double()
+    net.flatten = torch.nn.Sequential(net.flatten, ToDouble())
+    made = quick("gradcam")(net, images(1, seed=1), 1, "relu3")
+    assert_good_map(made, 1, (16, 16))
+
+
+class ToDouble(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.double()

@@ -1,0 +1,83 @@
+"""Resizing and normalisations, and their gradients at the edges."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from torchsaliency.core.maps import is_constant, minmax, normalise, upsample
+
+
+@given(seed=st.integers(0, 10_000), scale=st.floats(1e-3, 1e3), shift=st.floats(-10, 10))
+def test_minmax_touches_both_ends_and_forgets_scale_and_shift(seed, scale, shift):
+    maps = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(seed)).double()
+    made = minmax(maps)
+    assert made.amin((1, 2)).tolist() == [0, 0, 0]
+    assert made.amax((1, 2)).tolist() == [1, 1, 1]
+    torch.testing.assert_close(minmax(maps * scale + shift), made)
+
+
+@pytest.mark.parametrize("kind", ["range", "max", "sigmoid"])
+@pytest.mark.parametrize("value", [0.0, -2.0, 3.0, 1e30, -1e30, 1e-30])
+def test_constant_maps_have_finite_values_and_gradients(kind, value):
+    maps = torch.full((2, 3, 3), value, requires_grad=True)
+    made = normalise(maps, kind)
+    made.sum().backward()
+    assert made.isfinite().all()
+    assert maps.grad.isfinite().all()
+    assert made.min() >= 0
+    assert made.max() <= 1
+    if kind == "range":
+        assert made.count_nonzero() == 0
+
+
+@pytest.mark.parametrize("kind", ["range", "max", "sigmoid"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_spoil_their_own_map_only(kind, value):
+    maps = torch.rand(2, 3, 3)
+    clean = normalise(maps, kind)[1]
+    maps[0, 1, 1] = value
+    made = normalise(maps, kind)
+    assert made.isfinite().all()
+    assert torch.equal(made[1], clean)
+
+
+def test_rounding_is_not_stretched():
+    """A constant map that was summed or resized is constant still."""
+    noise = 0.1 * (1 + 1e-7 * torch.randn(1, 7, 7))
+    assert minmax(noise).count_nonzero() == 0
+    assert is_constant(noise).all()
+    for value in (0.1, 0.3, 1 / 3, 7.7):
+        assert minmax(upsample(torch.full((1, 7, 7), value), (224, 224))).count_nonzero() == 0
+    assert minmax(0.1 + 1e-4 * torch.rand(1, 7, 7)).max() == 1
+    assert minmax(1e-30 * torch.rand(1, 7, 7)).max() == 1
+
+
+def test_max():
+    made = normalise(torch.tensor([[[-1.0, 2.0, 4.0]], [[-3.0, -2.0, -1.0]]]), "max")
+    assert made.tolist() == [[[0, 0.5, 1]], [[0, 0, 0]]]
+
+
+def test_sigmoid_of_a_non_negative_map_is_at_least_a_half():
+    made = normalise(torch.rand(2, 5, 5) * 8, "sigmoid")
+    assert made.min() >= 0.5
+    assert made.max() < 1
+    half = torch.tensor([[[0.0, 1.0, -1.0]]])
+    torch.testing.assert_close(normalise(half, "sigmoid"), 1 / (1 + torch.exp(-half)))
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_upsampling_is_torchs_bilinear(align):
+    maps = torch.rand(2, 3, 4)
+    expected = F.interpolate(maps[:, None], (9, 7), mode="bilinear", align_corners=align)[:, 0]
+    assert torch.equal(upsample(maps, (9, 7), align_corners=align), expected)
+    assert upsample(maps, (3, 4)) is maps
+
+
+def test_constancy():
+    maps = torch.rand(2, 3, 4, 4)
+    maps[0, 1] = 7
+    maps[1, 2] = 0
+    assert is_constant(maps).nonzero().tolist() == [[0, 1], [1, 2]]
+    assert not is_constant(torch.full((1, 2, 2), torch.nan)).any()
