@@ -21,7 +21,7 @@ settings.load_profile("torchsaliency")
 TINY = ("properties", "parity", "unit/core", "unit/methods")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread_for_tiny_networks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Threads cost more than they bring on networks of a few thousand weights (30 times, once)."""
     threads = torch.get_num_threads()

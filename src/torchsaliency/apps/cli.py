@@ -46,8 +46,7 @@ def _exit_code(run: Callable[[], Any]) -> int:
     try:
         code = run()
     except (KeyboardInterrupt, typer.Abort):
-        say("Interrupted.")
-        return INTERRUPTED
+        code = INTERRUPTED  # newer Typers return this themselves
     except TorchSaliencyError as error:
         say(" ".join(str(error).split()))
         return WRONG
@@ -58,6 +57,8 @@ def _exit_code(run: Callable[[], Any]) -> int:
         message: str = getattr(error, "format_message", error.__str__)()
         say(message)
         return WRONG
+    if code == INTERRUPTED:
+        say("Interrupted.")
     return code if isinstance(code, int) else OK
 
 
@@ -85,7 +86,7 @@ def demo(output: options.Output = Path("demo")) -> None:
         "shown, on grey[/dim]\n"
     )
     say_where(f"Look at {shown.picture}, all photos and methods side by side")
-    say_where(f"{shown.files} files are in {shown.picture.parent}/, manifest.json describes them")
+    say_where(f"{shown.files} files are in {shown.picture.parent}/, described in its manifest.json")
 
 
 @app.command(epilog=_EXIT_CODES)
@@ -133,7 +134,8 @@ def explain(  # noqa: PLR0913 (Typer reads the options off the signature)
         for name in made["grids"]:
             say_where(f"Look at {output / name}")
         count = sum(len(photo["maps"]) for photo in made["photos"])
-        say_where(f"{count} maps are in {output}/, manifest.json describes them")
+        maps = "1 map is" if count == 1 else f"{count} maps are"
+        say_where(f"{maps} in {output}/, described in its manifest.json")
     raise typer.Exit(OK if outcome.complete else PARTIAL)
 
 

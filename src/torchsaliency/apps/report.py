@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Self, final
+from typing import final
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -37,7 +37,7 @@ class Report:
         )
         self._task = self._progress.add_task("", total=photos)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Report:
         self._progress.start()
         return self
 

@@ -145,23 +145,3 @@ def _is_patch_convolution(module: nn.Module) -> bool:
 def _reaches_everywhere(gradient: Tensor) -> bool:
     live = gradient.abs().amax(1) > 0
     return bool(live.float().mean() >= _LIVE_SHARE)
-
-
-def feature_layers(
-    model: nn.Module, x: Float[Tensor, "n c H W"]
-) -> dict[str, tuple[int, int, int, int]]:
-    """Return the layers that can be named: (N, C, h, w) of each spatial map, as they complete.
-
-    Layers that run twice, and maps of one cell, are left out.
-    """
-    net = unwrap(model)
-    with held_still(net, x.device), torch.enable_grad():
-        outputs, _ = _outputs_of_all_layers(net, x.detach().clone().requires_grad_())
-    found = {}
-    for name, output in outputs.items():
-        reshape = infer_reshape(tuple(output.shape), (x.shape[2], x.shape[3]))
-        if reshape is not None:
-            n, c, h, w = reshape.to_maps(output).shape
-            if h * w > 1:
-                found[name] = (n, c, h, w)
-    return found

@@ -179,7 +179,8 @@ def infer_reshape(shape: tuple[int, ...], image_size: tuple[int, int]) -> Reshap
     """
     if len(shape) == 4:  # noqa: PLR2004
         first, last = _cells_off(shape[2:], image_size), _cells_off(shape[1:3], image_size)
-        if min(first, last) > _MOST_CELLS_OFF:
+        # A square image has nothing to round: 65 tokens x 64 numbers of a head are no map of it.
+        if min(first, last) > (0 if image_size[0] == image_size[1] else _MOST_CELLS_OFF):
             return None
         return ChannelsLast() if last < first else Grid()
     if len(shape) == 3:  # noqa: PLR2004

@@ -75,6 +75,7 @@ def test_a_grid_is_left_alone():
         pytest.param((1, 3, 8, 7, 7), (224, 224), None, id="video"),
         pytest.param((1, 12, 197, 197), (224, 224), Grid(), id="attention weights"),
         pytest.param((1, 12, 197, 64), (224, 224), None, id="heads"),
+        pytest.param((1, 12, 65, 64), (128, 128), None, id="heads of nearly as many tokens"),
     ],
 )
 def test_guessing(shape, size, expected):

@@ -10,7 +10,7 @@ from torchsaliency import BlackPixel, Blur, GivenImage, MeanColour, OptionError,
 
 X = images(2, 12, 10)
 M = torch.rand(2, 12, 10, generator=torch.Generator().manual_seed(0))
-MASKINGS = [MeanColour(), BlackPixel(), Blur(2), GivenImage(torch.ones(3, 12, 10))]
+MASKINGS = [MeanColour(), BlackPixel(), Blur(2.0), GivenImage(torch.ones(3, 12, 10))]
 IDS = ["mean", "black", "blur", "given"]
 
 
@@ -44,17 +44,17 @@ def test_mean_colour_is_zero():
 
 def test_blur_is_scipys():
     expected = gaussian_filter(X.numpy(), (0, 0, 2, 2), mode="nearest", truncate=3.0)
-    np.testing.assert_allclose(Blur(2).baseline(X).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(Blur(2.0).baseline(X).numpy(), expected, atol=1e-5)
 
 
 def test_blur_keeps_a_constant_and_reaches_beyond_a_small_image():
     constant = torch.full((1, 3, 5, 6), 0.7)
-    torch.testing.assert_close(Blur(10).baseline(constant), constant)
+    torch.testing.assert_close(Blur(10.0).baseline(constant), constant)
 
 
 def test_wrong_baselines_say_so():
     with pytest.raises(OptionError, match="sigma"):
-        Blur(0)
+        Blur(0.0)
     with pytest.raises(OptionError, match="3 colours"):
         BlackPixel()(X[:, :1], M)
     with pytest.raises(OptionError, match="baseline image"):

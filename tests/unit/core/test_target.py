@@ -66,7 +66,7 @@ def test_embedding_similarity_refuses():
 def test_regression():
     output = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     assert Regression(1)(output).tolist() == [2, 4]
-    assert Regression(-2, sign=-1)(output).tolist() == [-1, -3]
+    assert Regression(-2, sign=-1.0)(output).tolist() == [-1, -3]
     assert Regression()(torch.tensor([5.0, 6.0])).tolist() == [5, 6]
     with pytest.raises(TargetError, match="0 to 1"):
         Regression(2)(output)

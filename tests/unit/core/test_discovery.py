@@ -1,0 +1,105 @@
+"""The layer that is read when nobody says."""
+
+import pytest
+import torch
+from nets import CLASSES, ChannelsLastNet, Joins, convnet, images, settle, tiny_vit, two_layer_head
+from torch import nn
+
+from torchsaliency import LayerError, TargetError, default_layer, explain
+from torchsaliency.core import discovery
+from torchsaliency.core.layer import ChannelsLast, Grid, Layer, Tokens
+from torchsaliency.core.wrapper import NetworkWrapper
+
+
+@pytest.fixture(autouse=True)
+def nobody_knows_a_layer(monkeypatch):
+    """Without the papers' layers, so that what is tested is the traced pass."""
+    monkeypatch.setattr(discovery, "_resolvers", [])
+
+
+def test_the_last_map_of_a_convolutional_network():
+    assert default_layer(convnet(), images(1)) == Layer("relu3", Grid())
+    assert default_layer(two_layer_head(), images(1, 20, 20)).name == "pool"
+
+
+@pytest.mark.parametrize(
+    ("options", "prefix"),
+    [({}, 1), ({"reg_tokens": 4}, 5), ({"class_token": False, "global_pool": "avg"}, 0)],
+)
+def test_a_transformer(options, prefix):
+    net, x = tiny_vit(**options), images(1, 32, 32)
+    found = default_layer(net, x)
+    assert found.reshape == Tokens(prefix, (4, 4))
+    assert "patch_embed" not in found.name
+    if prefix:
+        # After the last block's attention, patch tokens reach a class-token head no more.
+        assert found.name == "blocks.1.norm1"
+    assert explain(net, x, "gradcam", 1)["gradcam"].map.amax() == 1
+
+
+def test_channels_last_and_joined_maps():
+    assert default_layer(settle(ChannelsLastNet()), images(1, 12, 16)).reshape == ChannelsLast()
+    assert default_layer(settle(Joins()), images(1)).name == "head"
+
+
+def test_a_patch_embedding_is_never_chosen():
+    net = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.Flatten(), nn.Linear(64, CLASSES)).eval()
+    with pytest.raises(LayerError, match='layer="input"'):
+        default_layer(net, images(1))
+
+
+def test_a_network_without_maps():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 256, 8), nn.ReLU(), nn.Linear(8, CLASSES))
+    with pytest.raises(LayerError, match='layer="input"'):
+        default_layer(net, images(1))
+    assert explain(net, images(1), "gradcam", 0, "input")["gradcam"].layers == ("input",)
+
+
+def test_a_detector_needs_a_layer_named():
+    class Detector(nn.Module):
+        def forward(self, x):
+            return [{"boxes": x} for _ in x]
+
+    with pytest.raises(TargetError, match="name one"):
+        default_layer(Detector(), images(1))
+
+
+def test_a_module_that_runs_twice_is_passed_over():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+            self.act = nn.ReLU()
+            self.fc = nn.Linear(3, CLASSES)
+
+        def forward(self, x):
+            return self.fc(self.act(self.conv(self.act(x))).mean((2, 3)))
+
+    assert default_layer(settle(Shared()), images(1)).name == "conv"
+
+
+def test_it_is_remembered_for_the_network_and_size():
+    net = convnet()
+    calls = []
+    net.conv1.register_forward_pre_hook(lambda *_: calls.append(1))
+    assert default_layer(net, images(1)) == default_layer(net, images(1, seed=2))
+    assert len(calls) == 1
+    default_layer(net, images(1, 24, 24))
+    assert len(calls) == 2
+    net.add_module("more", nn.Identity())
+    default_layer(net, images(1))
+    assert len(calls) == 3
+
+
+def test_a_wrapper_may_know_its_layer():
+    class Named(NetworkWrapper):
+        def __init__(self, net):
+            super().__init__()
+            self.module, self.layer = net, Layer("relu2")
+
+    assert explain(Named(convnet()), images(1), "gradcam", 1)["gradcam"].layers == ("relu2",)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_in_other_precisions(dtype):
+    assert default_layer(convnet().to(dtype), images(1)).name == "relu3"
