@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from torchsaliency.core.method import Method
 from torchsaliency.core.registry import create, methods
 
 CLASSES = 5
+
+Net = TypeVar("Net", bound=nn.Module)
 
 NAMES = sorted(methods())
 """Every registered method; tests parametrised over it pick up a new one by themselves."""
@@ -43,7 +46,7 @@ def images(count: int = 2, height: int = 16, width: int = 16, seed: int = 0) -> 
     )
 
 
-def settle(net: nn.Module, seed: int = 0) -> nn.Module:
+def settle(net: Net, seed: int = 0) -> Net:
     """Give a network random but repeatable weights and batch statistics, in evaluation mode."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -76,8 +79,7 @@ def convnet(*, inplace: bool = True, channels: int = 8, seed: int = 0) -> nn.Seq
             fc=nn.Linear(channels, CLASSES),
         )
     )
-    assert isinstance(settled := settle(net, seed), nn.Sequential)
-    return settled
+    return settle(net, seed)
 
 
 def two_layer_head(seed: int = 0) -> nn.Sequential:
@@ -93,8 +95,7 @@ def two_layer_head(seed: int = 0) -> nn.Sequential:
             fc=nn.Linear(16, CLASSES),
         )
     )
-    assert isinstance(settled := settle(net, seed), nn.Sequential)
-    return settled
+    return settle(net, seed)
 
 
 def tiny_vit(**options: Any) -> nn.Module:
@@ -225,6 +226,7 @@ def state_of(net: nn.Module) -> dict[str, Any]:
             name: len(p._backward_hooks or ()) for name, p in net.named_parameters()
         },
         "random": torch.get_rng_state(),
+        "numpy": torch.from_numpy(np.random.get_state()[1].astype(np.int64)),  # noqa: NPY002
         "grad mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
     }
 
@@ -244,10 +246,9 @@ def _hooks(module: nn.Module) -> int:
 def assert_same_state(before: dict[str, Any], after: dict[str, Any]) -> None:
     """Insist that two states are equal, tensors bit by bit."""
     assert before.keys() == after.keys()
-    for key, value in before.items():
-        other = after[key]
-        if not isinstance(value, dict):
-            value, other = {"": value}, {"": other}
+    for key, state in before.items():
+        parts = isinstance(state, dict)
+        value, other = (state, after[key]) if parts else ({"": state}, {"": after[key]})
         assert value.keys() == other.keys(), key
         for name, one in value.items():
             same = (
@@ -272,6 +273,7 @@ def assert_good_map(made: Any, count: int, size: tuple[int, int]) -> None:
     assert not made.raw.requires_grad
 
 
-def undefined_here(name: str, error: LayerError) -> bool:
-    """Whether a method rightly refuses a network that has no linear head after pooling."""
-    return name in NEEDS_A_LINEAR_HEAD and "global average pooling" in str(error)
+def insist_it_is_undefined_here(name: str, error: LayerError) -> None:
+    """Insist that a method rightly refuses a network without a linear head after pooling."""
+    assert name in NEEDS_A_LINEAR_HEAD, error
+    assert "global average pooling" in str(error)

@@ -4,9 +4,9 @@ import pytest
 import torch
 import torchvision
 from captum.attr import LayerGradCam
-from nets import convnet, images
 from torchcam.methods import CAM as TheirCAM
 
+from nets import convnet, images
 from torchsaliency import CAM, GradCAM
 from torchsaliency.core.maps import minmax, upsample
 

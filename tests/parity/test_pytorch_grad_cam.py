@@ -19,11 +19,11 @@ import pytest
 import pytorch_grad_cam as peers
 import torch
 import torchvision
-from nets import convnet, images, two_layer_head
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
+from nets import convnet, images, two_layer_head
 from torchsaliency import (
     AblationCAM,
     Augmented,

@@ -14,7 +14,7 @@ import pytest
 PROGRAM = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-import torch, nets, torchsaliency
+import random, torch, nets, torchsaliency
 from torchsaliency import Layer, Tokens
 
 net, x = nets.convnet(), nets.images(2)
@@ -68,11 +68,12 @@ CASES = {
 }
 
 def answer(model, images, call):
-    before, pixels = nets.state_of(model), images.clone()
+    before, pixels, python = nets.state_of(model), images.clone(), random.getstate()
     try:
         torchsaliency.explain(model, images, **{"methods": "gradcam", **call})
     except Exception as error:
         nets.assert_same_state(before, nets.state_of(model))
+        assert random.getstate() == python
         assert torch.equal(images, pixels) or not images.isfinite().all()
         return type(error).__name__, str(error), isinstance(error, torchsaliency.TorchSaliencyError)
     return "nothing", "", False

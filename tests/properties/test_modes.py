@@ -4,10 +4,22 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from nets import NAMES, WRAPPINGS, CLASSES, ChannelsLastNet, Wraps, assert_good_map, convnet
-from nets import images, quick, settle, tiny_vit, undefined_here
 from torch import nn
 
+from nets import (
+    CLASSES,
+    NAMES,
+    WRAPPINGS,
+    ChannelsLastNet,
+    Wraps,
+    assert_good_map,
+    convnet,
+    images,
+    insist_it_is_undefined_here,
+    quick,
+    settle,
+    tiny_vit,
+)
 from torchsaliency import ChannelsLast, Layer, LayerError, explain
 from torchsaliency.core.registry import Needs, methods
 
@@ -98,7 +110,7 @@ def test_batch_mates_in_other_networks(name, kind):
     try:
         together = quick(name)(net, x, [0, 1, 2])
     except LayerError as error:
-        assert undefined_here(name, error)
+        insist_it_is_undefined_here(name, error)
         return
     alone = quick(name)(net, x[1:2], 1)
     torch.testing.assert_close(together.map[1], alone.map[0], **EXACT)
@@ -178,7 +190,7 @@ def test_several_layers_at_once(name, layers):
     try:
         made = quick(name)(net, x, 1, layers)
     except LayerError as error:
-        assert undefined_here(name, error)
+        insist_it_is_undefined_here(name, error)
         return
     assert_good_map(made, 3, (16, 16))
     assert made.layers == tuple(layers)
@@ -193,7 +205,7 @@ def test_the_image_itself_is_a_layer(name):
     try:
         made = quick(name)(net, x, 1, "input")
     except LayerError as error:
-        assert undefined_here(name, error)
+        insist_it_is_undefined_here(name, error)
         return
     assert_good_map(made, 3, (16, 16))
     assert made.layers == ("input",)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from nets import NAMES, assert_good_map, convnet, images, quick, tiny_vit
 
 SMALL = {torch.float64: 1e-4, torch.bfloat16: 0.06, torch.float16: 0.02}

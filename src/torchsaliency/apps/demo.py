@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from torchsaliency.apps.denormals import flushed
 from torchsaliency.apps.explaining import Finding, Job, explained
 from torchsaliency.apps.folder import Folder
 from torchsaliency.apps.recording import Recorder, Style
@@ -59,13 +58,10 @@ def run(output: Path) -> Shown:
     folder = Folder(output)
     planned = [style.stem(photo, None, one) + ".png" for photo in photos for one in _METHODS]
     folder.refuse_to_replace([*planned, f"{SHEET}.png"], photos.values())
-    with flushed():
-        job = _job(len(photos))
-        recorder, sheets = Recorder(job, folder, style), Sheets(folder, style.colormap, SHEET)
-        with Report(len(photos), job.maps_per_photo) as report:
-            rows = [
-                _show(job, finding, recorder, sheets) for finding in explained(job, photos, report)
-            ]
+    job = _job(len(photos))
+    recorder, sheets = Recorder(job, folder, style), Sheets(folder, style.colormap, SHEET)
+    with Report(len(photos), job.maps_per_photo) as report:
+        rows = [_show(job, finding, recorder, sheets) for finding in explained(job, photos, report)]
     sheets.flush()
     folder.write_manifest(recorder.manifest({"demo": True}, report, sheets.written))
     return Shown(folder.path / sheets.written[0], rows, len(planned) + 2)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from torchsaliency.apps import choosing
-from torchsaliency.apps.denormals import flushed
 from torchsaliency.apps.explaining import Job, explained, unique_names
 from torchsaliency.apps.folder import Folder
 from torchsaliency.apps.recording import Recorder, Style
@@ -50,12 +49,11 @@ def run(request: Request) -> Outcome:
     )
     colourise(torch.zeros(1, 1), request.colormap)  # raises if there is no such colormap
     photos = unique_names(choosing.chosen_photos(request.photos, request.output))
-    with flushed():
-        job = _job(request, methods)
-        style = Style(request.alpha, request.colormap, request.raw, titled=bool(request.target))
-        folder = Folder(request.output)
-        folder.refuse_to_replace(_planned(job, style, photos, grid=request.grid), photos.values())
-        return _carry_out(request, job, photos, folder, style)
+    job = _job(request, methods)
+    style = Style(request.alpha, request.colormap, request.raw, titled=bool(request.target))
+    folder = Folder(request.output)
+    folder.refuse_to_replace(_planned(job, style, photos, grid=request.grid), photos.values())
+    return _carry_out(request, job, photos, folder, style)
 
 
 def _job(request: Request, methods: dict[str, Method]) -> Job:

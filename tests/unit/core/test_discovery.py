@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from nets import CLASSES, ChannelsLastNet, Joins, convnet, images, settle, tiny_vit, two_layer_head
 from torch import nn
 
+from nets import CLASSES, ChannelsLastNet, Joins, convnet, images, settle, tiny_vit, two_layer_head
 from torchsaliency import LayerError, TargetError, default_layer, explain
 from torchsaliency.core import discovery
 from torchsaliency.core.layer import ChannelsLast, Grid, Layer, Tokens

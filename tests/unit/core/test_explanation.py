@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from nets import convnet, images, quick
 
+from nets import convnet, images, quick
 from torchsaliency import BoxScore, InputError, Masking, explain
 from torchsaliency.core import explanation
 from torchsaliency.methods.smoothing import Augmented, EigenSmoothed

@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from nets import ChannelsLastNet, convnet
 
+from nets import ChannelsLastNet, convnet
 from torchsaliency import ChannelsLast, Grid, Layer, LayerError, Tokens
 from torchsaliency.core.layer import infer_reshape
 

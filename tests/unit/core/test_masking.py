@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from nets import images
 from scipy.ndimage import gaussian_filter
 
+from nets import images
 from torchsaliency import BlackPixel, Blur, GivenImage, MeanColour, OptionError, create
 
 X = images(2, 12, 10)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import pytest
-from nets import NAMES
 
+from nets import NAMES
 from torchsaliency import MTSM, TSM, Needs, OptiCAM, OptionError, create, register
 from torchsaliency.core import registry
 from torchsaliency.core.explain import resolve_methods

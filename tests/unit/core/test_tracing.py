@@ -4,6 +4,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
+
 from nets import (
     ChannelsLastNet,
     Counter,
@@ -14,8 +16,6 @@ from nets import (
     tiny_vit,
     two_layer_head,
 )
-from torch.nn import functional as F
-
 from torchsaliency import BlackPixel, LayerError, tracing
 from torchsaliency.core.maps import minmax, upsample
 
@@ -64,7 +64,7 @@ def test_tokens_and_channels_last_are_seen_as_maps():
 def test_the_graph_begins_at_the_layer():
     net, x = convnet(), images(2)
     grown = []
-    net.relu2.register_forward_hook(lambda m, i, o: grown.append(o.requires_grad))
+    net.relu2.register_forward_hook(lambda *call: grown.append(call[2].requires_grad))
     with tracing(net, x, 0, ["relu3"]) as trace:
         assert trace["relu3"].gradients.isfinite().all()
         assert not trace["relu3"].activations.requires_grad

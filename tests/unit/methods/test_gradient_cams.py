@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from nets import convnet, images, settle, tiny_vit, two_layer_head
 from torch import nn
 
+from nets import convnet, images, settle, tiny_vit, two_layer_head
 from torchsaliency import (
     CAM,
     GradCAM,

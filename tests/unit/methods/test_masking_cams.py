@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from nets import Joins, convnet, images, settle, two_layer_head
 from torch.nn import functional as F
 
+from nets import Joins, convnet, images, settle, two_layer_head
 from torchsaliency import AblationCAM, BlackPixel, Blur, ScoreCAM, explain, tracing
 
 
@@ -63,7 +63,7 @@ def ablation_loop(net, x, label, layer, replacement):
             for k in range(len(channels)):
                 edited = channels.clone()
                 edited[k] = channels.min() if replacement == "min" else 0
-                handle = module.register_forward_hook(lambda m, i, o, edited=edited: edited[None])
+                handle = module.register_forward_hook(lambda *_, edited=edited: edited[None])
                 weights.append(score - net(image[None])[0, label])
                 handle.remove()
             drops = torch.stack(weights)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from nets import assert_good_map, convnet, images, tiny_vit, two_layer_head
 
+from nets import assert_good_map, convnet, images, tiny_vit, two_layer_head
 from torchsaliency import (
     BlackPixel,
     LogProbability,

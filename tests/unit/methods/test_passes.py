@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from nets import Counter, convnet, images
 
+from nets import Counter, convnet, images
 from torchsaliency import OptiCAM, explain
 
 SHARED = [

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from nets import NAMES, Counter, assert_good_map, convnet, images, quick
 
+from nets import NAMES, Counter, assert_good_map, convnet, images, quick
 from torchsaliency import (
     Augmented,
     EigenSmoothed,

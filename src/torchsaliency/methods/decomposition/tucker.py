@@ -103,7 +103,8 @@ def _hooi(features: Tensor, rank: tuple[int, int, int]) -> tuple[Tensor, Tensor]
     with tensorly.backend_context("pytorch", local_threadsafe=True), warnings.catch_warnings():
         # It warns when it completes a factor beyond the rank of the unfolding; that is harmless.
         warnings.simplefilter("ignore")
-        core, factors = tucker(features.double(), rank=cut)
+        # The completion is drawn at random: fixed here, and not from the user's numpy generator.
+        core, factors = tucker(features.double(), rank=cut, random_state=0)
     values = core.flatten(1).norm(dim=1)
     projections = torch.einsum("ki,khw->ihw", factors[0], features.double())
     return values.to(features.dtype), projections.to(features.dtype)
