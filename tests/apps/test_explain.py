@@ -72,6 +72,7 @@ def test_the_manifest_suffices_to_repeat(explain, photo, place):
         mean=tuple(facts["mean"]),
         std=tuple(facts["std"]),
     )
+    black = torchsaliency.BlackPixel(*(tuple(run["masking"][key]) for key in ("mean", "std")))
     x = preparation(open_photo(entry["path"]))[None]
     for one in entry["maps"]:
         method = create(one["method"], run["methods"][one["method"]]["options"])

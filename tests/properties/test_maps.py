@@ -85,7 +85,6 @@ LOOKING = [name for name in NAMES if methods()[name].needs != Needs.NOTHING]
 @pytest.mark.parametrize("name", LOOKING)
 @pytest.mark.parametrize("net", [constant_features(), dead_features()], ids=["constant", "dead"])
 def test_nothing_to_see_gives_zeros_and_says_so(name, net):
-    # Padding-free positions only: the features before the ReLU are constant by construction.
     made = quick(name)(net, images(2), layer="relu3")
     assert_good_map(made, 2, (16, 16))
     assert made.map.count_nonzero() == 0

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import final
 
-from PIL import Image
-
 from torchsaliency.apps.console import printable
 from torchsaliency.apps.explaining import Finding
 from torchsaliency.apps.folder import Folder
@@ -17,8 +15,6 @@ _ROWS = 20
 """Rows on a sheet: bounds the memory, and the height that a viewer must bear."""
 
 _CELL = 256
-_KEPT = (512, 512)
-"""Pixels kept of a photo until its sheet is drawn: sharp in a cell, small in memory."""
 
 
 @final
@@ -52,11 +48,11 @@ class Sheets:
         """
         notes = captions or {}
         overlays = tuple(
-            Panel(_small(image), method, notes.get(method) or _remark(finding, method))
+            Panel(image, method, notes.get(method) or _remark(finding, method))
             for method, image in drawn.overlays.items()
         )
         label = f"{finding.target.name}  {finding.target.probability:.1%}"
-        photo = Panel(_small(drawn.photo), "photo", f"{label}\n{printable(finding.photo.name)}")
+        photo = Panel(drawn.photo, "photo", f"{label}\n{printable(finding.photo.name)}")
         self._rows.append(Row(overlays, photo))
         if len(self._rows) == _ROWS:
             self.flush()
@@ -76,9 +72,3 @@ def _remark(finding: Finding, method: str) -> str:
     """Return what must be said of a map: nothing, if all went well."""
     status = finding.maps[method].status[finding.row]
     return "" if status == "ok" else status
-
-
-def _small(image: Image.Image) -> Image.Image:
-    small = image.copy()
-    small.thumbnail(_KEPT, Image.Resampling.LANCZOS)
-    return small

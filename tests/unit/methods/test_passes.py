@@ -24,7 +24,6 @@ class BackwardCounter:
         self.calls += 1
 
 
-# torch warns that no input of the first module after the leaf needs a gradient; nobody asks one.
 @pytest.mark.parametrize("count", [1, 5])
 def test_all_gradient_and_decomposition_cams_cost_one_pass(count):
     net = convnet()
