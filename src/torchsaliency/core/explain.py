@@ -120,7 +120,7 @@ def _explanation(method: Method, trace: Trace, names: Sequence[str]) -> Explanat
     # Methods may run the network with gradients; what they hand on is plain numbers.
     raws = [one.raw.detach() for one in found]
     maps = [normalise(upsample(raw, trace.size), method.scaling) for raw in raws]
-    # Several layers: the mean of the layers' maps, stretched again, as pytorch-grad-cam does.
+    # Several layers: the mean of their maps, stretched after resizing (pytorch-grad-cam: before).
     fused = minmax(torch.stack(maps).mean(0)) if len(maps) > 1 else maps[0]
     raw = fused if len(raws) > 1 else raws[0]
     return Explanation(
