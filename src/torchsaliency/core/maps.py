@@ -9,7 +9,17 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from torchsaliency.core.errors import InputError
+
 Normalisation = Literal["range", "max", "sigmoid"]
+
+ROUNDING = 1e-4
+"""How far above 1 or below 0 half precision may round a map."""
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Return half precision as float32, in which sums are formed; float32 and float64 stay."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def upsample(
@@ -66,3 +76,26 @@ def _rounding(low: Tensor, high: Tensor) -> Tensor:
 def _extremes(maps: Tensor) -> tuple[Tensor, Tensor]:
     dims = tuple(range(1, maps.ndim))
     return maps.amin(dims, keepdim=True), maps.amax(dims, keepdim=True)
+
+
+def checked_maps(maps: Tensor) -> Tensor:
+    """Return maps (N, H, W), float32 or better, clamped to [0, 1].
+
+    Raises:
+        InputError: another shape, values that are not finite, or values outside [0, 1].
+    """
+    if maps.ndim != 3 or 0 in maps.shape[1:]:  # noqa: PLR2004
+        raise InputError(f"Maps must be (N, H, W), and {tuple(maps.shape)} was given.")
+    if not maps.is_floating_point():
+        raise InputError(f"Maps must be floats in [0, 1], and {maps.dtype} was given.")
+    maps = wide(maps.detach())
+    if not bool(maps.isfinite().all()):
+        raise InputError(
+            "The maps hold NaN or infinite values; give maps as `explain` returns them."
+        )
+    if len(maps) and not (maps.min() >= -ROUNDING and maps.max() <= 1 + ROUNDING):
+        raise InputError(
+            f"The maps reach from {float(maps.min()):.4g} to {float(maps.max()):.4g}; metrics need "
+            "[0, 1], as `explain` returns them (see torchsaliency.core.maps.minmax)."
+        )
+    return maps.clamp(0, 1)

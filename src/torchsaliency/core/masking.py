@@ -18,6 +18,9 @@ from torch.nn import functional as F
 
 from torchsaliency.core.errors import OptionError
 
+_RISE_KERNEL = (0.08795815, 0.08889612, 0.09047420, 0.09219112, 0.09348939, 0.09398206)
+"""Half of RISE's blur kernel, from its end to its centre."""
+
 
 class Masking(abc.ABC):
     """A baseline image that shows through where the map is 0."""
@@ -115,6 +118,53 @@ class Blur(Masking):
     def describe(self) -> dict[str, Any]:
         """Return the name and sigma."""
         return {"baseline": "blur", "sigma": self.sigma}
+
+
+@final
+@dataclass(frozen=True)
+class RISEBlur(Masking):
+    """The blur from which RISE's insertion starts: 11 pixels wide, nearly flat.
+
+    Its kernel is outer(r, r), r the response of a Gaussian of σ = 5 reflected at the ends of eleven
+    pixels: 0.00883 in the centre and 0.00774 in the corner, where a truncated Gaussian would have
+    0.01196 and 0.00440. Pixels outside the image have the given colour, as in RISE's code, whose
+    zero padding is grey for a normalised image and black for one in [0, 1].
+
+    Attributes:
+        colour: a masking of one colour: `MeanColour()` or `BlackPixel(…)`.
+    """
+
+    colour: Masking = MeanColour()
+
+    def baseline(self, images: Float[Tensor, "n c H W"]) -> Tensor:
+        """Return the blurred images."""
+        colour = self.colour.baseline(images)
+        half = images.new_tensor(_RISE_KERNEL, dtype=torch.float64)
+        line = torch.cat([half, half[:-1].flip(0)])
+        line = (line / line.sum()).to(images.dtype)
+        radius = len(half) - 1
+        planes = (images - colour).flatten(0, 1)[:, None]
+        planes = F.conv2d(planes, line[None, None, None], padding=(0, radius))
+        planes = F.conv2d(planes, line[None, None, :, None], padding=(radius, 0))
+        return planes.view_as(images) + colour
+
+    def describe(self) -> dict[str, Any]:
+        """Return the name and the colour outside the image."""
+        return {"baseline": "rise-blur", "outside": self.colour.describe()}
+
+
+@final
+@dataclass(frozen=True)
+class ImageMinimum(Masking):
+    """The smallest number in the image's tensor, one for all colours: what Quantus calls black."""
+
+    def baseline(self, images: Float[Tensor, "n c H W"]) -> Tensor:
+        """Return the minimum of every image."""
+        return images.amin((1, 2, 3), keepdim=True)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the name."""
+        return {"baseline": "image minimum"}
 
 
 @final

@@ -1,0 +1,53 @@
+"""Measures: everything in evaluation that runs a network. Metrics make numbers of the results."""
+
+from torchsaliency.measures.embeddings import MaskedEmbeddings, masked_embeddings
+from torchsaliency.measures.judge import ClassScores, Judge, class_scores, judging
+from torchsaliency.measures.masked import CropScores, MaskedScores, crop_scores, masked_scores
+from torchsaliency.measures.perturbation import (
+    PerturbationCurve,
+    RegionCurve,
+    RemovalCurves,
+    SquareRemovals,
+    perturbation_curve,
+    region_curve,
+    removal_curves,
+    square_removals,
+)
+from torchsaliency.measures.randomised import network_stages, randomised_networks
+from torchsaliency.measures.reexplained import (
+    MaskedMaps,
+    NoisyMaps,
+    RandomisedMaps,
+    masked_maps,
+    noisy_maps,
+    randomised_maps,
+)
+
+__all__ = [
+    "ClassScores",
+    "CropScores",
+    "Judge",
+    "MaskedEmbeddings",
+    "MaskedMaps",
+    "MaskedScores",
+    "NoisyMaps",
+    "PerturbationCurve",
+    "RandomisedMaps",
+    "RegionCurve",
+    "RemovalCurves",
+    "SquareRemovals",
+    "class_scores",
+    "crop_scores",
+    "judging",
+    "masked_embeddings",
+    "masked_maps",
+    "masked_scores",
+    "network_stages",
+    "noisy_maps",
+    "perturbation_curve",
+    "randomised_maps",
+    "randomised_networks",
+    "region_curve",
+    "removal_curves",
+    "square_removals",
+]

@@ -1,0 +1,93 @@
+"""How far masking moves an encoder's embedding: for networks without classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from torchsaliency.core.errors import InputError, TargetError
+from torchsaliency.core.maps import checked_maps, wide
+from torchsaliency.core.masking import Masking, MeanColour
+from torchsaliency.measures.judge import judging
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class MaskedEmbeddings:
+    """Embeddings of images, before and after masking.
+
+    Attributes:
+        embeddings: z (N, D) of the images.
+        masked_embeddings: z̄ (N, D) of the masked images.
+        passes: images that went through the encoder.
+    """
+
+    embeddings: Tensor
+    masked_embeddings: Tensor
+    passes: int
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return what metrics take, by the names of their arguments."""
+        return {"embeddings": self.embeddings, "masked_embeddings": self.masked_embeddings}
+
+
+def masked_embeddings(
+    model: nn.Module,
+    x: Float[Tensor, "n c H W"],
+    masks: Float[Tensor, "n H W"],
+    *,
+    masking: Masking | None = None,
+    clean: Tensor | None = None,
+    chunk: int = 32,
+) -> MaskedEmbeddings:
+    """Embed images and their masked versions x ⊙ m + b ⊙ (1 - m).
+
+    Args:
+        model: the encoder. Feature maps (N, D, h, w) are averaged over positions, token sequences
+            (N, T, D) over tokens; (N, D) is taken as it is.
+        x: images (N, C, H, W), preprocessed for the encoder.
+        masks: (N, H, W) in [0, 1].
+        masking: the baseline b; mean colour by default.
+        clean: embeddings or outputs of the clean images if they are known; they then cost no pass.
+        chunk: images in one pass.
+
+    Raises:
+        InputError: the images, masks or clean embeddings do not fit.
+        TargetError: the network gives no embedding.
+    """
+    with judging(model, x, chunk=chunk) as judge:
+        kept = checked_maps(judge.maps(masks))
+        mask_out = masking or MeanColour()
+        count = len(x)
+        before = judge.outputs(count, lambda index: judge.images[index]) if clean is None else clean
+        after = judge.outputs(count, lambda index: mask_out(judge.images[index], kept[index]))
+        first, second = pooled(before.detach()), pooled(after)
+        if first.shape != second.shape:
+            raise InputError(
+                f"Clean embeddings of {tuple(first.shape)} were given and the masked ones are "
+                f"{tuple(second.shape)}."
+            )
+        return MaskedEmbeddings(first.to(second), second, judge.passes)
+
+
+def pooled(output: Tensor) -> Tensor:
+    """Return one vector an image (N, D) from an encoder's output.
+
+    Raises:
+        TargetError: the output is not (N, D), (N, T, D) or (N, D, h, w), or not finite.
+    """
+    if not bool(output.isfinite().all()):
+        raise TargetError("The encoder gave NaN or infinite numbers; check weights and precision.")
+    found = wide(output)
+    if found.ndim == 2:  # noqa: PLR2004
+        return found
+    if found.ndim == 3:  # noqa: PLR2004
+        return found.mean(1)
+    if found.ndim == 4:  # noqa: PLR2004
+        return found.mean((2, 3))
+    raise TargetError(
+        f"The encoder gave {tuple(output.shape)}; accepted are (N, D), (N, T, D) and (N, D, h, w)."
+    )

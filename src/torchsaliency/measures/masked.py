@@ -1,0 +1,195 @@
+"""What a network still says of masked images: one pass for AD, AI, AG, ADCC and the box study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torchsaliency.core.errors import InputError
+from torchsaliency.core.maps import checked_maps
+from torchsaliency.core.masking import Masking, MeanColour
+from torchsaliency.measures.judge import Labels, class_labels, class_scores, judging
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class MaskedScores:
+    """Scores of one class an image, before and after masking, in float64.
+
+    With several masks an image, the masked ones are (N, M); else all are (N,).
+
+    Attributes:
+        labels: the class of each image.
+        correct: whether it is the judge's top class of the clean image.
+        clean: class probability p of the image.
+        clean_rest: 1 - p, summed from the other classes.
+        clean_logit: class logit of the image.
+        masked: class probability o of the masked image.
+        masked_rest: 1 - o, likewise.
+        masked_logit: class logit of the masked image.
+        passes: images that went through the judge.
+    """
+
+    labels: Tensor
+    correct: Tensor
+    clean: Tensor
+    clean_rest: Tensor
+    clean_logit: Tensor
+    masked: Tensor
+    masked_rest: Tensor
+    masked_logit: Tensor
+    passes: int
+
+    @classmethod
+    def of_logits(
+        cls,
+        clean: Float[Tensor, "n k"],
+        masked: Float[Tensor, "n ... k"],
+        labels: Tensor,
+        passes: int = 0,
+    ) -> MaskedScores:
+        """Make scores of logits.
+
+        Args:
+            clean: logits of the images.
+            masked: logits of the masked images, (N, K), or (N, M, K) for M masks an image.
+            labels: (N,) classes.
+            passes: what they cost.
+        """
+        was, now = class_scores(clean, labels), class_scores(masked, labels)
+        return cls(
+            labels=labels,
+            correct=clean.argmax(1) == labels,
+            clean=was.probability,
+            clean_rest=was.rest,
+            clean_logit=was.logit,
+            masked=now.probability,
+            masked_rest=now.rest,
+            masked_logit=now.logit,
+            passes=passes,
+        )
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return what metrics take, by the names of their arguments."""
+        names = ("clean", "clean_rest", "masked", "masked_rest", "correct")
+        return {name: getattr(self, name) for name in names}
+
+
+def masked_scores(
+    model: nn.Module,
+    x: Float[Tensor, "n c H W"],
+    masks: Tensor,
+    target: Labels = None,
+    *,
+    masking: Masking | None = None,
+    clean: Float[Tensor, "n k"] | None = None,
+    chunk: int = 32,
+) -> MaskedScores:
+    """Score images and their masked versions x ⊙ m + b ⊙ (1 - m).
+
+    Args:
+        model: the judge.
+        x: images (N, C, H, W), preprocessed for the judge.
+        masks: (N, H, W) or, several an image, (N, M, H, W), in [0, 1].
+        target: classes; None for those predicted on the clean images.
+        masking: the baseline b; mean colour by default.
+        clean: logits of the clean images if they are known (an `Explanation.output` of the same
+            network); they then cost no pass.
+        chunk: images in one pass.
+
+    Raises:
+        InputError: the images or masks do not fit.
+        TargetError: the target or the network's output does not fit.
+    """
+    with judging(model, x, chunk=chunk) as judge:
+        masks = judge.maps(masks, several=True)
+        several = masks.ndim == 4  # noqa: PLR2004
+        sets = masks if several else masks[:, None]
+        kept = checked_maps(sets.flatten(0, 1)).view_as(sets)
+        mask_out = masking or MeanColour()
+        before = judge.clean_logits(clean)
+        labels = class_labels(target, before)
+        after = judge.variants(
+            kept.shape[1],
+            lambda image, place: mask_out(judge.images[image], kept[image, place]),
+        )
+        found = after if several else after[:, 0]
+        return MaskedScores.of_logits(before, found, labels, judge.passes)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class CropScores:
+    """Class probability of what lies in one box an image, enlarged to the whole.
+
+    Attributes:
+        labels: the class of each image.
+        crop: its probability (N,) on the crop.
+        passes: images that went through the judge.
+    """
+
+    labels: Tensor
+    crop: Tensor
+    passes: int
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return what metrics take, by the names of their arguments."""
+        return {"crop": self.crop}
+
+
+def crop_scores(
+    model: nn.Module,
+    x: Float[Tensor, "n c H W"],
+    boxes: Float[Tensor, "n 4"],
+    target: Labels = None,
+    *,
+    clean: Float[Tensor, "n k"] | None = None,
+    chunk: int = 32,
+) -> CropScores:
+    """Score what lies in one box of each image, resized to the whole image (saliency metric SM).
+
+    Args:
+        model: the judge.
+        x: images (N, C, H, W), preprocessed for the judge.
+        boxes: (N, 4), x0 y0 x1 y1 in pixels inside the image, x1 and y1 exclusive; a box without
+            area stands for nothing, and an image of zeros is scored.
+        target: classes; None for those predicted on the clean images.
+        clean: logits of the clean images if they are known; with a target they are not needed.
+        chunk: images in one pass.
+
+    Raises:
+        InputError: a box does not lie in the image.
+        TargetError: the target or the network's output does not fit.
+    """
+    with judging(model, x, chunk=chunk) as judge:
+        corners = boxes.round().long().cpu()
+        height, width = judge.size
+        limits = torch.tensor([width, height, width, height])
+        if len(boxes) != len(x) or bool(((corners < 0) | (corners > limits)).any()):
+            raise InputError(
+                f"{len(boxes)} boxes were given for {len(x)} images of {height}x{width}; give one "
+                "box an image, inside it."
+            )
+
+        def build(index: Tensor) -> Tensor:
+            return torch.stack([_crop(judge.images[i], corners[i]) for i in index.tolist()])
+
+        before = judge.clean_logits(clean) if target is None else None
+        after = judge.logits(len(x), build)
+        # the classes come from the crops' logits only in their number, never in their value
+        labels = class_labels(target, after if before is None else before)
+        return CropScores(labels, class_scores(after, labels).probability, judge.passes)
+
+
+def _crop(image: Tensor, box: Tensor) -> Tensor:
+    left, top, right, bottom = box.tolist()
+    if right <= left or bottom <= top:
+        return torch.zeros_like(image)
+    part = image[None, :, top:bottom, left:right]
+    size = (image.shape[1], image.shape[2])
+    return F.interpolate(part, size, mode="bicubic", align_corners=False)[0]
