@@ -1,0 +1,322 @@
+"""Does the order of the map's pixels matter to the network? Insertion, deletion, AOPC, ROAD."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from torchsaliency.core.errors import InputError, OptionError
+from torchsaliency.core.maps import ROUNDING
+from torchsaliency.metrics.base import SaliencyMetric
+from torchsaliency.metrics.registry import metric
+
+_POINTS = 101
+"""Points at which whole curves are kept: every percent of the pixels."""
+
+
+def area_under_curve(
+    probabilities: Float[Tensor, "n s"], fractions: Float[Tensor, " s"]
+) -> Float[Tensor, " n"]:
+    """Return 100 times the area under each curve, by the trapezoid rule, in [0, 100].
+
+    Args:
+        probabilities: (N, S) class probabilities at each fraction.
+        fractions: (S,) rising from 0 to 1; evenly spaced unless the last step is shorter.
+
+    Raises:
+        InputError: curves of another length, values outside [0, 1], or fractions that do not rise
+            from 0 to 1.
+    """
+    curves, places = _curves(probabilities), fractions.detach().double()
+    if places.shape != curves.shape[1:] or len(places) < 2:  # noqa: PLR2004
+        raise InputError(
+            f"Curves of {tuple(curves.shape)} and fractions of {tuple(places.shape)} were given; "
+            "give one fraction a point, at least two."
+        )
+    rises = bool((places.diff() > 0).all())
+    if not rises or float(places[0]) != 0 or float(places[-1]) != 1:
+        raise InputError("The fractions must rise from 0 to 1.")
+    return 100 * torch.trapezoid(curves, places.to(curves.device), dim=1)
+
+
+def aopc(
+    regions: Float[Tensor, "n l"], average: Literal["L+1", "L"] = "L+1"
+) -> Float[Tensor, " n"]:
+    """Return 100 · 1/(L+1) · Σ_{k=0..L} (p_0 - p_k) of every image, in [-100, 100].
+
+    Args:
+        regions: (N, L + 1) class probabilities, the first of the clean image, each further one
+            after one more region was replaced.
+        average: divide by L + 1, as Samek et al. do, or by L.
+
+    Raises:
+        InputError: no regions, or values outside [0, 1].
+    """
+    curves = _curves(regions)
+    if curves.shape[1] < 2:  # noqa: PLR2004
+        raise InputError("AOPC needs the clean probability and at least one region's.")
+    drops = (curves[:, :1] - curves).sum(1)
+    return 100 * drops / (curves.shape[1] - (average == "L"))
+
+
+def road(most: Float[Tensor, "n q"], least: Float[Tensor, "n q"]) -> Float[Tensor, " n"]:
+    """Return 100 · mean over q of (p_LeRF(q) - p_MoRF(q)) / 2 of every image, in [-50, 50].
+
+    Args:
+        most: (N, Q) class probabilities with the most relevant pixels removed and imputed.
+        least: (N, Q) with the least relevant removed.
+
+    Raises:
+        InputError: different shapes, or values outside [0, 1].
+    """
+    first, second = _curves(most), _curves(least)
+    if first.shape != second.shape:
+        raise InputError(
+            f"Curves of {tuple(first.shape)} and {tuple(second.shape)} were given; ROAD needs both "
+            "orders at the same percentages."
+        )
+    return 50 * (second - first).mean(1)
+
+
+class CurveMetric(SaliencyMetric):
+    """The area under a curve, with the curve itself at every percent of the pixels."""
+
+    width = 1 + _POINTS
+
+    def __init__(self, step: int | None = None, budget: int | None = None, **options: Any) -> None:
+        """Tell the measure the pixels of a `step` (None: one row), and a `budget` of passes."""
+        self.step, self.budget = step, budget
+        super().__init__(**options)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Order, step and budget of `perturbation_curve`."""
+        return {"order": self.name, **super().settings}
+
+    @property
+    def fractions(self) -> Float[Tensor, " p"]:
+        """Where `curve` and `curves` are given: every percent, (101,)."""
+        return torch.linspace(0, 1, _POINTS, dtype=torch.float64)
+
+    @property
+    def curves(self) -> Float[Tensor, "n p"]:
+        """The class probability of every image at `fractions`, interpolated linearly."""
+        return self._rows()[:, 1:]
+
+    @property
+    def curve(self) -> Float[Tensor, " p"]:
+        """The mean curve."""
+        return self.curves.mean(0)
+
+    def _add(self, probabilities: Tensor, fractions: Tensor) -> None:
+        areas = area_under_curve(probabilities, fractions)
+        rows = torch.cat([areas[:, None], _resampled(probabilities, fractions)], 1)
+        self._record(rows)
+
+
+@final
+@metric(
+    "insertion",
+    group="perturbation",
+    cite="petsiuk2018",
+    requires="perturbation_curve",
+    direction="higher",
+    best=100.0,
+    worst=0.0,
+)
+class Insertion(CurveMetric):
+    """Insertion: how soon the class appears as salient pixels are put into a blurred image.
+
+    Formula: 100/N · Σ_i ∫_0^1 p_i(t) dt, p_i(t) the class probability once the share t of the
+    pixels has been inserted by descending saliency; trapezoid rule, a step a row.
+
+    Rewards: maps whose top pixels suffice for the class.
+
+    Misleads: it sees the order of the pixels, not their values, and a blurred image with sharp
+    islands is like nothing the network was trained on: compact maps are favoured over maps that
+    follow the object. Its class is the predicted one by default, not the true one.
+
+    Undefined: never.
+
+    Differs: equal values are taken in reading order (RISE leaves them to numpy's unstable sort);
+    the blur is RISE's kernel, in normalised space unless a masking is given.
+
+    Source: Petsiuk et al. (RISE), BMVC 2018.
+    """
+
+    def update(self, insertion: Tensor, fractions: Tensor) -> None:
+        """Add images: class probabilities (N, S) at the fractions (S,) of inserted pixels."""
+        self._add(insertion, fractions)
+
+
+@final
+@metric(
+    "deletion",
+    group="perturbation",
+    cite="petsiuk2018",
+    requires="perturbation_curve",
+    direction="lower",
+    best=0.0,
+    worst=100.0,
+)
+class Deletion(CurveMetric):
+    """Deletion: how soon the class disappears as the most salient pixels are replaced.
+
+    Formula: 100/N · Σ_i ∫_0^1 p_i(t) dt, p_i(t) the class probability once the share t of the
+    pixels has been replaced by descending saliency; trapezoid rule, a step a row.
+
+    Rewards: maps whose top pixels are necessary for the class.
+
+    Misleads: scattered single pixels destroy an image fastest, so that noise-like gradient maps do
+    well (Opti-CAM's Table 3); sharp holes are like nothing the network was trained on.
+
+    Undefined: never.
+
+    Differs: equal values are taken in reading order; pixels become the mean colour unless a
+    masking is given.
+
+    Source: Petsiuk et al. (RISE), BMVC 2018.
+    """
+
+    def update(self, deletion: Tensor, fractions: Tensor) -> None:
+        """Add images: class probabilities (N, S) at the fractions (S,) of deleted pixels."""
+        self._add(deletion, fractions)
+
+
+@final
+@metric(
+    "aopc",
+    group="perturbation",
+    cite="samek2017",
+    requires="region_curve",
+    direction="higher",
+    best=100.0,
+    worst=-100.0,
+)
+class AOPC(SaliencyMetric):
+    """AOPC: how much the class probability drops as the most relevant regions are replaced.
+
+    Formula: 100/N · Σ_i 1/(L+1) · Σ_{k=0..L} (p_i(x) - p_i(x^(k))), k regions replaced, the one
+    with the largest sum of the map first; L = 10 regions of 14 pixels by default.
+
+    Rewards: maps whose strongest regions are necessary for the class.
+
+    Misleads: ten regions of 14 pixels are 4 % of an image of 224, so large objects hardly change;
+    the value that replaces a region (the image's minimum, as in Quantus) is a pattern of its own.
+
+    Undefined: never.
+
+    Differs: regions may lie anywhere and do not overlap (placement="sliding", Quantus before 0.6,
+    which Opti-CAM used); placement="grid" is Quantus' aligned blocks since 0.6. Quantus returns
+    the drops and calls lower better; they are drops, so higher is.
+
+    Source: Samek et al., TNNLS 2017; settings of Opti-CAM's Table 4.
+    """
+
+    def __init__(
+        self,
+        patch: int = 14,
+        regions: int = 10,
+        placement: Literal["sliding", "grid"] = "sliding",
+        average: Literal["L+1", "L"] = "L+1",
+        **options: Any,
+    ) -> None:
+        """Tell the measure the regions, and whether to divide by L + 1 or L."""
+        self.patch, self.regions = patch, regions
+        self.placement, self.average = placement, average
+        super().__init__(**options)
+
+    def update(self, regions: Tensor) -> None:
+        """Add images: class probabilities (N, L + 1), the first of the clean image."""
+        self._record(aopc(regions, self.average))
+
+
+@final
+@metric(
+    "road",
+    group="perturbation",
+    cite="rong2022",
+    requires="removal_curves",
+    direction="higher",
+    best=50.0,
+    worst=-50.0,
+)
+class ROAD(SaliencyMetric):
+    """ROAD: does removing salient pixels hurt more than removing the others, once holes are filled?
+
+    Formula: 100/N · Σ_i mean_q (p_i(LeRF, q) - p_i(MoRF, q)) / 2, the share q of the least or most
+    relevant pixels removed and imputed from their neighbours, q = 10 %, …, 90 %.
+
+    Rewards: maps that order pixels by what they contribute, high and low.
+
+    Misleads: imputation is smooth, so fine texture is always lost; ties (large zero areas) are
+    removed in reading order.
+
+    Undefined: never.
+
+    Differs: the mean of class probabilities, where Rong et al. count right predictions, so that one
+    image has a value; both orders combined as in pytorch-grad-cam, in probability instead of its
+    relative change.
+
+    Source: Rong et al., ICML 2022.
+    """
+
+    def __init__(
+        self,
+        percentages: tuple[float | int, ...] = (10, 20, 30, 40, 50, 60, 70, 80, 90),
+        noise: float | int = 0.01,
+        **options: Any,
+    ) -> None:
+        """Tell the measure the percentages removed, and the noise of the imputation."""
+        if not percentages:
+            raise OptionError("ROAD needs at least one percentage.")
+        self.percentages, self.noise = tuple(percentages), noise
+        self.width = 2 * len(self.percentages)
+        super().__init__(**options)
+
+    def update(self, most: Tensor, least: Tensor) -> None:
+        """Add images: class probabilities (N, Q) with most and least relevant pixels removed."""
+        road(most, least)  # checks that they fit together
+        self._record(torch.cat([_curves(most), _curves(least)], 1))
+
+    def aggregate(self, rows: Tensor) -> Tensor:
+        """Return the mean over images and percentages."""
+        most, least = rows.unflatten(-1, (2, -1)).unbind(-2)
+        mean: Tensor = (least - most).mean((-2, -1))
+        return 50 * mean
+
+    def image_values(self, rows: Tensor) -> Tensor:
+        """Return each image's mean over percentages."""
+        return road(*rows.unflatten(1, (2, -1)).unbind(1))
+
+    @property
+    def curves(self) -> dict[str, Tensor]:
+        """Mean class probabilities (Q,) by order of removal, "most" and "least" relevant first."""
+        most, least = self._rows().mean(0).unflatten(0, (2, -1))
+        return {"most": most, "least": least}
+
+
+def _curves(values: Tensor) -> Tensor:
+    if values.ndim != 2 or values.shape[1] == 0:  # noqa: PLR2004
+        raise InputError(f"Curves must be (N, S), and {tuple(values.shape)} was given.")
+    values = values.detach().double()
+    if not bool(values.isfinite().all()) or (
+        len(values) and (values.min() < 0 or values.max() > 1 + ROUNDING)
+    ):
+        raise InputError("The curves hold values outside [0, 1]; give class probabilities.")
+    return values.clamp_max(1)
+
+
+def _resampled(probabilities: Tensor, fractions: Tensor) -> Tensor:
+    """Interpolate curves (N, S) linearly at every percent."""
+    curves, places = probabilities.detach().double(), fractions.detach().double()
+    places = places.to(curves.device)
+    wanted = torch.linspace(0, 1, _POINTS, dtype=torch.float64, device=curves.device)
+    right = torch.searchsorted(places, wanted).clamp(1, len(places) - 1)
+    start, end = places[right - 1], places[right]
+    share = (wanted - start) / (end - start)
+    return torch.lerp(curves[:, right - 1], curves[:, right], share.expand(len(curves), -1))

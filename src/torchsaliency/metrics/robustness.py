@@ -1,0 +1,227 @@
+"""Is the map steady, and does it say by how much the score changes? Sensitivity and infidelity."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from torchsaliency.core.errors import InputError
+from torchsaliency.metrics.base import SaliencyMetric
+from torchsaliency.metrics.checks import checked_maps, checked_values
+from torchsaliency.metrics.registry import metric
+
+Norm = Literal["map", "input"]
+
+
+def sensitivities(
+    maps: Float[Tensor, "n h w"],
+    noisy_maps: Float[Tensor, "n s h w"],
+    norms: Float[Tensor, " n"] | None = None,
+) -> Float[Tensor, "n s"]:
+    """Return ‖a(x + ε_s) - a(x)‖ / D of every image and noisy copy.
+
+    Args:
+        maps: a(x) (N, H, W) in [0, 1].
+        noisy_maps: a(x + ε_s) (N, S, H, W) in [0, 1].
+        norms: D (N,); by default ‖a(x)‖. Where D is 0 the result is 0 if the noisy map is the same,
+            and NaN (undefined) if not.
+
+    Raises:
+        InputError: maps outside [0, 1] or of different sizes, or no copies.
+    """
+    fits = noisy_maps.ndim == 4 and noisy_maps.shape[0] == maps.shape[0]  # noqa: PLR2004
+    if not fits or noisy_maps.shape[2:] != maps.shape[1:] or noisy_maps.shape[1] == 0:
+        raise InputError(
+            f"Maps of {tuple(maps.shape)} and noisy maps of {tuple(noisy_maps.shape)} were given; "
+            "give (N, H, W) and (N, S, H, W) with at least one copy."
+        )
+    own = checked_maps(maps).double()
+    noisy = checked_maps(noisy_maps.flatten(0, 1)).double().view(noisy_maps.shape)
+    change = (noisy - own[:, None]).flatten(2).norm(dim=2)
+    size = own.flatten(1).norm(dim=1) if norms is None else checked_values("norms", norms, len(own))
+    size = size.to(change.device)[:, None].expand_as(change)
+    ratio = change / torch.where(size > 0, size, 1)
+    return torch.where(size > 0, ratio, torch.where(change > 0, torch.nan, 0.0))
+
+
+def infidelity(
+    maps: Float[Tensor, "n h w"],
+    squares: Int[Tensor, "s 4"],
+    drops: Float[Tensor, "n s"],
+    *,
+    normalise: bool = True,
+) -> Float[Tensor, " n"]:
+    """Return mean_s (β Σ_{u in square s} a_u - drop_s)² of every image, at least 0.
+
+    Args:
+        maps: a (N, H, W) in [0, 1].
+        squares: (S, 4), x0 y0 x1 y1 in pixels, x1 and y1 exclusive.
+        drops: (N, S), the score of the image minus that without the square.
+        normalise: β is the least-squares scale of each image, because a saliency map has no unit;
+            without, β = 1, as in captum's default. A map that is zero in all squares predicts no
+            drop, whatever β.
+
+    Raises:
+        InputError: maps outside [0, 1], or numbers that do not fit together.
+    """
+    own = checked_maps(maps).double()
+    if drops.shape != (len(own), len(squares)) or not bool(drops.isfinite().all()):
+        raise InputError(
+            f"{len(own)} maps, {len(squares)} squares and drops of {tuple(drops.shape)} were "
+            "given; give one finite drop a map and square."
+        )
+    corners = squares.long().to(own.device)
+    limits = torch.tensor([own.shape[2], own.shape[1]] * 2, device=own.device)
+    flat = (corners[:, 2:] <= corners[:, :2]).any()
+    if len(corners) == 0 or bool(((corners < 0) | (corners > limits)).any() | flat):
+        raise InputError(
+            f"{len(corners)} squares were given; accepted are at least one, each with an area and "
+            f"inside the maps of {own.shape[1]}x{own.shape[2]}."
+        )
+    # sums over squares from the integral image
+    integral = torch.nn.functional.pad(own.cumsum(1).cumsum(2), (1, 0, 1, 0))
+    left, top, right, bottom = corners.unbind(1)
+    told = (
+        integral[:, bottom, right]
+        - integral[:, top, right]
+        - integral[:, bottom, left]
+        + integral[:, top, left]
+    )
+    wanted = drops.detach().double().to(own.device)
+    scale = torch.ones_like(told[:, :1])
+    if normalise:
+        power = told.square().sum(1, keepdim=True)
+        fitted = (told * wanted).sum(1, keepdim=True) / torch.where(power > 0, power, 1)
+        scale = torch.where(power > 0, fitted, 0)
+    return (scale * told - wanted).square().mean(1)
+
+
+class SensitivityMetric(SaliencyMetric):
+    """How far noise moves the map."""
+
+    def __init__(
+        self,
+        radius: float | int = 0.2,
+        samples: int = 10,
+        norm: Norm = "map",
+        **options: Any,
+    ) -> None:
+        """Tell the measure the noise; divide by the norm of the "map" or of the "input"."""
+        self.radius, self.samples, self.norm = radius, samples, norm
+        super().__init__(**options)
+
+    def _found(self, maps: Tensor, noisy_maps: Tensor, norms: Tensor | None) -> Tensor:
+        if self.norm == "input" and norms is None:
+            raise InputError("norm='input' needs the images' norms.")
+        return sensitivities(maps, noisy_maps, norms if self.norm == "input" else None)
+
+
+@final
+@metric(
+    "max-sensitivity",
+    group="robustness",
+    cite="yeh2019",
+    requires="noisy_maps",
+    direction="lower",
+    unit="ratio",
+    best=0.0,
+)
+class MaxSensitivity(SensitivityMetric):
+    """Max-Sensitivity: how far the map moves under the worst of a few noises.
+
+    Formula: 1/N · Σ_i max_s ‖a(x_i + ε_s) - a(x_i)‖ / ‖a(x_i)‖, ε uniform in [-0.2, 0.2] at every
+    value of the normalised image, ten samples; the class stays that of the clean image.
+
+    Rewards: methods whose maps do not change where the image hardly does.
+
+    Misleads: a map that does not depend on the image is perfect. An all-zero noisy map gives
+    exactly 1. More samples can only raise the number.
+
+    Undefined: where the map is all zero and a noisy one is not.
+
+    Differs: divided by ‖a(x)‖ as in Quantus since 0.4.2; norm="input" divides by ‖x‖ as before it.
+    Opti-CAM's printed 1.03 to 1.25 are higher than this definition gives for smooth maps.
+
+    Source: Yeh et al., NeurIPS 2019; settings of Opti-CAM's Table 4.
+    """
+
+    def update(self, maps: Tensor, noisy_maps: Tensor, norms: Tensor | None = None) -> None:
+        """Add images: maps (N, H, W) and those of noisy copies (N, S, H, W)."""
+        self._record(self._found(maps, noisy_maps, norms).amax(1))
+
+
+@final
+@metric(
+    "avg-sensitivity",
+    group="robustness",
+    cite="bhatt2020",
+    requires="noisy_maps",
+    direction="lower",
+    unit="ratio",
+    best=0.0,
+)
+class AvgSensitivity(SensitivityMetric):
+    """Avg-Sensitivity: how far the map moves under noise on average.
+
+    Formula: 1/N · Σ_i mean_s ‖a(x_i + ε_s) - a(x_i)‖ / ‖a(x_i)‖, with the noise of Max-Sensitivity.
+
+    Rewards: methods whose maps do not change where the image hardly does.
+
+    Misleads: a map that does not depend on the image is perfect.
+
+    Undefined: where the map is all zero and a noisy one is not.
+
+    Source: Yeh et al., NeurIPS 2019; Bhatt et al., IJCAI 2020.
+    """
+
+    def update(self, maps: Tensor, noisy_maps: Tensor, norms: Tensor | None = None) -> None:
+        """Add images: maps (N, H, W) and those of noisy copies (N, S, H, W)."""
+        self._record(self._found(maps, noisy_maps, norms).mean(1))
+
+
+@final
+@metric(
+    "infidelity",
+    group="robustness",
+    cite="yeh2019",
+    requires="square_removals",
+    direction="lower",
+    unit="logit²",
+    best=0.0,
+)
+class Infidelity(SaliencyMetric):
+    """Infidelity: does the map's sum over a square tell how much the score drops without it?
+
+    Formula: 1/N · Σ_i mean_s (β_i Σ_{u in square s} a_i(u) - (f(x_i) - f(x_i without square s)))²,
+    f the class logit, β_i the least-squares scale of image i, 100 random squares.
+
+    Rewards: maps that are proportional to what removal costs.
+
+    Misleads: it grows with the square of the logits' scale, so networks cannot be compared; a
+    map of zeros scores the mean squared drop, which a bad map with β near 0 also gets.
+
+    Undefined: never.
+
+    Differs: removal of squares, Yeh's variant for images, where captum leaves the perturbation to
+    the user; scaled by default (captum's normalize=True), because maps in [0, 1] have no unit.
+
+    Source: Yeh et al., NeurIPS 2019.
+    """
+
+    def __init__(
+        self,
+        samples: int = 100,
+        side: float | int = 0.15,
+        normalise: bool = True,
+        **options: Any,
+    ) -> None:
+        """Tell the measure the squares, and whether the map is scaled."""
+        self.samples, self.side, self.normalise = samples, side, normalise
+        super().__init__(**options)
+
+    def update(self, maps: Tensor, squares: Tensor, drops: Tensor) -> None:
+        """Add images: maps (N, H, W), squares (S, 4), and the score's drops (N, S)."""
+        self._record(infidelity(maps, squares, drops, normalise=self.normalise))
