@@ -1,0 +1,432 @@
+"""`score`: every metric runs, its number is the one made by hand, and no pass is made twice."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import torchsaliency
+from nets import Counter, convnet, images, quick
+from torchsaliency import measures
+from torchsaliency.core.errors import InputError, OptionError, TargetError
+from torchsaliency.core.explain import explain
+from torchsaliency.core.masking import BlackPixel, GivenImage
+from torchsaliency.core.target import EmbeddingSimilarity
+from torchsaliency.core.wrapper import NetworkWrapper
+from torchsaliency.evaluation.scoring import Bench, score
+from torchsaliency.metrics import create_metric, metric_entry, metrics
+from torchsaliency.metrics.classification import adcc, coherency, complexity
+from torchsaliency.metrics.localisation import predicted_boxes
+
+SIDE, COUNT = 48, 3
+
+QUICK = {
+    "insertion": {"step": 480},
+    "deletion": {"step": 480},
+    "aopc": {"patch": 8, "regions": 3},
+    "road": {"percentages": (30, 60)},
+    "max-sensitivity": {"samples": 2},
+    "avg-sensitivity": {"samples": 2},
+    "infidelity": {"samples": 6},
+    **{name: {"stages": 2} for name in ("spearman", "spearman-abs", "hog", "ssim")},
+}
+"""Options that make a metric quick, wherever it has them."""
+
+PASSES = {
+    **dict.fromkeys(("ad", "ai", "ag", "coherency", "adcc", "mse", "cosine", "sm"), 1),
+    **dict.fromkeys(("complexity", "sparseness", "entropy", "effective-area"), 0),
+    **dict.fromkeys(("om", "le", "f1", "precision", "recall", "ba", "sp", "ep"), 0),
+    **dict.fromkeys(("miou", "miou-sweep"), 0),
+    "insertion": math.ceil(SIDE**2 / 480),
+    "deletion": math.ceil(SIDE**2 / 480),
+    "aopc": 3,
+    "road": 4,
+    "max-sensitivity": 2,
+    "avg-sensitivity": 2,
+    "infidelity": 6,
+    **dict.fromkeys(("spearman", "spearman-abs", "hog", "ssim"), 0),  # copies of the network run
+}
+"""Passes an image through the network when the metric is scored alone."""
+
+FREE = [name for name, entry in metrics().items() if not entry.annotations]
+BOXED = [name for name, entry in metrics().items() if entry.annotations == "boxes"]
+MASKED = [name for name, entry in metrics().items() if entry.annotations == "masks"]
+
+
+def made(name):
+    return create_metric(name, QUICK.get(name, {}))
+
+
+@pytest.fixture(scope="module")
+def net():
+    return convnet()
+
+
+@pytest.fixture(scope="module")
+def x():
+    return images(COUNT, SIDE, SIDE)
+
+
+@pytest.fixture(scope="module")
+def explained(net, x):
+    """Of classes that are not all the predicted ones; its maps do not depend on the class."""
+    return explain(net, x, "mtsm", torch.tensor([0, 3, 1]))["mtsm"]
+
+
+@pytest.fixture
+def counted(net):
+    counter = Counter(net)
+    yield counter
+    counter.remove()
+
+
+def boxes():
+    return [
+        torch.tensor([[4.0, 8.0, 30.0, 40.0]]),
+        torch.tensor([[-5.0, 0.0, 20.0, 48.0], [30.0, 30.0, 40.0, 44.0]]),
+        torch.tensor([0.0, 0.0, 48.0, 48.0]),
+    ]
+
+
+def masks():
+    labels = torch.zeros(COUNT, SIDE, SIDE, dtype=torch.long)
+    labels[:, 10:30, 5:40] = 7
+    labels[:, :3] = 255
+    return labels
+
+
+def annotations(name):
+    kind = metric_entry(name).annotations
+    return {"boxes": {"boxes": boxes()}, "masks": {"masks": masks()}}.get(kind, {})
+
+
+@torch.no_grad()
+def probabilities(net, x, labels):
+    return net(x).double().softmax(1).gather(1, labels[:, None])[:, 0]
+
+
+def near(found, expected, within=1e-4):
+    assert found.shape == expected.shape
+    assert found.flatten().tolist() == pytest.approx(expected.flatten().tolist(), abs=within)
+
+
+class TestEveryMetric:
+    def test_the_lists_are_whole(self):
+        assert {*FREE, *BOXED, *MASKED} == set(metrics()) == set(PASSES)
+        assert len(BOXED) == 8
+        assert MASKED == ["miou", "miou-sweep"]
+
+    @pytest.mark.parametrize("name", PASSES)
+    def test_runs_and_costs_what_it_must(self, name, net, explained, counted):
+        found = score(net, explained, [made(name)], **annotations(name))
+        assert list(found) == [name]
+        values = found[name].per_image
+        assert values.shape == (COUNT,)
+        assert values.isfinite().all()
+        assert counted.images == COUNT * PASSES[name]
+        entry = metric_entry(name)
+        for bound in (entry.best, entry.worst):
+            if bound is not None and None not in (entry.best, entry.worst):
+                low, high = sorted((entry.best, entry.worst))
+                assert ((values >= low - 1e-9) & (values <= high + 1e-9)).all()
+        assert found[name].summary().count == COUNT
+
+    @pytest.mark.parametrize("name", PASSES)
+    def test_batches_add_up(self, name, net, explained):
+        told = annotations(name)
+        whole = score(net, explained, [made(name)], **told)[name]
+        one = made(name)
+        for part in (slice(0, 2), slice(2, 3)):
+            own = {key: value[part] for key, value in told.items()}
+            same = score(net, explained[part], [one], **own)[name]
+            assert same is one
+        near(one.per_image, whole.per_image, within=2e-3)
+
+    @pytest.mark.parametrize("name", PASSES)
+    def test_the_chunk_does_not_matter(self, name, net, explained):
+        told = annotations(name)
+        found = [
+            score(net, explained, [made(name)], chunk=chunk, **told)[name] for chunk in (1, 32)
+        ]
+        near(found[0].per_image, found[1].per_image, within=2e-3)
+
+    @pytest.mark.parametrize("name", BOXED)
+    def test_missing_boxes_are_told(self, name, net, explained):
+        with pytest.raises(InputError, match=f"{name} needs the boxes"):
+            score(net, explained, [name], masks=masks())
+
+    @pytest.mark.parametrize("name", MASKED)
+    def test_missing_masks_are_told(self, name, net, explained):
+        with pytest.raises(InputError, match=f"{name} needs the masks"):
+            score(net, explained, [name], boxes=boxes())
+
+    def test_all_at_once_by_name_or_as_metrics(self, net, explained):
+        names = [name for name in PASSES if name not in QUICK]
+        alone = {name: score(net, explained, [name], **annotations(name))[name] for name in names}
+        found = score(net, explained, names, boxes=boxes(), masks=masks())
+        assert list(found) == names
+        for name in names:
+            near(found[name].per_image, alone[name].per_image, within=1e-9)
+
+
+class TestNumbers:
+    """Against the network, called by hand."""
+
+    labels = torch.tensor([0, 3, 1])
+
+    def scored(self, net, explained, name, **options):
+        return score(net, explained, [made(name)], **{**annotations(name), **options})[name]
+
+    def test_masked_scores(self, net, x, explained):
+        p = probabilities(net, x, self.labels)
+        o = probabilities(net, x * explained.map[:, None], self.labels)
+        near(self.scored(net, explained, "ad").per_image, 100 * (p - o).clamp_min(0) / p)
+        near(self.scored(net, explained, "ag").per_image, 100 * (o - p).clamp_min(0) / (1 - p))
+        near(self.scored(net, explained, "ai").per_image, 100 * (o > p).double())
+
+    def test_the_masking_is_the_explanations_unless_given(self, net, x):
+        grey = GivenImage(torch.full((3, 1, 1), 0.4))
+        own = explain(net, x, "mtsm", self.labels, masking=grey)["mtsm"]
+        keep = own.map[:, None]
+        p = probabilities(net, x, self.labels)
+        for given, colour in ((None, torch.full((3, 1, 1), 0.4)), (BlackPixel(), None)):
+            if colour is None:
+                pairs = zip(given.mean, given.std, strict=True)
+                colour = torch.tensor([-mean / std for mean, std in pairs])[:, None, None]
+            o = probabilities(net, x * keep + colour * (1 - keep), self.labels)
+            found = self.scored(net, own, "ad", masking=given).per_image
+            near(found, 100 * (p - o).clamp_min(0) / p)
+
+    def test_embeddings(self, net, x, explained):
+        with torch.no_grad():
+            z, masked = net(x).double(), net(x * explained.map[:, None]).double()
+        near(self.scored(net, explained, "mse").per_image, (z - masked).square().sum(1))
+        near(self.scored(net, explained, "cosine").per_image, 100 * F.cosine_similarity(z, masked))
+
+    def test_coherency_and_adcc(self, net, x, explained):
+        shown = x * explained.map[:, None]
+        again = explain(net, shown, "mtsm", self.labels)["mtsm"].map
+        coherent = coherency(explained.map, again)
+        near(self.scored(net, explained, "coherency").per_image, coherent, within=1e-3)
+        p, o = (probabilities(net, one, self.labels) for one in (x, shown))
+        drops = 100 * (p - o).clamp_min(0) / p
+        expected = adcc(coherent, complexity(explained.map), drops)
+        near(self.scored(net, explained, "adcc").per_image, expected, within=1e-3)
+
+    def test_official_metric_knows_whether_the_class_is_right(self, net, x, explained):
+        predicted = net(x).argmax(1)
+        perfect = list(predicted_boxes(explained.map).double()[:, None])
+        wrong = (predicted != self.labels).double()
+        assert wrong.sum() > 0
+        near(score(net, explained, ["om"], boxes=perfect)["om"].per_image, 100 * wrong)
+        right = score(net, explained, ["om"], boxes=perfect, target=predicted)["om"]
+        assert right.compute() == 0
+
+    def test_saliency_metric_crops_the_predicted_box(self, net, x, explained):
+        found = self.scored(net, explained, "sm").per_image
+        for place, box in enumerate(predicted_boxes(explained.map).long().tolist()):
+            x0, y0, x1, y1 = box
+            part = x[place : place + 1, :, y0:y1, x0:x1]
+            part = F.interpolate(part, (SIDE, SIDE), mode="bicubic", align_corners=False)
+            p = probabilities(net, part, self.labels[[place]]).item()
+            area = max((x1 - x0) * (y1 - y0) / SIDE**2, 0.05)
+            assert found[place].item() == pytest.approx(math.log(area) - math.log(p), abs=1e-4)
+
+    def test_deletion(self, net, x, explained):
+        order = explained.map.flatten(1).argsort(dim=1, descending=True, stable=True)
+        taken, curve = [0, 1152, 2304], []
+        for count in taken:
+            keep = torch.ones(COUNT, SIDE * SIDE)
+            for place in range(COUNT):
+                keep[place, order[place, :count]] = 0
+            curve.append(probabilities(net, x * keep.view(COUNT, 1, SIDE, SIDE), self.labels))
+        expected = 100 * (curve[0] / 4 + curve[1] / 2 + curve[2] / 4)
+        one = create_metric("deletion", {"step": 1152})
+        near(score(net, explained, [one])["deletion"].per_image, expected)
+
+    def test_the_settings_reach_the_measure(self, net, explained):
+        """Against the measures, called with the settings."""
+        labels, curve = self.labels, measures.perturbation_curve
+        one = create_metric("insertion", {"step": 100, "budget": 5})
+        score(net, explained, [one])
+        told = curve(net, explained.images, explained.map, labels, step=100, budget=5)
+        assert one.curves[:, 0].tolist() == pytest.approx(told.probabilities[:, 0].tolist())
+        alone = create_metric("insertion")
+        alone.update(**told.inputs())
+        near(one.curves, alone.curves, within=1e-6)
+        for seed in (0, 4):
+            one = create_metric("infidelity", {"samples": 5, "side": 0.4})
+            score(net, explained, [one], seed=seed)
+            told = measures.square_removals(
+                net, explained.images, labels, samples=5, side=0.4, seed=seed
+            )
+            alone = create_metric("infidelity")
+            alone.update(explained.map, **told.inputs())
+            near(one.per_image, alone.per_image, within=1e-6)
+
+    def test_two_metrics_of_one_measure_with_other_options(self, net, explained, counted):
+        first = create_metric("max-sensitivity", {"samples": 2})
+        second = create_metric("avg-sensitivity", {"samples": 3})
+        score(net, explained, [first, second])
+        assert counted.images == COUNT * 5
+        for one in (first, second):
+            told = measures.noisy_maps(net, explained, samples=one.samples)
+            alone = create_metric(one.name, {"samples": one.samples})
+            alone.update(**told.inputs())
+            near(one.per_image, alone.per_image, within=1e-6)
+
+
+class TestPasses:
+    def test_drop_increase_and_gain_share_one_masked_pass(self, net, explained, counted):
+        score(net, explained, ["ad", "ai", "ag"])
+        assert counted.images == COUNT
+        assert counted.with_gradients == 0
+
+    def test_insertion_and_deletion_cost_a_pass_a_row_each(self, net, explained, counted):
+        one = explained[0]
+        bench = Bench(net, one)
+        for name in ("ad", "insertion", "deletion"):
+            bench.inputs(create_metric(name))
+        assert counted.images == bench.passes == 1 + 2 * SIDE
+        bench.inputs(create_metric("insertion"))
+        assert counted.images == bench.passes
+
+    def test_adcc_costs_one_more_explanation_and_no_masked_pass(self, net, explained, counted):
+        score(net, explained, ["adcc"])
+        assert counted.images == COUNT
+        score(net, explained, ["adcc", "coherency", "complexity", "ad", "ai", "ag"])
+        assert counted.images == 2 * COUNT
+
+    def test_the_order_of_the_metrics_costs_nothing(self, net, explained, counted):
+        score(net, explained, ["ad", "adcc"])
+        assert counted.images == COUNT
+
+    def test_scores_of_the_re_explanation_are_those_of_the_masked_pass(self, net, explained):
+        first = score(net, explained, ["ad", "adcc"])
+        second = score(net, explained, ["adcc", "ad"])
+        for name in ("ad", "adcc"):
+            near(first[name].per_image, second[name].per_image)
+
+    def test_sanity_metrics_share_the_randomised_networks(self, net, explained, monkeypatch):
+        calls, run = [], measures.randomised_maps
+        monkeypatch.setattr(
+            measures, "randomised_maps", lambda *a, **k: calls.append(k["stages"]) or run(*a, **k)
+        )
+        score(net, explained, [made(name) for name in ("spearman", "spearman-abs", "ssim")])
+        assert calls == [["fc", "conv3"]]
+
+    def test_a_second_judge_costs_one_clean_pass_more(self, net, explained, counted):
+        other = convnet(seed=5)
+        judge = Counter(other)
+        found = score(net, explained, ["ad", "ag", "om"], judge=other, boxes=boxes())
+        assert (judge.images, counted.images) == (2 * COUNT, 0)
+        labels = explained.target.labels
+        p = probabilities(other, explained.images, labels)
+        o = probabilities(other, explained.images * explained.map[:, None], labels)
+        near(found["ad"].per_image, 100 * (p - o).clamp_min(0) / p)
+
+    def test_maps_are_made_again_by_the_explained_network(self, net, explained, counted):
+        other = convnet(seed=5)
+        judge = Counter(other)
+        score(net, explained, ["adcc"], judge=other)
+        assert counted.images == COUNT
+        assert judge.images == 2 * COUNT  # clean and masked: it has seen neither
+
+    def test_other_images_for_the_judge(self, net, explained, counted):
+        """Preprocessed in another way: the explanation's logits say nothing of them."""
+        given = 0.5 * explained.images + 0.1
+        found = score(net, explained, ["ad"], images=given)["ad"]
+        assert counted.images == 2 * COUNT
+        labels = explained.target.labels
+        p = probabilities(net, given, labels)
+        o = probabilities(net, given * explained.map[:, None], labels)
+        near(found.per_image, 100 * (p - o).clamp_min(0) / p)
+
+    def test_the_explained_network_wrapped_is_the_same_judge(self, net, explained, counted):
+        wrapped = NetworkWrapper()
+        wrapped.module = net
+        score(net, explained, ["ad"], judge=wrapped)
+        score(wrapped, explained, ["ad"])
+        assert counted.images == 2 * COUNT
+
+    def test_map_metrics_run_nothing(self, net, explained, counted):
+        names = [name for name in BOXED if name != "om"]
+        score(net, explained, [*names, "complexity", "om"], boxes=boxes())
+        assert counted.calls == 0
+
+
+class TestTarget:
+    def test_the_explained_classes_by_default(self, net, explained):
+        bench = Bench(net, explained)
+        assert bench.labels.tolist() == [0, 3, 1]
+        assert bench.passes == 0
+
+    @pytest.mark.parametrize("target", [2, [2, 2, 2], torch.tensor([2, 2, 2])])
+    def test_given_classes(self, net, explained, target):
+        labels = torch.full((COUNT,), 2)
+        p = probabilities(net, explained.images, labels)
+        o = probabilities(net, explained.images * explained.map[:, None], labels)
+        found = score(net, explained, ["ad"], target=target)["ad"]
+        near(found.per_image, 100 * (p - o).clamp_min(0) / p)
+
+    def test_no_class_explained_means_the_judges_predictions(self, net, x):
+        reference = torch.randn(COUNT, 5, generator=torch.Generator().manual_seed(0))
+        own = explain(net, x, quick("gradcam"), EmbeddingSimilarity(reference))["gradcam"]
+        predicted = net(x).argmax(1)
+        assert Bench(net, own).labels.tolist() == predicted.tolist()
+        p = probabilities(net, x, predicted)
+        o = probabilities(net, x * own.map[:, None], predicted)
+        near(score(net, own, ["ad"])["ad"].per_image, 100 * (p - o).clamp_min(0) / p)
+        other = convnet(seed=5)
+        assert Bench(net, own, judge=other).labels.tolist() == other(x).argmax(1).tolist()
+
+    def test_a_target_that_does_not_fit(self, net, explained):
+        with pytest.raises(TargetError, match="classes 0 to 4"):
+            score(net, explained, ["ad"], target=5)
+        with pytest.raises(TargetError):
+            score(net, explained, ["ad"], target=[0, 1])
+        with pytest.raises(TargetError, match="names no class"):
+            score(net, explained, ["ad"], target=EmbeddingSimilarity(torch.ones(COUNT, 5)))
+
+
+class TestErrors:
+    def test_unknown_metric(self, net, explained, counted):
+        with pytest.raises(OptionError, match="no metric 'insertoin'; known are insertion"):
+            score(net, explained, ["ad", "insertoin"])
+        assert counted.calls == 0
+
+    @pytest.mark.parametrize("names", [["ad", "ag", "ad"], []])
+    def test_none_or_a_duplicate(self, net, explained, names):
+        with pytest.raises(OptionError, match="each name once"):
+            score(net, explained, names)
+        with pytest.raises(OptionError, match="each name once"):
+            score(net, explained, ["ad", create_metric("ad")])
+
+    def test_more_stages_than_the_network_has(self, net, explained):
+        with pytest.raises(OptionError, match=r"5 stages .* has 4: fc, conv3, conv2, conv1"):
+            score(net, explained, ["spearman"])
+
+    def test_boxes_of_another_number_of_images(self, net, explained):
+        with pytest.raises(InputError, match="2 images"):
+            score(net, explained, ["le"], boxes=boxes()[:2])
+
+    def test_a_failed_call_updates_nothing(self, net, explained):
+        """A second try after the mistake would count the batch twice."""
+        drop = create_metric("ad")
+        with pytest.raises(InputError, match="needs the boxes"):
+            score(net, explained, [drop, "le"])
+        assert len(drop.per_image) == 0
+
+    def test_the_network_is_left_as_it_was(self, net, explained):
+        before = {key: value.clone() for key, value in net.state_dict().items()}
+        net.train()
+        try:
+            score(net, explained, ["adcc", made("spearman"), made("insertion")])
+            assert all(module.training for module in net.modules())
+        finally:
+            net.eval()
+        assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+
+    def test_it_is_public(self):
+        assert torchsaliency.evaluation.score is score
