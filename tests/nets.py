@@ -14,17 +14,38 @@ from torch.nn import functional as F
 
 from torchsaliency.core.errors import LayerError
 from torchsaliency.core.method import Method
-from torchsaliency.core.registry import create, methods
+from torchsaliency.core.registry import Needs, create, methods
 
 CLASSES = 5
 
 Net = TypeVar("Net", bound=nn.Module)
 
-NAMES = sorted(methods())
-"""Every registered method; tests parametrised over it pick up a new one by themselves."""
+NAMES = sorted(name for name, one in methods().items() if Needs.ATTENTION not in one.needs)
+"""Every registered method of any network; tests over it pick up a new one by themselves."""
+
+ATTENTION_NAMES = sorted(set(methods()) - set(NAMES))
+"""Every registered method that only transformers have."""
 
 FEW = {"iterations": 3, "steps": 3, "samples": 4}
 """Options that make a method quick, wherever it has them."""
+
+PASSES = {"samples": 40, "iterations": 20, "passes": 40}
+"""Options of the methods that take hundreds of passes, where few will do."""
+
+
+def few_passes(**wanted: int) -> list[str]:
+    """Return `--set` words that make every slow method quick on a tiny network."""
+    slow = [name for name in NAMES if methods()[name].family in ("masking", "attribution")]
+    return [
+        word
+        for name in slow
+        for key, value in {**PASSES, **wanted}.items()
+        if key in methods()[name].options
+        for word in ("--set", f"{name}.{key}={value}")
+    ]
+
+
+NEEDS_RELU = {"guided-backprop", "deconvnet"}
 
 NEEDS_A_LINEAR_HEAD = {"cam"}
 """Methods that are not defined on every network; they say so with a LayerError."""
@@ -274,6 +295,8 @@ def assert_good_map(made: Any, count: int, size: tuple[int, int]) -> None:
 
 
 def insist_it_is_undefined_here(name: str, error: LayerError) -> None:
-    """Insist that a method rightly refuses a network without a linear head after pooling."""
-    assert name in NEEDS_A_LINEAR_HEAD, error
-    assert "global average pooling" in str(error)
+    """Insist that a method rightly refuses a network without what it needs, and says so."""
+    assert name in NEEDS_A_LINEAR_HEAD | NEEDS_RELU, error
+    needed = "global average pooling" if name in NEEDS_A_LINEAR_HEAD else "at ReLU"
+    assert needed in str(error)
+    assert "gradcam" in str(error), "it names a method that fits"

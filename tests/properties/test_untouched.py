@@ -120,6 +120,23 @@ def test_a_vision_transformer_is_untouched():
             quick(name)(net, x)
 
 
+READ_A_BASELINE = {
+    "scorecam",
+    "opticam",
+    "rise",
+    "occlusion",
+    "extremal-perturbation",
+    "deeplift",
+    "deepshap",
+    "feature-ablation",
+    "gradientshap",
+    "input-x-gradient",
+    "integrated-gradients",
+    "kernelshap",
+    "lime",
+}
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("layer", ["net.relu3", "input", None])
 def test_a_network_that_works_in_place_on_its_input(name, layer):
@@ -130,7 +147,7 @@ def test_a_network_that_works_in_place_on_its_input(name, layer):
     net = InPlaceInput(plain)
     with unchanged(net, x):
         made = quick(name)(net, x, layer=layer)
-    if layer == "net.relu3" and not name.startswith(("score", "opti")):  # masks hide another image
+    if layer == "net.relu3" and name not in READ_A_BASELINE:  # which the network shifts, too
         same = quick(name)(plain, (x - 0.25) * 2, layer="relu3")
         torch.testing.assert_close(made.map, same.map, atol=1e-5, rtol=0)
 

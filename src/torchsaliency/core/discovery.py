@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from torchsaliency.core.errors import LayerError, TargetError
 from torchsaliency.core.layer import Layer, Reshape, Tokens, infer_reshape
+from torchsaliency.core.registry import load_all
 from torchsaliency.core.target import unwrap_output
 from torchsaliency.core.tracing import checked_images, first_tensor, held_still, replace_first
 from torchsaliency.core.wrapper import unwrap
@@ -49,6 +50,7 @@ def default_layer(model: nn.Module, x: Float[Tensor, "n c H W"]) -> Layer:
         LayerError: no layer of the network has a spatial map on which the output depends.
     """
     net = unwrap(model)
+    load_all()
     for resolver in _resolvers:
         if layer := resolver(net):
             return layer

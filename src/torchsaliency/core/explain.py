@@ -17,7 +17,7 @@ from torchsaliency.core.layer import Layer, LayerLike
 from torchsaliency.core.maps import is_constant, minmax, normalise, upsample
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method, Saliency
-from torchsaliency.core.registry import Needs, create
+from torchsaliency.core.registry import Needs, create, load_all
 from torchsaliency.core.target import TargetLike
 from torchsaliency.core.tracing import Trace, tracing
 from torchsaliency.core.wrapper import NetworkWrapper, unwrap
@@ -64,6 +64,7 @@ def explain(
         >>> made["mtsm"].map.shape
         torch.Size([2, 64, 64])
     """
+    load_all()
     chosen = resolve_methods(methods)
     layers = _layers(model, x, layer)
     needs = functools.reduce(operator.or_, (method.entry.needs for method in chosen.values()))
@@ -73,6 +74,7 @@ def explain(
         target,
         layers,
         gradients=Needs.GRADIENTS in needs,
+        attentions=Needs.ATTENTION in needs,
         masking=masking,
         chunk=chunk,
     ) as trace:

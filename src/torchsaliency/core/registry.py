@@ -9,15 +9,15 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import enum
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-
 from torchsaliency.core.errors import OptionError
+from torchsaliency.core.options import parsed_option
 
 if TYPE_CHECKING:
     from torchsaliency.core.method import Method
@@ -37,6 +37,8 @@ class Needs(enum.Flag):
     """One backward pass through the tail."""
     PASSES = enum.auto()
     """Further forward passes."""
+    ATTENTION = enum.auto()
+    """The attention of a transformer's blocks."""
 
 
 ACTIVATIONS = Needs.ACTIVATIONS
@@ -86,7 +88,7 @@ class MethodEntry:
 M = TypeVar("M", bound="type[Method]")
 
 _table: dict[str, MethodEntry] = {}
-_plugins: list[bool] = []
+_loaded: list[bool] = []
 
 
 def register(name: str, *, family: str, cite: str, needs: Needs) -> Callable[[M], M]:
@@ -110,11 +112,20 @@ def register(name: str, *, family: str, cite: str, needs: Needs) -> Callable[[M]
 
 def methods() -> Mapping[str, MethodEntry]:
     """Return every registered method by name, plug-ins included, read-only."""
-    if not _plugins:
-        _plugins.append(True)
+    load_all()
+    return MappingProxyType(_table)
+
+
+def load_all() -> None:
+    """Import all that registers something: the library's own methods and layers, and plug-ins.
+
+    The core is below them and imports none of them by itself.
+    """
+    if not _loaded:
+        _loaded.append(True)
+        importlib.import_module("torchsaliency._public")
         for point in metadata.entry_points(group=ENTRY_POINTS):
             point.load()
-    return MappingProxyType(_table)
 
 
 def entry(name: str) -> MethodEntry:
@@ -145,21 +156,5 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> Method:
             raise OptionError(
                 f"{name} has no option {key!r}; it has {', '.join(sorted(fields)) or 'none'}."
             )
-        values[key] = _parsed(name, key, value, hints[key])
+        values[key] = parsed_option(name, key, value, hints[key])
     return factory(**values)
-
-
-def _parsed(name: str, key: str, value: Any, hint: Any) -> Any:
-    adapter: TypeAdapter[Any] = TypeAdapter(hint)
-    try:
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        if isinstance(value, str):
-            try:
-                return adapter.validate_json(value)
-            except ValidationError:
-                pass
-            if "," in value:
-                return _parsed(name, key, value.split(","), hint)
-        reason = error.errors()[0]["msg"]
-        raise OptionError(f"{name}.{key}={value!r} does not fit: {reason}.") from None

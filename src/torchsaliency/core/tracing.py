@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torchsaliency.core.attention import recorded
 from torchsaliency.core.errors import InputError, LayerError, TorchSaliencyError
 from torchsaliency.core.layer import Layer, LayerLike
-from torchsaliency.core.maps import is_constant, minmax, upsample
+from torchsaliency.core.maps import is_constant, minmax, upsample, wide
 from torchsaliency.core.masking import Masking, MeanColour
 from torchsaliency.core.target import Target, TargetLike, resolve_target, score, unwrap_output
 from torchsaliency.core.wrapper import unwrap
@@ -32,13 +33,14 @@ _TAIL_BUDGET = 8
 
 
 @contextmanager
-def tracing(
+def tracing(  # noqa: PLR0913 (all but the first four by name)
     model: nn.Module,
     x: Float[Tensor, "n c H W"],
     target: TargetLike = None,
     layers: Sequence[LayerLike] = (),
     *,
     gradients: bool = True,
+    attentions: bool = False,
     masking: Masking | None = None,
     chunk: int = 32,
 ) -> Iterator[Trace]:
@@ -50,6 +52,7 @@ def tracing(
         target: see `resolve_target`.
         layers: the layers to read.
         gradients: whether a method will ask for gradients; without, the pass keeps no graph.
+        attentions: whether a method will ask for the attention of a transformer's blocks.
         masking: the baseline for masked passes, mean colour by default.
         chunk: images in one derived pass; bounds the memory, never changes the result.
 
@@ -67,6 +70,7 @@ def tracing(
     with held_still(net, x.device):
         images = checked_images(net, x)
         trace = Trace(net, images, masking or MeanColour(), chunk)
+        trace._recording = attentions
         trace._run_once([Layer.of(layer, net) for layer in layers], target, gradients=gradients)
         yield trace
 
@@ -133,6 +137,9 @@ class Trace:
         self._graph_score: Tensor | None = None
         self._gradients: dict[str, Tensor | None] = {}
         self._broadcasts: dict[str, bool] = {}
+        self._recording = False
+        self._attentions: list[Tensor] = []
+        self._attention_gradients: list[Tensor | None] = []
 
     @property
     def size(self) -> tuple[int, int]:
@@ -166,7 +173,7 @@ class Trace:
             (M,) scores, float32 or better, differentiable if gradients are enabled.
         """
         chosen = (target or self.target).take(index)
-        return _wide(score(chosen, self.run(images), len(images)))
+        return wide(score(chosen, self.run(images), len(images)))
 
     def masked_scores(self, masks: Tensor, index: Tensor) -> Tensor:
         """Score the images under masks (M, H, W) in [0, 1], with this trace's masking."""
@@ -183,6 +190,7 @@ class Trace:
             self.target,
             unshaped if images.shape[2:] != self.images.shape[2:] else layers,
             gradients=graph,
+            attentions=self._recording,
             masking=self.masking,
             chunk=self.chunk,
         ) as trace:
@@ -219,12 +227,13 @@ class Trace:
             images = self.images.clone()  # for a network that works in place on its input
             if any(module is None for module in modules.values()):
                 images = capture(next(n for n, m in modules.items() if m is None), images)
-            output = self.run(images)
+            with recorded(wanted=self._recording, gradients=gradients) as self._attentions:
+                output = self.run(images)
         for name, count in runs.items():
             _insist_on_one_run(name, count)
         self.target = resolve_target(target, _detached(output))
         with torch.set_grad_enabled(gradients):
-            graph_score = _wide(score(self.target, output, len(self.images)))
+            graph_score = wide(score(self.target, output, len(self.images)))
         self.output, self.score = _detached(output), graph_score.detach()
         self._graph_score = graph_score if gradients and graph_score.requires_grad else None
         for layer in layers:
@@ -232,20 +241,26 @@ class Trace:
             self._layers[layer.name] = layer.resolved(raw[layer.name], self.size)
 
     def _gradient(self, name: str) -> Tensor:
-        if not self._gradients:
-            if self._graph_score is None:
-                raise _no_gradient(name)
-            scale = _HALF_SCALE if self.holds(torch.float16) else 1.0
-            sources = list(self._captured.values())
-            weight = torch.full_like(self._graph_score, scale)
-            found = torch.autograd.grad(self._graph_score, sources, weight, allow_unused=True)
-            self._graph_score = None  # the graph is freed, and with it the tail's memory
-            for key, one in zip(self._captured, found, strict=True):
-                self._gradients[key] = None if one is None else _wide(one) / scale
+        self._run_backward(name)
         gradient = self._gradients[name]
         if gradient is None:
             raise _no_gradient(name)
         return gradient
+
+    def _run_backward(self, name: str) -> None:
+        if not self._gradients:
+            if self._graph_score is None:
+                raise _no_gradient(name)
+            scale = _HALF_SCALE if self.holds(torch.float16) else 1.0
+            sources = [*self._captured.values(), *self._attentions]
+            weight = torch.full_like(self._graph_score, scale)
+            found = torch.autograd.grad(self._graph_score, sources, weight, allow_unused=True)
+            self._graph_score = None  # the graph is freed, and with it the tail's memory
+            known: list[Tensor | None] = [
+                None if one is None else wide(one) / scale for one in found
+            ]
+            self._gradients.update(zip(self._captured, known, strict=False))
+            self._attention_gradients = known[len(self._captured) :]
 
     def _features(self, layer: Layer) -> Tensor:
         return _maps(layer, self._captured[layer.name].detach())
@@ -259,7 +274,7 @@ class Trace:
             self._broadcasts[layer.name] = self._tail_broadcasts(layer, image)
         rows = 1 if self._broadcasts[layer.name] else len(features)
         output = self._run_replaced(layer, self.images[image : image + 1], features, rows)
-        return _wide(score(self.target.take(index), output, len(features)))
+        return wide(score(self.target.take(index), output, len(features)))
 
     def _run_replaced(self, layer: Layer, image: Tensor, features: Tensor, rows: int) -> Any:
         self.passes += len(features)
@@ -287,7 +302,7 @@ class Trace:
         index = torch.full((2,), image, device=self.images.device)
         try:
             output = self._run_replaced(layer, self.images[image : image + 1], features, 1)
-            scores = _wide(score(self.target.take(index), output, 2))
+            scores = wide(score(self.target.take(index), output, 2))
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, IndexError, AssertionError):
@@ -347,6 +362,20 @@ class View:
     def gradients(self) -> Float[Tensor, "n k h w"]:
         """∂y_c/∂A (N, K, h, w); one backward pass through the tail serves all layers."""
         return _maps(self.layer, self.trace._gradient(self.layer.name))
+
+    @property
+    def attentions(self) -> list[Tensor]:
+        """Attention probabilities (N, heads, T, T) of every block, the first block first."""
+        if not self.trace._recording:
+            raise LayerError("The pass recorded no attention; trace with attentions=True.")
+        return [wide(one.detach()) for one in self.trace._attentions]
+
+    @property
+    def attention_gradients(self) -> list[Tensor]:
+        """∂y_c/∂A of every block, like `attentions`; zeros where y_c does not read it."""
+        self.trace._run_backward("attention")
+        found = zip(self.attentions, self.trace._attention_gradients, strict=True)
+        return [torch.zeros_like(own) if one is None else one for own, one in found]
 
     def tail(self, image: int, edits: Callable[[Tensor], Tensor], count: int) -> Tensor:
         """Score one image with the layer's output replaced, the batch growing at the layer.
@@ -465,7 +494,7 @@ def _maps(layer: Layer, tensor: Tensor) -> Tensor:
     maps = layer.reshape.to_maps(tensor)
     if maps.ndim != 4 or maps.shape[2] * maps.shape[3] == 0:  # noqa: PLR2004
         raise LayerError(f"Layer {layer.name!r} gives {tuple(tensor.shape)}: no feature maps.")
-    return _wide(maps)
+    return wide(maps)
 
 
 def _joinable(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -473,11 +502,6 @@ def _joinable(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return upsample((maps / scale.clamp_min(1e-12)).flatten(0, 1), size).unflatten(
         0, maps.shape[:2]
     )
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """Half precision is accumulated in float32; float32 and float64 stay."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _detached(output: Any) -> Any:

@@ -1,5 +1,5 @@
 """Every saliency method, one short file a method or tight family; importing registers them all."""
 
-from torchsaliency.methods import cam, decomposition, smoothing
+from torchsaliency.methods import attention, attribution, cam, decomposition, masking, smoothing
 
-__all__ = ["cam", "decomposition", "smoothing"]
+__all__ = ["attention", "attribution", "cam", "decomposition", "masking", "smoothing"]

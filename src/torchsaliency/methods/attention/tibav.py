@@ -1,0 +1,71 @@
+"""Transformer interpretability beyond attention visualisation: relevance times gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from torchsaliency.core.method import Method
+from torchsaliency.core.registry import Needs, register
+from torchsaliency.core.tracing import View
+from torchsaliency.methods.attention.relevance import RelevanceMode
+from torchsaliency.methods.attention.rollout import from_block
+from torchsaliency.methods.attention.tokens import patch_row, whole_attentions
+
+NEEDS = Needs.ATTENTION | Needs.TARGET | Needs.GRADIENTS | Needs.PASSES
+
+
+@register("tibav", family="attention", cite="chefer2021a", needs=NEEDS)
+@final
+@dataclass(frozen=True)
+class TIBAV(Method):
+    """Transformer attribution: attention's relevance times its gradient, multiplied through.
+
+    E_b = I + mean_h ReLU(∂y_c/∂A_b ⊙ R_b), R_b the relevance of block b's attention by layer-wise
+    relevance propagation from the score (one further pass); the class token's row of E_L … E_s.
+    Rows are not normalised.
+
+    Differs from the official code in that any ViT, DeiT or DINOv2 of torchvision, timm or Hugging
+    Face runs unmodified and in batches.
+
+    Attributes:
+        start: the first block that counts, from 0; the official evaluation scripts take 1.
+
+    Source: Chefer et al., CVPR 2021.
+    """
+
+    start: int = 0
+
+    def saliency(self, view: View) -> Tensor:
+        """Return the class token's row of the product, (N, h, w)."""
+        attentions = whole_attentions(view)
+        gradients = from_block("tibav", self.start, view.attention_gradients)
+        relevances = from_block("tibav", self.start, attention_relevance(view, len(attentions)))
+        identity = torch.eye(attentions[0].shape[-1], device=attentions[0].device)
+        flow = identity.expand(len(view.images), -1, -1)
+        for gradient, relevance in zip(gradients, relevances, strict=True):
+            flow = (identity + (gradient * relevance).relu().mean(1)) @ flow
+        return patch_row(view, flow)
+
+
+def attention_relevance(view: View, blocks: int) -> list[Tensor]:
+    """Return the relevance (N, heads, T, T) of every block's attention, from one more pass."""
+    index = torch.arange(len(view.images), device=view.images.device)
+    found: list[list[Tensor]] = []
+    for rows in index.split(view.trace.chunk):
+        with torch.enable_grad():
+            images = view.images[rows].clone().requires_grad_()
+            with RelevanceMode() as mode:
+                scores = view.trace.scores(images, rows)
+            sources = mode.attentions[-blocks:]
+            grads = torch.autograd.grad(scores.sum(), sources, allow_unused=True)
+        found.append(
+            [
+                torch.zeros_like(own, dtype=torch.float32) if one is None else one.float()
+                for own, one in zip(sources, grads, strict=True)
+            ]
+        )
+    return [torch.cat(parts) for parts in zip(*found, strict=True)]

@@ -1,0 +1,63 @@
+"""What the attention methods share: which rows speak for the class, and the patches' grid."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from torchsaliency.core.errors import LayerError
+from torchsaliency.core.layer import Tokens, infer_reshape
+from torchsaliency.core.tracing import View
+
+_DISTILLATION = ("dist_token", "distillation_token")
+
+
+def whole_attentions(view: View) -> list[Tensor]:
+    """Return the attention (N, heads, T, T) of every block.
+
+    Raises:
+        LayerError: the network has no attention, or attends in windows or stages.
+    """
+    found = view.attentions
+    count = len(view.images)
+    sizes = {tuple(one.shape[2:]) for one in found if one.ndim == 4}  # noqa: PLR2004
+    usual = all(one.ndim == 4 and len(one) == count for one in found)  # noqa: PLR2004
+    if not found or not usual or len(sizes) != 1:
+        seen = ", ".join(str(tuple(one.shape)) for one in found[:2]) or "none"
+        raise LayerError(
+            "Attention methods need a transformer whose blocks all attend over the whole image "
+            f"(ViT, DeiT, DINOv2, …); this network's attention is {seen}. Choose a class "
+            "activation map instead, such as gradcam or opticam."
+        )
+    return found
+
+
+def patch_row(view: View, attention: Tensor) -> Tensor:
+    """Return what the class reads of the patches, (N, h, w), from a matrix (N, T, T).
+
+    The row is the class token's; with a distillation token, the mean of both; without any token of
+    its own, as after average pooling, the mean over all patches. Registers are left out.
+
+    Raises:
+        LayerError: the tokens do not fill a grid.
+    """
+    layout = _layout(view, attention.shape[-1])
+    heads = 1
+    if layout.prefix > 1:
+        names = (name for name, _ in view.trace._net.named_parameters())
+        heads = 2 if any(name.endswith(_DISTILLATION) for name in names) else 1
+    rows = attention[:, :heads] if layout.prefix else attention
+    return layout.to_maps(rows.mean(1)[..., None])[:, 0]
+
+
+def _layout(view: View, count: int) -> Tokens:
+    for layer in view.layers:
+        own = layer.reshape
+        if isinstance(own, Tokens) and own.grid and own.prefix + own.grid[0] * own.grid[1] == count:
+            return own
+    found = infer_reshape((1, count, 1), view.size)
+    if not isinstance(found, Tokens):
+        raise LayerError(
+            f"{count} tokens do not fill a grid over an image of {view.size[0]}x{view.size[1]}; "
+            "say their layout with Layer(name, Tokens(prefix=…, grid=(h, w)))."
+        )
+    return found

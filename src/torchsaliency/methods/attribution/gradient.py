@@ -1,0 +1,211 @@
+"""Attribution by the gradient at the image, or at points around or below it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final
+
+import torch
+from torch import Tensor
+
+from torchsaliency.core.registry import register
+from torchsaliency.core.tracing import View
+from torchsaliency.methods.attribution.reduction import (
+    BACKWARD,
+    Attribution,
+    Channels,
+    baseline,
+    gradient,
+    image_gradients,
+    mean_over_draws,
+    rows,
+    scaled,
+    wide_images,
+)
+
+
+@register("saliency", family="attribution", cite="simonyan2014", needs=BACKWARD)
+@final
+@dataclass(frozen=True)
+class VanillaGradient(Attribution):
+    """Saliency: the gradient of the score at the image, R = ∂y_c/∂x.
+
+    Source: Simonyan et al., ICLR Workshop 2014; computed by captum. Differs from captum in the
+    colours, which are joined by the largest absolute value as in the paper and TorchRay.
+
+    Attributes:
+        channels: how colours are joined: "abs-sum", "sum-positive" or "max-abs", as in the paper.
+        smooth: σ in pixels of a Gaussian over the map; 0 leaves it as it is.
+        clip: values above this percentile of the map are cut to it; 100 cuts none.
+    """
+
+    channels: Channels = "max-abs"
+
+    def attributions(self, view: View) -> Tensor:
+        """Return ∂y_c/∂x, (N, C, H, W)."""
+        return image_gradients(view)
+
+
+@register("input-x-gradient", family="attribution", cite="shrikumar2016", needs=BACKWARD)
+@final
+@dataclass(frozen=True)
+class InputXGradient(Attribution):
+    """Input × gradient: the first-order share of every number of the image, R = x ⊙ ∂y_c/∂x.
+
+    x is the image as the network sees it, normalised: a pixel of the mean colour has no share.
+
+    Source: Shrikumar et al., 2016; computed by captum.
+
+    Attributes:
+        channels: how colours are joined: "abs-sum", "sum-positive" or "max-abs".
+        smooth: σ in pixels of a Gaussian over the map; 0 leaves it as it is.
+        clip: values above this percentile of the map are cut to it; 100 cuts none.
+    """
+
+    def attributions(self, view: View) -> Tensor:
+        """Return x ⊙ ∂y_c/∂x, (N, C, H, W)."""
+        return wide_images(view) * image_gradients(view)
+
+
+@register("integrated-gradients", family="attribution", cite="sundararajan2017", needs=BACKWARD)
+@final
+@dataclass(frozen=True)
+class IntegratedGradients(Attribution):
+    """Integrated gradients: gradients summed on the way from the baseline b to the image.
+
+    R = (x - b) ⊙ ∫₀¹ ∂y_c/∂x (b + α(x - b)) dα, by Gauss-Legendre quadrature. The shares add up to
+    y_c(x) - y_c(b), up to the quadrature's error. b is the baseline of the masking in use, by
+    default the mean colour (zero), as in captum.
+
+    Source: Sundararajan et al., ICML 2017; computed by captum.
+
+    Attributes:
+        channels: how colours are joined: "abs-sum", "sum-positive" or "max-abs".
+        smooth: σ in pixels of a Gaussian over the map; 0 leaves it as it is.
+        clip: values above this percentile of the map are cut to it; 100 cuts none.
+        steps: points of the quadrature; above 0.
+    """
+
+    above_zero: ClassVar[tuple[str, ...]] = ("steps",)
+
+    steps: int = 50
+
+    def attributions(self, view: View) -> Tensor:
+        """Return the integral times x - b, (N, C, H, W)."""
+        from captum import attr  # noqa: PLC0415 (needed by these methods alone)
+
+        images, base = wide_images(view), baseline(view)
+        forward, factor = scaled(view)
+        captum = attr.IntegratedGradients(forward)
+        parts = [
+            captum.attribute(
+                images[index],
+                base[index],
+                additional_forward_args=(index,),
+                n_steps=self.steps,
+                method="gausslegendre",
+                internal_batch_size=view.trace.chunk,
+            )
+            for index in rows(len(images), view)
+        ]
+        return torch.cat(parts).detach().to(images.dtype) / factor
+
+
+@register("smoothgrad", family="attribution", cite="smilkov2017", needs=BACKWARD)
+@final
+@dataclass(frozen=True)
+class SmoothGrad(Attribution):
+    """SmoothGrad: the mean gradient over noisy copies of the image.
+
+    R = mean_s ∂y_c/∂x (x + ε_s), ε_s ~ N(0, σ²), σ = spread · (max x - min x) of the image.
+
+    Source: Smilkov et al., 2017. The plain mean of the paper, where the authors' later code takes
+    squares unless told otherwise. Differs from captum's NoiseTunnel, whose σ is absolute (1 by
+    default) and whose noise depends on the batch: here all images are given the same noise.
+
+    Attributes:
+        channels: how colours are joined: "abs-sum" as in the authors' code, "sum-positive" or
+            "max-abs".
+        smooth: σ in pixels of a Gaussian over the map; 0 leaves it as it is.
+        clip: values above this percentile of the map are cut to it; 100 cuts none. The authors'
+            figures are made with 99.
+        samples: noisy copies; above 0.
+        spread: the noise's σ as a share of the image's range; above 0.
+        squared: whether the mean is of squared gradients (SmoothGrad²).
+        seed: of the noise.
+    """
+
+    above_zero: ClassVar[tuple[str, ...]] = ("samples", "spread")
+
+    samples: int = 50
+    spread: float | int = 0.15
+    squared: bool = False
+    seed: int = 0
+
+    def attributions(self, view: View) -> Tensor:
+        """Return the mean gradient, or the mean squared gradient, (N, C, H, W)."""
+        images = wide_images(view)
+        noise = normal_draws(images, self.samples, self.seed)
+        sigma = self.spread * (images.amax((1, 2, 3)) - images.amin((1, 2, 3)))
+
+        def part(draw: Tensor, index: Tensor) -> Tensor:
+            shaken = images[index] + sigma[index][:, None, None, None] * noise[draw]
+            found = gradient(view, shaken, index)
+            return found.square() if self.squared else found
+
+        return mean_over_draws(view, self.samples, part)
+
+
+@register("gradientshap", family="attribution", cite="lundberg2017", needs=BACKWARD)
+@final
+@dataclass(frozen=True)
+class GradientSHAP(Attribution):
+    """GradientSHAP: expected gradients, at random points between a baseline and the noisy image.
+
+    R = E[(x' - b) ⊙ ∂y_c/∂x (b + α(x' - b))], α ~ U(0, 1), x' = x + N(0, noise²). b is the baseline
+    of the masking in use, by default the mean colour.
+
+    Source: Lundberg and Lee, NeurIPS 2017. Differs from captum, whose draws depend on the batch:
+    here all images are given the same. captum's tutorial draws b from the baseline and the image
+    itself; the image adds next to nothing, so the map is half as large and noisier.
+
+    Attributes:
+        channels: how colours are joined: "abs-sum", "sum-positive" or "max-abs".
+        smooth: σ in pixels of a Gaussian over the map; 0 leaves it as it is.
+        clip: values above this percentile of the map are cut to it; 100 cuts none.
+        samples: draws; above 0.
+        noise: σ of the noise, in the network's normalised colours.
+        baselines: "masking", or "masking-and-image" as in captum's tutorial.
+        seed: of the draws.
+    """
+
+    above_zero: ClassVar[tuple[str, ...]] = ("samples",)
+
+    channels: Channels = "sum-positive"
+    samples: int = 50
+    noise: float | int = 1e-4
+    baselines: Literal["masking", "masking-and-image"] = "masking"
+    seed: int = 0
+
+    def attributions(self, view: View) -> Tensor:
+        """Return the expected gradients times x' - b, (N, C, H, W)."""
+        images, base = wide_images(view), baseline(view)
+        noise = normal_draws(images, self.samples, self.seed) * self.noise
+        generator = torch.Generator().manual_seed(self.seed)
+        alpha = torch.rand(self.samples, generator=generator).to(images)
+        itself = torch.rand(self.samples, generator=generator).to(images.device) < 0.5  # noqa: PLR2004
+        if self.baselines == "masking":
+            itself = torch.zeros_like(itself)
+
+        def part(draw: Tensor, index: Tensor) -> Tensor:
+            start = torch.where(itself[draw][:, None, None, None], images[index], base[index])
+            way = images[index] + noise[draw] - start
+            return way * gradient(view, start + alpha[draw][:, None, None, None] * way, index)
+
+        return mean_over_draws(view, self.samples, part)
+
+
+def normal_draws(images: Tensor, count: int, seed: int) -> Tensor:
+    """Return standard normal noise (count, C, H, W), the same on every device and for any batch."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn((count, *images.shape[1:]), generator=generator).to(images)

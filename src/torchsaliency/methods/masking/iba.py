@@ -1,0 +1,147 @@
+"""IBA: how much of a layer's information must pass for the class to be recognised."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from torchsaliency.core.errors import OptionError
+from torchsaliency.core.maps import is_constant
+from torchsaliency.core.method import Method, positive
+from torchsaliency.core.registry import PASSES, register
+from torchsaliency.core.target import LogProbability
+from torchsaliency.core.tracing import View
+from torchsaliency.methods.cam.solvers import AdamState
+from torchsaliency.methods.masking.passes import aimed, blurred, slope, widest
+
+_START = 5.0
+_LEAST_SPREAD = 0.01
+_CLOSED = 1e-6
+
+
+@register("iba", family="masking", cite="schulz2020", needs=PASSES)
+@final
+@dataclass(frozen=True)
+class IBA(Method):
+    """Information bottleneck: noise drowns what the class can do without.
+
+    Z = λ ⊙ R + (1-λ) ⊙ ε, ε ~ N(μ, s²), λ = smooth(sigmoid(α)); α minimises
+    -log p_c(Z) + β · mean KL, KL = -½ (1 + ln(1-λ)² - (λR')² - (1-λ)²), R' = (R-μ)/s; the map is
+    Σ_k KL_k / ln 2 · hw/HW, the information that passes at each place, in bits a pixel.
+
+    α is optimised for each image by itself, the noise is the same for all images. A target that is
+    not a class has its own score in place of log p_c. The network's tail runs `samples` times a
+    step.
+
+    Source: Schulz et al., ICLR 2020, per-sample bottleneck. Differs from the reference in that μ
+    and s are those of each channel over the image's own positions: there is no data set to take
+    them from at each position. Channels that are constant in the image hold no information on
+    places and pass as they are (the reference leaves out those that are zero in 99 % of images).
+
+    Attributes:
+        beta: weight β of the information.
+        optimization_steps: of Adam; the class makes itself heard after the first few.
+        learning_rate: of Adam, on α, which begins at 5.
+        samples: noisy copies over which the score is averaged in each step.
+        sigma: of the Gaussian that smooths λ, in cells of the layer; 0 for none.
+        seed: of the noise.
+    """
+
+    beta: float = 10.0
+    optimization_steps: int = 10
+    learning_rate: float = 1.0
+    samples: int = 10
+    sigma: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive(
+            "iba",
+            optimization_steps=self.optimization_steps,
+            learning_rate=self.learning_rate,
+            samples=self.samples,
+        )
+        if self.beta < 0 or self.sigma < 0:
+            raise OptionError(
+                f"iba.beta and iba.sigma must not be negative; {self.beta} and {self.sigma} given."
+            )
+
+    def saliency(self, view: View) -> Tensor:
+        """Return the bits that pass at each place, (N, h, w)."""
+        neck = _Bottleneck.of(view.activations.to(widest(view.images.device)), self.sigma)
+        features = neck.features
+        adam = AdamState(torch.full_like(features, _START).flatten(1), self.learning_rate)
+        everyone = torch.arange(len(features), device=features.device)
+        draw = torch.Generator().manual_seed(self.seed)
+        with aimed(view, LogProbability) as aim:
+            for _ in range(self.optimization_steps):
+                noise = torch.randn(self.samples, *features.shape[1:], generator=draw).to(features)
+                alpha = adam.rows.view_as(features)
+                climb = [self._climb(aim, neck, alpha, noise, i) for i in range(len(features))]
+                adam.ascend(everyone, torch.stack(climb).flatten(1))
+        bits = neck.information(adam.rows.view_as(features), slice(None)).sum(1) / math.log(2)
+        share = features[0, 0].numel() / (view.size[0] * view.size[1])
+        return (bits * share).to(view.score.dtype)
+
+    def _climb(
+        self, view: View, neck: _Bottleneck, alpha: Tensor, noise: Tensor, image: int
+    ) -> Tensor:
+        """Return the slope of mean log p_c - β · mean KL in one image's α, (K, h, w)."""
+        with torch.enable_grad():
+            leaf = alpha[image].clone().requires_grad_()
+            told = neck.information(leaf[None], slice(image, image + 1)).mean()
+            (total,) = torch.autograd.grad(-self.beta * told, leaf)
+            for part in noise.split(view.trace.chunk):
+                mixed = neck.mixed(leaf[None], part, image)
+                scores = view.tail(image, mixed.__getitem__, len(part))
+                total += slope(view, scores / self.samples, leaf)
+        return total
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Bottleneck:
+    """The features R with the mean μ and spread s of each channel over an image's positions.
+
+    Attributes:
+        features: R (N, K, h, w).
+        mean: μ (N, K, 1, 1).
+        spread: s (N, K, 1, 1), at least 0.01.
+        varies: whether a channel varies within the image (N, K, 1, 1).
+        sigma: of the Gaussian that smooths λ.
+    """
+
+    features: Tensor
+    mean: Tensor
+    spread: Tensor
+    varies: Tensor
+    sigma: float
+
+    @classmethod
+    def of(cls, features: Tensor, sigma: float) -> _Bottleneck:
+        spread, mean = torch.std_mean(features, (2, 3), correction=0, keepdim=True)
+        varies = ~is_constant(features.float())[..., None, None]
+        return cls(features, mean, spread.clamp_min(_LEAST_SPREAD), varies, sigma)
+
+    def _closed(self, alpha: Tensor) -> Tensor:
+        """Return 1 - λ, which is small and so must not be a difference; never 0."""
+        closed = blurred((-alpha).sigmoid(), self.sigma, "mirror", round(2 * self.sigma))
+        return closed.clamp_min(_CLOSED)
+
+    def mixed(self, alpha: Tensor, noise: Tensor, image: int) -> Tensor:
+        """Return Z of one image under each standard noise (m, K, h, w)."""
+        own = self.features[image]
+        noisy = self.mean[image] + self.spread[image] * noise
+        mixed = torch.lerp(own.expand_as(noisy), noisy, self._closed(alpha).expand_as(noisy))
+        return torch.where(self.varies[image], mixed, own)
+
+    def information(self, alpha: Tensor, images: slice) -> Tensor:
+        """Return KL (n, K, h, w) in nats."""
+        closed = self._closed(alpha)
+        scaled = (self.features[images] - self.mean[images]) / self.spread[images]
+        told = 0.5 * (((1 - closed) * scaled).square() + closed.square() - 1) - closed.log()
+        return torch.where(self.varies[images], told, 0)

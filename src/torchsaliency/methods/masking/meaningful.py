@@ -1,0 +1,194 @@
+"""Meaningful perturbation: the smallest blurred patch that makes the class go away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from torchsaliency.core.errors import OptionError
+from torchsaliency.core.maps import is_constant
+from torchsaliency.core.masking import Blur, Masking
+from torchsaliency.core.method import Method, Saliency, positive
+from torchsaliency.core.registry import register
+from torchsaliency.core.tracing import View
+from torchsaliency.methods.cam.solvers import AdamState
+from torchsaliency.methods.masking.passes import (
+    MASKED,
+    blurred,
+    probability,
+    slope,
+    under_masks,
+    widest,
+)
+
+_FLAT = 1e-10
+_DISC_STEP = 5
+_DISC_BLUR = 10.0
+_DISC_SHARE = 0.01
+_DISC_ROOM = 0.75
+"""The largest disc tried, in shares of the longer side: it covers the whole image."""
+
+
+@register("meaningful-perturbation", family="masking", cite="fong2017", needs=MASKED)
+@final
+@dataclass(frozen=True)
+class MeaningfulPerturbation(Method):
+    """Meaningful perturbation: a mask that deletes what the class needs, small and smooth.
+
+    m* = argmin p_c(x ⊙ M + x̃ ⊙ (1-M)) + λ₁ Σ|1-m| + λ₂ Σ (√(Δ_x²+Δ_y²))^β with m in [0, 1] on
+    cells of 8 x 8 pixels, M = blur(up(m)) and x̃ the blurred image; the map is 1 - m*. Adam on
+    every image by itself. A target that is not a class has its own score in place of p_c.
+
+    The search begins at the smallest blurred disc in the image's centre under which the score falls
+    to within 1 % of what the largest leaves; where that one does not lower it, at m = 1.
+
+    `details` holds "objective" (N, iterations), what is minimised, before each step.
+
+    Source: Fong and Vedaldi, ICCV 2017. Differs from the official code, which leaves the mask's
+    blur out of the gradient and quantises it to 8 bits, cuts jittered images out of a larger one
+    (here the border is repeated), begins at a disc even where blur helps the class, and lets the
+    discs reach 170 pixels (here 0.75 of the longer side).
+
+    Attributes:
+        iterations: of Adam.
+        learning_rate: of Adam.
+        area_weight: λ₁.
+        variation_weight: λ₂.
+        variation_power: β.
+        cell: side of the mask's cells, in pixels.
+        mask_blur: σ of the blur from m to M, in pixels; 0 for none.
+        perturbation: x̃, "blur" for the image blurred by `image_blur`, or "masking" for the
+            baseline of the explanation's masking.
+        image_blur: σ of the blurred image, in pixels.
+        jitter: the image is moved by up to this many pixels less one, up and left together
+            with the mask, anew in each iteration; 1 for none.
+        start: "disc", or "random" for a uniform draw.
+        seed: of the jitter and the random start, the same for all images.
+    """
+
+    joint: ClassVar[bool] = True
+
+    iterations: int = 300
+    learning_rate: float = 0.1
+    area_weight: float = 1e-4
+    variation_weight: float = 1e-2
+    variation_power: float = 3.0
+    cell: int = 8
+    mask_blur: float = 5.0
+    perturbation: Literal["blur", "masking"] = "blur"
+    image_blur: float = 10.0
+    jitter: int = 4
+    start: Literal["disc", "random"] = "disc"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive(
+            self.entry.name,
+            iterations=self.iterations,
+            learning_rate=self.learning_rate,
+            cell=self.cell,
+            jitter=self.jitter,
+        )
+        if self.variation_power < 1:
+            raise OptionError(
+                f"{self.entry.name}.variation_power must be at least 1, not {self.variation_power}."
+            )
+
+    def saliency(self, view: View) -> Saliency:
+        """Return 1 - m* with the cells spread over the image, (N, H, W), and the objective."""
+        masking = Blur(self.image_blur) if self.perturbation == "blur" else view.trace.masking
+        draw = torch.Generator().manual_seed(self.seed)
+        grid = (-(-view.size[0] // self.cell), -(-view.size[1] // self.cell))
+        first = torch.rand(grid, generator=draw)
+        shifts = torch.randint(0, self.jitter, (self.iterations, 2), generator=draw).tolist()
+        wide = widest(view.images.device)
+        start = first.expand(len(view.images), -1, -1).to(view.images.device, wide)
+        if self.start == "disc":
+            start = self._discs(view, masking, grid).to(wide)
+        with torch.autocast(start.device.type, enabled=False):
+            hidden = masking.baseline(view.images).expand_as(view.images)
+        everyone = torch.arange(len(start), device=start.device)
+        parts = [
+            self._search(view, hidden[index], start[index], index, shifts)
+            for index in everyone.split(view.trace.chunk)
+        ]
+        cells, objective = (torch.cat(column) for column in zip(*parts, strict=True))
+        raw = 1 - _spread(cells, view.size).to(view.score.dtype)
+        return Saliency(raw, {"objective": objective.to(view.score.dtype)})
+
+    def _discs(self, view: View, masking: Masking, grid: tuple[int, int]) -> Tensor:
+        """Return the cells (N, h, w) of the smallest disc that is as good as the largest."""
+        height, width = view.size
+        device = view.images.device
+        radii = torch.arange(0, _DISC_ROOM * max(view.size) + _DISC_STEP, _DISC_STEP, device=device)
+        down = torch.arange(height, device=device)[:, None] - (height - 1) / 2
+        across = torch.arange(width, device=device) - (width - 1) / 2
+        away = (down.square() + across.square()).sqrt()
+
+        def masks(index: Tensor) -> Tensor:
+            discs = (away < radii[index, None, None]).float()
+            return 1 - blurred(discs, _DISC_BLUR, "repeat").clamp(0, 1)
+
+        scores = view.score.new_zeros((len(view.images), len(radii)))
+        target = probability(view.trace.target)
+        for group, steps, _, found in under_masks(view, len(radii), masks, target, masking):
+            scores[group[:, None], steps] = found.to(scores)
+        fall = scores[:, :1] - scores[:, -1:]
+        idle = is_constant(scores[:, None])[:, None] | (fall <= 0)
+        enough = idle | (scores - scores[:, -1:] < _DISC_SHARE * fall)
+        best = masks(enough.int().argmax(1)).to(scores)
+        return F.interpolate(best[:, None], grid, mode="area")[:, 0]
+
+    def _search(
+        self, view: View, hidden: Tensor, start: Tensor, index: Tensor, shifts: list[list[int]]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the cells (n, h, w) of the images at `index`, and their objective."""
+        images, target = view.images[index], probability(view.trace.target)
+        adam = AdamState(start.flatten(1), self.learning_rate)
+        history = start.new_zeros((len(start), self.iterations))
+        everyone = torch.arange(len(start), device=start.device)
+        for step, shift in enumerate(shifts):
+            with torch.enable_grad():
+                cells = adam.rows.view_as(start).clone().requires_grad_()
+                mask = blurred(_spread(cells, view.size), self.mask_blur, "repeat")
+                mixed = torch.lerp(hidden, images, _like(mask, images))
+                scores = view.trace.scores(_moved(mixed, shift), index, target)
+                price = self._price(cells)
+                (rise,) = torch.autograd.grad(price.sum(), cells)
+                rise = rise + slope(view, scores, cells)
+            history[:, step] = (scores + price).detach()
+            adam.ascend(everyone, -rise.flatten(1))
+            adam.rows.clamp_(0, 1)
+        return adam.rows.view_as(start), history
+
+    def _price(self, cells: Tensor) -> Tensor:
+        """Return what size and roughness of the mask cost, (n,)."""
+        down = F.pad(cells.diff(dim=1), (0, 0, 0, 1))
+        across = F.pad(cells.diff(dim=2), (0, 1))
+        # The floor keeps the power's gradient finite where the mask is flat.
+        steep = (down.square() + across.square()).clamp_min(_FLAT)
+        rough = steep.pow(self.variation_power / 2).sum((1, 2))
+        area = (1 - cells).abs().sum((1, 2))
+        return self.area_weight * area + self.variation_weight * rough
+
+
+def _spread(cells: Tensor, size: tuple[int, int]) -> Tensor:
+    """Repeat the cells over the pixels of the image."""
+    return F.interpolate(cells[:, None], size, mode="nearest")[:, 0]
+
+
+def _like(mask: Tensor, images: Tensor) -> Tensor:
+    return mask[:, None].to(images.dtype).expand_as(images)
+
+
+def _moved(images: Tensor, shift: list[int]) -> Tensor:
+    """Move images up and to the left; the border is repeated."""
+    down, across = (
+        (torch.arange(side, device=images.device) + by).clamp_max(side - 1)
+        for side, by in zip(images.shape[2:], shift, strict=True)
+    )
+    return images[:, :, down][..., across]

@@ -1,0 +1,81 @@
+"""Occlusion: how far the score falls when a window of the image is hidden."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from torchsaliency.core.errors import OptionError
+from torchsaliency.core.maps import is_constant
+from torchsaliency.core.method import Method
+from torchsaliency.core.registry import register
+from torchsaliency.core.tracing import View
+from torchsaliency.methods.masking.passes import MASKED, under_masks, widest
+
+
+@register("occlusion", family="masking", cite="zeiler2014", needs=MASKED)
+@final
+@dataclass(frozen=True)
+class Occlusion(Method):
+    """Occlusion: a window slides over the image; a pixel gets the mean drop of its windows.
+
+    S(u) = mean over windows W ∋ u of y_c(x) - y_c(x with W replaced by the masking's baseline).
+    The default window is 56 pixels wide and moves by 14 on an image of 224: 169 passes.
+
+    Windows start at every stride from the top left until the border is reached; the last may hang
+    over it and is cut. This is captum's `Occlusion`, whose attributions are the same for all
+    colours of a pixel, with `baselines` the masking's.
+
+    Source: Zeiler and Fergus, ECCV 2014. Differs from the paper, which shows the score itself at
+    the window's centre.
+
+    Attributes:
+        window: side of the square window, as a share of the image's shorter side.
+        stride: step from one window to the next, as a share of the window; at most 1, so that
+            every pixel is hidden at least once.
+    """
+
+    joint: ClassVar[bool] = True
+
+    window: float = 0.25
+    stride: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name in ("window", "stride"):
+            if not 0 < getattr(self, name) <= 1:
+                raise OptionError(
+                    f"occlusion.{name} is a share above 0 and at most 1, not {getattr(self, name)}."
+                )
+
+    def saliency(self, view: View) -> Tensor:
+        """Return the mean drops at the image's own size, (N, H, W)."""
+        device, wide = view.images.device, widest(view.images.device)
+        side = max(1, round(self.window * min(view.size)))
+        step = max(1, round(self.stride * side))
+        rows, columns = (_windows(length, side, step).to(device) for length in view.size)
+
+        def masks(index: Tensor) -> Tensor:
+            down, across = rows[index // len(columns)], columns[index % len(columns)]
+            return 1 - down[:, :, None] * across[:, None]
+
+        count = len(rows) * len(columns)
+        scores = view.score.new_zeros((len(view.images), count))
+        for group, steps, _, found in under_masks(view, count, masks):
+            scores[group[:, None], steps] = found.to(scores)
+        alike = is_constant(torch.cat([view.score[:, None], scores], 1)[:, None])[:, None]
+        drops = torch.where(alike, 0, view.score[:, None] - scores).to(wide)
+        drops = drops.unflatten(1, (len(rows), len(columns)))
+        down, across = rows.to(wide), columns.to(wide)
+        total = torch.einsum("ih,nij,jw->nhw", down, drops, across)
+        return (total / (down.sum(0)[:, None] * across.sum(0))).to(view.score.dtype)
+
+
+def _windows(length: int, side: int, step: int) -> Tensor:
+    """Return which pixels of one side each window covers, (windows, length), 0 or 1."""
+    starts = step * torch.arange(math.ceil((length - side) / step) + 1)[:, None]
+    pixels = torch.arange(length)
+    return ((pixels >= starts) & (pixels < starts + side)).float()

@@ -1,0 +1,120 @@
+"""RISE: the mean of random masks, weighted by how the network likes the image under each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from torchsaliency.core.errors import OptionError
+from torchsaliency.core.maps import is_constant
+from torchsaliency.core.method import Method, positive
+from torchsaliency.core.registry import register
+from torchsaliency.core.tracing import View
+from torchsaliency.methods.masking.passes import MASKED, probability, under_masks, widest
+
+
+@register("rise", family="masking", cite="petsiuk2018", needs=MASKED)
+@final
+@dataclass(frozen=True)
+class RISE(Method):
+    """RISE: random masks averaged with the class probability of the image under each as weight.
+
+    S = 1/(N·p₁) Σ_i p_c(x ⊙ M_i) M_i. A mask is a grid of s x s cells, each 1 with probability p₁,
+    stretched bilinearly to (s+1)·⌈H/s⌉ x (s+1)·⌈W/s⌉ pixels and cut to the image at a random
+    place. A target that is not a class speaks with its own score instead of a probability.
+
+    The same masks serve all images, whatever the batch, the chunk and the device; they are made
+    where they are used, so memory is bounded by the chunk. Where all masks score alike, the map is
+    constant, and not the mean mask.
+
+    Source: Petsiuk et al., BMVC 2018. Differs from the official code, which resizes with skimage:
+    there the outer half cell mirrors its neighbour, here it repeats the border.
+
+    Attributes:
+        samples: number of masks N; 4000 is the paper's for VGG16, 8000 for ResNet-50.
+        cells: side s of the grid.
+        keep: probability p₁ that a cell shows the image.
+        seed: of the masks.
+    """
+
+    joint: ClassVar[bool] = True
+
+    samples: int = 4000
+    cells: int = 7
+    keep: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive("rise", samples=self.samples, cells=self.cells)
+        if not 0 < self.keep <= 1:
+            raise OptionError(f"rise.keep must be above 0 and at most 1, not {self.keep}.")
+
+    def saliency(self, view: View) -> Tensor:
+        """Return the weighted mean mask at the image's own size, (N, H, W)."""
+        images, target = view.images, probability(view.trace.target)
+        wide = widest(images.device)
+        total = torch.zeros((len(images), *view.size), dtype=wide, device=images.device)
+        ends = total.new_tensor([torch.inf, -torch.inf]).repeat(len(images), 1)
+        masks = RandomMasks.draw(self, view.size, images.device)
+        for group, _, made, scores in under_masks(view, self.samples, masks, target):
+            total[group] += torch.einsum("nm,mhw->nhw", scores.to(wide), made.to(wide))
+            found = torch.stack(torch.aminmax(scores.to(wide), dim=1), 1)
+            ends[group] = _joined(ends[group], found)
+        alike = is_constant(ends.to(view.score)[:, None])[:, None, None]
+        raw = total / (self.samples * self.keep)
+        return torch.where(alike, ends[:, :1, None], raw).to(view.score.dtype)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class RandomMasks:
+    """RISE's masks for one image size, made when they are asked for.
+
+    Attributes:
+        grids: (N, s, s), 0 or 1.
+        shifts: (N, 2), where each stretched grid is cut: down and right.
+        stretch: the bilinear stretch of each side as a matrix, (s+1)·⌈side/s⌉ x s.
+        size: (H, W) of the masks.
+    """
+
+    grids: Tensor
+    shifts: Tensor
+    stretch: tuple[Tensor, Tensor]
+    size: tuple[int, int]
+
+    @classmethod
+    def draw(cls, options: RISE, size: tuple[int, int], device: torch.device) -> RandomMasks:
+        """Draw on the CPU, from a generator of its own."""
+        draw = torch.Generator().manual_seed(options.seed)
+        cells = options.cells
+        grids = torch.rand(options.samples, cells, cells, generator=draw) < options.keep
+        pixels = torch.tensor([-(-side // cells) for side in size])
+        shifts = (torch.rand(options.samples, 2, generator=draw) * pixels).long()
+        height, width = (_stretch(cells, int(side)).to(device) for side in pixels)
+        return cls(grids.float().to(device), shifts.to(device), (height, width), size)
+
+    def __call__(self, index: Tensor) -> Tensor:
+        """Return the masks (m, H, W) at `index`."""
+        down, across = (
+            matrix[shift[:, None] + torch.arange(side, device=index.device)]
+            for matrix, shift, side in zip(
+                self.stretch, self.shifts[index].unbind(1), self.size, strict=True
+            )
+        )
+        with torch.autocast(index.device.type, enabled=False):
+            return (down @ self.grids[index] @ across.transpose(1, 2)).clamp(0, 1)
+
+
+def _stretch(cells: int, pixels: int) -> Tensor:
+    """Return bilinear resizing from s cells to (s+1)·pixels as a matrix."""
+    unit = torch.eye(cells)[None]
+    return F.interpolate(unit, (cells + 1) * pixels, mode="linear")[0].T
+
+
+def _joined(ends: Tensor, others: Tensor) -> Tensor:
+    low, high = torch.stack([ends, others]).unbind(-1)
+    return torch.stack([low.amin(0), high.amax(0)], 1)
