@@ -26,8 +26,8 @@ def imagenet_classes() -> tuple[str, ...]:
 def find_class(classes: Sequence[str], wanted: str) -> int:
     """Return the index of the one class that a word names, whatever its case.
 
-    A whole name (or one of its synonyms, "tabby, tabby cat") wins over the beginning of a name, and
-    that over any part of one.
+    A whole name (or one of its synonyms, "tabby, tabby cat") wins over a part of one; a part must
+    be in one name alone ("dog" is in "dogsled" and in "Eskimo dog").
 
     Raises:
         TargetError: no class, or more than one, goes by that word.
@@ -36,7 +36,6 @@ def find_class(classes: Sequence[str], wanted: str) -> int:
     names = [_plain(name) for name in classes]
     readings: tuple[Callable[[str], bool], ...] = (
         lambda name: word == name or word in name.split(", "),
-        lambda name: name.startswith(word),
         lambda name: word in name,
     )
     for reads in readings if word else ():

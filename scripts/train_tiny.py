@@ -1,0 +1,187 @@
+"""Train the three tiny networks on the shapes data: `python scripts/train_tiny.py [NAME …]`.
+
+Each takes a few minutes on two cores. Weights and a log go to src/torchsaliency/zoo/tiny/.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from safetensors.torch import save_file
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torchsaliency.data.shapes import CLASSES, Shapes, backgrounds, shapes
+from torchsaliency.zoo.tiny import BUILDERS, FOLDER, MEAN, STD, shapes_ssl
+
+TRAIN, TEST = 1, 2
+"""Seeds of the data: no test image is ever drawn in training."""
+
+CACHE = Path(os.environ.get("SHAPES_CACHE", "/tmp/shapes.pt"))
+
+RECIPES = {
+    "shapes_cnn": {"images": 24_000, "epochs": 3, "batch": 128, "lr": 3e-3, "decay": 0.05},
+    "shapes_vit": {"images": 24_000, "epochs": 24, "batch": 128, "lr": 1.5e-3, "decay": 0.05},
+    "shapes_ssl": {"images": 24_000, "epochs": 5, "batch": 256, "lr": 3e-3, "decay": 1e-4},
+}
+
+
+def data(count: int) -> tuple[Shapes, Tensor]:
+    """Return training images and as many backgrounds, kept between runs."""
+    if CACHE.exists():
+        kept = torch.load(CACHE, weights_only=True)
+        if len(kept[0]) == count:
+            return Shapes(*kept[:5]), kept[5]
+    drawn, empty = shapes(count, seed=TRAIN), backgrounds(count, seed=TRAIN)
+    parts = (drawn.images, drawn.labels, drawn.kinds, drawn.masks, drawn.boxes, empty)
+    torch.save(parts, CACHE)
+    return drawn, empty
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Return the networks' input."""
+    mean, std = (torch.tensor(one)[:, None, None] for one in (MEAN, STD))
+    return (images - mean) / std
+
+
+def jittered(images: Tensor) -> Tensor:
+    """Mirror at random and change the colours: their order, their strength, light and dark."""
+    flip = torch.randint(2, (len(images),)).bool()
+    images = torch.where(flip[:, None, None, None], images.flip(3), images)
+    order = torch.rand(len(images), 3).argsort(1)
+    images = images.gather(1, order[:, :, None, None].expand_as(images))
+    gain = 0.7 + 0.6 * torch.rand(len(images), 3, 1, 1)
+    return (images * gain).clamp(0, 1)
+
+
+def cropped(images: Tensor, smallest: float = 0.7) -> Tensor:
+    """Cut a square at a random place, and stretch it to the whole."""
+    scale = smallest + (1 - smallest) * torch.rand(len(images))
+    shift = (2 * torch.rand(len(images), 2) - 1) * (1 - scale)[:, None]
+    zero = torch.zeros_like(scale)
+    rows = torch.stack(
+        [
+            torch.stack([scale, zero, shift[:, 0]], 1),
+            torch.stack([zero, scale, shift[:, 1]], 1),
+        ],
+        1,
+    )
+    grid = F.affine_grid(rows, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False, padding_mode="reflection")
+
+
+def accuracy(net: nn.Module, drawn: Shapes) -> float:
+    """Return the share of right answers."""
+    net.eval()
+    with torch.no_grad():
+        parts = [net(normalised(part)).argmax(1) for part in drawn.images.split(256)]
+    return float((torch.cat(parts) == drawn.labels).float().mean())
+
+
+def probe(net: nn.Module, train: Shapes, test: Shapes) -> float:
+    """Return the accuracy of a linear classifier on frozen embeddings."""
+    net.eval()
+    with torch.no_grad():
+        parts = [
+            torch.cat([net(normalised(part)) for part in one.images.split(256)]).numpy()
+            for one in (train, test)
+        ]
+    scale = parts[0].std(0) + 1e-6
+    made = LogisticRegression(max_iter=2000).fit(parts[0] / scale, train.labels.numpy())
+    return float(made.score(parts[1] / scale, test.labels.numpy()))
+
+
+def vicreg(first: Tensor, second: Tensor) -> Tensor:
+    """Variance-invariance-covariance loss of two batches of projections (Bardes et al., 2022)."""
+    loss = 25 * F.mse_loss(first, second)
+    for one in (first, second):
+        centred = one - one.mean(0)
+        loss = loss + 25 * F.relu(1 - (centred.var(0) + 1e-4).sqrt()).mean() / 2
+        covariance = centred.T @ centred / (len(one) - 1)
+        off = covariance - covariance.diagonal().diag()
+        loss = loss + off.square().sum() / one.shape[1]
+    return loss
+
+
+def views(drawn: Shapes, empty: Tensor, index: Tensor) -> list[Tensor]:
+    """Return two views of each object: other background, colours, place and size; no labels."""
+    mask = (drawn.masks[index] > 0)[:, None]
+    return [
+        normalised(cropped(torch.where(mask, jittered_object(drawn.images[index]), ground)))
+        for ground in (empty[torch.randint(len(empty), (len(index),))] for _ in range(2))
+    ]
+
+
+def jittered_object(images: Tensor) -> Tensor:
+    """Change an object's colours without mirroring it, so that it still fits its mask."""
+    order = torch.rand(len(images), 3).argsort(1)
+    images = images.gather(1, order[:, :, None, None].expand_as(images))
+    return (images * (0.7 + 0.6 * torch.rand(len(images), 3, 1, 1))).clamp(0, 1)
+
+
+def train(name: str) -> None:
+    """Train one network, and write its weights and log."""
+    recipe = RECIPES[name]
+    torch.manual_seed(0)
+    drawn, empty = data(int(recipe["images"]))
+    test = shapes(2000, seed=TEST)
+    net = shapes_ssl() if name == "shapes_ssl" else BUILDERS[name][0](len(CLASSES))
+    head = nn.Sequential(nn.Linear(128, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 256))
+    weights = [*net.parameters(), *(head.parameters() if name == "shapes_ssl" else ())]
+    optimiser = torch.optim.AdamW(weights, lr=recipe["lr"], weight_decay=recipe["decay"])
+    batches = len(drawn) // int(recipe["batch"])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, recipe["lr"], total_steps=batches * int(recipe["epochs"]), pct_start=0.1
+    )
+    begun, log = time.time(), []
+    for epoch in range(int(recipe["epochs"])):
+        net.train()
+        total = 0.0
+        for index in torch.randperm(len(drawn))[: batches * int(recipe["batch"])].split(
+            int(recipe["batch"])
+        ):
+            if name == "shapes_ssl":
+                first, second = (head(net(view)) for view in views(drawn, empty, index))
+                loss = vicreg(first, second)
+            else:
+                seen = normalised(jittered(drawn.images[index]))
+                loss = F.cross_entropy(net(seen), drawn.labels[index], label_smoothing=0.05)
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(weights, 1.0)
+            optimiser.step()
+            schedule.step()
+            total += loss.item()
+        score = probe(net, drawn[:4000], test) if name == "shapes_ssl" else accuracy(net, test)
+        log.append({"epoch": epoch + 1, "loss": total / batches, "accuracy": score})
+        log[-1]["seconds"] = round(time.time() - begun)
+        print(name, log[-1], flush=True)
+        save(net, name, recipe, log)
+
+
+def save(net: nn.Module, name: str, recipe: dict[str, float], log: list[dict[str, float]]) -> None:
+    """Write the weights and the log."""
+    tensors = {
+        key: value.float().contiguous()
+        for key, value in net.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    tensors |= {
+        key: value for key, value in net.state_dict().items() if key.endswith("num_batches_tracked")
+    }
+    save_file(tensors, FOLDER / f"{name}.safetensors")
+    what = "linear probe" if name == "shapes_ssl" else "classification"
+    facts = {"name": name, "accuracy": f"{what}, 2000 test images", "recipe": recipe, "log": log}
+    facts["versions"] = {"torch": torch.__version__}
+    (FOLDER / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    for chosen in sys.argv[1:] or RECIPES:
+        train(chosen)

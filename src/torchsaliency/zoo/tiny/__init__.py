@@ -1,0 +1,77 @@
+"""Tiny networks trained on the shapes data by `scripts/train_tiny.py`, under 1 MB each."""
+
+# ruff: noqa: PLC0415 (heavy libraries load only when used)
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FOLDER = Path(__file__).parent
+
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "crescent", "bar")
+"""Class names, as `torchsaliency.data.shapes` draws them."""
+
+HEADS = ("fc.weight", "head.weight")
+"""Names of the classifiers' weights."""
+
+MEAN, STD, SIDE = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 64
+"""Preprocessing of all."""
+
+_WIDTHS = (24, 32, 64, 96, 128)
+
+
+def shapes_cnn(num_classes: int = 8) -> nn.Module:
+    """Return five convolutions with 128 maps of 8x8 at the end, pooled, and one linear layer."""
+    from torch import nn
+
+    layers: list[tuple[str, nn.Module]] = []
+    before = 3
+    for number, width in enumerate(_WIDTHS, 1):
+        stride = 2 if number in (2, 3, 4) else 1
+        block = nn.Sequential(
+            OrderedDict(
+                conv=nn.Conv2d(before, width, 3, stride, 1, bias=False),
+                norm=nn.BatchNorm2d(width),
+                relu=nn.ReLU(),
+            )
+        )
+        layers.append((f"block{number}", block))
+        before = width
+    layers += [("pool", nn.AdaptiveAvgPool2d(1)), ("flatten", nn.Flatten())]
+    if num_classes:
+        layers.append(("fc", nn.Linear(before, num_classes)))
+    return nn.Sequential(OrderedDict(layers))
+
+
+def shapes_ssl(num_classes: int = 0) -> nn.Module:
+    """Return the same convolutions without a classifier: 128 numbers an image."""
+    return shapes_cnn(num_classes)
+
+
+def shapes_vit(num_classes: int = 8) -> nn.Module:
+    """Return a vision transformer of four blocks over 8x8 patches, class token first."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    net: nn.Module = VisionTransformer(
+        img_size=SIDE,
+        patch_size=8,
+        embed_dim=80,
+        depth=4,
+        num_heads=4,
+        mlp_ratio=2,
+        num_classes=num_classes,
+    )
+    return net
+
+
+BUILDERS: dict[str, tuple[Callable[[int], nn.Module], str]] = {
+    "shapes_cnn": (shapes_cnn, "block5"),
+    "shapes_vit": (shapes_vit, "blocks.3.norm1"),
+}
+"""How each is built, and the layer at which its maps are read."""
