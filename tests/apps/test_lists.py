@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from torchsaliency.core.registry import methods
+from torchsaliency.metrics import metrics
 
 
 def test_methods(command):
@@ -16,6 +19,22 @@ def test_methods(command):
     shown = command("methods").out
     assert all(name in shown for name in methods())
     assert "iterations=100" in shown
+
+
+def test_metrics(command):
+    rows = {row["name"]: row for row in command("metrics", "--json").json}
+    assert list(rows) == list(metrics())
+    assert rows["ad"]["direction"] == "lower"
+    assert rows["ag"]["requires"] == ["masked_scores"]
+    assert rows["ep"]["annotations"] == "boxes"
+    assert rows["aopc"]["options"]["patch"] == 14
+    assert all(row["formula"] and row["misleads"] and row["source"] for row in rows.values())
+    shown = command("metrics").out
+    assert all(name in shown for name in metrics())
+
+
+def test_version(command):
+    assert command("--version").out == version("torchsaliency") + "\n"
 
 
 def test_models(command):

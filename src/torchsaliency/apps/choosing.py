@@ -13,6 +13,7 @@ from torchsaliency.core.method import Method
 from torchsaliency.core.registry import create, entry, methods
 from torchsaliency.data import find_photos, sample_photo, sample_photos
 from torchsaliency.methods.smoothing import Augmented, EigenSmoothed
+from torchsaliency.metrics import SaliencyMetric, create_metric, metric_entry, metrics
 from torchsaliency.zoo import Fit, Network, Preprocessing
 
 ALL = "all"
@@ -37,13 +38,9 @@ def chosen_methods(words: Sequence[str], settings: Sequence[str]) -> dict[str, M
         raise OptionError("No method was named; give --method NAME, or --method all.")
     options: dict[str, dict[str, str]] = {entry(name).name: {} for name in names}
     for setting in settings:
-        place, equals, value = setting.partition("=")
-        method, dot, option = place.rpartition(".")
-        if not equals or not dot:
-            raise OptionError(
-                f"--set {setting!r} was given; accepted is METHOD.OPTION=VALUE, such as "
-                "opticam.iterations=50."
-            )
+        method, option, value = _setting(setting)
+        if method in metrics():
+            continue
         if method not in options:
             raise OptionError(
                 f"--set {setting!r} was given and {entry(method).name} is not among the methods; "
@@ -51,6 +48,49 @@ def chosen_methods(words: Sequence[str], settings: Sequence[str]) -> dict[str, M
             )
         options[method][option] = value
     return {name: create(name, given) for name, given in options.items()}
+
+
+def chosen_metrics(words: Sequence[str], settings: Sequence[str]) -> dict[str, SaliencyMetric]:
+    """Return the metrics by name, in the order given.
+
+    Args:
+        words: names, also several with commas.
+        settings: "metric.option=value" each; those of methods are passed over.
+
+    Raises:
+        OptionError: an unknown metric or option, one that needs annotations, a value that does not
+            fit, or a setting for a metric that was not chosen.
+    """
+    names = [name.strip() for word in words for name in word.split(",") if name.strip()]
+    options: dict[str, dict[str, str]] = {metric_entry(name).name: {} for name in names}
+    for name in options:
+        if needed := metric_entry(name).annotations:
+            raise OptionError(
+                f"--score {name} needs {needed} of the objects, which a photograph does not have; "
+                "choose metrics without (see `torchsaliency metrics`), or use "
+                "torchsaliency.evaluation.score in Python."
+            )
+    for setting in settings:
+        metric, option, value = _setting(setting)
+        if metric not in metrics():
+            continue
+        if metric not in options:
+            raise OptionError(
+                f"--set {setting!r} was given and {metric} is not scored; add --score {metric}."
+            )
+        options[metric][option] = value
+    return {name: create_metric(name, given) for name, given in options.items()}
+
+
+def _setting(setting: str) -> tuple[str, str, str]:
+    place, equals, value = setting.partition("=")
+    name, dot, option = place.rpartition(".")
+    if not equals or not dot:
+        raise OptionError(
+            f"--set {setting!r} was given; accepted is NAME.OPTION=VALUE, such as "
+            "opticam.iterations=50."
+        )
+    return name, option, value
 
 
 def smoothed(chosen: dict[str, Method], *, eigen: bool, augmented: bool) -> dict[str, Method]:

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from torchsaliency.apps import options
 from torchsaliency.apps.console import give_json, printable, say, stdout
+from torchsaliency.apps.process import prepare
 
 OK, PARTIAL, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -73,6 +74,12 @@ app = typer.Typer(
 )
 
 
+@app.callback()
+def program(*, version: options.Version = None) -> None:
+    """What is this vision network looking at?"""
+    del version  # answered before any command
+
+
 @app.command(epilog=_EXIT_CODES)
 def demo(output: options.Output = Path("demo")) -> None:
     """Explain six built-in photographs with the built-in network, offline."""
@@ -95,6 +102,7 @@ def explain(  # noqa: PLR0913 (Typer reads the options off the signature)
     *,
     method: options.Methods = ["opticam"],  # noqa: B006 (Typer's way to a default; never changed)
     settings: options.Settings = [],  # noqa: B006
+    score: options.Scores = [],  # noqa: B006
     target: options.Targets = [],  # noqa: B006
     layer: options.Layers = [],  # noqa: B006
     masking: options.Masked = options.Baseline.MEAN,
@@ -123,7 +131,7 @@ def explain(  # noqa: PLR0913 (Typer reads the options off the signature)
     given.pop("json")
     from torchsaliency.apps.request import Request
     from torchsaliency.apps.running import run
-    from torchsaliency.apps.tables import findings_table
+    from torchsaliency.apps.tables import findings_table, scores_table
 
     outcome = run(Request(**given))
     if json:
@@ -131,6 +139,8 @@ def explain(  # noqa: PLR0913 (Typer reads the options off the signature)
     else:
         made = outcome.manifest
         stdout.print(findings_table(made["photos"]))
+        if made["scores"]:
+            stdout.print(scores_table(made["scores"]))
         for name in made["grids"]:
             say_where(f"Look at {output / name}")
         count = sum(len(photo["maps"]) for photo in made["photos"])
@@ -150,6 +160,19 @@ def methods(*, json: options.Json = False) -> None:
         give_json(rows)
     else:
         stdout.print(methods_table(rows))
+
+
+@app.command()
+def metrics(*, json: options.Json = False) -> None:
+    """List the metrics: direction, unit, what each rewards and where it misleads."""
+    from torchsaliency.apps.listing import metric_rows
+    from torchsaliency.apps.tables import metrics_table
+
+    rows = metric_rows()
+    if json:
+        give_json(rows)
+    else:
+        stdout.print(metrics_table(rows))
 
 
 @app.command()
@@ -198,6 +221,7 @@ def say_where(sentence: str) -> None:
 
 def main() -> None:
     """Run the command line."""
+    prepare()
     app(prog_name="torchsaliency")
 
 

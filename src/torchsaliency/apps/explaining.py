@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,7 +21,14 @@ from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method
 from torchsaliency.data import open_photo
+from torchsaliency.metrics import SaliencyMetric
 from torchsaliency.zoo import Network, Preprocessing
+
+Rows = list[dict[str, float | None]]
+"""One dictionary of metrics an image, None where undefined."""
+
+Score = Callable[[Mapping[str, Explanation], Report], Mapping[str, Rows]]
+"""Scores the maps of a batch, by method."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class Job:
         batch_size: photographs in one pass.
         chunk: images in one derived pass.
         tolerant: whether a method that does not fit is left out, instead of ending the run.
+        metrics: by which the maps are scored, by name; they stay empty.
     """
 
     network: Network
@@ -49,11 +57,17 @@ class Job:
     batch_size: int
     chunk: int
     tolerant: bool
+    metrics: Mapping[str, SaliencyMetric] = field(default_factory=dict)
 
     @property
     def maps_per_photo(self) -> int:
         """How many maps one photograph gets."""
         return len(self.methods) * len(self.targets)
+
+    @property
+    def steps_per_photo(self) -> int:
+        """How many maps and scores of maps one photograph takes, for the progress bar."""
+        return self.maps_per_photo * (2 if self.metrics else 1)
 
 
 @dataclass(frozen=True)
@@ -100,6 +114,7 @@ class Finding:
         predicted: the class with the largest logit.
         row: of the photograph in the batches of `maps`.
         maps: by method; those that failed are not there.
+        scores: by method and metric, None where undefined.
     """
 
     photo: Photo
@@ -107,15 +122,19 @@ class Finding:
     predicted: Verdict
     row: int
     maps: Mapping[str, Explanation]
+    scores: Mapping[str, Mapping[str, float | None]]
 
 
-def explained(job: Job, photos: Mapping[str, Path], report: Report) -> Iterator[Finding]:
+def explained(
+    job: Job, photos: Mapping[str, Path], report: Report, score: Score | None = None
+) -> Iterator[Finding]:
     """Explain photographs batch by batch.
 
     Args:
         job: how.
         photos: files by unique name.
         report: is told of progress, and of what cannot be read or does not fit.
+        score: scores the maps of a batch, if that was asked for.
 
     Yields:
         One finding a photograph and target, those of a photograph one after another.
@@ -125,13 +144,17 @@ def explained(job: Job, photos: Mapping[str, Path], report: Report) -> Iterator[
         TorchSaliencyError: what was asked does not fit the network.
     """
     for batch, x in _batches(job, photos, report):
-        answers = [(target, *_explain_batch(job, x, target, report)) for target in job.targets]
+        answers = []
+        for target in job.targets:
+            maps, logits = _explain_batch(job, x, target, report)
+            answers.append((target, maps, logits, score(maps, report) if score else {}))
         for row, photo in enumerate(batch):
-            for target, maps, logits in answers:
+            for target, maps, logits, scores in answers:
                 top = int(logits[row].argmax())
                 predicted = _verdict(job.network, logits[row], top)
                 chosen = _verdict(job.network, logits[row], top if target is None else target)
-                yield Finding(photo, chosen, predicted, row, maps)
+                own = {method: found[row] for method, found in scores.items()}
+                yield Finding(photo, chosen, predicted, row, maps, own)
 
 
 def _batches(

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from torchsaliency.core.registry import MethodEntry, Needs, methods
+from torchsaliency.metrics import metrics
 from torchsaliency.zoo import DEFAULT_MODEL, models
 
 _SOURCE = re.compile(r"Source: (.+?)\.(?:\s|$)", re.DOTALL)
@@ -15,6 +16,11 @@ _SOURCE = re.compile(r"Source: (.+?)\.(?:\s|$)", re.DOTALL)
 def method_rows() -> list[dict[str, Any]]:
     """Describe every method."""
     return [_method_row(entry) for entry in methods().values()]
+
+
+def metric_rows() -> list[dict[str, Any]]:
+    """Describe every metric."""
+    return [entry.to_dict() for entry in metrics().values()]
 
 
 def model_rows(text: str) -> list[dict[str, Any]]:

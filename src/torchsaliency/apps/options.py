@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import importlib.metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -83,8 +84,19 @@ Settings = Annotated[
     list[str],
     typer.Option(
         "--set",
-        metavar="METHOD.OPTION=VALUE",
-        help="An option of a method, such as opticam.iterations=50; repeatable.",
+        metavar="NAME.OPTION=VALUE",
+        help="An option of a method or metric, such as opticam.iterations=50; repeatable.",
+        rich_help_panel=_WHAT,
+        show_default=False,
+    ),
+]
+Scores = Annotated[
+    list[str],
+    typer.Option(
+        "--score",
+        metavar="NAME,NAME",
+        help="Score the maps by metrics, such as ad,ai,ag,insertion,deletion; see `torchsaliency "
+        "metrics`.",
         rich_help_panel=_WHAT,
         show_default=False,
     ),
@@ -137,6 +149,18 @@ Chunk = Annotated[
     typer.Option(
         min=1, help="Images in one pass of masked or ablated copies.", rich_help_panel=_HOW
     ),
+]
+
+
+def _tell_version(asked: bool | None) -> None:
+    if asked:
+        typer.echo(importlib.metadata.version("torchsaliency"))
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool | None,
+    typer.Option("--version", help="Tell the version.", callback=_tell_version, is_eager=True),
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="Write the result as JSON to stdout and nothing else there.")

@@ -165,6 +165,7 @@ def _map_facts(
         "layers": list(made.layers),
         "status": made.status[row],
         "details": found,
+        "scores": dict(finding.scores.get(method, {})),
         "files": files,
     }
 

@@ -20,10 +20,10 @@ class Report:
         methods: why a method was left out.
     """
 
-    def __init__(self, photos: int, maps_per_photo: int) -> None:
+    def __init__(self, photos: int, steps_per_photo: int) -> None:
         self.photos: dict[Path, str] = {}
         self.methods: dict[str, str] = {}
-        self._share = 1 / maps_per_photo
+        self._share = 1 / steps_per_photo
         self._progress = Progress(
             TextColumn("explaining"),
             BarColumn(),
@@ -49,9 +49,9 @@ class Report:
     ) -> None:
         self._progress.stop()
 
-    def advance(self, maps: float) -> None:
-        """Note that so many maps are done."""
-        self._progress.advance(self._task, maps * self._share)
+    def advance(self, steps: float | int) -> None:
+        """Note that so many maps, or scores of maps, are done."""
+        self._progress.advance(self._task, steps * self._share)
 
     def leave_out_photo(self, path: Path, reason: str) -> None:
         """Note that a photograph cannot be explained."""

@@ -22,6 +22,7 @@ class Request:
     fit: Framing | None
     method: list[str]
     settings: list[str]
+    score: list[str]
     target: list[str]
     layer: list[str]
     masking: Baseline

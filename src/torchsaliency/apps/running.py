@@ -14,9 +14,11 @@ from torchsaliency.apps.folder import Folder
 from torchsaliency.apps.recording import Recorder, Style
 from torchsaliency.apps.report import Report
 from torchsaliency.apps.request import Request
+from torchsaliency.apps.scoring import Scorer
 from torchsaliency.apps.sheets import Sheets
 from torchsaliency.core.errors import DataError
 from torchsaliency.core.method import Method
+from torchsaliency.metrics import SaliencyMetric
 from torchsaliency.viz import colourise
 from torchsaliency.zoo import load_model
 
@@ -47,16 +49,17 @@ def run(request: Request) -> Outcome:
         eigen=request.eigen_smooth,
         augmented=request.aug_smooth,
     )
+    metrics = choosing.chosen_metrics(request.score, request.settings)
     colourise(torch.zeros(1, 1), request.colormap)  # raises if there is no such colormap
     photos = unique_names(choosing.chosen_photos(request.photos, request.output))
-    job = _job(request, methods)
+    job = _job(request, methods, metrics)
     style = Style(request.alpha, request.colormap, request.raw, titled=bool(request.target))
     folder = Folder(request.output)
     folder.refuse_to_replace(_planned(job, style, photos, grid=request.grid), photos.values())
     return _carry_out(request, job, photos, folder, style)
 
 
-def _job(request: Request, methods: dict[str, Method]) -> Job:
+def _job(request: Request, methods: dict[str, Method], metrics: dict[str, SaliencyMetric]) -> Job:
     network = load_model(
         request.model,
         weights=request.weights,
@@ -68,6 +71,7 @@ def _job(request: Request, methods: dict[str, Method]) -> Job:
         network=network,
         preprocessing=preprocessing,
         methods=methods,
+        metrics=metrics,
         targets=choosing.chosen_targets(request.target, network),
         layers=tuple(request.layer),
         masking=choosing.chosen_masking(request.masking, preprocessing),
@@ -94,11 +98,12 @@ def _carry_out(
     request: Request, job: Job, photos: dict[str, Path], folder: Folder, style: Style
 ) -> Outcome:
     recorder = Recorder(job, folder, style)
+    scorer = Scorer(job)
     sheets = Sheets(folder, request.colormap)
     manifest: dict[str, Any] = {"photos": []}
-    with Report(len(photos), job.maps_per_photo) as report:
+    with Report(len(photos), job.steps_per_photo) as report:
         try:
-            for finding in explained(job, photos, report):
+            for finding in explained(job, photos, report, scorer.score):
                 drawn = recorder.record(finding)
                 if request.grid:
                     sheets.add(finding, drawn)
@@ -106,6 +111,7 @@ def _carry_out(
             # Also after an interruption: what was written must be known to the next run.
             sheets.flush()
             manifest = recorder.manifest(request.arguments(), report, sheets.written)
+            manifest["scores"] = scorer.summaries()
             if manifest["photos"]:
                 folder.write_manifest(manifest)
     if not manifest["photos"]:

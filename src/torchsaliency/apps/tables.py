@@ -28,6 +28,56 @@ def methods_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def metrics_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """List metrics: direction and unit, what each is and where it misleads."""
+    table = _table("metric", "better", "unit", "what it is")
+    for row in rows:
+        text = Text(row["summary"].partition(": ")[2] or row["summary"])
+        text.append(f"\nMisleads: {row['misleads']}", style="dim")
+        if row["annotations"]:
+            text.append(f"\nneeds {row['annotations']} of the objects", style="yellow")
+        if row["options"]:
+            options = "  ".join(f"{key}={value}" for key, value in row["options"].items())
+            text.append(f"\n{options}", style="cyan")
+        table.add_row(Text(row["name"], style="bold"), row["direction"], row["unit"], text)
+    return table
+
+
+def scores_table(scores: Sequence[dict[str, Any]]) -> Table:
+    """List each metric's mean over the maps of every method, with interval, the best in bold."""
+    table = _table("metric", "method", "mean", "95 % interval", "maps")
+    for name in dict.fromkeys(row["metric"] for row in scores):
+        rows = [row for row in scores if row["metric"] == name]
+        arrow = {"higher": "↑", "lower": "↓", "neither": ""}[rows[0]["direction"]]
+        best = _best(rows)
+        for place, row in enumerate(rows):
+            style = "bold" if len(rows) > 1 and best is not None and row["value"] == best else ""
+            low, high = row["low"], row["high"]
+            undefined = f" ({row['undefined']} undefined)" if row["undefined"] else ""
+            table.add_row(
+                "" if place else f"{name} {arrow} {row['unit']}",
+                Text(row["method"], style=style),
+                Text(_number(row["value"]), style=style),
+                "" if low is None else f"{_number(low)} to {_number(high)}",
+                f"{row['count']}{undefined}",
+            )
+    return table
+
+
+def _best(rows: Sequence[dict[str, Any]]) -> float | None:
+    values = [row["value"] for row in rows if row["value"] is not None]
+    if not values or rows[0]["direction"] == "neither":
+        return None
+    best: float = max(values) if rows[0]["direction"] == "higher" else min(values)
+    return best
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "undefined"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"  # noqa: PLR2004
+
+
 def models_table(rows: Sequence[dict[str, Any]]) -> Table:
     """List networks."""
     table = _table("network", "family")
@@ -75,7 +125,7 @@ def findings_table(photos: Sequence[dict[str, Any]]) -> Table:
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        right = column in {"probability", "masked"}
+        right = column in {"probability", "masked", "mean"}
         table.add_column(column, justify="right" if right else "left", overflow="fold")
     return table
 
