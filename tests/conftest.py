@@ -1,7 +1,17 @@
 """Settings shared by all tests."""
 
+import ctypes
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+# Before torch is imported: threads that wait must sleep. Spinning, they take the processor from
+# each other wherever anything else runs, and a second's work takes ten.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# And freed memory must stay: glibc would map and zero it anew for each layer (as apps/process.py).
+if hasattr(ctypes.CDLL(None), "mallopt"):
+    ctypes.CDLL(None).mallopt(-3, 2**30)
+    ctypes.CDLL(None).mallopt(-1, 2**31 - 1)
 
 import pytest
 import torch
@@ -18,7 +28,15 @@ settings.register_profile(
 )
 settings.load_profile("torchsaliency")
 
-TINY = ("properties", "parity", "unit/core", "unit/methods")
+TINY = (
+    "properties",
+    "parity",
+    "unit/core",
+    "unit/methods",
+    "unit/metrics",
+    "unit/measures",
+    "unit/evaluation",
+)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -14,6 +14,19 @@ def test_the_methods_page_is_up_to_date():
     assert page == script["page"](), "run: uv run python scripts/method_pages.py"
 
 
+def test_the_metrics_pages_are_up_to_date():
+    pages = runpy.run_path(str(ROOT / "scripts" / "metric_pages.py"))["pages"]()
+    folder = ROOT / "docs" / "metrics"
+    written = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
+    assert written == pages, "run: uv run python scripts/metric_pages.py"
+
+
+def test_every_page_can_be_found():
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")]
+    assert [page for page in pages if page not in menu] == []
+
+
 def test_every_public_name_exists_and_is_documented():
     for name in torchsaliency.__all__:
         assert getattr(torchsaliency, name).__doc__, name
