@@ -18,12 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torchsaliency.data.shapes import CLASSES, Shapes, backgrounds, shapes
-from torchsaliency.zoo.tiny import BUILDERS, FOLDER, MEAN, STD, shapes_ssl
+from torchsaliency.zoo.tiny import BUILDERS, FOLDER, MEAN, STD
 
 TRAIN, TEST = 1, 2
 """Seeds of the data: no test image is ever drawn in training."""
 
 CACHE = Path(os.environ.get("SHAPES_CACHE", "/tmp/shapes.pt"))
+
+_PROBED = 4000
+_PROBE = f"linear probe on {_PROBED} training images, after the last epoch on all of them"
 
 RECIPES = {
     "shapes_cnn": {"images": 24_000, "epochs": 3, "batch": 128, "lr": 3e-3, "decay": 0.05},
@@ -131,7 +134,7 @@ def train(name: str) -> None:
     torch.manual_seed(0)
     drawn, empty = data(int(recipe["images"]))
     test = shapes(2000, seed=TEST)
-    net = shapes_ssl() if name == "shapes_ssl" else BUILDERS[name][0](len(CLASSES))
+    net = BUILDERS[name][0](0 if name == "shapes_ssl" else len(CLASSES))
     head = nn.Sequential(nn.Linear(128, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 256))
     weights = [*net.parameters(), *(head.parameters() if name == "shapes_ssl" else ())]
     optimiser = torch.optim.AdamW(weights, lr=recipe["lr"], weight_decay=recipe["decay"])
@@ -158,7 +161,11 @@ def train(name: str) -> None:
             optimiser.step()
             schedule.step()
             total += loss.item()
-        score = probe(net, drawn[:4000], test) if name == "shapes_ssl" else accuracy(net, test)
+        if name == "shapes_ssl":
+            last = epoch + 1 == int(recipe["epochs"])
+            score = probe(net, drawn if last else drawn[:_PROBED], test)
+        else:
+            score = accuracy(net, test)
         log.append({"epoch": epoch + 1, "loss": total / batches, "accuracy": score})
         log[-1]["seconds"] = round(time.time() - begun)
         print(name, log[-1], flush=True)
@@ -176,7 +183,7 @@ def save(net: nn.Module, name: str, recipe: dict[str, float], log: list[dict[str
         key: value for key, value in net.state_dict().items() if key.endswith("num_batches_tracked")
     }
     save_file(tensors, FOLDER / f"{name}.safetensors")
-    what = "linear probe" if name == "shapes_ssl" else "classification"
+    what = _PROBE if name == "shapes_ssl" else "classification"
     facts = {"name": name, "accuracy": f"{what}, 2000 test images", "recipe": recipe, "log": log}
     facts["versions"] = {"torch": torch.__version__}
     (FOLDER / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

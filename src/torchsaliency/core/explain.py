@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torchsaliency.core.clock import seconds_now
 from torchsaliency.core.discovery import default_layer
 from torchsaliency.core.errors import OptionError
 from torchsaliency.core.explanation import Explanation
@@ -18,7 +19,7 @@ from torchsaliency.core.maps import is_constant, minmax, normalise, upsample
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method, Saliency
 from torchsaliency.core.registry import Needs, create, load_all
-from torchsaliency.core.target import TargetLike
+from torchsaliency.core.target import OwnEmbedding, TargetLike
 from torchsaliency.core.tracing import Trace, tracing
 from torchsaliency.core.wrapper import NetworkWrapper, unwrap
 
@@ -45,8 +46,8 @@ def explain(
         model: any vision network; wrappers are looked through.
         x: images (N, C, H, W), preprocessed for the network; moved to its device and precision.
         methods: names or `Method` objects; a mapping gives them labels of your own.
-        target: None for the predicted class, a class index, N indices, a `Target` or any row-wise
-            callable (N, K) -> (N,).
+        target: None for the predicted class (of an encoder of the zoo: for its own embedding), a
+            class index, N indices, a `Target` or any row-wise callable (N, K) -> (N,).
         layer: name, submodule or `Layer`, or several of them; None for the default layer.
         masking: baseline for methods that mask the image; mean colour by default.
         chunk: images in one derived pass (masks, ablations); bounds memory, not the result.
@@ -67,7 +68,10 @@ def explain(
     load_all()
     chosen = resolve_methods(methods)
     layers = _layers(model, x, layer)
+    if target is None and getattr(model, "encoder", False) is True:
+        target = OwnEmbedding()
     needs = functools.reduce(operator.or_, (method.entry.needs for method in chosen.values()))
+    begun = seconds_now(x.device)
     with tracing(
         model,
         x,
@@ -79,7 +83,10 @@ def explain(
         chunk=chunk,
     ) as trace:
         names = [one.name for one in layers]
-        return {label: _explanation(method, trace, names) for label, method in chosen.items()}
+        shared = seconds_now(trace.images.device) - begun, trace.passes
+        return {
+            label: _explanation(method, trace, names, *shared) for label, method in chosen.items()
+        }
 
 
 def resolve_methods(methods: MethodsLike) -> dict[str, Method]:
@@ -116,7 +123,10 @@ def _layers(
     return layers
 
 
-def _explanation(method: Method, trace: Trace, names: Sequence[str]) -> Explanation:
+def _explanation(
+    method: Method, trace: Trace, names: Sequence[str], shared_seconds: float, shared_passes: int
+) -> Explanation:
+    begun, passes, backward = seconds_now(trace.images.device), trace.passes, trace.backward_seconds
     groups = [list(names)] if method.joint else [[name] for name in names]
     found = [_as_saliency(method.saliency(trace[group])) for group in groups]
     # Methods may run the network with gradients; what they hand on is plain numbers.
@@ -125,6 +135,9 @@ def _explanation(method: Method, trace: Trace, names: Sequence[str]) -> Explanat
     # Several layers: the mean of their maps, stretched after resizing (pytorch-grad-cam: before).
     fused = minmax(torch.stack(maps).mean(0)) if len(maps) > 1 else maps[0]
     raw = fused if len(raws) > 1 else raws[0]
+    seconds = shared_seconds + seconds_now(trace.images.device) - begun
+    if backward and Needs.GRADIENTS in method.entry.needs:
+        seconds += backward  # alone, the method would have run it, too
     return Explanation(
         map=fused,
         raw=raw,
@@ -137,6 +150,8 @@ def _explanation(method: Method, trace: Trace, names: Sequence[str]) -> Explanat
         masking=trace.masking,
         status=_status(raw),
         details={name: value for one in found for name, value in one.details.items()},
+        seconds=seconds,
+        passes=shared_passes + trace.passes - passes,
     )
 
 

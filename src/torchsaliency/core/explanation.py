@@ -49,6 +49,10 @@ class Explanation:
         masking: the baseline of masked passes.
         status: one an image: "ok", "constant map", "no positive evidence" or "not finite".
         details: what else the method found out, by name, first dimension N.
+        seconds: what the batch took: the shared pass, the shared backward pass if the method reads
+            gradients, and the method's own work. Over several methods they add up to more than it
+            took, since the passes are shared.
+        passes: images that went through the network for the batch, the shared pass included.
     """
 
     map: Tensor
@@ -62,6 +66,8 @@ class Explanation:
     masking: Masking
     status: tuple[str, ...]
     details: Mapping[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+    passes: int = 0
 
     def __len__(self) -> int:
         return len(self.map)

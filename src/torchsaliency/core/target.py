@@ -38,9 +38,6 @@ class Target(abc.ABC):
         """Return what a manifest must say to repeat this target (JSON types only)."""
 
 
-TargetLike = None | int | Sequence[int] | Tensor | Target | Callable[[Any], Tensor]
-
-
 @dataclass(frozen=True, eq=False)
 class ClassTarget(Target):
     """A score of one class an image.
@@ -159,6 +156,33 @@ class EmbeddingSimilarity(Target):
     def describe(self) -> dict[str, Any]:
         """Return the kind and the size of the embedding."""
         return {"kind": f"EmbeddingSimilarity({self.kind})", "dimensions": self.reference.shape[1]}
+
+
+@final
+@dataclass(frozen=True)
+class OwnEmbedding:
+    """Similarity to the embedding that the network gives the clean image itself.
+
+    It needs no labels: what of the image makes its embedding? It becomes an `EmbeddingSimilarity`
+    once the clean image has passed the network, and is the default for encoders.
+
+    Attributes:
+        kind: as `EmbeddingSimilarity`. The gradients of "cosine" and "mse" vanish at the clean
+            image, so methods that read gradients there need "dot".
+    """
+
+    kind: str = "dot"
+
+    def resolve(self, output: Any) -> Target:
+        """Return the target of images whose output this is.
+
+        Raises:
+            TargetError: the output is no embedding (N, D).
+        """
+        if not isinstance(output, Tensor) or output.ndim != 2:  # noqa: PLR2004
+            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise TargetError(f"An embedding is (N, D), and the network gave {got}.")
+        return EmbeddingSimilarity(output.detach(), self.kind)
 
 
 @final
@@ -289,12 +313,16 @@ class RowWise(Target):
         return {"kind": "callable", "name": getattr(self.function, "__name__", repr(self.function))}
 
 
+TargetLike = None | int | Sequence[int] | Tensor | Target | OwnEmbedding | Callable[[Any], Tensor]
+"""What a user may give: see `resolve_target`."""
+
+
 def resolve_target(spec: TargetLike, output: Any) -> Target:
     """Return the target that a user's `spec` stands for, given the network's output.
 
     Args:
         spec: None (the predicted class), one class index for all images, N class indices, a
-            `Target`, or a row-wise callable.
+            `Target`, `OwnEmbedding`, or a row-wise callable.
         output: the network's unwrapped output for the batch.
 
     Raises:
@@ -302,6 +330,8 @@ def resolve_target(spec: TargetLike, output: Any) -> Target:
     """
     if isinstance(spec, Target):
         return spec
+    if isinstance(spec, OwnEmbedding):
+        return spec.resolve(output)
     if spec is None:
         logits = _checked_logits(output, None)
         return Logit(logits.argmax(1))

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchsaliency.core.attention import recorded
+from torchsaliency.core.clock import seconds_now
 from torchsaliency.core.errors import InputError, LayerError, TorchSaliencyError
 from torchsaliency.core.layer import Layer, LayerLike
 from torchsaliency.core.maps import is_constant, minmax, upsample, wide
@@ -123,11 +124,13 @@ class Trace:
         target: the resolved target.
         score: (N,) the target's value on the clean images, float32 or better.
         passes: how many images went through the network so far (a backward pass is not counted).
+        backward_seconds: what the shared backward pass took; 0 before a method asks for it.
     """
 
     def __init__(self, net: nn.Module, images: Tensor, masking: Masking, chunk: int) -> None:
         self.images, self.masking, self.chunk = images, masking, chunk
         self.passes = 0
+        self.backward_seconds = 0.0
         self.output: Any
         self.target: Target
         self.score: Tensor
@@ -254,7 +257,9 @@ class Trace:
             scale = _HALF_SCALE if self.holds(torch.float16) else 1.0
             sources = [*self._captured.values(), *self._attentions]
             weight = torch.full_like(self._graph_score, scale)
+            begun = seconds_now(self.images.device)
             found = torch.autograd.grad(self._graph_score, sources, weight, allow_unused=True)
+            self.backward_seconds = seconds_now(self.images.device) - begun
             self._graph_score = None  # the graph is freed, and with it the tail's memory
             known: list[Tensor | None] = [
                 None if one is None else wide(one) / scale for one in found

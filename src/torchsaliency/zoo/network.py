@@ -21,7 +21,7 @@ class Network(NetworkWrapper):
         module: the network itself; layer names are relative to it.
         name: as given to `load_model`, for example "timm/resnet50".
         preprocessing: from a photograph to the network's input.
-        classes: the names of its outputs, in order; None when unknown.
+        classes: the names of its outputs, in order; none for an encoder; None when unknown.
         layer: the layer its maps are read at; None means found by a traced pass.
         source: JSON-able facts for manifests: origin, weights, SHA-256, library versions.
     """
@@ -49,6 +49,11 @@ class Network(NetworkWrapper):
         return unwrap_output(super().forward(*args, **kwargs))
 
     @property
+    def encoder(self) -> bool:
+        """Whether the network gives embeddings and has no classes."""
+        return self.classes == ()
+
+    @property
     def class_count(self) -> int | None:
         """How many outputs the network has, as far as it says."""
         if self.classes is not None:
@@ -67,6 +72,11 @@ class Network(NetworkWrapper):
         Raises:
             TargetError: the number is out of range, or the word names no class or several.
         """
+        if self.encoder:
+            raise TargetError(
+                f"{self.name} is an encoder without classes, so {name_or_index!r} cannot be "
+                "explained; leave the target out: its own embedding is explained."
+            )
         if isinstance(name_or_index, str) and not _is_number(name_or_index):
             if self.classes is None:
                 raise TargetError(

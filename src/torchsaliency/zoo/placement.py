@@ -50,6 +50,36 @@ class Placement:
         lowest, highest = values.min().clamp(max=0), values.max().clamp(min=0)
         return placed.clamp(lowest, highest).to(saliency.dtype)
 
+    def boxes_to_input(
+        self,
+        boxes: Float[Tensor, "b 4"],
+        size: tuple[int, int],
+        *,
+        clip: bool = False,
+        drop: bool = False,
+    ) -> Float[Tensor, "kept 4"]:
+        """Put boxes on the photograph where they lie on the network's input.
+
+        Args:
+            boxes: x0 y0 x1 y1 in the photograph's pixels, the maximum side exclusive.
+            size: (h, w) of the network's input.
+            clip: cut them at the input's edges. Without it a box reaches beyond the input, as the
+                published localisation numbers want it.
+            drop: leave out boxes of which the input shows nothing; clipped, they have no area.
+
+        Returns:
+            The boxes in the input's pixels, not rounded.
+        """
+        scale = torch.tensor([size[1] / self.width, size[0] / self.height], dtype=torch.float64)
+        start = torch.tensor([self.left, self.top], dtype=torch.float64)
+        corners = boxes.detach().cpu().double().reshape(-1, 2, 2)
+        moved = (corners - start) * scale
+        ends = torch.tensor([size[1], size[0]], dtype=torch.float64)
+        clipped = torch.minimum(moved.clamp_min(0), ends)
+        seen = (clipped[:, 1] - clipped[:, 0] > _SLIVER).all(1)
+        placed = clipped if clip else moved
+        return placed[seen if drop else slice(None)].reshape(-1, 4).to(boxes)
+
 
 def _resampling(pixels: int, start: float, extent: float, cells: int) -> Tensor:
     """Return (pixels, cells) weights that read a row of cells, laid from `start`, at each pixel."""

@@ -13,15 +13,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from PIL import Image
 from torch import Tensor
 
 from torchsaliency.core.errors import OptionError
+from torchsaliency.core.masking import BlackPixel, Blur, Masking, MeanColour
 from torchsaliency.zoo.placement import Placement
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_VOID = 255  # the mask's label of pixels that count neither as object nor as background
 
 _MOST_WASTE = 16  # resized pixels per pixel kept, beyond which only the visible window is resampled
 
@@ -101,6 +104,26 @@ class Preprocessing:
             width=self.size[1] * horizontal,
         )
 
+    def mask(self, mask: Integer[Tensor, "H W"]) -> Integer[Tensor, "h w"]:
+        """Return a photograph's mask of labels as it lies on the network's input.
+
+        Nearest neighbour, so that labels stay labels.
+
+        Args:
+            mask: labels of the photograph's pixels, of a type that holds 255.
+
+        Returns:
+            The labels of the input's pixels, of the same type; 255 (void) where the input is
+            padding.
+        """
+        scaled, start = self._layout((mask.shape[0], mask.shape[1]))
+        (rows, inside), (columns, within) = (
+            _nearest(*line, mask.device)
+            for line in zip(mask.shape, scaled, start, self.size, strict=True)
+        )
+        labels = mask[rows[:, None], columns]
+        return labels.masked_fill(~(inside[:, None] & within), _VOID)
+
     def squashed(self) -> Preprocessing:
         """Return the variant that shows the whole photograph, its aspect ratio changed."""
         return replace(self, resize=self.size, fit=Fit.SQUASH)
@@ -109,6 +132,31 @@ class Preprocessing:
         """Return network inputs as RGB values in [0, 1]."""
         mean, std = self._statistics(x.device)
         return (x.detach().float() * std + mean).clamp(0, 1)
+
+    def framed(self, fit: str | None) -> Preprocessing:
+        """Return the variant that crops the middle ("crop") or shows all ("squash")."""
+        if fit == "squash":
+            return self.squashed()
+        return self if fit is None else replace(self, fit=Fit.COVER)
+
+    def unnormalised(self) -> Preprocessing:
+        """Return the variant whose output stays in [0, 1] (Opti-CAM's Table A.14)."""
+        return replace(self, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+    def baseline(self, name: str) -> Masking:
+        """Return the masking "mean", "black" or "blur" of this network's inputs.
+
+        Black depends on the normalisation.
+
+        Raises:
+            OptionError: another name.
+        """
+        if name == "black":
+            return BlackPixel(self.mean, self.std)
+        known: dict[str, Masking] = {"mean": MeanColour(), "blur": Blur()}
+        if name not in known:
+            raise OptionError(f"The masking {name!r} was given; choose mean, black or blur.")
+        return known[name]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the description as JSON-able values, for manifests."""
@@ -177,3 +225,15 @@ def _scaled(photo_size: tuple[int, int], box: tuple[int, int], fit: Fit) -> tupl
     ratios = height / box[0], width / box[1]
     ratio = min(ratios) if fit is Fit.COVER else max(ratios)
     return max(1, round(height / ratio)), max(1, round(width / ratio))
+
+
+def _nearest(
+    pixels: int, scaled: int, start: int, wanted: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return the photo's pixel at each of a line's input pixels, and whether there is one.
+
+    In whole numbers: the centre of a scaled pixel often falls between two of the photograph's.
+    """
+    place = torch.arange(wanted, device=device) + start
+    source = ((2 * place + 1) * pixels).div(2 * scaled, rounding_mode="floor")
+    return source.clamp(0, pixels - 1), (place >= 0) & (place < scaled)

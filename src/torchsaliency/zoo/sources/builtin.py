@@ -69,8 +69,7 @@ def _load_imagenet(request: Request) -> Network:
 
 
 def _load_tiny(request: Request) -> Network:
-    build, layer = BUILDERS[request.name]
-    own = len(SHAPES)
+    build, layer, own = BUILDERS[request.name]
     checkpoint = request.checkpoint()
     if checkpoint is not None:
         model, _ = build_and_fill(
@@ -90,7 +89,7 @@ def _load_tiny(request: Request) -> Network:
         model,
         name=f"builtin/{request.name}",
         preprocessing=Preprocessing(size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=MEAN, std=STD),
-        classes=SHAPES if outputs == len(SHAPES) else None,
+        classes={0: (), len(SHAPES): SHAPES}.get(outputs),
         layer=Layer(layer),
         source=facts("builtin", model, checkpoint or RANDOM, "timm"),
     )

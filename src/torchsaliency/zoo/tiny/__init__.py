@@ -70,8 +70,9 @@ def shapes_vit(num_classes: int = 8) -> nn.Module:
     return net
 
 
-BUILDERS: dict[str, tuple[Callable[[int], nn.Module], str]] = {
-    "shapes_cnn": (shapes_cnn, "block5"),
-    "shapes_vit": (shapes_vit, "blocks.3.norm1"),
+BUILDERS: dict[str, tuple[Callable[[int], nn.Module], str, int]] = {
+    "shapes_cnn": (shapes_cnn, "block5", len(SHAPES)),
+    "shapes_ssl": (shapes_ssl, "block5", 0),
+    "shapes_vit": (shapes_vit, "blocks.3.norm1", len(SHAPES)),
 }
-"""How each is built, and the layer at which its maps are read."""
+"""How each is built, the layer at which its maps are read, and how many classes it knows."""
