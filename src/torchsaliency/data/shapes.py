@@ -126,6 +126,12 @@ def shapes(
     return Shapes(images, kinds[:, 0], kinds, masks, boxes)
 
 
+def shape_labels(count: int, *, start: int = 0, seed: int = 0, objects: int = 1) -> list[int]:
+    """Return the labels of drawn images without drawing them; arguments are those of `shapes`."""
+    draws = [_draw(seed, start + number, objects)[0] for number in range(count)]
+    return _kinds(torch.stack(draws)[:, 0], 1, None)[:, 0].tolist() if draws else []
+
+
 def backgrounds(
     count: int, *, start: int = 0, seed: int = 0, side: int = SIDE
 ) -> Float[Tensor, "n 3 h w"]:

@@ -1,0 +1,163 @@
+"""ImageNet (ILSVRC 2012): a folder for each synset, or all images in one folder and a label file.
+
+An official validation image has the same id in both layouts, so that a drawn subset is the same
+images wherever they lie.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from torchsaliency.core.errors import DataError, OptionError
+from torchsaliency.data.boxes import Boxes
+from torchsaliency.data.imagenet_files import read_boxes, read_labels, tells_boxes
+from torchsaliency.data.layouts import wrong_layout
+from torchsaliency.data.listing import folders_in, images_below, images_in
+from torchsaliency.data.photosets import PhotoSet
+from torchsaliency.data.sets import Sample
+from torchsaliency.data.synsets import SYNSET, synset_indices, synset_names, synsets
+
+_OFFICIAL = re.compile(r"ILSVRC2012_(val|test)_\d{8}\.JPEG")
+_SPLITS = ("val", "train", "test")
+_KAGGLE = "ILSVRC/Data/CLS-LOC"
+_LABEL_FILES = (
+    "class_labels.txt",
+    "LOC_val_solution.csv",
+    "labels.csv",
+    "val.txt",
+    "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt",
+)
+_BOX_PLACES = (
+    "localization.txt",
+    "LOC_val_solution.csv",
+    "ILSVRC/Annotations/CLS-LOC/val",
+    "Annotations/CLS-LOC/val",
+    "ILSVRC2012_bbox_val_v3/val",
+    "bbox/val",
+)
+
+
+def find_imagenet(path: Path) -> bool:
+    """Whether a folder holds ImageNet images in one of the layouts."""
+    return any(_holder(path, split) is not None for split in _SPLITS)
+
+
+def imagenet(
+    path: Path,
+    *,
+    split: str | None = None,
+    boxes: Path | None = None,
+    labels: Path | None = None,
+) -> PhotoSet:
+    """Read ImageNet, or any part of it.
+
+    Args:
+        path: the folder of a split, or one above it.
+        split: its folder's name; that of `path` if it is a split's, or else "val".
+        boxes: the official XML tree, Kaggle's `LOC_val_solution.csv` or a `localization.txt`; for
+            "val" found by itself where it lies beside the images under its published name.
+        labels: for images in one folder: lines of file and class, `LOC_val_solution.csv`, the
+            XML tree, or the devkit's ground truth with its meta.mat; found as the boxes are.
+
+    Raises:
+        DataError: another layout, or no labels.
+        OptionError: labels were given, and the folders already tell them.
+    """
+    split = split or (path.name if path.name in _SPLITS else _SPLITS[0])
+    folder = _holder(path, split)
+    if folder is None:
+        raise wrong_layout("imagenet", path, f"holds no ImageNet images (split {split})")
+    places = _around(folder, path) if split == _SPLITS[0] else []  # published files are val's
+    boxes = boxes or _first(places, _BOX_PLACES)
+    if names := folders_in(folder):
+        if labels is not None:
+            raise OptionError(f"{folder} tells labels by its folders; leave {labels} out.")
+        samples = tuple(_foldered(folder, names, split))
+    else:
+        given = labels or _first(places, _LABEL_FILES) or (boxes if _is_tree(boxes) else None)
+        if given is None:
+            raise wrong_layout("imagenet", folder, "has all images in one folder and no labels")
+        samples = _flat(folder, given, split)
+        boxes = boxes or (given if tells_boxes(given) else None)
+    found = _boxes(boxes, samples)
+    return PhotoSet(
+        name="imagenet",
+        samples=samples,
+        classes=synset_names(),
+        codes=synsets(),
+        annotations=frozenset({"labels"} | ({"boxes"} if found else set())),
+        facts=(f"split {split}",),
+        boxes=found,
+    )
+
+
+def _foldered(folder: Path, names: list[str], split: str) -> Iterator[Sample]:
+    indices = synset_indices()
+    for name in names:
+        for file in images_below(folder / name):
+            yield Sample(_id(split, f"{name}/{file}"), folder / name / file, indices[name])
+
+
+def _flat(folder: Path, labels: Path, split: str) -> tuple[Sample, ...]:
+    table = read_labels(labels)
+    names = images_in(folder)
+    missing = [name for name in names if Path(name).stem not in table]
+    if missing:
+        raise DataError(
+            f"{labels} has no label for {len(missing)} of {len(names)} images, {missing[0]} among "
+            "them; give the labels of this split."
+        )
+    return tuple(Sample(_id(split, name), folder / name, table[Path(name).stem]) for name in names)
+
+
+def _id(split: str, name: str) -> str:
+    """Return a sample's id: the official name of an image says enough, whatever its folder."""
+    last = name.rpartition("/")[2]
+    return f"{split}/{last if _OFFICIAL.fullmatch(last) else name}"
+
+
+def _boxes(given: Path | None, samples: tuple[Sample, ...]) -> Boxes | None:
+    if given is None:
+        return None
+    return read_boxes(given, {Path(str(one.source)).stem: one for one in samples})
+
+
+def _holder(path: Path, split: str) -> Path | None:
+    """Return the folder that holds a split's images or its synsets' folders."""
+    places = (
+        path / split,
+        path / _KAGGLE / split,
+        path / _KAGGLE.removeprefix("ILSVRC/") / split,
+        path / f"ILSVRC2012_img_{split}",
+        *(() if path.name in {*_SPLITS} - {split} else (path,)),
+    )
+    return next((place for place in places if place.is_dir() and _holds(place)), None)
+
+
+def _holds(folder: Path) -> bool:
+    names = folders_in(folder)
+    if names:
+        return all(map(SYNSET.fullmatch, names)) and synset_indices().keys() >= set(names)
+    with os.scandir(folder) as entries:
+        return any(_OFFICIAL.fullmatch(one.name) for one in entries)
+
+
+def _around(folder: Path, path: Path) -> list[Path]:
+    """Return where files about the images may lie: from the given folder to theirs.
+
+    Of the images' own folder, the one above counts too.
+    """
+    within = [one for one in (folder, *folder.parents) if one.is_relative_to(path)]
+    return [*reversed(within), *([path.parent] if folder == path else [])]
+
+
+def _first(places: list[Path], names: tuple[str, ...]) -> Path | None:
+    found = (place / name for name in names for place in places if (place / name).exists())
+    return next(found, None)
+
+
+def _is_tree(boxes: Path | None) -> bool:
+    return boxes is not None and boxes.is_dir()

@@ -1,0 +1,213 @@
+"""The files that tell ImageNet's labels and boxes, in each of their published forms.
+
+Which form a file has is told by its first line. Class indices are 0 to 999, in the sorted order of
+the synsets; the devkit numbers classes otherwise, and its meta.mat translates.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torchsaliency.core.errors import DataError
+from torchsaliency.data.boxes import Box, Boxes, TableBoxes, XMLBoxes, read_xml
+from torchsaliency.data.damage import damaged
+from torchsaliency.data.listing import is_image, lines_of
+from torchsaliency.data.sets import Sample
+from torchsaliency.data.synsets import SYNSET, synset_indices, synsets
+from torchsaliency.data.tables import is_table, read_table
+
+_KAGGLE_HEAD = "ImageId,"
+_NUMBERS_OF_A_BOX = 5
+_CLASSES = 1000
+
+
+def read_labels(path: Path) -> dict[str, int]:
+    """Return the class index of each image by its file's name without the suffix.
+
+    Raises:
+        DataError: the file has none of the known forms, or names an unknown class.
+    """
+    if path.is_dir():
+        return _labels_of_xml(path)
+    lines = lines_of(path)
+    if lines[0].startswith(_KAGGLE_HEAD):
+        return {stem: _index(found[0][0], path) for stem, found in _kaggle(path, lines).items()}
+    if all(line.isdecimal() for line in lines):
+        return _labels_of_devkit(path, [int(line) for line in lines])
+    if is_table(lines[0]):
+        words = read_table(path).labels
+        return {Path(name).stem: _index(word or "", path) for name, word in words.items()}
+    return _labels_of_list(path, lines)
+
+
+def tells_boxes(path: Path) -> bool:
+    """Whether a file of labels tells boxes too."""
+    if path.is_dir():
+        return True
+    head = lines_of(path)[0]
+    return head.startswith(_KAGGLE_HEAD) or (is_table(head) and bool(read_table(path).boxes))
+
+
+def read_boxes(path: Path, samples: Mapping[str, Sample]) -> Boxes:
+    """Return the boxes of samples.
+
+    Args:
+        path: a folder of XML files, Kaggle's `LOC_val_solution.csv`, a `localization.txt`, or a
+            table of one's own.
+        samples: by the name of their file without the suffix.
+
+    Raises:
+        DataError: the file has none of the known forms.
+    """
+    if path.is_dir():
+        return XMLBoxes(_tree(path), synsets())
+    lines = lines_of(path)
+    table: dict[str, list[Box]] = {}
+    if lines[0].startswith(_KAGGLE_HEAD):
+        for stem, found in _kaggle(path, lines).items():
+            if sample := samples.get(stem):
+                own = [box for synset, box in found if _index(synset, path) == sample.label]
+                table[sample.id] = own
+        return TableBoxes({key: tuple(found) for key, found in table.items() if found})
+    if is_table(lines[0]):
+        own_table = read_table(path).boxes.items()
+        listed = [(name, corners) for name, boxes in own_table for corners in boxes]
+    else:
+        listed = _listed_boxes(path, lines)
+    for name, corners in listed:
+        if sample := samples.get(Path(name).stem):
+            table.setdefault(sample.id, []).append(corners)
+    return TableBoxes(
+        {key: tuple(found) for key, found in table.items()},
+        _sizes(path.with_name("image_sizes.txt"), samples),
+    )
+
+
+def _labels_of_list(path: Path, lines: list[str]) -> dict[str, int]:
+    """Read lines of file and class, with a comma or blanks between; a head line is left out."""
+    found = {}
+    for number, line in enumerate(lines, start=1):
+        name, *rest = re.split(r"[,\s]+", line)
+        if number == 1 and not is_image(name) and len(rest) == 1 and not rest[0].isdecimal():
+            continue
+        if len(rest) != 1 or not name:
+            raise DataError(
+                f"{path}, line {number}, is {line[:80]!r}; give lines such as "
+                "ILSVRC2012_val_00000001.JPEG,65."
+            )
+        found[Path(name).stem] = _index(rest[0], path)
+    return found
+
+
+def _labels_of_devkit(path: Path, numbers: list[int]) -> dict[str, int]:
+    """Translate the devkit's own numbers, one line an image."""
+    meta = path.with_name("meta.mat")
+    if not meta.exists():
+        raise DataError(
+            f"{path} numbers classes in the devkit's own order, which only its meta.mat tells; put "
+            f"that file into {path.parent}, or give lines such as ILSVRC2012_val_00000001.JPEG,65."
+        )
+    from scipy.io import loadmat  # noqa: PLC0415 (needed for this file only)
+
+    try:
+        table: Any = loadmat(meta, squeeze_me=True)["synsets"]
+        pairs = zip(table["ILSVRC2012_ID"].tolist(), table["WNID"].tolist(), strict=True)
+        own = {int(number): str(synset) for number, synset in pairs}
+        synset_of = [own[number] for number in numbers]
+    except Exception as error:  # a damaged file breaks the reader in many ways
+        raise damaged(meta, error) from error
+    return {
+        f"ILSVRC2012_val_{place:08d}": _index(synset, meta)
+        for place, synset in enumerate(synset_of, start=1)
+    }
+
+
+def _labels_of_xml(path: Path) -> dict[str, int]:
+    found = {}
+    for file in sorted(_tree(path).rglob("*.xml")):
+        _, objects = read_xml(file)
+        if not objects:
+            raise DataError(f"{file} names no object; get the official file.")
+        found[file.stem] = _index(objects[0][0], file)
+    return found
+
+
+def _kaggle(path: Path, lines: list[str]) -> dict[str, list[tuple[str, Box]]]:
+    """Read each image's synsets and boxes from Kaggle's form."""
+    found = {}
+    for number, row in enumerate(csv.reader(lines[1:]), start=2):
+        words = row[1].split() if len(row) > 1 else []
+        try:
+            groups = [
+                (words[start], _box(words[start + 1 : start + _NUMBERS_OF_A_BOX]))
+                for start in range(0, len(words), _NUMBERS_OF_A_BOX)
+            ]
+        except ValueError as error:
+            raise DataError(
+                f"{path}, line {number}, has the prediction string {' '.join(words)[:80]!r}; give "
+                "groups of a synset and four numbers."
+            ) from error
+        if groups:
+            found[row[0]] = groups
+    return found
+
+
+def _listed_boxes(path: Path, lines: list[str]) -> list[tuple[str, Box]]:
+    """Read lines of a file and four numbers."""
+    found = []
+    for number, line in enumerate(lines, start=1):
+        name, *numbers = line.split(",")
+        try:
+            found.append((name, _box(numbers)))
+        except ValueError as error:
+            raise DataError(
+                f"{path}, line {number}, is {line[:80]!r}; give lines of a file, x0, y0, x1 and y1."
+            ) from error
+    return found
+
+
+def _sizes(path: Path, samples: Mapping[str, Sample]) -> dict[str, tuple[int, int]]:
+    """Read the images' sizes, if they come along."""
+    found = {}
+    for number, line in enumerate(lines_of(path) if path.exists() else (), start=1):
+        name, *numbers = line.split(",")
+        try:
+            width, height = map(int, numbers)
+        except ValueError as error:
+            raise DataError(
+                f"{path}, line {number}, is {line[:80]!r}; give lines of a file, width and height."
+            ) from error
+        if sample := samples.get(Path(name).stem):
+            found[sample.id] = (width, height)
+    return found
+
+
+def _box(numbers: list[str]) -> Box:
+    x0, y0, x1, y1 = map(float, numbers)
+    return x0, y0, x1, y1
+
+
+def _tree(path: Path) -> Path:
+    """Return the folder that holds XML files or the synsets' folders of them."""
+    for folder in (path, path / "val"):
+        if folder.is_dir() and (any(folder.glob("*.xml")) or any(folder.glob("n*/*.xml"))):
+            return folder
+    raise DataError(f"{path} holds no XML files; give the folder of ILSVRC2012_val_00000001.xml.")
+
+
+def _index(word: str, path: Path) -> int:
+    """Return the class index that a number or a synset stands for."""
+    if SYNSET.fullmatch(word):
+        index = synset_indices().get(word, _CLASSES)
+    else:
+        index = int(word) if word.isdecimal() else _CLASSES
+    if index >= _CLASSES:
+        raise DataError(
+            f"{path} names the class {word!r}; give 0 to {_CLASSES - 1} in the sorted order of the "
+            "synsets, or a synset such as n01440764."
+        )
+    return index

@@ -1,0 +1,279 @@
+"""Data sets: images with what is known of them, listed without opening a single one.
+
+A data set is a list of samples and a way to open one. It is frozen and holds no open file, so that
+it goes to worker processes as it is; a subset is the same data set with fewer samples.
+"""
+
+from __future__ import annotations
+
+import abc
+import difflib
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import final
+
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from torchsaliency.core.errors import DataError
+
+VOID = 255
+"""The mask's label of pixels that count neither as object nor as background (Pascal VOC)."""
+
+_MOST_LISTED = 6
+
+
+@final
+@dataclass(frozen=True)
+class Sample:
+    """What is known of one image before it is opened.
+
+    Attributes:
+        id: unique in its data set, and the same on every machine.
+        source: the image's file, or the number of an image that is drawn.
+        label: class index; None where it is unknown.
+    """
+
+    id: str
+    source: Path | int
+    label: int | None = None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One sample, opened.
+
+    Attributes:
+        sample: which.
+        image: RGB, upright.
+        boxes: x0 y0 x1 y1 of the objects of the sample's class in the image's pixels, the maximum
+            side exclusive; None where the image has no boxes.
+        mask: 0 background, 1 and more an object or its class, 255 void; None where there is none.
+    """
+
+    sample: Sample
+    image: Image.Image
+    boxes: Float[Tensor, "b 4"] | None = None
+    mask: UInt8[Tensor, "h w"] | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DataSet(abc.ABC):
+    """Images with labels, boxes or masks.
+
+    Attributes:
+        name: of the data set, for tables.
+        samples: in a fixed order.
+        classes: names, in the order of the class indices; None where there are none.
+        codes: other names of the classes, in the same order (ImageNet's synsets).
+        annotations: of "labels", "boxes" and "masks", those that it has.
+        facts: what a record of a run should say: the split, the version.
+    """
+
+    name: str
+    samples: tuple[Sample, ...] = field(repr=False)
+    classes: tuple[str, ...] | None = field(default=None, repr=False)
+    codes: tuple[str, ...] = field(default=(), repr=False)
+    annotations: frozenset[str] = frozenset()
+    facts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        ids = Counter(sample.id for sample in self.samples)
+        if len(ids) != len(self.samples):
+            twice = ids.most_common(1)[0][0]
+            raise DataError(f"The data set {self.name} has {twice} twice; list each image once.")
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @abc.abstractmethod
+    def picture(self, index: int) -> Picture:
+        """Open one sample.
+
+        Raises:
+            DataError: its image or its annotation is missing, damaged or does not fit.
+        """
+
+    @abc.abstractmethod
+    def mark(self, sample: Sample) -> str:
+        """Return what tells a sample from others of its id without opening it: its files' sizes."""
+
+    @final
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over all that is known without opening a file, in hexadecimal.
+
+        Names, ids, labels, sizes of files and the kinds of annotation count; pixels do not.
+        """
+        digest = hashlib.sha256()
+        head = (self.name, self.classes, self.codes, sorted(self.annotations))
+        digest.update(json.dumps(head).encode())
+        for sample in self.samples:
+            line = json.dumps((sample.id, sample.label, self.mark(sample)))
+            digest.update(b"\n" + line.encode())
+        return digest.hexdigest()
+
+    @final
+    def check(self) -> dict[str, str]:
+        """Open every sample; return the ids of those that cannot be read, with the reason."""
+        broken = {}
+        for index, sample in enumerate(self.samples):
+            try:
+                self.picture(index)
+            except DataError as error:
+                broken[sample.id] = str(error)
+        return broken
+
+    @final
+    def subset(
+        self,
+        *,
+        count: int | None = None,
+        seed: int = 0,
+        classes: Sequence[int | str] | None = None,
+        ids: Collection[str] | None = None,
+    ) -> DataSet:
+        """Return the data set with fewer samples, in the same order.
+
+        A sample is drawn by a hash of the seed and its id alone: the same on every machine and in
+        every version, and a smaller count's samples are among a larger one's.
+
+        Args:
+            count: how many to draw, of those that `classes` and `ids` leave; all if there are not
+                as many.
+            seed: of the draw.
+            classes: indices, names or codes to keep.
+            ids: samples to keep.
+
+        Raises:
+            DataError: a negative count, a class or an id that does not exist, or classes of a data
+                set without labels.
+
+        Example:
+            >>> open_data("shapes:100").subset(classes=["star"], count=5)  # doctest: +SKIP
+        """
+        kept = self.samples
+        if ids is not None:
+            wanted = set(ids)
+            self._insist_on(wanted)
+            kept = tuple(sample for sample in kept if sample.id in wanted)
+        if classes is not None:
+            labels = {self.class_index(one) for one in classes}
+            kept = tuple(sample for sample in kept if sample.label in labels)
+        if count is not None:
+            if count < 0:
+                raise DataError(f"A subset of {count} samples was asked for; give 0 or more.")
+            drawn = set(sorted((one.id for one in kept), key=partial(draw_key, seed))[:count])
+            kept = tuple(sample for sample in kept if sample.id in drawn)
+        return replace(self, samples=kept)
+
+    @final
+    def class_index(self, wanted: int | str) -> int:
+        """Return the index of a class by its number, name, one of its synonyms, or code.
+
+        Raises:
+            DataError: there is no such class, or more than one.
+        """
+        names = self.classes
+        if "labels" not in self.annotations:
+            raise DataError(
+                f"The data set {self.name} has no labels, and class {wanted!r} was asked for; "
+                "choose samples by ids."
+            )
+        if isinstance(wanted, int):
+            known = (
+                {sample.label for sample in self.samples} if names is None else range(len(names))
+            )
+            if wanted in known:
+                return wanted
+            raise DataError(
+                f"The data set {self.name} has no class {wanted}; it has {len(known)} classes."
+            )
+        found = [
+            index
+            for index, name in enumerate(names or ())
+            if wanted == name
+            or wanted in name.split(", ")
+            or wanted in self.codes[index : index + 1]
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            numbers = " and ".join(map(str, found))
+            raise DataError(f"The classes {numbers} go by the name {wanted!r}; give a number.")
+        close = difflib.get_close_matches(wanted, names or (), n=3) or (names or ())[:_MOST_LISTED]
+        hint = f"close names are {', '.join(close)}" if close else "its classes are numbers"
+        raise DataError(f"The data set {self.name} has no class {wanted!r}; {hint}.")
+
+    def _insist_on(self, ids: set[str]) -> None:
+        if unknown := ids - {sample.id for sample in self.samples}:
+            shown = ", ".join(sorted(unknown)[:_MOST_LISTED])
+            raise DataError(
+                f"{len(unknown)} ids are not in the data set {self.name}: {shown}; its ids look "
+                f"like {self.samples[0].id if self.samples else 'nothing, it is empty'}."
+            )
+
+
+def select(data: DataSet, keep: Sequence[bool]) -> DataSet:
+    """Return the samples for which `keep` is true.
+
+    Args:
+        data: any data set.
+        keep: one truth value for each sample.
+
+    Raises:
+        DataError: another number of values.
+    """
+    if len(keep) != len(data):
+        raise DataError(f"{len(keep)} choices were given for {len(data)} samples; give one each.")
+    kept = (sample for sample, wanted in zip(data.samples, keep, strict=True) if wanted)
+    return replace(data, samples=tuple(kept))
+
+
+def correct(data: DataSet, predictions: Mapping[str, int]) -> DataSet:
+    """Return the samples whose prediction is their label.
+
+    Args:
+        data: a data set with labels.
+        predictions: class index by the sample's id; samples without one are left out.
+
+    Raises:
+        DataError: the data set has no labels, or there are predictions for other ids.
+    """
+    return _judged(data, predictions, right=True)
+
+
+def misclassified(data: DataSet, predictions: Mapping[str, int]) -> DataSet:
+    """Return the samples whose prediction is another class than their label.
+
+    Args:
+        data: a data set with labels.
+        predictions: class index by the sample's id; samples without one are left out.
+
+    Raises:
+        DataError: the data set has no labels, or there are predictions for other ids.
+    """
+    return _judged(data, predictions, right=False)
+
+
+def draw_key(seed: int, name: str) -> bytes:
+    """Return what a name is sorted by to draw from a list: no generator, so no version of one."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+
+def _judged(data: DataSet, predictions: Mapping[str, int], *, right: bool) -> DataSet:
+    if "labels" not in data.annotations:
+        raise DataError(
+            f"The data set {data.name} has no labels, so no prediction is right or wrong; give one "
+            "with labels."
+        )
+    predicted = data.subset(ids=predictions.keys())
+    return select(
+        predicted, [(predictions[one.id] == one.label) is right for one in predicted.samples]
+    )
