@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from torchsaliency.apps.options import Baseline, Framing
 from torchsaliency.core.errors import DataError, OptionError
-from torchsaliency.core.masking import BlackPixel, Blur, Masking, MeanColour
 from torchsaliency.core.method import Method
 from torchsaliency.core.registry import create, entry, methods
 from torchsaliency.data import find_photos, sample_photo, sample_photos
 from torchsaliency.methods.smoothing import Augmented, EigenSmoothed
 from torchsaliency.metrics import SaliencyMetric, create_metric, metric_entry, metrics
-from torchsaliency.zoo import Fit, Network, Preprocessing
+from torchsaliency.zoo import Network
 
 ALL = "all"
 _SAMPLE = "sample:"
@@ -38,7 +35,7 @@ def chosen_methods(words: Sequence[str], settings: Sequence[str]) -> dict[str, M
         raise OptionError("No method was named; give --method NAME, or --method all.")
     options: dict[str, dict[str, str]] = {entry(name).name: {} for name in names}
     for setting in settings:
-        method, option, value = _setting(setting)
+        method, option, value = parted(setting)
         if method in metrics():
             continue
         if method not in options:
@@ -71,7 +68,7 @@ def chosen_metrics(words: Sequence[str], settings: Sequence[str]) -> dict[str, S
                 "torchsaliency.evaluation.score in Python."
             )
     for setting in settings:
-        metric, option, value = _setting(setting)
+        metric, option, value = parted(setting)
         if metric not in metrics():
             continue
         if metric not in options:
@@ -82,7 +79,12 @@ def chosen_metrics(words: Sequence[str], settings: Sequence[str]) -> dict[str, S
     return {name: create_metric(name, given) for name, given in options.items()}
 
 
-def _setting(setting: str) -> tuple[str, str, str]:
+def parted(setting: str) -> tuple[str, str, str]:
+    """Return name, option and value of "NAME.OPTION=VALUE".
+
+    Raises:
+        OptionError: it is something else.
+    """
     place, equals, value = setting.partition("=")
     name, dot, option = place.rpartition(".")
     if not equals or not dot:
@@ -139,20 +141,6 @@ def chosen_targets(words: Sequence[str], network: Network) -> tuple[int | None, 
         TargetError: the network has no such class.
     """
     return tuple(dict.fromkeys(network.class_index(word) for word in words)) or (None,)
-
-
-def chosen_masking(baseline: Baseline, preprocessing: Preprocessing) -> Masking:
-    """Return the masking; black depends on the network's normalisation."""
-    if baseline is Baseline.BLACK:
-        return BlackPixel(preprocessing.mean, preprocessing.std)
-    return Blur() if baseline is Baseline.BLUR else MeanColour()
-
-
-def chosen_preprocessing(fit: Framing | None, own: Preprocessing) -> Preprocessing:
-    """Return the network's own preprocessing, or its variant that crops or squashes."""
-    if fit is Framing.SQUASH:
-        return own.squashed()
-    return own if fit is None else dataclasses.replace(own, fit=Fit.COVER)
 
 
 def _sample(word: str) -> Path | None:

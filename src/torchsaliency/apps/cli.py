@@ -214,6 +214,82 @@ def layers(
         stdout.print(layers_table(rows))
 
 
+@app.command(epilog=_EXIT_CODES)
+def evaluate(  # noqa: PLR0913 (Typer reads the options off the signature)
+    plan: options.PlanFile = None,
+    *,
+    data: options.Data = None,
+    split: options.Split = None,
+    boxes: options.Boxes = None,
+    labels: options.LabelFile = None,
+    count: options.Count = None,
+    subset_seed: options.SubsetSeed = None,
+    classes: options.Classes = [],  # noqa: B006 (Typer's way to a default; never changed)
+    keep: options.Keep = None,
+    model: options.ModelOrPlan = None,
+    weights: options.Weights = None,
+    judge: options.Judge = None,
+    judge_weights: options.JudgeWeights = None,
+    methods: options.MethodNames = None,
+    metrics: options.MetricNames = None,
+    settings: options.Settings = [],  # noqa: B006
+    target: options.Target = None,
+    layers: options.Layers = [],  # noqa: B006
+    masking: options.BaselineOrPlan = None,
+    fit: options.Fit = None,
+    normalise: options.Normalise = None,
+    seed: options.Seed = None,
+    precision: options.PrecisionOrPlan = None,
+    device: options.DeviceOrPlan = None,
+    batch_size: options.BatchOrPlan = None,
+    chunk: options.ChunkOrPlan = None,
+    workers: options.Workers = None,
+    maps: options.KeepMaps = None,
+    output: options.Output = Path("evaluation"),
+    json: options.Json = False,
+) -> None:
+    """Score methods by metrics over a whole data set; continues where it was stopped."""
+    given = dict(locals())
+    for name in ("plan", "settings", "output", "json"):
+        given.pop(name)
+    from torchsaliency.apps import evaluating
+    from torchsaliency.apps.tabulating import show
+
+    results = evaluating.run(evaluating.asked_plan(plan, given, settings), output)
+    show(results, "json" if json else "text")
+    if not json:
+        say_where(f"The rows are in {output}/; see `torchsaliency table {output}`")
+
+
+@app.command()
+def table(
+    run: options.RunFolder,
+    *,
+    form: options.Format = "text",
+    confidence: options.Confidence = 0.95,
+) -> None:
+    """Show what an evaluation found: best bold, second best underlined, with intervals."""
+    from torchsaliency.apps.tabulating import show
+    from torchsaliency.evaluation import load_results
+
+    show(load_results(run), form, confidence=confidence)
+
+
+@app.command()
+def compare(
+    run: options.RunFolder,
+    first: options.MethodA,
+    second: options.MethodB,
+    *,
+    form: options.Format = "text",
+) -> None:
+    """Compare two methods of an evaluation, image by image."""
+    from torchsaliency.apps.tabulating import show_comparison
+    from torchsaliency.evaluation import load_results
+
+    show_comparison(load_results(run), first, second, form)
+
+
 def say_where(sentence: str) -> None:
     """Tell on stdout where something was written, on one line that can be copied."""
     stdout.print(f"{printable(sentence)}.", markup=False, soft_wrap=True)

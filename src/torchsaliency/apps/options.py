@@ -187,3 +187,219 @@ Filter = Annotated[
     str, typer.Option("--filter", metavar="TEXT", help="Only names that contain this.")
 ]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="As for `explain --model`.")]
+
+_DATA, _RUN = "Data", "Evaluation"
+
+PlanFile = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[PLAN.yaml]", help="A plan; options given beside it replace its fields."
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER|NAME",
+        help="A folder in a known layout, samples, shapes:COUNT, or kind:FOLDER.",
+        rich_help_panel=_DATA,
+        show_default=False,
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Of the data.", rich_help_panel=_DATA, show_default=False),
+]
+Boxes = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE|DIR",
+        help="Where the objects' boxes are.",
+        rich_help_panel=_DATA,
+        show_default=False,
+    ),
+]
+LabelFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="Where the images' labels are.",
+        rich_help_panel=_DATA,
+        show_default=False,
+    ),
+]
+Count = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="At most so many images, drawn by --subset-seed.",
+        rich_help_panel=_DATA,
+        show_default=False,
+    ),
+]
+SubsetSeed = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Of the draw.", rich_help_panel=_DATA, show_default=False),
+]
+Classes = Annotated[
+    list[str],
+    typer.Option(
+        "--class",
+        metavar="CLASS",
+        help="Only images of this class of the data; repeatable.",
+        rich_help_panel=_DATA,
+        show_default=False,
+    ),
+]
+Keep = Annotated[
+    str | None,
+    typer.Option(
+        metavar="all|correct|misclassified",
+        help="Which images, by what the network predicts.",
+        rich_help_panel=_DATA,
+        show_default=False,
+    ),
+]
+ModelOrPlan = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="The explained network: builtin/, torchvision/, timm/ or hf/NAME, or file.py:factory.",
+        rich_help_panel=_IMAGE,
+        show_default=False,
+    ),
+]
+Judge = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The network that scores, if it is another.",
+        rich_help_panel=_IMAGE,
+        show_default=False,
+    ),
+]
+JudgeWeights = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Of the judge.", rich_help_panel=_IMAGE, show_default=False),
+]
+MethodNames = Annotated[
+    str | None,
+    typer.Option(
+        "--methods",
+        metavar="NAME,NAME",
+        help="See `torchsaliency methods`.",
+        rich_help_panel=_RUN,
+        show_default=False,
+    ),
+]
+MetricNames = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics",
+        metavar="NAME,NAME",
+        help="See `torchsaliency metrics`.",
+        rich_help_panel=_RUN,
+        show_default=False,
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        metavar="label|predicted|CLASS",
+        help="What is explained and judged; the label where there is one.",
+        rich_help_panel=_RUN,
+        show_default=False,
+    ),
+]
+BaselineOrPlan = Annotated[
+    Baseline | None,
+    typer.Option(
+        "--masking",
+        help="What replaces hidden parts, of methods and metrics alike.",
+        rich_help_panel=_RUN,
+        show_default=False,
+    ),
+]
+Normalise = Annotated[
+    bool | None,
+    typer.Option(
+        "--normalise/--no-normalise",
+        help="Feed the network its normalised input, or the image in [0, 1].",
+        rich_help_panel=_RUN,
+        show_default=False,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Of the measures that draw.",
+        rich_help_panel=_RUN,
+        show_default=False,
+    ),
+]
+DeviceOrPlan = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="cpu, cuda, cuda:1, mps …",
+        rich_help_panel=_HOW,
+        show_default=False,
+    ),
+]
+PrecisionOrPlan = Annotated[
+    Precision | None,
+    typer.Option("--precision", help="Of the networks.", rich_help_panel=_HOW, show_default=False),
+]
+BatchOrPlan = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        min=1,
+        help="Images that share a pass.",
+        rich_help_panel=_HOW,
+        show_default=False,
+    ),
+]
+ChunkOrPlan = Annotated[
+    int | None,
+    typer.Option(
+        "--chunk",
+        min=1,
+        help="Images in one derived pass; halved where memory ends.",
+        rich_help_panel=_HOW,
+        show_default=False,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Processes that read images.",
+        rich_help_panel=_HOW,
+        show_default=False,
+    ),
+]
+KeepMaps = Annotated[
+    bool | None,
+    typer.Option(
+        "--maps/--no-maps", help="Keep the maps, too.", rich_help_panel=_OUT, show_default=False
+    ),
+]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="What `torchsaliency evaluate --output` wrote.")
+]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="text|markdown|latex|csv|html|json",
+        help="How it is written, to stdout.",
+    ),
+]
+MethodA = Annotated[str, typer.Argument(metavar="A", help="A method of the evaluation.")]
+MethodB = Annotated[str, typer.Argument(metavar="B", help="Another.")]
+Confidence = Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")]

@@ -66,7 +66,7 @@ def _job(request: Request, methods: dict[str, Method], metrics: dict[str, Salien
         device=request.device,
         dtype=getattr(torch, request.precision),
     )
-    preprocessing = choosing.chosen_preprocessing(request.fit, network.preprocessing)
+    preprocessing = network.preprocessing.framed(request.fit)
     return Job(
         network=network,
         preprocessing=preprocessing,
@@ -74,7 +74,7 @@ def _job(request: Request, methods: dict[str, Method], metrics: dict[str, Salien
         metrics=metrics,
         targets=choosing.chosen_targets(request.target, network),
         layers=tuple(request.layer),
-        masking=choosing.chosen_masking(request.masking, preprocessing),
+        masking=preprocessing.baseline(request.masking),
         batch_size=request.batch_size,
         chunk=request.chunk,
         tolerant=choosing.ALL in request.method,

@@ -83,12 +83,7 @@ def score(  # noqa: PLR0913 (all but the first three by name)
         seed=seed,
         chunk=chunk,
     )
-    # re-explained masked images bring their scores along, so they come before masked scores; and
-    # everything is measured before the first metric takes it, so that a failure counts nothing
-    order = sorted(made, key=lambda one: "masked_maps" not in one.entry.requires)
-    taken = [(one, bench.inputs(one)) for one in order]
-    for one, inputs in taken:
-        one.update(**inputs)
+    bench.feed(made)
     return {one.name: one for one in made}
 
 
@@ -111,10 +106,11 @@ class Bench:
         boxes: Sequence[Tensor] | None = None,
         masks: Tensor | None = None,
         masking: Masking | None = None,
+        clean: Tensor | None = None,
         seed: int = 0,
         chunk: int = 32,
     ) -> None:
-        """Take the arguments of `score`."""
+        """Take the arguments of `score`, and the judge's clean logits if they are known."""
         self._model, self._explanation = model, explanation
         self._judge = model if judge is None else judge
         self._images = explanation.images if images is None else images
@@ -122,9 +118,27 @@ class Bench:
         self._masking, self._seed, self._chunk = masking, seed, chunk
         self._own = unwrap(self._judge) is unwrap(model) and images is None
         self._target = target
-        self._clean: Tensor | None = None
+        self._clean = clean
         self._found: dict[Any, Any] = {}
         self.passes = 0
+
+    def feed(self, metrics: Sequence[SaliencyMetric]) -> list[int]:
+        """Update metrics, and return how many images the judge saw for each.
+
+        A measure that several metrics share is counted with the one that comes first.
+        """
+        # re-explained masked images bring their scores along, so they come before masked scores;
+        # and everything is measured before the first metric takes it, so that a failure counts
+        # nothing
+        order = sorted(metrics, key=lambda one: "masked_maps" not in one.entry.requires)
+        taken, cost = [], {}
+        for one in order:
+            before = self.passes
+            taken.append((one, self.inputs(one)))
+            cost[id(one)] = self.passes - before
+        for one, inputs in taken:
+            one.update(**inputs)
+        return [cost[id(one)] for one in metrics]
 
     def inputs(self, metric: SaliencyMetric) -> dict[str, Any]:
         """Return what a metric's `update` takes, running the measures it requires.
@@ -200,7 +214,8 @@ class Bench:
 
     def _masked_maps(self, chosen: dict[str, Any]) -> Inputs:
         del chosen
-        masking = self._masking or self._explanation.masking
+        # the explained network runs here: a baseline in the judge's numbers is none of its own
+        masking = (self._masking if self._own else None) or self._explanation.masking
         found = measures.masked_maps(
             self._model, self._explanation, masking=masking, chunk=self._chunk
         )
@@ -242,13 +257,14 @@ class Bench:
 
     def _embeddings(self, chosen: dict[str, Any]) -> Inputs:
         del chosen
+        # what the encoder itself still says; a judge may be a classifier beside it
         output = self._explanation.output
         found = measures.masked_embeddings(
-            self._judge,
-            self._images,
+            self._model,
+            self._explanation.images,
             self._explanation.map,
-            masking=self._masking or self._explanation.masking,
-            clean=output if self._own and isinstance(output, Tensor) else None,
+            masking=(self._masking if self._own else None) or self._explanation.masking,
+            clean=output if isinstance(output, Tensor) else None,
             chunk=self._chunk,
         )
         return self._counted(found).inputs()  # type: ignore[no-any-return]

@@ -87,9 +87,18 @@ class SaliencyMetric(Metric, abc.ABC):
         """What the measure must be told, and all else that decides the number: the options."""
         return {name: getattr(self, name) for name in self.entry.options}
 
+    def terms(self, rows: Tensor) -> Tensor:
+        """Return the numbers (N, W) that are averaged over images, of rows (N, width)."""
+        return rows[:, :1]
+
+    def of_mean(self, mean: Tensor) -> Tensor:
+        """Return the metric (...) of the mean (..., W) of `terms` over images."""
+        return mean[..., 0]
+
+    @final
     def aggregate(self, rows: Tensor) -> Tensor:
-        """Return the metric (...) of rows (..., N, width) that are all defined."""
-        return rows[..., 0].mean(-1)
+        """Return the metric of rows (N, width) that are all defined."""
+        return self.of_mean(self.terms(rows).mean(0))
 
     def image_values(self, rows: Tensor) -> Tensor:
         """Return one number an image (N,), in the metric's unit, from rows (N, width)."""
@@ -113,6 +122,22 @@ class SaliencyMetric(Metric, abc.ABC):
         values = self.image_values(rows)
         return torch.where(rows.isnan().any(1), torch.nan, values)
 
+    @property
+    def rows(self) -> Tensor:
+        """What is kept of each image (N, width), float64, in the order of the updates.
+
+        NaN where undefined; `restore` takes rows back, so that they can be stored.
+        """
+        return self._rows()
+
+    def restore(self, rows: Tensor) -> None:
+        """Add images whose rows (N, width) were kept earlier.
+
+        Raises:
+            InputError: rows of another metric's width.
+        """
+        self._record(rows)
+
     def summary(
         self, *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
     ) -> Summary:
@@ -120,13 +145,30 @@ class SaliencyMetric(Metric, abc.ABC):
         with self.sync_context(
             dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync, should_unsync=True
         ):
-            rows, undefined = self._defined()
+            rows = self._rows()
+        return self.summarise(rows, confidence=confidence, resamples=resamples, seed=seed)
+
+    @final
+    def summarise(
+        self,
+        rows: Tensor,
+        *,
+        confidence: float = CONFIDENCE,
+        resamples: int = RESAMPLES,
+        seed: int = 0,
+    ) -> Summary:
+        """Return the summary of rows (N, width) that were kept elsewhere, NaN where undefined."""
+        defined = rows[~rows.isnan().any(1)]
         value = low = high = None
-        if len(rows):
-            value = float(self.aggregate(rows))
-        if len(rows) > 1:
+        if len(defined):
+            value = float(self.aggregate(defined))
+        if len(defined) > 1:
             low, high = bootstrap(
-                rows, self.aggregate, confidence=confidence, resamples=resamples, seed=seed
+                self.terms(defined),
+                self.of_mean,
+                confidence=confidence,
+                resamples=resamples,
+                seed=seed,
             )
         entry = self.entry
         return Summary(
@@ -135,8 +177,8 @@ class SaliencyMetric(Metric, abc.ABC):
             low,
             high,
             confidence,
-            len(rows),
-            undefined,
+            len(defined),
+            len(rows) - len(defined),
             entry.unit,
             entry.direction,
         )

@@ -346,11 +346,13 @@ class ADCC(SaliencyMetric):
         parts = coherency(maps, masked_maps), complexity(maps), average_drop(clean, masked)
         self._record(torch.stack([part.to(parts[2].device) for part in parts], 1))
 
-    def aggregate(self, rows: Tensor) -> Tensor:
+    def terms(self, rows: Tensor) -> Tensor:
+        """Return the three parts, or every image's harmonic mean."""
+        return rows if self.mean == "parts" else _adcc(rows)[:, None]
+
+    def of_mean(self, mean: Tensor) -> Tensor:
         """Return the mean of the images' harmonic means, or the harmonic mean of the means."""
-        if self.mean == "parts":
-            return _adcc(rows.mean(-2))
-        return _adcc(rows).mean(-1)
+        return _adcc(mean) if self.mean == "parts" else mean[..., 0]
 
     def image_values(self, rows: Tensor) -> Tensor:
         """Return every image's harmonic mean."""

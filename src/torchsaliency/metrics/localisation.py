@@ -551,10 +551,13 @@ class MaxBoxAccuracy(SaliencyMetric):
         """Add images: S (N, H, W) in [0, 1], boxes (B, 4) of each."""
         self._record(box_hits(maps, boxes, **self.settings).flatten(1))
 
-    def aggregate(self, rows: Tensor) -> Tensor:
+    def terms(self, rows: Tensor) -> Tensor:
+        """Return whether each threshold and overlap is reached."""
+        return rows
+
+    def of_mean(self, mean: Tensor) -> Tensor:
         """Return the accuracy at the best threshold of each overlap, averaged over overlaps."""
-        accuracy = rows.mean(-2)
-        best = accuracy.reshape(*accuracy.shape[:-1], -1, len(self.overlaps)).amax(-2)
+        best = mean.reshape(*mean.shape[:-1], -1, len(self.overlaps)).amax(-2)
         return 100 * best.mean(-1)
 
     def image_values(self, rows: Tensor) -> Tensor:

@@ -283,11 +283,9 @@ class ROAD(SaliencyMetric):
         road(most, least)  # checks that they fit together
         self._record(torch.cat([_curves(most), _curves(least)], 1))
 
-    def aggregate(self, rows: Tensor) -> Tensor:
-        """Return the mean over images and percentages."""
-        most, least = rows.unflatten(-1, (2, -1)).unbind(-2)
-        mean: Tensor = (least - most).mean((-2, -1))
-        return 50 * mean
+    def terms(self, rows: Tensor) -> Tensor:
+        """Return each image's mean over percentages."""
+        return self.image_values(rows)[:, None]
 
     def image_values(self, rows: Tensor) -> Tensor:
         """Return each image's mean over percentages."""

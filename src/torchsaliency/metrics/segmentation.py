@@ -142,9 +142,9 @@ class MeanIoUSweep(SaliencyMetric):
             torch.stack([iou_at(maps, masks, one, void=self.void) for one in self.thresholds], 1)
         )
 
-    def aggregate(self, rows: Tensor) -> Tensor:
-        """Return the mean over images and thresholds."""
-        return rows.mean((-2, -1))
+    def terms(self, rows: Tensor) -> Tensor:
+        """Return each image's mean over thresholds."""
+        return rows.mean(1, keepdim=True)
 
     def image_values(self, rows: Tensor) -> Tensor:
         """Return every image's mean over thresholds."""

@@ -24,20 +24,21 @@ _NUMBERS = 2**22
 
 def bootstrap(
     rows: Float[Tensor, "n width"],
-    statistic: Callable[[Tensor], Tensor],
+    of_mean: Callable[[Tensor], Tensor] = lambda mean: mean[..., 0],
     *,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of a statistic of independent images.
+    """Return the percentile bootstrap interval of a statistic of the mean over images.
 
     Images are drawn with replacement as many times as there are images; the interval holds the
-    middle `confidence` of the statistic over the draws.
+    middle `confidence` of the statistic over the draws. A draw is a weight an image, so that its
+    mean row is one product of matrices, however wide the rows.
 
     Args:
         rows: one row an image, at least two images.
-        statistic: (..., n, width) -> (...).
+        of_mean: the statistic of mean rows, (..., width) -> (...); their first number by default.
         confidence: in (0, 1).
         resamples: how many draws.
         seed: of the draws.
@@ -57,11 +58,13 @@ def bootstrap(
         )
     rows = rows.detach().double().cpu()
     draw = torch.Generator().manual_seed(seed)
-    batch = max(1, _NUMBERS // rows.numel())
+    count, batch = len(rows), max(1, _NUMBERS // len(rows))
     found = []
     for start in range(0, resamples, batch):
-        index = torch.randint(len(rows), (min(batch, resamples - start), len(rows)), generator=draw)
-        found.append(statistic(rows[index]))
+        index = torch.randint(count, (min(batch, resamples - start), count), generator=draw)
+        weights = torch.zeros(index.shape, dtype=torch.float64)
+        weights.scatter_add_(1, index, torch.ones_like(weights))
+        found.append(of_mean(weights @ rows / count))
     tail = (1 - confidence) / 2
     ends = torch.cat(found).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))
     return float(ends[0]), float(ends[1])
@@ -126,7 +129,6 @@ def compare(
     defined = difference[~difference.isnan()]
     low, high = bootstrap(
         defined[:, None],
-        lambda rows: rows[..., 0].mean(-1),
         confidence=confidence,
         resamples=resamples,
         seed=seed,

@@ -1,0 +1,212 @@
+"""What an evaluation found: every metric's row of numbers for every image and method."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, final
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from torchsaliency.core.errors import InputError, OptionError
+from torchsaliency.metrics.base import SaliencyMetric, Summary
+from torchsaliency.metrics.statistics import CONFIDENCE, RESAMPLES, Comparison, compare
+
+COLUMNS = ("sample", "method", "metric", "value", "row", "seconds", "passes")
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What an evaluation found.
+
+    Everything is computed from the metrics' rows, never from the column `value`: many aggregates
+    are no means of image values, and an image's own may depend on all others (MaxBoxAccV2).
+
+    Attributes:
+        frame: one line a (sample, method, metric), with the columns `COLUMNS` and perhaps others;
+            `row` is what the metric keeps of the image, empty or with NaN where it is undefined.
+            Intervals are drawn in the order of its images.
+        metrics: by label, for their aggregates; their own state is neither read nor changed.
+        methods: labels, in the plan's order; others in the frame are left out.
+        references: methods that are no contenders, such as Fake-CAM.
+    """
+
+    frame: pd.DataFrame
+    metrics: Mapping[str, SaliencyMetric]
+    methods: tuple[str, ...]
+    references: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if missing := [name for name in COLUMNS if name not in self.frame]:
+            raise InputError(
+                f"Results have no column {missing[0]!r}; the columns are {', '.join(COLUMNS)}."
+            )
+        twice = self.frame.duplicated(["sample", "method", "metric"])
+        if twice.any():
+            first = self.frame[twice].iloc[0]
+            raise InputError(
+                f"{first['metric']} of {first['method']} on {first['sample']} is there twice; keep "
+                "one line for each image, method and metric."
+            )
+        for name in self.references:
+            _known(name, self.methods, "method")
+
+    @cached_property
+    def samples(self) -> tuple[str, ...]:
+        """All images, in the order in which the frame first names them."""
+        return tuple(self.frame["sample"].unique())
+
+    def summary(
+        self,
+        method: str,
+        metric: str,
+        *,
+        confidence: float = CONFIDENCE,
+        resamples: int = RESAMPLES,
+    ) -> Summary:
+        """Return one metric of one method over all images that define it.
+
+        The same as `SaliencyMetric.summary` after updates with these images; images without a line
+        count neither as defined nor as undefined.
+
+        Args:
+            method: its label.
+            metric: its label.
+            confidence: of the interval.
+            resamples: of the bootstrap.
+
+        Raises:
+            OptionError: no such method or metric.
+        """
+        rows = self.rows(method, metric)
+        missing = len(rows) - len(self._lines(method, metric))
+        found = self.metrics[metric].summarise(rows, confidence=confidence, resamples=resamples)
+        return replace(found, undefined=found.undefined - missing)
+
+    def per_image(self, method: str, metric: str) -> Float[Tensor, " n"]:
+        """Return one number an image, in the order of `samples`, the same for all methods.
+
+        Returns:
+            (N,) in the metric's unit; NaN where the metric is undefined or has no line.
+
+        Raises:
+            OptionError: no such method or metric.
+        """
+        rows = self.rows(method, metric)
+        defined = ~rows.isnan().any(1)
+        values = torch.full((len(rows),), torch.nan, dtype=torch.float64)
+        if defined.any():
+            values[defined] = self.metrics[metric].image_values(rows[defined])
+        return values
+
+    def rows(self, method: str, metric: str) -> Float[Tensor, "n width"]:
+        """Return what the metric keeps of each image, in the order of `samples`.
+
+        Returns:
+            (N, width) in float64; NaN where the metric is undefined or has no line.
+
+        Raises:
+            OptionError: no such method or metric.
+            InputError: a row of another length than the metric's.
+        """
+        lines = self._lines(method, metric)
+        width = self.metrics[metric].width
+        places = pd.Index(self.samples).get_indexer(lines["sample"])
+        rows = np.full((len(self.samples), width), np.nan)
+        for place, row in zip(places, lines["row"], strict=True):
+            if _empty(row):
+                continue
+            if len(row) != width:
+                raise InputError(
+                    f"{metric} of {method} on {self.samples[place]} has a row of {len(row)} "
+                    f"numbers, and the metric keeps {width}; use the options it was made with."
+                )
+            rows[place] = np.asarray(row, dtype=float)
+        return torch.from_numpy(rows)
+
+    def compare(
+        self,
+        a: str,
+        b: str,
+        *,
+        confidence: float = CONFIDENCE,
+        resamples: int = RESAMPLES,
+    ) -> dict[str, Comparison]:
+        """Compare two methods image by image.
+
+        Args:
+            a: a method's label.
+            b: another's.
+            confidence: of the intervals of the mean differences.
+            resamples: of the bootstrap.
+
+        Returns:
+            By metric; those that fewer than two images define for both methods are left out.
+
+        Raises:
+            OptionError: no such method.
+        """
+        found = {}
+        for label in self.metrics:
+            first, second = self.per_image(a, label), self.per_image(b, label)
+            if int((~(first - second).isnan()).sum()) > 1:
+                found[label] = compare(first, second, confidence=confidence, resamples=resamples)
+        return found
+
+    def seconds(self, method: str) -> Float[Tensor, " n"]:
+        """Return how long the method took for each image that has a time, (N,).
+
+        Raises:
+            OptionError: no such method.
+        """
+        _known(method, self.methods, "method")
+        # a map is made once for all metrics, and each of their lines bears its time
+        known = self._times.get(method)
+        values = np.empty(0) if known is None else known
+        return torch.from_numpy(values)
+
+    def images(self, method: str) -> int:
+        """Return the number of images that have a line of the method.
+
+        Raises:
+            OptionError: no such method.
+        """
+        _known(method, self.methods, "method")
+        return int(self.frame.loc[self.frame["method"] == method, "sample"].nunique())
+
+    @cached_property
+    def _times(self) -> dict[str, NDArray[np.float64]]:
+        once = self.frame.dropna(subset="seconds").drop_duplicates(["sample", "method"])
+        return {
+            str(method): lines["seconds"].to_numpy(dtype=float, copy=True)
+            for method, lines in once.groupby("method", sort=False, observed=True)
+        }
+
+    @cached_property
+    def _cells(self) -> dict[Any, Any]:
+        grouped = self.frame.groupby(["method", "metric"], sort=False, observed=True)
+        return dict(grouped.indices)
+
+    def _lines(self, method: str, metric: str) -> pd.DataFrame:
+        _known(method, self.methods, "method")
+        _known(metric, self.metrics, "metric")
+        places = self._cells.get((method, metric), np.empty(0, dtype=int))
+        return self.frame.iloc[places][["sample", "row"]]
+
+
+def _empty(row: Any) -> bool:
+    return row is None or row is pd.NA or isinstance(row, float) or len(row) == 0
+
+
+def _known(name: str, names: Collection[str], kind: str) -> None:
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=3) or list(names)
+        raise OptionError(f"There is no {kind} {name!r} here; known are {', '.join(close)}.")

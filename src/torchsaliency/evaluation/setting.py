@@ -1,0 +1,258 @@
+"""A plan made real: its networks loaded, its data found, everything checked before any pass."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import torch
+from torch import nn
+
+from torchsaliency.core.errors import OptionError, TargetError, TorchSaliencyError
+from torchsaliency.core.layer import Layer
+from torchsaliency.core.masking import Masking
+from torchsaliency.core.method import Method
+from torchsaliency.core.wrapper import unwrap
+from torchsaliency.data import DataSet, open_data
+from torchsaliency.evaluation.plan import Plan
+from torchsaliency.metrics import SaliencyMetric
+from torchsaliency.zoo import Network, Preprocessing, load_model
+
+LABEL, PREDICTED = "label", "predicted"
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """All that an evaluation works with.
+
+    Attributes:
+        plan: as asked.
+        data: the images, already a subset (but for `keep`, which needs the network).
+        network: the explained one.
+        preprocessing: its own, as the plan changes it.
+        judge: the network that scores; None if it is the explained one.
+        judge_preprocessing: the same pixels in the judge's normalisation.
+        methods: by label.
+        metrics: by label, without images.
+        layers: where maps are read; empty for the default.
+        masking: of methods, and of measures of the same network.
+        judge_masking: of the judge, in its own normalisation.
+        target: "label", "predicted" or a class, explained and judged; of an encoder its own
+            embedding is explained, and this is what a judge looks at.
+        class_of_label: the network's (or, of an encoder, its judge's) class of each of the data's
+            labels; None if they do not fit.
+    """
+
+    plan: Plan
+    data: DataSet
+    network: Network
+    preprocessing: Preprocessing
+    judge: Network | None
+    judge_preprocessing: Preprocessing | None
+    methods: dict[str, Method]
+    metrics: dict[str, SaliencyMetric]
+    layers: tuple[str, ...]
+    masking: Masking
+    judge_masking: Masking | None
+    target: int | str
+    class_of_label: tuple[int, ...] | None
+
+    @property
+    def judges_explained(self) -> bool:
+        """Whether the classes that are explained are also the judge's."""
+        return self.judge is None or self.judge.class_count == self.network.class_count
+
+    @property
+    def module(self) -> nn.Module:
+        """The explained network itself."""
+        return self.network.module
+
+    def label(self, of_data: int | None) -> int | None:
+        """Return the network's class of a label of the data, None if it has none."""
+        if of_data is None or self.class_of_label is None:
+            return None
+        return self.class_of_label[of_data]
+
+    def identity(self) -> dict[str, Any]:
+        """Return all that decides the numbers of every method, in JSON types."""
+        return {
+            **self.plan.identity(),
+            "fingerprint of the data": self.data.fingerprint(),
+            "weights of the network": digest(self.module),
+            "preprocessing": self.preprocessing.to_dict(),
+            "weights of the judge": None if self.judge is None else digest(self.judge.module),
+            "judge's preprocessing": (
+                None if self.judge_preprocessing is None else self.judge_preprocessing.to_dict()
+            ),
+            "resolved target": self.target,
+        }
+
+
+def make_setting(
+    plan: Plan,
+    *,
+    model: Network | None = None,
+    judge: Network | None = None,
+    data: DataSet | None = None,
+) -> Setting:
+    """Load and find everything that a plan names.
+
+    Args:
+        plan: what is evaluated.
+        model: the explained network, instead of `plan.model`.
+        judge: the network that scores, instead of `plan.judge`.
+        data: the images, instead of `plan.data`.
+
+    Raises:
+        TorchSaliencyError: a name, file or combination that does not work, in a sentence that
+            begins with the plan's field.
+    """
+    methods, metrics = plan.made_methods, plan.made_metrics
+    found = _named("data", lambda: _data(plan)) if data is None else data
+    _insist_on_annotations(metrics, found)
+    network = model or _named("model", lambda: _load(plan, plan.model, plan.weights))
+    scorer = judge
+    if scorer is None and plan.judge is not None:
+        name = plan.judge
+        scorer = _named("judge", lambda: _load(plan, name, plan.judge_weights))
+    preprocessing = _framed(plan, network)
+    seen = None if scorer is None else _as_judged(preprocessing, _framed(plan, scorer))
+    _insist_on_classes(metrics, network, scorer)
+    known = scorer if network.encoder and scorer is not None else network
+    labels = _labels(found, known)
+    return Setting(
+        plan=plan,
+        data=_named("classes", lambda: _subset(plan, found)),
+        network=network,
+        preprocessing=preprocessing,
+        judge=scorer,
+        judge_preprocessing=seen,
+        methods=methods,
+        metrics=metrics,
+        layers=_named("layers", lambda: _layers(plan.layers, network)),
+        masking=preprocessing.baseline(plan.masking),
+        judge_masking=None if seen is None else seen.baseline(plan.masking),
+        target=_named("target", lambda: _target(plan, found, known, labels)),
+        class_of_label=labels,
+    )
+
+
+def digest(module: nn.Module) -> str:
+    """Return the SHA-256 of a network's weights and buffers, names and types included."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        if isinstance(tensor, torch.Tensor):
+            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            flat = tensor.detach().cpu().contiguous().flatten()
+            total.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+    return total.hexdigest()
+
+
+def _named(field: str, work: Any) -> Any:
+    """Do it, and let an error begin with the plan's field."""
+    try:
+        return work()
+    except TorchSaliencyError as error:
+        raise type(error)(f"{field}: {error}") from error
+
+
+def _data(plan: Plan) -> DataSet:
+    return open_data(plan.data, split=plan.split, boxes=plan.boxes, labels=plan.labels)
+
+
+def _subset(plan: Plan, data: DataSet) -> DataSet:
+    if not plan.classes and plan.count is None:
+        return data
+    return data.subset(count=plan.count, seed=plan.subset_seed, classes=plan.classes or None)
+
+
+def _load(plan: Plan, name: str, weights: Any) -> Network:
+    dtype: torch.dtype = getattr(torch, plan.precision)
+    return load_model(name, weights=weights, device=plan.device, dtype=dtype)
+
+
+def _framed(plan: Plan, network: Network) -> Preprocessing:
+    own = network.preprocessing.framed(plan.fit)
+    return own if plan.normalise else own.unnormalised()
+
+
+def _as_judged(preprocessing: Preprocessing, judge: Preprocessing) -> Preprocessing:
+    """Return what shows the judge the pixels that were explained, in its own normalisation."""
+    return replace(preprocessing, mean=judge.mean, std=judge.std)
+
+
+def _layers(names: Sequence[str], network: Network) -> tuple[str, ...]:
+    for name in names:
+        Layer(name).module_of(unwrap(network))
+    return tuple(names)
+
+
+def _insist_on_annotations(metrics: dict[str, SaliencyMetric], data: DataSet) -> None:
+    for place, (label, metric) in enumerate(metrics.items()):
+        needed = metric.entry.annotations
+        if needed and needed not in data.annotations:
+            known = ", ".join(sorted(data.annotations)) or "no annotations"
+            raise OptionError(
+                f"metrics[{place}]: {label} needs {needed} of the objects, and the data "
+                f"{data.name} has {known}; give data with {needed}, or leave the metric out."
+            )
+
+
+def _insist_on_classes(
+    metrics: dict[str, SaliencyMetric], network: Network, judge: Network | None
+) -> None:
+    if not network.encoder or judge is not None:
+        return
+    for place, (label, metric) in enumerate(metrics.items()):
+        if needed := [one for one in metric.entry.requires if one not in _WITHOUT_CLASSES]:
+            raise OptionError(
+                f"metrics[{place}]: {label} reads class probabilities ({needed[0]}), and "
+                f"{network.name} is an encoder; give a classifier as judge, or leave it out."
+            )
+
+
+_WITHOUT_CLASSES = ("maps", "masked_embeddings", "masked_maps", "noisy_maps", "randomised_maps")
+"""Measures that an encoder alone can give."""
+
+
+def _labels(data: DataSet, network: Network) -> tuple[int, ...] | None:
+    """Return the network's class of each of the data's classes, by name or else by number."""
+    count = network.class_count
+    if data.classes is None:
+        known = [sample.label for sample in data.samples if sample.label is not None]
+        if not known or (count is not None and max(known) >= count):
+            return None
+        return tuple(range(max(known) + 1))
+    theirs, ours = [*map(_plain, data.classes)], [*map(_plain, network.classes or ())]
+    if theirs != ours and all(ours.count(name) == 1 for name in theirs):
+        return tuple(ours.index(name) for name in theirs)
+    # also where ImageNet's names are spelt in another way, or one stands for two classes (crane)
+    return tuple(range(len(theirs))) if len(theirs) in (len(ours), count) else None
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.replace("_", " ").lower().split())
+
+
+def _target(
+    plan: Plan, data: DataSet, network: Network, labels: tuple[int, ...] | None
+) -> int | str:
+    labelled = labels is not None and all(one.label is not None for one in data.samples)
+    if plan.target is None:
+        return LABEL if labelled else PREDICTED
+    if plan.target == LABEL and not labelled:
+        why = (
+            "some of its images have no label"
+            if labels is not None
+            else f"its classes are not those of {network.name}"
+        )
+        raise TargetError(
+            f"The label cannot be the target, for the data is {data.name} and {why}; give "
+            '"predicted", or a class.'
+        )
+    if plan.target in (LABEL, PREDICTED):
+        return plan.target
+    return network.class_index(plan.target)
