@@ -106,8 +106,7 @@ class _Reader(TorchDataset[Any]):
         self.data = setting.data
         self.own, self.judge = setting.preprocessing, setting.judge_preprocessing
         self.classes = setting.class_of_label
-        needed = {metric.entry.annotations for metric in setting.metrics.values()}
-        self.needed = needed & set(setting.data.annotations)
+        self.needed = setting.plan.needs.keys()
 
     def __getitem__(self, index: int) -> dict[str, Any] | Unreadable:
         sample = self.data.samples[index]

@@ -26,6 +26,12 @@ Precision = Literal["float32", "bfloat16", "float16"]
 FREE = ("batch_size", "chunk", "workers", "device", "maps")
 """Fields that decide how a run goes and not what it finds; they may differ when it is continued."""
 
+PLACES = ("data", "boxes", "labels", "weights", "judge_weights")
+"""Fields that only say where something lies; a run's identity has its content's hash instead."""
+
+
+_STUDY_NEEDS = {"boxes": "boxes", "boxes-published": "boxes", "classes": "labels"}
+
 
 class Choice(BaseModel):
     """A method or metric with its options.
@@ -82,7 +88,10 @@ class Plan(BaseModel):
         judge: the network that scores; the explained one by default.
         judge_weights: its weights.
         methods: names, `{name: {option: value}}`, or `Choice`s.
-        metrics: likewise.
+        metrics: likewise; none are needed beside a study.
+        study: AD, AG and AI of variants: "boxes" (the map inside and outside the boxes, Opti-CAM's
+            Table 5; "boxes-published" with its helper's defect), "classes" (maps of other classes,
+            Table A.9) or "selectivity" (powers of the map, Figure A4).
         target: "label" (the papers' ground truth), "predicted", or a class by number or name; by
             default the label where the data has labels that the network knows.
         layers: where maps are read; the network's default if empty.
@@ -114,7 +123,8 @@ class Plan(BaseModel):
     judge: str | None = None
     judge_weights: Path | None = None
     methods: tuple[Choice, ...] = Field(min_length=1)
-    metrics: tuple[Choice, ...] = Field(min_length=1)
+    metrics: tuple[Choice, ...] = ()
+    study: Literal["boxes", "boxes-published", "classes", "selectivity"] | None = None
     target: int | str | None = None
     layers: tuple[str, ...] = ()
     masking: Baseline = "mean"
@@ -142,6 +152,15 @@ class Plan(BaseModel):
         return (value,) if isinstance(value, int | str) else value
 
     @property
+    def needs(self) -> dict[str, str]:
+        """The annotations that the plan reads, and the field that reads each."""
+        read_by_study = _STUDY_NEEDS.get(self.study or "", "")
+        found = {read_by_study: f"study: {self.study}"}
+        for place, (label, metric) in enumerate(self.made_metrics.items()):
+            found.setdefault(metric.entry.annotations, f"metrics[{place}]: {label}")
+        return {needed: field for needed, field in found.items() if needed}
+
+    @property
     def made_methods(self) -> dict[str, Method]:
         """The methods by label."""
         return _by_label("methods", [(one.label, one.method()) for one in self.methods])
@@ -157,7 +176,7 @@ class Plan(BaseModel):
         What `device` and `precision` have in common is the kind of processor, so a run may go on
         with cuda:1 that cuda:0 began.
         """
-        facts: dict[str, Any] = self.model_dump(mode="json", exclude={*FREE, "methods"})
+        facts: dict[str, Any] = self.model_dump(mode="json", exclude={*FREE, *PLACES, "methods"})
         return {**facts, "processor": self.device.partition(":")[0]}
 
     def method_identity(self) -> dict[str, Any]:
@@ -206,6 +225,8 @@ def make_plan(facts: Mapping[str, Any]) -> Plan:
                 made(choice)
             except OptionError as error:
                 raise OptionError(f"{field}[{place}]: {error}") from None
+    if not plan.metrics and plan.study is None:
+        raise OptionError("metrics: a plan needs at least one metric, or a study.")
     _ = plan.made_methods, plan.made_metrics
     return plan
 

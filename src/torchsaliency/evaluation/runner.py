@@ -19,8 +19,8 @@ from torchsaliency.core.explanation import Explanation, versions
 from torchsaliency.data import DataSet
 from torchsaliency.evaluation.batches import Batch, batches
 from torchsaliency.evaluation.plan import Plan
+from torchsaliency.evaluation.probes import Scene, Scored, study_metrics
 from torchsaliency.evaluation.results import Results
-from torchsaliency.evaluation.scoring import Bench
 from torchsaliency.evaluation.setting import LABEL, PREDICTED, Setting, make_setting
 from torchsaliency.evaluation.store import Store
 from torchsaliency.measures import judging
@@ -102,7 +102,7 @@ def load_results(folder: str | Path) -> Results:
     frame = store.frame()
     assert facts is not None  # or `frame` would have raised
     plan = plan_of(facts)
-    methods, metrics = plan.made_methods, plan.made_metrics
+    methods, metrics = plan.made_methods, plan.made_metrics | study_metrics(plan.study)
     ordered = store.frame(facts["samples"], list(methods), list(metrics)) if len(frame) else frame
     references = frozenset(label for label, one in methods.items() if one.name == "fakecam")
     return Results(ordered, metrics, tuple(methods), references)
@@ -259,60 +259,26 @@ class Run:
             chunk=self.chunk,
         )
         clean, first_cost = self._clean(judged)
+        scene = Scene(
+            setting,
+            batch,
+            images,
+            judged,
+            clean,
+            self._judged(batch, clean),
+            made,
+            self.chunk,
+        )
+        metrics, study = scene.metrics(), scene.study()
         rows = []
         for place, (label, explanation) in enumerate(made.items()):
-            cost = first_cost if place == 0 else 0
-            rows += self._scored(batch, judged, clean, label, explanation, cost)
+            scored = [*metrics[label], *study[label]]
+            if place == 0:
+                scored[0] = replace(scored[0], passes=scored[0].passes + first_cost)
+            rows += _rows(batch, label, explanation, scored)
             if setting.plan.maps:
                 for one, saliency in zip(batch.ids, explanation.map, strict=True):
                     self.store.keep_map(one, label, saliency.half().cpu().numpy())
-        return rows
-
-    def _scored(
-        self,
-        batch: Batch,
-        judged: Tensor | None,
-        clean: Tensor | None,
-        label: str,
-        explanation: Explanation,
-        cost: int,
-    ) -> list[dict[str, Any]]:
-        setting = self.setting
-        bench = Bench(
-            setting.network,
-            explanation,
-            target=self._judged(batch, clean),
-            judge=setting.judge,
-            images=judged,
-            boxes=batch.boxes,
-            masks=None if batch.masks is None else batch.masks.to(explanation.map.device),
-            masking=setting.judge_masking,
-            clean=clean,
-            seed=setting.plan.seed,
-            chunk=self.chunk,
-        )
-        metrics = setting.metrics
-        for metric in metrics.values():
-            metric.reset()
-        costs = bench.feed(list(metrics.values()))
-        costs[0] += cost
-        count = len(batch)
-        rows = []
-        for (name, metric), judge_passes in zip(metrics.items(), costs, strict=True):
-            values, kept = metric.per_image.tolist(), metric.rows.tolist()
-            rows += [
-                {
-                    "sample": sample,
-                    "method": label,
-                    "metric": name,
-                    "value": value,
-                    "row": row,
-                    "seconds": explanation.seconds / count,
-                    "passes": explanation.passes / count,
-                    "judge_passes": judge_passes / count,
-                }
-                for sample, value, row in zip(batch.ids, values, kept, strict=True)
-            ]
         return rows
 
     def _clean(self, judged: Tensor | None) -> tuple[Tensor | None, int]:
@@ -347,6 +313,29 @@ class Run:
         if now or late or len(self._rows) > _FLUSH_ROWS:
             self.store.add(self._rows)
             self._rows, self._flushed = [], time.monotonic()
+
+
+def _rows(
+    batch: Batch, label: str, explanation: Explanation, scored: Sequence[Scored]
+) -> list[dict[str, Any]]:
+    """Return a line an image and metric, in the store's columns."""
+    count = len(batch)
+    return [
+        {
+            "sample": sample,
+            "method": label,
+            "metric": one.metric,
+            "value": value,
+            "row": row,
+            "seconds": explanation.seconds / count,
+            "passes": explanation.passes / count,
+            "judge_passes": one.passes / count,
+        }
+        for one in scored
+        for sample, value, row in zip(
+            batch.ids, one.values.tolist(), one.rows.tolist(), strict=True
+        )
+    ]
 
 
 def out_of_memory(error: BaseException) -> bool:

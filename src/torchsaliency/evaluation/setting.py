@@ -112,7 +112,7 @@ def make_setting(
     """
     methods, metrics = plan.made_methods, plan.made_metrics
     found = _named("data", lambda: _data(plan)) if data is None else data
-    _insist_on_annotations(metrics, found)
+    _insist_on_annotations(plan, found)
     network = model or _named("model", lambda: _load(plan, plan.model, plan.weights))
     scorer = judge
     if scorer is None and plan.judge is not None:
@@ -190,14 +190,13 @@ def _layers(names: Sequence[str], network: Network) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _insist_on_annotations(metrics: dict[str, SaliencyMetric], data: DataSet) -> None:
-    for place, (label, metric) in enumerate(metrics.items()):
-        needed = metric.entry.annotations
-        if needed and needed not in data.annotations:
+def _insist_on_annotations(plan: Plan, data: DataSet) -> None:
+    for needed, field in plan.needs.items():
+        if needed not in data.annotations:
             known = ", ".join(sorted(data.annotations)) or "no annotations"
             raise OptionError(
-                f"metrics[{place}]: {label} needs {needed} of the objects, and the data "
-                f"{data.name} has {known}; give data with {needed}, or leave the metric out."
+                f"{field} needs {needed} of the objects, and the data {data.name} has {known}; "
+                f"give data with {needed}, or leave it out."
             )
 
 

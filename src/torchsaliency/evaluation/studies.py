@@ -87,7 +87,12 @@ class Study:
         """Return the summaries of every line in JSON types."""
         return [row.to_dict() for row in self.rows.values()]
 
-    def _add(self, variants: Sequence[str], found: MaskedScores) -> None:
+    def add(self, variants: Sequence[str], found: MaskedScores) -> None:
+        """Add images: the variants' scores (N, M), in the order of the names.
+
+        Raises:
+            InputError: the study has no such line.
+        """
         if missing := [name for name in variants if name not in self.rows]:
             raise InputError(
                 f"The study to be continued has no line {missing[0]!r}; it has "
@@ -137,7 +142,7 @@ def selectivity(  # noqa: PLR0913 (all but the first four by name)
     raised = checked_maps(maps)[:, None] ** powers[:, None, None]
     found = masked_scores(model, x, raised, target, masking=masking, clean=clean, chunk=chunk)
     made = study or Study.of(names)
-    made._add(names, found)
+    made.add(names, found)
     return made
 
 
@@ -182,7 +187,7 @@ def bounding_boxes(  # noqa: PLR0913 (all but the first five by name)
     stack = torch.stack(variants, 1)
     found = masked_scores(model, x, stack, target, masking=masking, clean=clean, chunk=chunk)
     made = study or Study.of(names)
-    made._add(names, found)
+    made.add(names, found)
     return made
 
 
@@ -233,7 +238,7 @@ def other_classes(  # noqa: PLR0913 (all but the first five by name)
     for label, study in found.items():
         maps = torch.stack([one[label].map for one in made.values()], 1)
         scores = masked_scores(model, x, maps, labels, masking=masking, clean=logits, chunk=chunk)
-        study._add(list(made), scores)
+        study.add(list(made), scores)
         if bool(wrong.any()):
             first = {**scores.inputs()}
             masked = {key: first[key][:, 1] for key in ("masked", "masked_rest")}

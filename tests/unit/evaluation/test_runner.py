@@ -19,6 +19,7 @@ import torchsaliency
 from torchsaliency.core.errors import DataError, OptionError
 from torchsaliency.data import open_data, shapes
 from torchsaliency.evaluation import Store, evaluate, load_results, make_plan, runner, score
+from torchsaliency.evaluation.studies import bounding_boxes, other_classes
 from torchsaliency.zoo import load_model
 
 CAMS = "gradcam,gradcam++,xgradcam,layercam,hirescam,cam,eigencam,multivec-eigencam,tsm,mtsm"
@@ -289,3 +290,51 @@ def test_without_normalisation_the_network_sees_zero_to_one(tmp_path):
     together = torch.cat(seen)
     assert together.min() >= 0
     assert together.max() <= 1
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_the_box_study(tmp_path, published):
+    name = "boxes-published" if published else "boxes"
+    made = evaluate(plan(metrics=[], study=name, data="shapes:8?seed=5"), tmp_path / "run")
+    drawn, network = shapes(8, seed=5), load_model("builtin/shapes_cnn")
+    x = torch.stack([network.preprocessing(picture(one)) for one in drawn.images])
+    maps = torchsaliency.explain(network, x, "tsm", drawn.labels.tolist())["tsm"].map
+    boxes = [torch.as_tensor(one) for one in drawn.boxes]
+    study = bounding_boxes(network, x, maps, boxes, drawn.labels.tolist(), published=published)
+    for variant, row in study.rows.items():
+        for metric in row.metrics:
+            found = made.summary("tsm", f"{metric.name}, {variant}").value
+            assert found == pytest.approx(float(metric.compute()), rel=1e-4, abs=1e-4)
+
+
+def test_the_study_of_other_classes(tmp_path):
+    network = load_model("builtin/shapes_cnn")
+    with torch.no_grad():
+        network.module.fc.bias[2] += 6  # sees triangles where there are none
+    made = evaluate(
+        plan(metrics=[], study="classes", methods="gradcam"), tmp_path / "run", model=network
+    )
+    drawn = shapes(20, seed=5)
+    x = torch.stack([network.preprocessing(picture(one)) for one in drawn.images])
+    study = other_classes(network, x, "gradcam", drawn.labels)["gradcam"]
+    for variant, row in study.rows.items():
+        for metric in row.metrics:
+            found = made.summary("gradcam", f"{metric.name}, {variant}")
+            assert found.value == pytest.approx(float(metric.compute()), rel=1e-4, abs=1e-4)
+            assert found.count == metric.summary().count
+    assert 0 < made.summary("gradcam", "ad, most, misclassified").count < 20
+
+
+def test_selectivity_at_power_one_is_the_metric_itself(tmp_path):
+    made = evaluate(plan(metrics="ad", study="selectivity"), tmp_path / "run")
+    for method in ("gradcam", "tsm"):
+        assert made.summary(method, "ad, α = 1").value == pytest.approx(
+            made.summary(method, "ad").value, rel=1e-6
+        )
+        powers = [made.summary(method, f"ad, α = {a}").value for a in ("0.01", "1", "10")]
+        assert powers == sorted(powers)  # the less is shown, the more the probability drops
+
+
+def test_a_study_needs_its_annotations():
+    with pytest.raises(OptionError, match=r"study: boxes needs boxes"):
+        runner.make_setting(plan(metrics=[], study="boxes", data="samples"))
