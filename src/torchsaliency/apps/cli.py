@@ -290,6 +290,45 @@ def compare(
     show_comparison(load_results(run), first, second, form)
 
 
+@app.command()
+def recipes(*, json: options.Json = False) -> None:
+    """List the papers' tables and figures that `reproduce` makes."""
+    from torchsaliency.apps.reproducing import recipe_rows
+    from torchsaliency.apps.tables import recipes_table
+
+    rows = recipe_rows()
+    if json:
+        give_json(rows)
+    else:
+        stdout.print(recipes_table(rows))
+
+
+@app.command()
+def reproduce(  # noqa: PLR0913 (Typer reads the options off the signature)
+    name: options.RecipeName,
+    *,
+    data: options.Data = None,
+    model: options.RecipeModels = [],  # noqa: B006 (Typer's way to a default; never changed)
+    limit: options.Limit = None,
+    device: options.DeviceOrPlan = None,
+    batch_size: options.BatchOrPlan = None,
+    workers: options.Workers = None,
+    output: options.OutputOrName = None,
+    form: options.Format = "text",
+) -> None:
+    """Make a table or figure of the papers again: offline on built-in data, or on the real data."""
+    from torchsaliency.apps import reproducing
+    from torchsaliency.apps.tabulating import checked
+
+    checked(form)
+    changes = {"device": device, "batch_size": batch_size, "workers": workers}
+    folder = output or Path("reproduced") / name
+    found = reproducing.run(name, folder, data, model, limit, changes)
+    reproducing.show(found, form)
+    if form == "text":
+        say_where(f"Tables, figures and rows are in {folder}/")
+
+
 def say_where(sentence: str) -> None:
     """Tell on stdout where something was written, on one line that can be copied."""
     stdout.print(f"{printable(sentence)}.", markup=False, soft_wrap=True)

@@ -403,3 +403,34 @@ Format = Annotated[
 MethodA = Annotated[str, typer.Argument(metavar="A", help="A method of the evaluation.")]
 MethodB = Annotated[str, typer.Argument(metavar="B", help="Another.")]
 Confidence = Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")]
+RecipeName = Annotated[str, typer.Argument(metavar="NAME", help="See `torchsaliency recipes`.")]
+RecipeModels = Annotated[
+    list[str],
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="A network instead of the recipe's; repeatable.",
+        rich_help_panel=_IMAGE,
+        show_default=False,
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="At most so many images.",
+        rich_help_panel=_DATA,
+        show_default=False,
+    ),
+]
+OutputOrName = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        metavar="DIR",
+        help="Made if it does not exist; reproduced/NAME by default.",
+        rich_help_panel=_OUT,
+        show_default=False,
+    ),
+]

@@ -87,6 +87,19 @@ def models_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def recipes_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """List recipes."""
+    table = _table("recipe", "item", "shows", "needs")
+    for row in rows:
+        table.add_row(
+            Text(row["name"], style="bold"),
+            Text(f"{row['paper']}, {row['item']}"),
+            Text(row["title"]),
+            Text(row["data"]),
+        )
+    return table
+
+
 def layers_table(rows: Sequence[dict[str, Any]]) -> Table:
     """List layers: their output, and the feature maps in it."""
     table = _table("layer", "module", "output", "maps", "")
