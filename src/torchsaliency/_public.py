@@ -2,6 +2,7 @@
 
 from torchsaliency.api import overlay, preprocess
 from torchsaliency.core.discovery import default_layer, register_default_layer
+from torchsaliency.core.embedding import embeddings, similarity_to
 from torchsaliency.core.errors import (
     CheckpointError,
     DataError,
@@ -176,6 +177,7 @@ __all__ = [
     "create",
     "default_layer",
     "dominant_variance",
+    "embeddings",
     "explain",
     "grid",
     "load_model",
@@ -183,5 +185,6 @@ __all__ = [
     "preprocess",
     "register",
     "register_default_layer",
+    "similarity_to",
     "tracing",
 ]

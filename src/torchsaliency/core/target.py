@@ -122,7 +122,8 @@ class EmbeddingSimilarity(Target):
     """Similarity of the network's embedding to a reference embedding.
 
     Attributes:
-        reference: (N, D), one an image.
+        reference: (N, D), one an image, or (1, D), one for all: the embedding of another image, of
+            a prototype, of a text (see `similarity_to`).
         kind: "dot" ⟨z, r⟩, "cosine" ⟨z, r⟩/(‖z‖‖r‖) or "mse" -‖z - r‖²; all larger when closer.
     """
 
@@ -138,10 +139,13 @@ class EmbeddingSimilarity(Target):
     def __call__(self, output: Any) -> Scores:
         """Return the similarity of each embedding to its reference."""
         reference = self.reference.to(output)
+        if len(reference) == 1:
+            reference = reference.expand(len(output), -1)
         if output.shape != reference.shape:
             raise TargetError(
                 f"The reference embeddings are {tuple(reference.shape)} and the network gave "
-                f"{tuple(output.shape)}; give one reference of the same length for each image."
+                f"{tuple(output.shape)}; give one reference of the same length for each image, or "
+                "one for all."
             )
         if self.kind == "dot":
             return (output * reference).sum(1)
@@ -151,6 +155,8 @@ class EmbeddingSimilarity(Target):
 
     def take(self, index: Tensor) -> Target:
         """Return the target of the images at `index`."""
+        if len(self.reference) == 1:
+            return self
         return EmbeddingSimilarity(self.reference[index.to(self.reference.device)], self.kind)
 
     def describe(self) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -19,6 +18,7 @@ from torchsaliency.data import DataSet, open_data
 from torchsaliency.evaluation.plan import Plan
 from torchsaliency.metrics import SaliencyMetric
 from torchsaliency.zoo import Network, Preprocessing, load_model
+from torchsaliency.zoo.checkpoints import state_dict_sha256
 
 LABEL, PREDICTED = "label", "predicted"
 
@@ -81,9 +81,11 @@ class Setting:
         return {
             **self.plan.identity(),
             "fingerprint of the data": self.data.fingerprint(),
-            "weights of the network": digest(self.module),
+            "weights of the network": state_dict_sha256(self.module),
             "preprocessing": self.preprocessing.to_dict(),
-            "weights of the judge": None if self.judge is None else digest(self.judge.module),
+            "weights of the judge": None
+            if self.judge is None
+            else state_dict_sha256(self.judge.module),
             "judge's preprocessing": (
                 None if self.judge_preprocessing is None else self.judge_preprocessing.to_dict()
             ),
@@ -115,12 +117,12 @@ def make_setting(
     _insist_on_annotations(plan, found)
     network = model or _named("model", lambda: _load(plan, plan.model, plan.weights))
     scorer = judge
-    if scorer is None and plan.judge is not None:
-        name = plan.judge
+    name = plan.judge or _usual_judge(network, metrics, plan.study)
+    if scorer is None and name is not None:
         scorer = _named("judge", lambda: _load(plan, name, plan.judge_weights))
     preprocessing = _framed(plan, network)
     seen = None if scorer is None else _as_judged(preprocessing, _framed(plan, scorer))
-    _insist_on_classes(metrics, network, scorer)
+    insist_on_classes(metrics, network, scorer)
     known = scorer if network.encoder and scorer is not None else network
     labels = _labels(found, known)
     return Setting(
@@ -138,17 +140,6 @@ def make_setting(
         target=_named("target", lambda: _target(plan, found, known, labels)),
         class_of_label=labels,
     )
-
-
-def digest(module: nn.Module) -> str:
-    """Return the SHA-256 of a network's weights and buffers, names and types included."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        if isinstance(tensor, torch.Tensor):
-            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            flat = tensor.detach().cpu().contiguous().flatten()
-            total.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
-    return total.hexdigest()
 
 
 def _named(field: str, work: Any) -> Any:
@@ -200,9 +191,23 @@ def _insist_on_annotations(plan: Plan, data: DataSet) -> None:
             )
 
 
-def _insist_on_classes(
-    metrics: dict[str, SaliencyMetric], network: Network, judge: Network | None
+def _usual_judge(
+    network: Network, metrics: dict[str, SaliencyMetric], study: str | None
+) -> str | None:
+    """Return the classifier that judges an encoder's maps (the TMLR paper's Table 5)."""
+    asked = {one for metric in metrics.values() for one in metric.entry.requires}
+    needed = study is not None or not asked <= set(_WITHOUT_CLASSES)
+    return network.judge if network.encoder and needed else None
+
+
+def insist_on_classes(
+    metrics: Mapping[str, SaliencyMetric], network: Network, judge: Network | None
 ) -> None:
+    """Refuse metrics of class probabilities where no network has classes.
+
+    Raises:
+        OptionError: there is one.
+    """
     if not network.encoder or judge is not None:
         return
     for place, (label, metric) in enumerate(metrics.items()):

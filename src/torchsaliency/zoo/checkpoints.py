@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
+import json
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -16,11 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from torchsaliency.core.errors import CheckpointError
+from torchsaliency.zoo.preprocessing import Preprocessing
+
+_NOTE = "torchsaliency"
+"""The entry of a safetensors file's metadata that holds a `Note`."""
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -121,6 +126,56 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         ) from error
     read = _read_safetensors if path.suffix.lower() == ".safetensors" else _read_torch
     return Checkpoint(path=path, sha256=sha256, tensors=_state_dict(read(path), path))
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a weights file says of its network beside the tensors.
+
+    Attributes:
+        classes: names of the outputs, in order.
+        preprocessing: that the network was trained with.
+    """
+
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    def metadata(self) -> dict[str, str]:
+        """Return the metadata for a safetensors file.
+
+        It is one entry, so that equal files have equal bytes: several are written in any order.
+        """
+        facts = {"classes": self.classes, "preprocessing": self.preprocessing.to_dict()}
+        return {_NOTE: json.dumps(facts, ensure_ascii=False)}
+
+
+def read_note(path: str | Path) -> Note | None:
+    """Return what a safetensors file says of its network, None where it says nothing.
+
+    Only the file's header is read.
+
+    Raises:
+        CheckpointError: it says something that cannot be understood.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(_NOTE)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if text is None:
+        return None
+    try:
+        facts = json.loads(text)
+        classes = tuple(map(str, facts["classes"]))
+        return Note(classes, Preprocessing.from_dict(facts["preprocessing"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"The metadata of {path} cannot be understood ({_first_line(error)}); write the file "
+            f"again, without the entry {_NOTE!r} or as `torchsaliency finetune` writes it."
+        ) from error
 
 
 def state_dict_sha256(model: nn.Module) -> str:

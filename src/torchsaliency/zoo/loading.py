@@ -9,8 +9,17 @@ from pathlib import Path
 import torch
 
 from torchsaliency.core.errors import CheckpointError, OptionError
+from torchsaliency.zoo.checkpoints import read_note
 from torchsaliency.zoo.network import Network
-from torchsaliency.zoo.sources import builtin, huggingface, timm, torchvision, userfile
+from torchsaliency.zoo.sources import (
+    builtin,
+    encoder,
+    huggingface,
+    ssl,
+    timm,
+    torchvision,
+    userfile,
+)
 from torchsaliency.zoo.sources.request import Request
 
 DEFAULT_MODEL = "builtin/efficientnet_lite0"
@@ -20,6 +29,8 @@ _SOURCES: dict[str, Callable[[Request], Network]] = {
     "torchvision": torchvision.load,
     "timm": timm.load,
     "hf": huggingface.load,
+    "ssl": ssl.load,
+    "encoder": lambda request: encoder.load(request, load_model),
 }
 
 
@@ -29,7 +40,7 @@ class ModelEntry:
 
     Attributes:
         name: for `load_model`, for example "torchvision/resnet50".
-        source: "builtin", "torchvision" or "timm".
+        source: "builtin", "torchvision", "timm" or "ssl".
         family: the architecture's family, for example "resnet".
     """
 
@@ -53,9 +64,11 @@ def load_model(
 
     Args:
         name: "builtin/efficientnet_lite0", "torchvision/NAME", "timm/NAME" (either with a tag,
-            "resnet50.a1_in1k"), "hf/NAME" (on the hub, or a local folder) or
-            "path/to/file.py:factory".
+            "resnet50.a1_in1k"), "hf/NAME" (on the hub, or a local folder), "ssl/NAME"
+            (self-supervised encoders), "encoder/" before any of these (a classifier without its
+            last layer) or "path/to/file.py:factory".
         weights: a local weights file, safetensors or torch, instead of the source's own weights.
+            Class names and preprocessing that `torchsaliency finetune` wrote into it are taken.
         device: where to put the network.
         dtype: of its parameters; None leaves them as they are.
         pretrained: False, without `weights`, means random weights; the network's `source` records
@@ -81,6 +94,9 @@ def load_model(
     overwritten = weights is not None or (pretrained and load is not userfile.load)
     with torch.random.fork_rng(devices=(), enabled=overwritten):
         network = load(request)
+    if request.weights is not None and (note := read_note(request.weights)) is not None:
+        network.preprocessing = note.preprocessing
+        network.classes = () if network.encoder else note.classes
     return _placed(network.eval(), device, dtype)
 
 
@@ -89,6 +105,7 @@ def models() -> list[ModelEntry]:
     listed = [
         ModelEntry(f"builtin/{name}", "builtin", name.partition("_")[0]) for name in builtin.NAMES
     ]
+    listed += [ModelEntry(f"ssl/{name}", "ssl", "self-supervised") for name in ssl.NAMES]
     for source, families in (("torchvision", torchvision.families()), ("timm", timm.families())):
         listed += [ModelEntry(f"{source}/{name}", source, families[name]) for name in families]
     return listed

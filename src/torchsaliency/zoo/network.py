@@ -23,6 +23,7 @@ class Network(NetworkWrapper):
         preprocessing: from a photograph to the network's input.
         classes: the names of its outputs, in order; none for an encoder; None when unknown.
         layer: the layer its maps are read at; None means found by a traced pass.
+        judge: of an encoder, the classifier that judges its maps unless told otherwise.
         source: JSON-able facts for manifests: origin, weights, SHA-256, library versions.
     """
 
@@ -34,6 +35,7 @@ class Network(NetworkWrapper):
         preprocessing: Preprocessing,
         classes: tuple[str, ...] | None = None,
         layer: Layer | None = None,
+        judge: str | None = None,
         source: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -42,6 +44,7 @@ class Network(NetworkWrapper):
         self.preprocessing = preprocessing
         self.classes = classes
         self.layer = layer
+        self.judge = judge
         self.source = source or {}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

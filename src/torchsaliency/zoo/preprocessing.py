@@ -8,6 +8,7 @@ antialiased.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -168,6 +169,28 @@ class Preprocessing:
             "mean": list(self.mean),
             "std": list(self.std),
         }
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Preprocessing:
+        """Return the preprocessing that `to_dict` described.
+
+        Raises:
+            KeyError: something is missing.
+            TypeError: a value is of another type.
+            ValueError: a value is out of range.
+        """
+        height, width = facts["size"]
+        box = facts["resize"]
+        red, green, blue = facts["mean"]
+        deviation = facts["std"]
+        return cls(
+            size=(int(height), int(width)),
+            resize=None if box is None else (int(box[0]), int(box[1])),
+            fit=Fit(facts["fit"]),
+            interpolation=Image.Resampling[facts["interpolation"].upper()],
+            mean=(float(red), float(green), float(blue)),
+            std=(float(deviation[0]), float(deviation[1]), float(deviation[2])),
+        )
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation as (3, 1, 1)."""

@@ -7,7 +7,7 @@ its batch mates.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
@@ -20,6 +20,7 @@ from torchsaliency.core.method import ChannelCAM, Method, Saliency, asking, posi
 from torchsaliency.core.registry import PASSES, create, register
 from torchsaliency.core.target import (
     ClassTarget,
+    EmbeddingSimilarity,
     Logit,
     LogProbability,
     Margin,
@@ -29,7 +30,9 @@ from torchsaliency.core.target import (
 from torchsaliency.core.tracing import View
 from torchsaliency.methods.cam.solvers import Adam, TrustRegion, combine
 
-Selector = Literal["target", "logit", "probability", "log-probability", "margin"]
+Selector = Literal[
+    "target", "logit", "probability", "log-probability", "margin", "dot", "cosine", "mse"
+]
 Objective = Literal["mask", "diff", "iomask", "iodiff"]
 
 _SELECTORS: dict[str, type[ClassTarget]] = {
@@ -38,6 +41,9 @@ _SELECTORS: dict[str, type[ClassTarget]] = {
     "log-probability": LogProbability,
     "margin": Margin,
 }
+
+
+_SIMILARITIES = ("dot", "cosine", "mse")
 
 
 @register("opticam", family="cam", cite="zhang2024", needs=PASSES)
@@ -62,11 +68,18 @@ class OptiCAM(Method):
         learning_rate: of Adam; above 0.
         normalisation: n: "range" (Eq. 16), "max" (Eq. 17) or "sigmoid" (Eq. 18).
         objective: "mask" (Eq. 10), "diff" (Eq. 19), "iomask" (F.1) or "iodiff" (F.2).
-        selector: g_c: "target" keeps the target as given (the class logit by default); the others
-            read the target's classes through another score.
+        selector: g_c: "target" keeps the target as given (the class logit by default); "logit",
+            "probability", "log-probability" and "margin" read its classes through that score;
+            "dot", "cosine" and "mse" compare embeddings that way. On an encoder, "mse" finds the
+            map whose masked image keeps its embedding: -‖f(x ⊙ S) - f(x)‖² (the Tucker saliency
+            paper's Eq. 9 as an objective).
         start: "uniform" or the name of a CAM, whose weights are where u begins.
         solver: "adam", the paper's; or "trust-region", which takes many steps on a linear model of
             the objective for each network pass and needs far fewer of them.
+        area: λ of F(u) - λ · |F(all shown) - F(nothing shown)| · mean(S): what showing the whole
+            image costs, as a share of what hiding it costs, so that one λ serves all networks.
+            0 is the paper's; above it, one more pass. Without labels, about 0.2 keeps the map from
+            showing nearly everything (docs/encoders.md).
         tolerance: an image stops when its objective moves by less between two iterations.
         keep: "last" returns the map of the last weights (the paper), "best" that of the best met.
         rectified: whether features pass ReLU first, as in the official code.
@@ -81,12 +94,15 @@ class OptiCAM(Method):
     selector: Selector = "target"
     start: str = "uniform"
     solver: Literal["adam", "trust-region"] = "adam"
+    area: float = 0.0
     tolerance: float = 1e-10
     keep: Literal["last", "best"] = "last"
     rectified: bool = True
 
     def __post_init__(self) -> None:
         positive("opticam", iterations=self.iterations, learning_rate=self.learning_rate)
+        if self.area < 0:
+            raise OptionError(f"opticam.area must be at least 0, and {self.area} was given.")
         if self.start != "uniform":
             asking(self, _starting_method(self.start).entry.needs)
 
@@ -110,6 +126,14 @@ class OptiCAM(Method):
         target = view.trace.target
         if self.selector == "target":
             return target
+        if self.selector in _SIMILARITIES:
+            if not isinstance(target, EmbeddingSimilarity):
+                raise TargetError(
+                    f"opticam.selector={self.selector} compares embeddings, and the target is "
+                    f"{type(target).__name__}; give OwnEmbedding() or EmbeddingSimilarity, or "
+                    "selector=target."
+                )
+            return EmbeddingSimilarity(target.reference, self.selector)
         if not isinstance(target, ClassTarget):
             raise TargetError(
                 f"opticam.selector={self.selector} reads a class, and the target is "
@@ -122,6 +146,7 @@ class OptiCAM(Method):
         target = self._target(view)
         clean = view.score if self.selector == "target" else target(view.trace.output)
         outside = self.objective in ("iomask", "iodiff")
+        price = self._price(view, target, clean) if self.area else None
 
         def value(masks: Tensor, index: Tensor) -> Tensor:
             both = torch.cat([masks, 1 - masks]) if outside else masks
@@ -129,14 +154,38 @@ class OptiCAM(Method):
             images = view.trace.masking(view.images[where], both)
             scores = view.trace.scores(images, where, target)
             inner, *outer = scores.split(len(index))
-            if self.objective == "mask":
-                return inner
-            if self.objective == "iomask":
-                return inner - outer[0]
-            near = (clean[index] - inner).abs()
-            return -near if self.objective == "diff" else (clean[index] - outer[0]).abs() - near
+            found = self._combined(clean[index], inner, outer)
+            return found if price is None else found - price[index] * masks.mean((-2, -1))
 
         return value
+
+    def _price(self, view: View, target: Target, clean: Tensor) -> Tensor:
+        """Return what showing the whole of each image costs, (N,)."""
+        index = torch.arange(len(view.images), device=view.images.device)
+        blank = torch.cat(
+            [
+                view.trace.scores(
+                    view.trace.masking(
+                        view.images[part], view.images.new_zeros(len(part), *view.size)
+                    ),
+                    part,
+                    target,
+                )
+                for part in index.split(view.trace.chunk)
+            ]
+        )
+        everything = self._combined(clean, clean, [blank])
+        nothing = self._combined(clean, blank, [clean])
+        return self.area * (everything - nothing).abs().detach()
+
+    def _combined(self, clean: Tensor, inner: Tensor, outer: Sequence[Tensor]) -> Tensor:
+        """Return F of the scores inside the mask and, where the objective asks, outside."""
+        if self.objective == "mask":
+            return inner
+        if self.objective == "iomask":
+            return inner - outer[0]
+        near = (clean - inner).abs()
+        return -near if self.objective == "diff" else (clean - outer[0]).abs() - near
 
     # --- the search ------------------------------------------------------------------------------
 

@@ -91,6 +91,7 @@ def _load_tiny(request: Request) -> Network:
         preprocessing=Preprocessing(size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=MEAN, std=STD),
         classes={0: (), len(SHAPES): SHAPES}.get(outputs),
         layer=Layer(layer),
+        judge="builtin/shapes_cnn" if outputs == 0 else None,
         source=facts("builtin", model, checkpoint or RANDOM, "timm"),
     )
 

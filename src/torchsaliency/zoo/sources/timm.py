@@ -102,6 +102,8 @@ def _classes(model: Any) -> tuple[str, ...] | None:
     """Return the class names: ImageNet's 1000, or one of its larger subsets that timm knows."""
     from timm.data import ImageNetInfo, infer_imagenet_subset
 
+    if model.num_classes == 0:
+        return ()
     if model.num_classes == IMAGENET_CLASSES:
         return imagenet_classes()
     subset = infer_imagenet_subset(model)

@@ -1,0 +1,75 @@
+"""Embeddings as targets: of another image, of a set of images, of a text."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torchsaliency.core.errors import InputError, TargetError
+from torchsaliency.core.maps import wide
+from torchsaliency.core.target import EmbeddingSimilarity, unwrap_output
+from torchsaliency.core.tracing import checked_images, held_still
+from torchsaliency.core.wrapper import unwrap
+
+
+def embeddings(
+    model: nn.Module, x: Float[Tensor, "n c H W"], *, chunk: int = 32
+) -> Float[Tensor, "n d"]:
+    """Return the network's embeddings of images; the network is left as it was.
+
+    Args:
+        model: an encoder, or any network that gives (N, D).
+        x: images (N, C, H, W), preprocessed.
+        chunk: images in one pass.
+
+    Raises:
+        InputError: the images do not fit, or a chunk below 1.
+        TargetError: the network gives something else than (N, D).
+    """
+    net = unwrap(model)
+    if chunk < 1:
+        raise InputError(f"The chunk must be at least one image, and {chunk} was given.")
+    found = []
+    with held_still(net, x.device):
+        for part in checked_images(net, x).split(chunk):
+            output = unwrap_output(net(part))
+            if not isinstance(output, Tensor) or output.ndim != 2:  # noqa: PLR2004
+                got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+                raise TargetError(f"An embedding is (N, D), and the network gave {got}.")
+            found.append(wide(output.detach()))
+    return torch.cat(found)
+
+
+def similarity_to(
+    model: nn.Module,
+    x: Float[Tensor, "n c H W"],
+    kind: str = "cosine",
+    *,
+    prototype: bool = False,
+    chunk: int = 32,
+) -> EmbeddingSimilarity:
+    """Return the similarity to other images' embeddings as a target: what do two images share?
+
+    Args:
+        model: the encoder.
+        x: the other images, one for each image that will be explained, or one for all of them.
+        kind: as `EmbeddingSimilarity`.
+        prototype: take the mean of all the images' directions z/‖z‖ as the one reference.
+        chunk: images in one pass.
+
+    Raises:
+        InputError: no image.
+        TargetError: the network gives no embeddings.
+
+    Example:
+        >>> target = similarity_to(encoder, other)  # doctest: +SKIP
+        >>> explain(encoder, x, "gradcam", target)  # doctest: +SKIP
+    """
+    if not len(x):
+        raise InputError("No image was given; similarity needs at least one.")
+    found = embeddings(model, x, chunk=chunk)
+    if prototype:
+        found = F.normalize(found, dim=1).mean(0, keepdim=True)
+    return EmbeddingSimilarity(found, kind)

@@ -1,0 +1,186 @@
+"""Self-supervised encoders: MoCo v2, SwAV, Barlow Twins and VICRegL, from their published files.
+
+Each file's own key layout is converted, and checked strictly: what the layout has beside the
+encoder (projection heads, queues) is known by name and left out, and any other key is an error.
+"""
+
+# ruff: noqa: PLC0415 (heavy libraries load only when used)
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import final
+
+from torch import Tensor, nn
+
+from torchsaliency.core.errors import CheckpointError
+from torchsaliency.core.layer import Layer
+from torchsaliency.zoo.checkpoints import Checkpoint, read_checkpoint
+from torchsaliency.zoo.download import fetched
+from torchsaliency.zoo.network import Network
+from torchsaliency.zoo.preprocessing import imagenet
+from torchsaliency.zoo.sources.convnext import ConvNeXtEncoder
+from torchsaliency.zoo.sources.request import RANDOM, Request, facts
+
+_HOST = "https://dl.fbaipublicfiles.com/"
+
+
+@final
+@dataclass(frozen=True)
+class Published:
+    """A published encoder.
+
+    Attributes:
+        build: makes it, with random weights.
+        layer: at which its maps are read, as the TMLR paper's Table 4.
+        address: of its file, below the publisher's host.
+        inside: what the encoder's keys begin with, each tried in turn; "" for a bare state dict.
+        beside: keys of the layout that are not the encoder's.
+        judge: the classifier whose probabilities judge its maps (Table 5).
+        md5_prefix: of the file, where published.
+    """
+
+    build: Callable[[], nn.Module]
+    layer: str
+    address: str
+    inside: tuple[str, ...]
+    beside: str
+    judge: str
+    md5_prefix: str = ""
+
+
+def resnet50() -> nn.Module:
+    """Return torchvision's ResNet-50 without its classifier: 2048 pooled numbers an image.
+
+    The hub's SwAV and Barlow Twins networks keep a classifier with random weights; an embedding
+    must not pass it.
+    """
+    from torchvision.models import resnet50 as build
+
+    model: nn.Module = build(weights=None)
+    model.fc = nn.Identity()
+    return model
+
+
+_RESNET = {"build": resnet50, "layer": "layer4.2", "judge": "torchvision/resnet50.imagenet1k_v1"}
+_BACKBONE = ("module.backbone.", "backbone.", "module.", "")
+_VICREGL_BESIDE = r"(module\.)?(projector|maps_projector|classifier)\."
+
+
+def _convnext(size: str, alpha: str) -> Published:
+    return Published(
+        build=lambda: ConvNeXtEncoder(size),
+        layer="stages.3.2.dwconv",
+        address=f"vicregl/convnext_{size}_alpha{alpha}.pth",
+        inside=_BACKBONE,
+        beside=_VICREGL_BESIDE,
+        judge=f"torchvision/convnext_{'large' if size == 'xlarge' else size}",
+    )
+
+
+def _vicregl(alpha: str) -> Published:
+    return Published(
+        **_RESNET,  # type: ignore[arg-type]
+        address=f"vicregl/resnet50_alpha{alpha}.pth",
+        inside=_BACKBONE,
+        beside=_VICREGL_BESIDE,
+    )
+
+
+_MOCO = Published(
+    **_RESNET,  # type: ignore[arg-type]
+    address="moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar",
+    inside=("module.encoder_q.", "encoder_q."),
+    beside=r"(module\.)?(encoder_q\.fc\.|encoder_k\.|queue$|queue_ptr$)",
+    md5_prefix="a04e12f8",
+)
+
+ENCODERS: Mapping[str, Published] = {
+    "moco_v2": _MOCO,
+    "moco_v2_200ep": replace(
+        _MOCO,
+        address="moco/moco_checkpoints/moco_v2_200ep/moco_v2_200ep_pretrain.pth.tar",
+        md5_prefix="59fd9945",
+    ),
+    "swav": Published(
+        **_RESNET,  # type: ignore[arg-type]
+        address="deepcluster/swav_800ep_pretrain.pth.tar",
+        inside=("module.", ""),
+        beside=r"(module\.)?(projection_head|prototypes)\b",
+    ),
+    "barlow_twins": Published(
+        **_RESNET,  # type: ignore[arg-type]
+        address="barlowtwins/ep1000_bs2048_lrw0.2_lrb0.0048_lambd0.0051/resnet50.pth",
+        inside=_BACKBONE,
+        # `bn` alone is the loss's normalisation; the encoder's own is called bn1
+        beside=r"(module\.)?(projector|bn)\.",
+    ),
+    "vicregl_resnet50": _vicregl("0.9"),
+    "vicregl_resnet50_alpha0.75": _vicregl("0.75"),
+    "vicregl_convnext": _convnext("small", "0.9"),
+    "vicregl_convnext_small_alpha0.75": _convnext("small", "0.75"),
+    "vicregl_convnext_base": _convnext("base", "0.9"),
+    "vicregl_convnext_base_alpha0.75": _convnext("base", "0.75"),
+    "vicregl_convnext_xlarge": _convnext("xlarge", "0.75"),
+}
+"""By name: those of the TMLR paper's Table 2, and their other published sizes."""
+
+NAMES = tuple(ENCODERS)
+
+
+def load(request: Request) -> Network:
+    """Load a self-supervised encoder."""
+    if request.name not in ENCODERS:
+        close = difflib.get_close_matches(request.name, NAMES, n=4) or list(NAMES)
+        raise CheckpointError(
+            f"There is no self-supervised encoder {request.name!r}; known are "
+            f"{', '.join(f'ssl/{name}' for name in close)}."
+        )
+    if request.num_classes is not None:
+        raise CheckpointError(
+            f"num_classes={request.num_classes} was given for ssl/{request.name}, which is an "
+            "encoder and has none; leave it out."
+        )
+    known = ENCODERS[request.name]
+    model = known.build()
+    checkpoint: Checkpoint | None = None
+    if request.weights is not None or request.pretrained:
+        path = request.weights or fetched(
+            _HOST + known.address, name=f"ssl/{request.name}", md5_prefix=known.md5_prefix
+        )
+        checkpoint = encoder_part(read_checkpoint(path), known, f"ssl/{request.name}")
+        checkpoint.fill(model)
+    return Network(
+        model,
+        name=f"ssl/{request.name}",
+        preprocessing=imagenet(),
+        classes=(),
+        layer=Layer(known.layer),
+        judge=known.judge,
+        source=facts("ssl", model, checkpoint or RANDOM, "torchvision"),
+    )
+
+
+def encoder_part(checkpoint: Checkpoint, known: Published, name: str) -> Checkpoint:
+    """Return only the encoder's tensors of a published file, under the network's own names.
+
+    Raises:
+        CheckpointError: a key belongs neither to the encoder nor to what the layout has beside it.
+    """
+    beside = re.compile(known.beside)
+    rest = {key: value for key, value in checkpoint.tensors.items() if not beside.match(key)}
+    fitting = (one for one in known.inside if rest and all(key.startswith(one) for key in rest))
+    prefix = next(fitting, None)
+    if prefix is None:
+        expected = known.inside[0]
+        strange = [key for key in rest if not key.startswith(expected)] or ["nothing else"]
+        raise CheckpointError(
+            f"{checkpoint.path} is not laid out as the published file of {name}: it has "
+            f"{', '.join(strange[:4])}, where keys of the encoder begin with {expected!r}; give "
+            f"the file of {known.address}."
+        )
+    tensors: dict[str, Tensor] = {key.removeprefix(prefix): value for key, value in rest.items()}
+    return replace(checkpoint, tensors=tensors)
