@@ -100,10 +100,11 @@ def demo(output: options.Output = Path("demo")) -> None:
 def explain(  # noqa: PLR0913 (Typer reads the options off the signature)
     photos: options.Photos,
     *,
-    method: options.Methods = ["opticam"],  # noqa: B006 (Typer's way to a default; never changed)
+    method: options.Methods = [],  # noqa: B006 (Typer's way to a default; never changed)
     settings: options.Settings = [],  # noqa: B006
     score: options.Scores = [],  # noqa: B006
     target: options.Targets = [],  # noqa: B006
+    similar_to: options.SimilarTo = None,
     layer: options.Layers = [],  # noqa: B006
     masking: options.Masked = options.Baseline.MEAN,
     aug_smooth: options.Augment = False,
@@ -261,6 +262,47 @@ def evaluate(  # noqa: PLR0913 (Typer reads the options off the signature)
         say_where(f"The rows are in {output}/; see `torchsaliency table {output}`")
 
 
+@app.command(epilog=_EXIT_CODES)
+def finetune(  # noqa: PLR0913 (Typer reads the options off the signature)
+    *,
+    data: options.TrainData,
+    arch: options.Arch = "resnet50",
+    weights: options.Weights = None,
+    pretrained: options.Pretrained = True,
+    fit: options.Fit = None,
+    head_epochs: options.HeadEpochs = 10,
+    head_rate: options.HeadRate = None,
+    epochs: options.Epochs = 50,
+    rate: options.Rate = 1e-5,
+    weight_decay: options.Decay = 0.0,
+    batch_size: options.Step = 32,
+    flip: options.Flip = True,
+    seed: options.TrainSeed = 0,
+    device: options.Device = "cpu",
+    workers: options.Workers = None,
+    output: options.Output = Path("finetuned"),
+    json: options.Json = False,
+) -> None:
+    """Train a network for the classes of a data set; continues where it was stopped.
+
+    First a new head on the frozen network, then everything, as Opti-CAM's appendix E.2 does for
+    medical images.
+    """
+    given = dict(locals())
+    for name in ("output", "json"):
+        given.pop(name)
+    from torchsaliency.apps import finetuning
+
+    report = finetuning.run(finetuning.asked_settings(given), output)
+    if json:
+        give_json(report.to_dict())
+    else:
+        finetuning.show(report)
+        use = f"--model {report.settings.model} --weights {output / 'model.safetensors'}"
+        say_where(f"Use the network by `torchsaliency explain PHOTO {use}`")
+    raise typer.Exit(PARTIAL if report.skipped else OK)
+
+
 @app.command()
 def table(
     run: options.RunFolder,
@@ -307,9 +349,10 @@ def recipes(*, json: options.Json = False) -> None:
 def reproduce(  # noqa: PLR0913 (Typer reads the options off the signature)
     name: options.RecipeName,
     *,
-    data: options.Data = None,
-    model: options.RecipeModels = [],  # noqa: B006 (Typer's way to a default; never changed)
+    data: options.RecipeData = [],  # noqa: B006 (Typer's way to a default; never changed)
+    model: options.RecipeModels = [],  # noqa: B006
     limit: options.Limit = None,
+    masking: options.BaselineOrPlan = None,
     device: options.DeviceOrPlan = None,
     batch_size: options.BatchOrPlan = None,
     workers: options.Workers = None,
@@ -321,12 +364,33 @@ def reproduce(  # noqa: PLR0913 (Typer reads the options off the signature)
     from torchsaliency.apps.tabulating import checked
 
     checked(form)
-    changes = {"device": device, "batch_size": batch_size, "workers": workers}
+    changes = {
+        "masking": None if masking is None else masking.value,
+        "device": device,
+        "batch_size": batch_size,
+        "workers": workers,
+    }
     folder = output or Path("reproduced") / name
     found = reproducing.run(name, folder, data, model, limit, changes)
     reproducing.show(found, form)
     if form == "text":
-        say_where(f"Tables, figures and rows are in {folder}/")
+        say_where(reproducing.where(found))
+
+
+@app.command("survey-score", epilog=_EXIT_CODES)
+def survey_score(
+    key: options.SurveyKey,
+    answers: options.AnswerFiles,
+    *,
+    by: options.By = options.SurveyRow.NETWORK,
+    confidence: options.Confidence = 0.95,
+    form: options.Format = "text",
+) -> None:
+    """Score the answers to a survey that `reproduce opticam-appendixD` made."""
+    from torchsaliency.apps import surveying
+
+    complete = surveying.run(key, answers, by.value, confidence, form)
+    raise typer.Exit(OK if complete else PARTIAL)
 
 
 def say_where(sentence: str) -> None:

@@ -15,11 +15,13 @@ from torch import Tensor
 from torchsaliency.apps.guarded import Guarded
 from torchsaliency.apps.mishaps import running
 from torchsaliency.apps.report import Report
+from torchsaliency.apps.sharing import Shared
 from torchsaliency.core.errors import DataError, OptionError
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method
+from torchsaliency.core.target import Target
 from torchsaliency.data import open_photo
 from torchsaliency.metrics import SaliencyMetric
 from torchsaliency.zoo import Network, Preprocessing
@@ -46,6 +48,7 @@ class Job:
         chunk: images in one derived pass.
         tolerant: whether a method that does not fit is left out, instead of ending the run.
         metrics: by which the maps are scored, by name; they stay empty.
+        shared: what the photographs are compared with, if that is what is explained.
     """
 
     network: Network
@@ -58,6 +61,7 @@ class Job:
     chunk: int
     tolerant: bool
     metrics: Mapping[str, SaliencyMetric] = field(default_factory=dict)
+    shared: Shared | None = None
 
     @property
     def maps_per_photo(self) -> int:
@@ -89,19 +93,24 @@ class Photo:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the network says about one class.
+    """What the network says about one class; of an encoder, about one embedding.
 
     Attributes:
-        index: of the class.
-        name: of the class.
-        logit: its output.
-        probability: its softmax, in [0, 1].
+        index: of the class; None for an embedding.
+        name: of the class, or what the embedding is of.
+        logit: its output; for an embedding the similarity.
+        probability: its softmax, in [0, 1]; None for an embedding.
     """
 
-    index: int
+    index: int | None
     name: str
     logit: float
-    probability: float
+    probability: float | None
+
+    @property
+    def words(self) -> str:
+        """Name and probability, for captions."""
+        return self.name if self.probability is None else f"{self.name}  {self.probability:.1%}"
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,7 @@ class Finding:
     Attributes:
         photo: the photograph.
         target: the class that is explained.
-        predicted: the class with the largest logit.
+        predicted: the class with the largest logit; None of an encoder.
         row: of the photograph in the batches of `maps`.
         maps: by method; those that failed are not there.
         scores: by method and metric, None where undefined.
@@ -119,7 +128,7 @@ class Finding:
 
     photo: Photo
     target: Verdict
-    predicted: Verdict
+    predicted: Verdict | None
     row: int
     maps: Mapping[str, Explanation]
     scores: Mapping[str, Mapping[str, float | None]]
@@ -146,13 +155,12 @@ def explained(
     for batch, x in _batches(job, photos, report):
         answers = []
         for target in job.targets:
-            maps, logits = _explain_batch(job, x, target, report)
+            asked = target if job.shared is None else job.shared.target([p.name for p in batch])
+            maps, logits = _explain_batch(job, x, asked, report)
             answers.append((target, maps, logits, score(maps, report) if score else {}))
         for row, photo in enumerate(batch):
             for target, maps, logits, scores in answers:
-                top = int(logits[row].argmax())
-                predicted = _verdict(job.network, logits[row], top)
-                chosen = _verdict(job.network, logits[row], top if target is None else target)
+                chosen, predicted = _verdicts(job, photo, target, maps, logits, row)
                 own = {method: found[row] for method, found in scores.items()}
                 yield Finding(photo, chosen, predicted, row, maps, own)
 
@@ -189,7 +197,7 @@ def _read(job: Job, name: str, path: Path) -> tuple[Photo, Tensor]:
 
 
 def _explain_batch(
-    job: Job, x: Tensor, target: int | None, report: Report
+    job: Job, x: Tensor, target: int | Target | None, report: Report
 ) -> tuple[dict[str, Explanation], Tensor]:
     """Return each fitting method's explanation, and the batch's logits."""
     guards = {
@@ -217,6 +225,26 @@ def _explain_batch(
 def _calls(job: Job, method: Method) -> int:
     """Return how often `explain` calls a method: once a layer, or once for all."""
     return 1 if method.joint else max(1, len(job.layers))
+
+
+def _verdicts(
+    job: Job,
+    photo: Photo,
+    target: int | None,
+    maps: Mapping[str, Explanation],
+    logits: Tensor,
+    row: int,
+) -> tuple[Verdict, Verdict | None]:
+    """Return what is explained, and the predicted class."""
+    top = int(logits[row].argmax())
+    predicted = None if job.network.encoder else _verdict(job.network, logits[row], top)
+    score = float(next(iter(maps.values())).score[row])
+    if job.shared is not None:
+        words = f"similarity {score:.2f} to {job.shared.others[photo.name]}"
+        return Verdict(None, words, score, None), predicted
+    if predicted is None:
+        return Verdict(None, "its own embedding", score, None), None
+    return _verdict(job.network, logits[row], top if target is None else target), predicted
 
 
 def _verdict(network: Network, logits: Tensor, index: int) -> Verdict:

@@ -75,9 +75,11 @@ Methods = Annotated[
     typer.Option(
         "--method",
         metavar="NAME,NAME|all",
-        help="See `torchsaliency methods`. One that `all` includes and that does not fit the "
-        "network is reported and left out; one that you name must fit.",
+        help="See `torchsaliency methods`; opticam by default, of an encoder mtsm, which needs no "
+        "classes. One that `all` includes and that does not fit the network is reported and left "
+        "out; one that you name must fit.",
         rich_help_panel=_WHAT,
+        show_default=False,
     ),
 ]
 Settings = Annotated[
@@ -107,6 +109,15 @@ Targets = Annotated[
         "--target",
         metavar="CLASS",
         help="A class by number or name; repeatable, one map each; the predicted one by default.",
+        rich_help_panel=_WHAT,
+        show_default=False,
+    ),
+]
+SimilarTo = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PHOTO",
+        help="Show what the photos share with this one, in all of them, by their embeddings.",
         rich_help_panel=_WHAT,
         show_default=False,
     ),
@@ -404,11 +415,22 @@ MethodA = Annotated[str, typer.Argument(metavar="A", help="A method of the evalu
 MethodB = Annotated[str, typer.Argument(metavar="B", help="Another.")]
 Confidence = Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")]
 RecipeName = Annotated[str, typer.Argument(metavar="NAME", help="See `torchsaliency recipes`.")]
+RecipeData = Annotated[
+    list[str],
+    typer.Option(
+        "--data",
+        metavar="FOLDER|NAME",
+        help="The paper's data, samples, shapes:COUNT, or kind:FOLDER; repeatable where a recipe "
+        "needs several kinds.",
+        rich_help_panel=_DATA,
+        show_default=False,
+    ),
+]
 RecipeModels = Annotated[
     list[str],
     typer.Option(
         "--model",
-        metavar="NAME",
+        metavar="NAME[=WEIGHTS]",
         help="A network instead of the recipe's; repeatable.",
         rich_help_panel=_IMAGE,
         show_default=False,
@@ -434,3 +456,104 @@ OutputOrName = Annotated[
         show_default=False,
     ),
 ]
+
+_TRAIN = "Training"
+
+TrainData = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Chest X-rays, Kvasir, or a folder for each class (in train, val and test, if you "
+        "have them apart).",
+        rich_help_panel=_DATA,
+        show_default=False,
+    ),
+]
+Arch = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="A torchvision network, such as resnet50 or vgg16_bn; or builtin/, timm/ or hf/NAME, "
+        "or file.py:factory.",
+        rich_help_panel=_IMAGE,
+    ),
+]
+Pretrained = Annotated[
+    bool,
+    typer.Option(
+        "--pretrained/--no-pretrained",
+        help="Begin with ImageNet's weights (fetched, if --weights gives no file), or random ones.",
+        rich_help_panel=_IMAGE,
+    ),
+]
+HeadEpochs = Annotated[
+    int,
+    typer.Option(min=0, help="Of the new head alone, all else frozen.", rich_help_panel=_TRAIN),
+]
+HeadRate = Annotated[
+    float | None,
+    typer.Option(
+        metavar="RATE",
+        help="Learning rate of the head alone; 0.001, or with Kvasir 0.0001 for resnet50 and 0.005 "
+        "for vgg16_bn.",
+        rich_help_panel=_TRAIN,
+        show_default=False,
+    ),
+]
+Epochs = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Of everything, after that; may be raised later to go on.",
+        rich_help_panel=_TRAIN,
+    ),
+]
+Rate = Annotated[
+    float,
+    typer.Option(metavar="RATE", help="Learning rate of everything.", rich_help_panel=_TRAIN),
+]
+Decay = Annotated[
+    float,
+    typer.Option("--weight-decay", min=0.0, help="Of both stages.", rich_help_panel=_TRAIN),
+]
+Step = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Images a step.", rich_help_panel=_TRAIN)
+]
+Flip = Annotated[
+    bool,
+    typer.Option("--flip/--no-flip", help="Mirror half of the images.", rich_help_panel=_TRAIN),
+]
+TrainSeed = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        help="Of the new head, the order, the flips and dropout.",
+        rich_help_panel=_TRAIN,
+    ),
+]
+
+SurveyKey = Annotated[
+    Path,
+    typer.Argument(
+        metavar="KEY",
+        help="The survey-key.json that was written beside the page.",
+        show_default=False,
+    ),
+]
+AnswerFiles = Annotated[
+    list[Path],
+    typer.Argument(metavar="ANSWERS...", help="What participants exported.", show_default=False),
+]
+
+
+class SurveyRow(enum.StrEnum):
+    """What the rows of a survey's table are."""
+
+    NETWORK = "network"
+    PHOTOGRAPH = "photograph"
+    PARTICIPANT = "participant"
+
+
+By = Annotated[SurveyRow, typer.Option("--by", help="What a row is.")]

@@ -148,7 +148,7 @@ def _photo_facts(finding: Finding) -> dict[str, Any]:
         "path": str(photo.path.resolve()),
         "sha256": photo.sha256,
         "size": list(photo.size),
-        "predicted": dataclasses.asdict(finding.predicted),
+        "predicted": finding.predicted and dataclasses.asdict(finding.predicted),
         "maps": [],
     }
 

@@ -24,6 +24,7 @@ class Request:
     settings: list[str]
     score: list[str]
     target: list[str]
+    similar_to: str | None
     layer: list[str]
     masking: Baseline
     aug_smooth: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,21 @@ from typing import Any
 import torch
 
 from torchsaliency.apps import choosing
+from torchsaliency.apps.console import say
 from torchsaliency.apps.explaining import Job, explained, unique_names
 from torchsaliency.apps.folder import Folder
 from torchsaliency.apps.recording import Recorder, Style
 from torchsaliency.apps.report import Report
 from torchsaliency.apps.request import Request
 from torchsaliency.apps.scoring import Scorer
+from torchsaliency.apps.sharing import Shared, insist_on_reading_targets, shared
 from torchsaliency.apps.sheets import Sheets
-from torchsaliency.core.errors import DataError
+from torchsaliency.core.errors import DataError, OptionError
 from torchsaliency.core.method import Method
+from torchsaliency.evaluation.setting import insist_on_classes
 from torchsaliency.metrics import SaliencyMetric
 from torchsaliency.viz import colourise
-from torchsaliency.zoo import load_model
+from torchsaliency.zoo import Network, Preprocessing, load_model
 
 
 @dataclass(frozen=True)
@@ -44,22 +48,51 @@ def run(request: Request) -> Outcome:
             written before.
     """
     # Everything that can be wrong is looked at in the order of what it costs to find out.
-    methods = choosing.smoothed(
-        choosing.chosen_methods(request.method, request.settings),
-        eigen=request.eigen_smooth,
-        augmented=request.aug_smooth,
-    )
+    methods = _methods(request, request.method or [_DEFAULT])
     metrics = choosing.chosen_metrics(request.score, request.settings)
     colourise(torch.zeros(1, 1), request.colormap)  # raises if there is no such colormap
-    photos = unique_names(choosing.chosen_photos(request.photos, request.output))
-    job = _job(request, methods, metrics)
+    photos = unique_names(choosing.chosen_photos(_all_photos(request), request.output))
+    job = _job(request, methods, metrics, photos)
     style = Style(request.alpha, request.colormap, request.raw, titled=bool(request.target))
     folder = Folder(request.output)
     folder.refuse_to_replace(_planned(job, style, photos, grid=request.grid), photos.values())
     return _carry_out(request, job, photos, folder, style)
 
 
-def _job(request: Request, methods: dict[str, Method], metrics: dict[str, SaliencyMetric]) -> Job:
+_DEFAULT, _WITHOUT_CLASSES, _OF_PAIRS = "opticam", "mtsm", "gradcam"
+"""Methods for whoever names none: of classifiers, of encoders, and of what photographs share."""
+
+
+def _methods(request: Request, words: Sequence[str]) -> dict[str, Method]:
+    return choosing.smoothed(
+        choosing.chosen_methods(words, request.settings),
+        eigen=request.eigen_smooth,
+        augmented=request.aug_smooth,
+    )
+
+
+def _all_photos(request: Request) -> list[str]:
+    """Return the photographs, the one they are compared with at the end.
+
+    Raises:
+        OptionError: a class is asked for, too.
+    """
+    if request.similar_to is None:
+        return request.photos
+    if request.target:
+        raise OptionError(
+            "--target and --similar-to were given; what is explained is either a class or the "
+            "similarity to a photograph: leave one out."
+        )
+    return [*request.photos, request.similar_to]
+
+
+def _job(
+    request: Request,
+    methods: dict[str, Method],
+    metrics: dict[str, SaliencyMetric],
+    photos: dict[str, Path],
+) -> Job:
     network = load_model(
         request.model,
         weights=request.weights,
@@ -67,6 +100,19 @@ def _job(request: Request, methods: dict[str, Method], metrics: dict[str, Salien
         dtype=getattr(torch, request.precision),
     )
     preprocessing = network.preprocessing.framed(request.fit)
+    if not request.method and request.similar_to is not None:
+        methods = _methods(request, [_OF_PAIRS])
+    elif not request.method and network.encoder:
+        methods = _methods(request, [_WITHOUT_CLASSES])
+        say(
+            f"{network.name} is an encoder without classes: explained by {_WITHOUT_CLASSES}, which "
+            "needs none (--method takes any other; it then explains the image's own embedding)."
+        )
+    insist_on_classes(metrics, network, None)
+    comparison = None
+    if request.similar_to is not None:
+        insist_on_reading_targets(methods)
+        comparison = _comparison(request, network, preprocessing, photos)
     return Job(
         network=network,
         preprocessing=preprocessing,
@@ -78,7 +124,27 @@ def _job(request: Request, methods: dict[str, Method], metrics: dict[str, Salien
         batch_size=request.batch_size,
         chunk=request.chunk,
         tolerant=choosing.ALL in request.method,
+        shared=comparison,
     )
+
+
+def _comparison(
+    request: Request, network: Network, preprocessing: Preprocessing, photos: dict[str, Path]
+) -> Shared:
+    """Return what the photographs are compared with.
+
+    Raises:
+        DataError: there is no photograph beside the other one, or it is a folder.
+    """
+    assert request.similar_to is not None
+    chosen = choosing.chosen_photos([request.similar_to], request.output)
+    places = [name for name, path in photos.items() if path.resolve() == chosen[0].resolve()]
+    if len(chosen) > 1 or len(photos) < 2:  # noqa: PLR2004
+        raise DataError(
+            f"--similar-to {request.similar_to} stands for {len(chosen)} photographs, beside "
+            f"{len(photos) - len(chosen)} others; give one, and at least one other to compare."
+        )
+    return shared(network, preprocessing, photos, places[0], request.chunk)
 
 
 def _planned(job: Job, style: Style, photos: dict[str, Path], *, grid: bool) -> list[str]:

@@ -51,8 +51,9 @@ class Sheets:
             Panel(image, method, notes.get(method) or _remark(finding, method))
             for method, image in drawn.overlays.items()
         )
-        label = f"{finding.target.name}  {finding.target.probability:.1%}"
-        photo = Panel(drawn.photo, "photo", f"{label}\n{printable(finding.photo.name)}")
+        photo = Panel(
+            drawn.photo, "photo", f"{finding.target.words}\n{printable(finding.photo.name)}"
+        )
         self._rows.append(Row(overlays, photo))
         if len(self._rows) == _ROWS:
             self.flush()

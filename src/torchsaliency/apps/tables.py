@@ -116,9 +116,10 @@ def layers_table(rows: Sequence[dict[str, Any]]) -> Table:
 
 def findings_table(photos: Sequence[dict[str, Any]]) -> Table:
     """List what was explained: photo, class, probability and methods."""
-    table = _table("photo", "class", "probability", "maps")
+    of_classes = all(one["target"]["index"] is not None for p in photos for one in p["maps"])
+    table = _table("photo", "class" if of_classes else "explained", "probability", "maps")
     for photo in photos[:_MOST_PHOTOS]:
-        by_class: dict[tuple[str, float], list[str]] = {}
+        by_class: dict[tuple[str, float | None], list[str]] = {}
         for one in photo["maps"]:
             key = one["target"]["name"], one["target"]["probability"]
             remark = "" if one["status"] == "ok" else f" ({one['status']})"
@@ -127,7 +128,7 @@ def findings_table(photos: Sequence[dict[str, Any]]) -> Table:
             table.add_row(
                 "" if index else escape(printable(photo["name"])),
                 escape(name),
-                f"{probability:.1%}",
+                "" if probability is None else f"{probability:.1%}",
                 ", ".join(made),
             )
     if len(photos) > _MOST_PHOTOS:
