@@ -105,6 +105,7 @@ def explain(  # noqa: PLR0913 (Typer reads the options off the signature)
     score: options.Scores = [],  # noqa: B006
     target: options.Targets = [],  # noqa: B006
     similar_to: options.SimilarTo = None,
+    text: options.MatchingText = None,
     layer: options.Layers = [],  # noqa: B006
     masking: options.Masked = options.Baseline.MEAN,
     aug_smooth: options.Augment = False,

@@ -122,6 +122,16 @@ SimilarTo = Annotated[
         show_default=False,
     ),
 ]
+MatchingText = Annotated[
+    str | None,
+    typer.Option(
+        "--text",
+        metavar="WORDS",
+        help="Show what of the photos matches these words, by a CLIP network.",
+        rich_help_panel=_WHAT,
+        show_default=False,
+    ),
+]
 Layers = Annotated[
     list[str],
     typer.Option(

@@ -25,6 +25,7 @@ class Request:
     score: list[str]
     target: list[str]
     similar_to: str | None
+    text: str | None
     layer: list[str]
     masking: Baseline
     aug_smooth: bool

@@ -17,7 +17,7 @@ from torchsaliency.apps.recording import Recorder, Style
 from torchsaliency.apps.report import Report
 from torchsaliency.apps.request import Request
 from torchsaliency.apps.scoring import Scorer
-from torchsaliency.apps.sharing import Shared, insist_on_reading_targets, shared
+from torchsaliency.apps.sharing import Shared, insist_on_reading_targets, matching, shared
 from torchsaliency.apps.sheets import Sheets
 from torchsaliency.core.errors import DataError, OptionError
 from torchsaliency.core.method import Method
@@ -59,8 +59,8 @@ def run(request: Request) -> Outcome:
     return _carry_out(request, job, photos, folder, style)
 
 
-_DEFAULT, _WITHOUT_CLASSES, _OF_PAIRS = "opticam", "mtsm", "gradcam"
-"""Methods for whoever names none: of classifiers, of encoders, and of what photographs share."""
+_DEFAULT, _WITHOUT_CLASSES = "opticam", "mtsm"
+"""Methods for whoever names none: of targets, and of encoders without one."""
 
 
 def _methods(request: Request, words: Sequence[str]) -> dict[str, Method]:
@@ -75,16 +75,20 @@ def _all_photos(request: Request) -> list[str]:
     """Return the photographs, the one they are compared with at the end.
 
     Raises:
-        OptionError: a class is asked for, too.
+        OptionError: several things are to be explained.
     """
-    if request.similar_to is None:
-        return request.photos
-    if request.target:
+    given = {
+        "--target": request.target,
+        "--similar-to": request.similar_to,
+        "--text": request.text,
+    }
+    named = [name for name, value in given.items() if value]
+    if len(named) > 1:
         raise OptionError(
-            "--target and --similar-to were given; what is explained is either a class or the "
-            "similarity to a photograph: leave one out."
+            f"{' and '.join(named)} were given; a class is explained, or the similarity to a "
+            "photograph, or to a text: leave all but one out."
         )
-    return [*request.photos, request.similar_to]
+    return request.photos if request.similar_to is None else [*request.photos, request.similar_to]
 
 
 def _job(
@@ -100,9 +104,7 @@ def _job(
         dtype=getattr(torch, request.precision),
     )
     preprocessing = network.preprocessing.framed(request.fit)
-    if not request.method and request.similar_to is not None:
-        methods = _methods(request, [_OF_PAIRS])
-    elif not request.method and network.encoder:
+    if not request.method and network.encoder and not (request.similar_to or request.text):
         methods = _methods(request, [_WITHOUT_CLASSES])
         say(
             f"{network.name} is an encoder without classes: explained by {_WITHOUT_CLASSES}, which "
@@ -113,6 +115,9 @@ def _job(
     if request.similar_to is not None:
         insist_on_reading_targets(methods)
         comparison = _comparison(request, network, preprocessing, photos)
+    elif request.text is not None:
+        insist_on_reading_targets(methods)
+        comparison = matching(network, photos, request.text)
     return Job(
         network=network,
         preprocessing=preprocessing,

@@ -1,4 +1,4 @@
-"""What two photographs share: each is explained by its similarity to the other's embedding."""
+"""What photographs share with another one, or with a text: similarity of embeddings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torchsaliency.core.method import Method
 from torchsaliency.core.registry import Needs
 from torchsaliency.core.target import EmbeddingSimilarity
 from torchsaliency.data import open_photo
-from torchsaliency.zoo import Network, Preprocessing
+from torchsaliency.zoo import Network, Preprocessing, similarity_to_text
 
 _KIND = "cosine"
 
@@ -76,6 +76,16 @@ def shared(
     )
 
 
+def matching(network: Network, photos: Mapping[str, Path], text: str) -> Shared:
+    """Return what compares photographs with a text.
+
+    Raises:
+        TorchSaliencyError: the network knows no texts.
+    """
+    reference = similarity_to_text(network, text).reference[0]
+    return Shared(dict.fromkeys(photos, reference), dict.fromkeys(photos, f"“{text}”"))
+
+
 def insist_on_reading_targets(methods: Mapping[str, Method]) -> None:
     """Refuse methods that look at the image alone.
 
@@ -85,6 +95,7 @@ def insist_on_reading_targets(methods: Mapping[str, Method]) -> None:
     for label, method in methods.items():
         if Needs.TARGET not in method.entry.needs:
             raise OptionError(
-                f"{label} does not read the target, so it cannot tell what two photographs share; "
-                "choose a method that does, such as gradcam, scorecam or opticam."
+                f"{label} does not read the target, so it cannot tell what a photograph shares "
+                "with another or with a text; choose a method that does, such as gradcam, scorecam "
+                "or opticam."
             )

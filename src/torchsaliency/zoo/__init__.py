@@ -7,6 +7,7 @@ from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.placement import Placement
 from torchsaliency.zoo.preprocessing import Fit, Preprocessing, imagenet
 from torchsaliency.zoo.readers import from_hf, from_timm, from_torchvision
+from torchsaliency.zoo.texts import similarity_to_text
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -23,4 +24,5 @@ __all__ = [
     "load_model",
     "models",
     "paper_layer",
+    "similarity_to_text",
 ]

@@ -54,6 +54,12 @@ def _last_layernorm_before(model: nn.Module) -> str | None:
     return names[-1] if names else None
 
 
+def _last_clip_norm(model: nn.Module) -> str | None:
+    """Find the first norm of CLIP's last layer; patch tokens after it reach no embedding."""
+    names = [name for name, _ in model.named_modules() if name.endswith(".layer_norm1")]
+    return names[-1] if names else None
+
+
 def _at(model: nn.Module, path: str) -> nn.Module | None:
     return dict(model.named_modules()).get(path)
 
@@ -77,5 +83,6 @@ _FINDERS: dict[tuple[str, str], _Finder] = {
     ("timm", "VisionTransformer"): _TIMM_VIT,
     ("transformers", "ViTForImageClassification"): _last_layernorm_before,
     ("transformers", "DeiTForImageClassification"): _last_layernorm_before,
+    ("transformers", "CLIPVisionModelWithProjection"): _last_clip_norm,
     ("transformers", "DeiTForImageClassificationWithTeacher"): _last_layernorm_before,
 }

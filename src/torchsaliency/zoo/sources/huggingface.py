@@ -1,4 +1,7 @@
-"""Image classifiers of the Hugging Face hub or of a local folder (extra: `torchsaliency[hf]`)."""
+"""Image classifiers, and CLIP's image encoders, of the Hugging Face hub or of a local folder.
+
+They need the extra `torchsaliency[hf]`.
+"""
 
 # ruff: noqa: PLC0415 (heavy libraries load only when used)
 
@@ -18,6 +21,7 @@ from torchsaliency.zoo.preprocessing import Preprocessing, imagenet
 from torchsaliency.zoo.readers import from_hf
 from torchsaliency.zoo.sources.request import RANDOM, Request, facts, unreachable
 
+_CLIP = ("clip", "clip_vision_model")
 _UNNAMED = re.compile(r"LABEL_\d+")
 
 
@@ -54,14 +58,33 @@ def _require_transformers() -> None:
         )
 
 
+def _kind(config: Any) -> Any:
+    """Return the class that builds the network: a classifier, or CLIP's image encoder."""
+    from transformers import AutoModelForImageClassification, CLIPVisionModelWithProjection
+
+    return (
+        CLIPVisionModelWithProjection
+        if config.model_type in _CLIP
+        else AutoModelForImageClassification
+    )
+
+
+def _config(place: str, **options: Any) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(place, **options)
+
+
 def _build(place: str, num_classes: int | None) -> nn.Module:
     """Build the network with random weights, from its configuration."""
-    from transformers import AutoConfig, AutoModelForImageClassification
-
     options = {} if num_classes is None else {"num_labels": num_classes}
     try:
-        config = AutoConfig.from_pretrained(place, **options)
-        model: nn.Module = AutoModelForImageClassification.from_config(config)
+        config = _config(place, **options)
+        kind = _kind(config)
+        clip = config.model_type in _CLIP
+        model: nn.Module = (
+            kind(getattr(config, "vision_config", config)) if clip else kind.from_config(config)
+        )
     except Exception as error:  # the hub's clients raise their own kinds of errors
         raise unreachable(f"hf/{place}", error) from error
     return model.float()
@@ -90,12 +113,8 @@ def _filled(place: str, checkpoint: Checkpoint, num_classes: int | None) -> nn.M
 
 def _pretrained(place: str) -> nn.Module:
     """Load the network with the weights beside its configuration."""
-    from transformers import AutoModelForImageClassification
-
     try:
-        model, report = AutoModelForImageClassification.from_pretrained(
-            place, output_loading_info=True
-        )
+        model, report = _kind(_config(place)).from_pretrained(place, output_loading_info=True)
     except Exception as error:  # the hub's clients raise their own kinds of errors
         raise unreachable(f"hf/{place}", error) from error
     return _checked(model, report, f"hf/{place}")
@@ -131,6 +150,8 @@ def _preprocessing(place: str, model: Any, *, required: bool) -> Preprocessing:
 
 def _classes(model: Any) -> tuple[str, ...] | None:
     """Return the class names, unless they are the library's placeholders."""
+    if model.config.model_type in _CLIP:
+        return ()
     labels = dict(model.config.id2label or {})
     names = tuple(str(labels.get(index, "")) for index in range(model.config.num_labels))
     known = all(name and not _UNNAMED.fullmatch(name) for name in names)
