@@ -29,7 +29,8 @@ from torchsaliency.zoo import Network
 FLUSH_SECONDS = 20.0
 """At most so much work is lost when the process is killed."""
 
-_FLUSH_ROWS = 50_000
+_FLUSH_ROWS = 10_000
+"""At most so many lines wait in memory, some megabytes."""
 
 
 @final
