@@ -3,6 +3,7 @@
 from torchsaliency.api import overlay, preprocess
 from torchsaliency.core.discovery import default_layer, register_default_layer
 from torchsaliency.core.embedding import embeddings, similarity_to
+from torchsaliency.core.engine import accelerated
 from torchsaliency.core.errors import (
     CheckpointError,
     DataError,
@@ -174,6 +175,7 @@ __all__ = [
     "VanillaGradient",
     "View",
     "XGradCAM",
+    "accelerated",
     "create",
     "default_layer",
     "dominant_variance",

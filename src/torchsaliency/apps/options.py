@@ -33,6 +33,7 @@ class Framing(enum.StrEnum):
 
     CROP = "crop"
     SQUASH = "squash"
+    FILL = "fill"
 
 
 Photos = Annotated[
@@ -65,7 +66,8 @@ Numbers = Annotated[Precision, typer.Option(help="Of the network.", rich_help_pa
 Fit = Annotated[
     Framing | None,
     typer.Option(
-        help="Crop the middle, or squash the whole photo; the network's own way by default.",
+        help="Crop the middle, squash the whole photo, or fill the square with its shorter side; "
+        "the network's own way by default.",
         rich_help_panel=_IMAGE,
         show_default=False,
     ),
@@ -169,6 +171,16 @@ Chunk = Annotated[
     int,
     typer.Option(
         min=1, help="Images in one pass of masked or ablated copies.", rich_help_panel=_HOW
+    ),
+]
+
+
+Accelerate = Annotated[
+    str,
+    typer.Option(
+        metavar="off|channels-last|compile|bf16|auto",
+        help="How masked and other derived passes run; bf16 alone changes the numbers.",
+        rich_help_panel=_HOW,
     ),
 ]
 
@@ -391,6 +403,16 @@ ChunkOrPlan = Annotated[
         "--chunk",
         min=1,
         help="Images in one derived pass; halved where memory ends.",
+        rich_help_panel=_HOW,
+        show_default=False,
+    ),
+]
+AccelerateOrPlan = Annotated[
+    str | None,
+    typer.Option(
+        "--accelerate",
+        metavar="off|channels-last|compile|bf16|auto",
+        help="How masked and other derived passes run; bf16 alone changes the numbers.",
         rich_help_panel=_HOW,
         show_default=False,
     ),

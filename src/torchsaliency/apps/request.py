@@ -32,6 +32,7 @@ class Request:
     eigen_smooth: bool
     batch_size: int
     chunk: int
+    accelerate: str
     output: Path
     alpha: float
     colormap: str

@@ -19,6 +19,7 @@ from torchsaliency.apps.request import Request
 from torchsaliency.apps.scoring import Scorer
 from torchsaliency.apps.sharing import Shared, insist_on_reading_targets, matching, shared
 from torchsaliency.apps.sheets import Sheets
+from torchsaliency.core.engine import accelerated
 from torchsaliency.core.errors import DataError, OptionError
 from torchsaliency.core.method import Method
 from torchsaliency.evaluation.setting import insist_on_classes
@@ -56,7 +57,8 @@ def run(request: Request) -> Outcome:
     style = Style(request.alpha, request.colormap, request.raw, titled=bool(request.target))
     folder = Folder(request.output)
     folder.refuse_to_replace(_planned(job, style, photos, grid=request.grid), photos.values())
-    return _carry_out(request, job, photos, folder, style)
+    with accelerated(request.accelerate):
+        return _carry_out(request, job, photos, folder, style)
 
 
 _DEFAULT, _WITHOUT_CLASSES = "opticam", "mtsm"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from torchsaliency.core.clock import seconds_now
 from torchsaliency.core.discovery import default_layer
+from torchsaliency.core.engine import accelerated
 from torchsaliency.core.errors import OptionError
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.layer import Layer, LayerLike
@@ -27,7 +28,7 @@ MethodLike = str | Method
 MethodsLike = MethodLike | Sequence[MethodLike] | Mapping[str, MethodLike]
 
 
-def explain(
+def explain(  # noqa: PLR0913 (all but the first five by name)
     model: nn.Module,
     x: Float[Tensor, "n c H W"],
     methods: MethodsLike = "opticam",
@@ -36,6 +37,7 @@ def explain(
     *,
     masking: Masking | None = None,
     chunk: int = 32,
+    accelerate: str | None = None,
 ) -> dict[str, Explanation]:
     """Explain a batch of images by one or several methods, sharing one pass of the network.
 
@@ -51,6 +53,7 @@ def explain(
         layer: name, submodule or `Layer`, or several of them; None for the default layer.
         masking: baseline for methods that mask the image; mean colour by default.
         chunk: images in one derived pass (masks, ablations); bounds memory, not the result.
+        accelerate: how derived passes run, see `accelerated`; None leaves it as it is.
 
     Returns:
         One `Explanation` a method, by name or label, in the order given.
@@ -65,6 +68,9 @@ def explain(
         >>> made["mtsm"].map.shape
         torch.Size([2, 64, 64])
     """
+    if accelerate is not None:
+        with accelerated(accelerate):
+            return explain(model, x, methods, target, layer, masking=masking, chunk=chunk)
     load_all()
     chosen = resolve_methods(methods)
     layers = _layers(model, x, layer)

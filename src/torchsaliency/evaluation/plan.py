@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from torchsaliency.core.engine import Acceleration
 from torchsaliency.core.errors import DataError, OptionError
 from torchsaliency.core.method import Method
 from torchsaliency.core.registry import create, load_all
@@ -20,10 +21,10 @@ from torchsaliency.metrics import SaliencyMetric, create_metric
 
 Keep = Literal["all", "correct", "misclassified"]
 Baseline = Literal["mean", "black", "blur"]
-Framing = Literal["crop", "squash"]
+Framing = Literal["crop", "squash", "fill"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
-FREE = ("batch_size", "chunk", "workers", "device", "maps")
+FREE = ("batch_size", "chunk", "workers", "device", "maps", "accelerate")
 """Fields that decide how a run goes and not what it finds; they may differ when it is continued."""
 
 PLACES = ("data", "boxes", "labels", "weights", "judge_weights")
@@ -96,7 +97,8 @@ class Plan(BaseModel):
             default the label where the data has labels that the network knows.
         layers: where maps are read; the network's default if empty.
         masking: "mean", "black" or "blur"; of methods and measures alike.
-        fit: how photographs become the network's square; its own way by default.
+        fit: how photographs become the network's square: "crop" the middle, "squash" the whole, or
+            "fill" it with the shorter side and crop the rest; the network's own way by default.
         normalise: feed the network images in [0, 1] without its normalisation if false (Opti-CAM's
             Table A.14).
         seed: of the measures that draw.
@@ -105,6 +107,7 @@ class Plan(BaseModel):
         chunk: images in one derived pass.
         workers: processes that read images; None for as many as the machine bears.
         device: "cpu", "cuda" …
+        accelerate: how derived passes run, see `accelerated`.
         maps: whether maps are kept, too.
     """
 
@@ -136,6 +139,7 @@ class Plan(BaseModel):
     chunk: int = Field(default=32, ge=1)
     workers: int | None = Field(default=None, ge=0)
     device: str = "cpu"
+    accelerate: Acceleration = "off"
     maps: bool = False
 
     @field_validator("methods", "metrics", mode="before")
@@ -177,7 +181,8 @@ class Plan(BaseModel):
         with cuda:1 that cuda:0 began.
         """
         facts: dict[str, Any] = self.model_dump(mode="json", exclude={*FREE, *PLACES, "methods"})
-        return {**facts, "processor": self.device.partition(":")[0]}
+        rounded = self.accelerate == "bf16"  # the only acceleration that changes the numbers
+        return {**facts, "processor": self.device.partition(":")[0], "bf16": rounded}
 
     def method_identity(self) -> dict[str, Any]:
         """Return what decides each method's numbers, by label."""

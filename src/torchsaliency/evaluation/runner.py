@@ -13,6 +13,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from torchsaliency.core.engine import accelerated
 from torchsaliency.core.errors import DataError
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation, versions
@@ -149,7 +150,8 @@ class Run:
                 skipped |= {one.id: one.reason for one in failed}
                 done += len(failed)
                 if batch is not None:
-                    self._rows += self._with_less_memory(batch, methods)
+                    with accelerated(self.setting.plan.accelerate):
+                        self._rows += self._with_less_memory(batch, methods)
                     done += len(batch)
                 self._flush()
                 tell(Progress(done, total, before, len(skipped)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchsaliency import measures
+from torchsaliency.core.engine import accelerated
 from torchsaliency.core.errors import InputError, OptionError
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.masking import BlackPixel, Masking, MeanColour, RISEBlur
@@ -36,6 +38,7 @@ def score(  # noqa: PLR0913 (all but the first three by name)
     masking: Masking | None = None,
     seed: int = 0,
     chunk: int = 32,
+    accelerate: str | None = None,
 ) -> dict[str, SaliencyMetric]:
     """Score the maps of one explanation by several metrics.
 
@@ -54,6 +57,7 @@ def score(  # noqa: PLR0913 (all but the first three by name)
             baselines call `perturbation_curve` and `region_curve`.
         seed: of the measures that draw.
         chunk: images in one pass.
+        accelerate: how passes run, see `accelerated`; None leaves it as it is.
 
     Returns:
         The metrics by name, updated.
@@ -83,7 +87,8 @@ def score(  # noqa: PLR0913 (all but the first three by name)
         seed=seed,
         chunk=chunk,
     )
-    bench.feed(made)
+    with nullcontext() if accelerate is None else accelerated(accelerate):
+        bench.feed(made)
     return {one.name: one for one in made}
 
 

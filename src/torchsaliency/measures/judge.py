@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torchsaliency.core import engine
 from torchsaliency.core.errors import InputError, TargetError
 from torchsaliency.core.maps import wide
 from torchsaliency.core.target import ClassTarget, Target, resolve_target, unwrap_output
@@ -63,7 +64,7 @@ class Judge:
     def run(self, images: Tensor) -> Any:
         """Run the network once and return its unwrapped output."""
         self.passes += len(images)
-        return unwrap_output(self._net(images.to(self.images.dtype)))
+        return unwrap_output(engine.run(self._net, images.to(self.images.dtype)))
 
     def outputs(self, count: int, build: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the outputs (count, …) of `count` variants that are built chunk by chunk.

@@ -1,0 +1,125 @@
+"""Accelerated passes: the same numbers, the user's network untouched, hooks respected."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+import torchsaliency
+from nets import convnet, images
+from torchsaliency import create, explain
+from torchsaliency.core import engine
+from torchsaliency.core.errors import OptionError
+from torchsaliency.measures import masked_scores, perturbation_curve
+
+MANY = ("scorecam", "rise", "occlusion", "ablationcam", "opticam")
+FEW = {"rise": {"samples": 40}, "opticam": {"iterations": 5}}
+EXACT = ("channels-last", "auto")
+
+
+@pytest.fixture
+def net():
+    return convnet()
+
+
+@pytest.fixture(scope="module")
+def x():
+    return images(3, 16, 16)
+
+
+@pytest.mark.parametrize("mode", EXACT)
+@pytest.mark.parametrize("name", MANY)
+def test_methods_give_the_same_maps(net, x, name, mode):
+    method = create(name, FEW.get(name))
+    plain = explain(net, x, method)[name]
+    quick = explain(net, x, method, accelerate=mode)[name]
+    assert torch.allclose(plain.map, quick.map, atol=1e-4)
+    assert plain.passes == quick.passes
+
+
+@pytest.mark.parametrize("mode", EXACT)
+def test_measures_give_the_same_numbers(net, x, mode):
+    maps = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    curve, scores = perturbation_curve(net, x, maps), masked_scores(net, x, maps)
+    with torchsaliency.accelerated(mode):
+        quick, masked = perturbation_curve(net, x, maps), masked_scores(net, x, maps)
+    assert torch.allclose(curve.probabilities, quick.probabilities, atol=1e-4)
+    assert torch.allclose(scores.masked, masked.masked, atol=1e-4)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+def test_compiled_passes_are_the_same(x):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 3))
+    method = create("rise", {"samples": 100})
+    plain = explain(net, x, method, layer="1")["rise"]
+    quick = explain(net, x, method, layer="1", accelerate="compile")["rise"]
+    assert torch.allclose(plain.map, quick.map, atol=1e-4)
+    (made,) = engine._built[net].values()
+    assert made.faithful
+
+
+def test_bf16_is_near_and_only_when_asked_for(net, x):
+    method = create("rise", {"samples": 100})
+    plain = explain(net, x, method)["rise"].map
+    rounded = explain(net, x, method, accelerate="bf16")["rise"].map
+    assert not torch.equal(plain, rounded)
+    assert torch.allclose(plain, rounded, atol=0.05)
+
+
+def test_the_network_is_untouched(net, x):
+    before = copy.deepcopy(net.state_dict())
+    strides = [one.stride() for one in net.parameters()]
+    explain(net, x, "scorecam", accelerate="channels-last")
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, before[key])
+    assert [one.stride() for one in net.parameters()] == strides
+    assert all(one.requires_grad for one in net.parameters())
+
+
+def test_new_weights_make_a_new_copy(net, x):
+    explain(net, x, "scorecam", accelerate="channels-last")
+    with torch.no_grad():
+        net.fc.weight.mul_(-1)
+    plain = explain(net, x, "scorecam")["scorecam"].map
+    assert torch.allclose(
+        explain(net, x, "scorecam", accelerate="channels-last")["scorecam"].map, plain, atol=1e-4
+    )
+
+
+def test_a_network_that_carries_hooks_runs_itself(net, x):
+    seen = []
+    handle = net.relu2.register_forward_hook(lambda m, i, o: seen.append(len(o)))
+    rise = create("rise", {"samples": 16})
+    made = explain(net, x, rise, layer="relu3", accelerate="channels-last")["rise"]
+    handle.remove()
+    assert sum(seen) == made.passes  # every pass was the network's own
+
+
+class Layouts(nn.Module):
+    """Says something else when its input is laid out otherwise."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = convnet()
+
+    def forward(self, x):
+        odd = not x.is_contiguous()
+        return self.inner(x) + (1.0 if odd else 0.0) * torch.arange(5)
+
+
+def test_a_copy_that_says_something_else_is_not_used(x):
+    net = Layouts()
+    plain = explain(net, x, "scorecam", layer="inner.relu2")["scorecam"].map
+    quick = explain(net, x, "scorecam", layer="inner.relu2", accelerate="channels-last")
+    assert torch.allclose(plain, quick["scorecam"].map, atol=1e-5)
+    (made,) = engine._built[net].values()
+    assert made.faithful is False
+
+
+def test_an_unknown_mode(net, x):
+    with pytest.raises(OptionError, match="channels-last"):
+        explain(net, x, "gradcam", accelerate="warp")
