@@ -14,6 +14,17 @@ HEAD = """# Methods
 Made by `scripts/method_pages.py` from the registry; `torchsaliency methods` prints the same list.
 """
 
+TAIL = """## Not offered: attnlrp
+
+AttnLRP (Achtibat et al., ICML 2024) needs a library that leaves the user's network alone, and none
+was found. `lxt` 2.1 cannot be imported beside transformers 5 (a helper that it needs is gone), puts
+its own forward into `torch.nn.LayerNorm`, `GELU` and `MultiheadAttention` for the whole process and
+for good, and has for vision only torchvision's ViT, with CP-LRP in the place of AttnLRP. `zennit`
+1.0.0 asks for Python 3.11.11 and has no rule for attention or layer normalisation, through which
+plain gradients pass. On transformers, `lrp` hands relevance to attention's values alone, and
+`tibav` propagates it to the attention itself.
+"""
+
 
 def section(entry: MethodEntry) -> str:
     """Return one method's part of the page."""
@@ -37,7 +48,7 @@ def section(entry: MethodEntry) -> str:
 def page() -> str:
     """Return the whole page."""
     known = methods()
-    return "\n".join([HEAD, *(section(known[name]) for name in sorted(known))])
+    return "\n".join([HEAD, *(section(known[name]) for name in sorted(known)), TAIL])
 
 
 if __name__ == "__main__":

@@ -45,6 +45,17 @@ def few_passes(**wanted: int) -> list[str]:
     ]
 
 
+def _convolves(dtype: torch.dtype) -> bool:
+    try:
+        F.conv2d(torch.ones(1, 1, 3, 3).to(dtype), torch.ones(1, 1, 2, 2).to(dtype))
+    except RuntimeError:
+        return False
+    return True
+
+
+OTHER_DTYPES = [one for one in (torch.float64, torch.bfloat16, torch.float16) if _convolves(one)]
+"""Precisions other than float32 in which this processor's torch has convolutions."""
+
 NEEDS_RELU = {"guided-backprop", "deconvnet"}
 
 NEEDS_A_LINEAR_HEAD = {"cam"}

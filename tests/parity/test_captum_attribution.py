@@ -400,30 +400,7 @@ def test_lime_ranks_superpixels_of_a_linear_network_by_their_share(hidden):
     torch.testing.assert_close(found[0, 0], sums[labels], atol=1e-4, rtol=1e-3)
 
 
-# --- NormGrad and the reduction ------------------------------------------------------------------
-
-
-def test_normgrad_by_hand():
-    net, x = convnet(), images(2)
-    kept = []
-    handle = net.relu2.register_forward_hook(lambda m, i, o: kept.append(o.clone()) or kept[0])
-    scores = net(x)[:, 1]
-    handle.remove()
-    (g,) = torch.autograd.grad(scores.sum(), kept[0])
-    a = kept[0].detach()
-    patches = F.unfold(a, 3, padding=1).unflatten(1, (-1, 9)).unflatten(-1, a.shape[2:])
-    expected = {
-        "conv1x1": torch.einsum("nkhw,nlhw->nklhw", a, g).flatten(1, 2).norm(dim=1),
-        "conv3x3": torch.einsum("nkphw,nlhw->nkplhw", patches, g).flatten(1, 3).norm(dim=1),
-        "scaling": (a * g).norm(dim=1),
-        "bias": g.norm(dim=1),
-    }
-    for virtual, raw in expected.items():
-        made = explain(net, x, create("normgrad", {"virtual": virtual}), 1, "relu2")["normgrad"]
-        torch.testing.assert_close(made.raw, raw, atol=1e-6, rtol=1e-4)
-    each = [explain(net, x, "normgrad", 1, layer)["normgrad"].map for layer in ("relu1", "relu3")]
-    both = explain(net, x, "normgrad", 1, ["relu1", "relu3"])["normgrad"].raw
-    torch.testing.assert_close(both, each[0] * each[1], atol=1e-6, rtol=1e-4)
+# --- the reduction --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", PIXELS)

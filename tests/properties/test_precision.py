@@ -3,26 +3,24 @@
 import pytest
 import torch
 
-from nets import NAMES, NEEDS_RELU, assert_good_map, convnet, images, quick, tiny_vit
+from nets import (
+    NAMES,
+    NEEDS_RELU,
+    OTHER_DTYPES,
+    assert_good_map,
+    convnet,
+    images,
+    quick,
+    tiny_vit,
+)
 
 SMALL = {torch.float64: 1e-4, torch.bfloat16: 0.06, torch.float16: 0.02}
 """Largest mean difference to float32's map."""
 
 
-def available(dtype: torch.dtype) -> None:
-    """Skip where this CPU's torch has no convolution of that type."""
-    try:
-        torch.nn.functional.conv2d(
-            torch.ones(1, 1, 3, 3).to(dtype), torch.ones(1, 1, 2, 2).to(dtype)
-        )
-    except RuntimeError as error:
-        pytest.skip(f"no {dtype} convolution here: {error}")
-
-
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("dtype", SMALL)
+@pytest.mark.parametrize("dtype", OTHER_DTYPES)
 def test_precisions(name, dtype):
-    available(dtype)
     x = images(2, seed=1)
     # Images stay float32: they are brought to the network's precision.
     made = quick(name)(convnet(seed=3).to(dtype), x, [1, 3], "relu3")
@@ -35,9 +33,8 @@ def test_precisions(name, dtype):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in {"cam", *NEEDS_RELU}])
-@pytest.mark.parametrize("dtype", SMALL)
+@pytest.mark.parametrize("dtype", OTHER_DTYPES)
 def test_a_transformer(name, dtype):
-    available(dtype)
     made = quick(name)(tiny_vit().to(dtype), images(1, 32, 32), 1)
     assert_good_map(made, 1, (32, 32))
 

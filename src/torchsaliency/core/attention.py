@@ -9,8 +9,8 @@ probabilities. The network and its modules stay as they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, final
 from unittest import mock
 
@@ -69,22 +69,12 @@ class AttentionRecorder(TorchFunctionMode):
             repeats = query.shape[-3] // key.shape[-3]
             key, value = (one.repeat_interleave(repeats, -3) for one in (key, value))
         factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-        scores = (query * factor) @ key.mT
-        if is_causal:
-            future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-            scores = scores.masked_fill(future, -torch.inf)
-        if attn_mask is not None:
-            hidden = attn_mask.dtype == torch.bool
-            scores = scores.masked_fill(~attn_mask, -torch.inf) if hidden else scores + attn_mask
+        scores = hidden_scores((query * factor) @ key.mT, attn_mask, causal=is_causal)
         return self._kept(scores.softmax(-1)) @ value
 
     def _multi_head(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        """Run torch's multi-head attention, whose own fused call is inside and unseen by a mode."""
-        wanted = kwargs.get("need_weights", True)
-        kwargs["need_weights"] = False
-        with mock.patch.object(F, "scaled_dot_product_attention", self._attend):
-            output, _ = _WHOLE(*args, **kwargs)
-        if not wanted:
+        output = multi_head(args, kwargs, self._attend)
+        if not kwargs.get("need_weights", True):
             return output, None
         weights = self.maps[-1]
         mean = kwargs.get("average_attn_weights", True)
@@ -98,6 +88,51 @@ class AttentionRecorder(TorchFunctionMode):
             found = found.detach().requires_grad_()
         self.maps.append(found)
         return found
+
+
+def hidden_scores(
+    scores: Tensor, attn_mask: Tensor | None = None, *, causal: bool = False
+) -> Tensor:
+    """Return attention's scores (…, T, T) with what a token may not see at minus infinity.
+
+    Args:
+        scores: before the softmax.
+        attn_mask: True where a token is seen, or numbers to add; as torch's fused attention has it.
+        causal: whether tokens see none after them.
+    """
+    if causal:
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(future, -torch.inf)
+    if attn_mask is None:
+        return scores
+    if attn_mask.dtype == torch.bool:
+        return scores.masked_fill(~attn_mask, -torch.inf)
+    return scores + attn_mask
+
+
+def multi_head(
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    attend: Callable[..., Tensor],
+    linear: Callable[..., Tensor] | None = None,
+) -> Tensor:
+    """Run torch's multi-head attention with parts of it replaced, and return its output.
+
+    The fused attention and the linear layers inside are unseen by a function mode, for torch calls
+    them by their names in `torch.nn.functional`.
+
+    Args:
+        args: of `torch.nn.functional.multi_head_attention_forward`.
+        kwargs: of the same; no weights are made.
+        attend: in the place of `scaled_dot_product_attention`.
+        linear: in the place of `linear`; None leaves it.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(F, "scaled_dot_product_attention", attend))
+        if linear is not None:
+            stack.enter_context(mock.patch.object(F, "linear", linear))
+        output: Tensor = _WHOLE(*args, **{**kwargs, "need_weights": False})[0]
+    return output
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torchsaliency.core import engine
 from torchsaliency.core.attention import recorded
 from torchsaliency.core.clock import seconds_now
 from torchsaliency.core.errors import InputError, LayerError, TorchSaliencyError
@@ -149,6 +150,11 @@ class Trace:
         """(H, W) of the images."""
         return self.images.shape[2], self.images.shape[3]
 
+    @property
+    def parameter_names(self) -> list[str]:
+        """Names of the network's parameters; a distillation token, say, is known by its own."""
+        return [name for name, _ in self._net.named_parameters()]
+
     def __getitem__(self, layers: LayerLike | Sequence[LayerLike]) -> View:
         """Return what the methods see of one layer, or of several together."""
         group = [layers] if isinstance(layers, str | nn.Module | Layer) else list(layers)
@@ -176,7 +182,9 @@ class Trace:
             (M,) scores, float32 or better, differentiable if gradients are enabled.
         """
         chosen = (target or self.target).take(index)
-        return wide(score(chosen, self.run(images), len(images)))
+        self.passes += len(images)
+        output = unwrap_output(engine.run(self._net, images.to(self.images.dtype)))
+        return wide(score(chosen, output, len(images)))
 
     def masked_scores(self, masks: Tensor, index: Tensor) -> Tensor:
         """Score the images under masks (M, H, W) in [0, 1], with this trace's masking."""

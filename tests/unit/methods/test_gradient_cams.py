@@ -123,11 +123,20 @@ def smooth_head():
     return settle(net)
 
 
+def faint_head():
+    """The same with scores near zero, as of a network that is not trained."""
+    net = smooth_head()
+    with torch.no_grad():
+        net[-1].weight.mul_(1e-3)
+    return net
+
+
 @pytest.mark.parametrize(
     ("net", "layer", "target", "size"),
     [
         pytest.param(two_layer_head(), "relu", 1, 20, id="hidden layer"),
         pytest.param(smooth_head(), "1", 1, 16, id="pooled hidden layer"),
+        pytest.param(faint_head(), "1", 1, 16, id="faint hidden layer"),
         pytest.param(convnet(), "relu2", 1, 16, id="earlier layer"),
         pytest.param(convnet(), "relu3", log_probability, 16, id="log probability"),
         pytest.param(tiny_vit(), "blocks.1.norm1", 1, 32, id="transformer"),

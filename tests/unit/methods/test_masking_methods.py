@@ -261,6 +261,19 @@ def test_the_canvas_is_torchrays():
     assert canvas.cut(torch.zeros(1, 260, 260)).shape == (1, 224, 224)
 
 
+@pytest.mark.parametrize(
+    ("spacing", "sigma"), [(7, 21.0), (4, 6.0), (3, 5.0), (5, 6.0), (2, 3.0), (6, 9.5)]
+)
+@pytest.mark.parametrize("size", [(64, 64), (30, 41)])
+def test_the_canvas_covers_the_image(spacing, sigma, size):
+    """Also where the kernel is no multiple of the spacing, which TorchRay's padding is not for."""
+    canvas = Canvas.of(size, spacing, sigma, torch.zeros(()))
+    masks = canvas.masks(torch.ones(1, *canvas.nodes))
+    assert masks.shape == (1, *canvas.size)
+    assert canvas.cut(masks).shape == (1, *size)
+    assert canvas.cut(masks).min() > 0.01, "a node lies near every pixel"
+
+
 def test_the_weight_of_the_area_grows_to_4909():
     method = ExtremalPerturbation()
     assert method.weight(0) == 300
@@ -327,6 +340,32 @@ def test_extremal_masks_reach_their_area_and_find_the_spot(variant, perturbation
     assert bool((objective[..., -1] > objective[..., 0]).all())
 
 
+def test_areas_by_name():
+    """TorchRay's function takes one area, its benchmark four, which are summed."""
+    assert ExtremalPerturbation().shares == (0.1,)
+    for words, shares in {
+        "torchray": (0.1,),
+        "torchray-benchmark": (0.025, 0.05, 0.1, 0.2),
+        "0.3": (0.3,),
+        "0.1,0.3": (0.1, 0.3),
+    }.items():
+        made = create("extremal-perturbation", {"areas": words})
+        assert made.shares == pytest.approx(shares)
+
+
+def test_the_benchmarks_masks_have_its_areas_and_lie_in_each_other():
+    options = {"iterations": 300, "area_weight": 3000.0, **SMALL}
+    method = ExtremalPerturbation(areas="torchray-benchmark", **options)
+    made = method(Bright(), spots(1), 0, "conv")
+    stated = torch.tensor([[0.025, 0.05, 0.1, 0.2]])
+    torch.testing.assert_close(made.details["area"], stated, atol=0.02, rtol=0)
+    masks = made.details["masks"]
+    assert masks.shape == (1, 4, 32, 32)
+    assert bool((masks.mean((2, 3)).diff() > 0).all())
+    total = masks.sum(1)
+    torch.testing.assert_close(made.raw, total - total.amin((1, 2), keepdim=True))
+
+
 def test_areas_are_summed_and_images_are_alone():
     net, x = convnet(), images(3)
     options = {"iterations": 6, **SMALL}
@@ -362,7 +401,15 @@ def test_the_contrastive_reward_needs_classes():
 
 
 @pytest.mark.parametrize(
-    "options", [{"areas": ()}, {"areas": (0.0,)}, {"areas": (1.5,)}, {"levels": 1}, {"sigma": 0.0}]
+    "options",
+    [
+        {"areas": ()},
+        {"areas": (0.0,)},
+        {"areas": (1.5,)},
+        {"areas": 0.0},
+        {"levels": 1},
+        {"sigma": 0.0},
+    ],
 )
 def test_extremal_refuses_options_out_of_range(options):
     with pytest.raises(OptionError, match="extremal"):

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from typing import Any, final
-from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
+from torchsaliency.core.attention import hidden_scores, multi_head
 
 _TINY = 1e-9
 
@@ -94,32 +95,21 @@ class RelevanceMode(TorchFunctionMode):
         value: Tensor,
         attn_mask: Tensor | None = None,
         dropout_p: float = 0.0,  # noqa: ARG002 (an explained network is in evaluation mode)
-        is_causal: bool = False,  # noqa: ARG002 (images have no order)
+        is_causal: bool = False,
         scale: float | None = None,
         enable_gqa: bool = False,  # noqa: ARG002 (vision transformers share no keys)
     ) -> Tensor:
         factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
         scores = _Product.apply(query, key.mT)
         with torch.no_grad():
-            shifted = scores * factor
-            if attn_mask is not None:
-                hidden = attn_mask.dtype == torch.bool
-                shifted = (
-                    shifted.masked_fill(~attn_mask, -torch.inf) if hidden else shifted + attn_mask
-                )
-        attention = _Through.apply(scores, shifted.softmax(-1))
+            probabilities = hidden_scores(scores * factor, attn_mask, causal=is_causal).softmax(-1)
+        attention = _Through.apply(scores, probabilities)
         self.attentions.append(attention)
         found: Tensor = _Product.apply(attention, value)
         return found
 
     def _multi_head(self, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
-        kwargs["need_weights"] = False
-        with (
-            mock.patch.object(F, "scaled_dot_product_attention", self._attend),
-            mock.patch.object(F, "linear", self._linear),
-        ):
-            output, _ = _WHOLE(*args, **kwargs)
-        return output, None
+        return multi_head(args, kwargs, self._attend, self._linear), None
 
 
 def _both(args: tuple[Any, ...]) -> bool:

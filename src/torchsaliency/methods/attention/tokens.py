@@ -22,11 +22,12 @@ def whole_attentions(view: View) -> list[Tensor]:
     sizes = {tuple(one.shape[2:]) for one in found if one.ndim == 4}  # noqa: PLR2004
     usual = all(one.ndim == 4 and len(one) == count for one in found)  # noqa: PLR2004
     if not found or not usual or len(sizes) != 1:
-        seen = ", ".join(str(tuple(one.shape)) for one in found[:2]) or "none"
+        seen = " and ".join(str(tuple(one.shape)) for one in found[:2])
+        own = f"attends as {seen}" if found else "has no attention"
         raise LayerError(
             "Attention methods need a transformer whose blocks all attend over the whole image "
-            f"(ViT, DeiT, DINOv2, …); this network's attention is {seen}. Choose a class "
-            "activation map instead, such as gradcam or opticam."
+            f"(ViT, DeiT, DINOv2, …), and this network {own}; use a class activation map, such as "
+            "gradcam, layercam or opticam."
         )
     return found
 
@@ -43,8 +44,8 @@ def patch_row(view: View, attention: Tensor) -> Tensor:
     layout = _layout(view, attention.shape[-1])
     heads = 1
     if layout.prefix > 1:
-        names = (name for name, _ in view.trace._net.named_parameters())
-        heads = 2 if any(name.endswith(_DISTILLATION) for name in names) else 1
+        named = any(name.endswith(_DISTILLATION) for name in view.trace.parameter_names)
+        heads = 2 if named else 1
     rows = attention[:, :heads] if layout.prefix else attention
     return layout.to_maps(rows.mean(1)[..., None])[:, 0]
 

@@ -14,6 +14,9 @@ from torchsaliency.core.method import Method
 from torchsaliency.core.registry import GRADIENTS, register
 from torchsaliency.core.tracing import View
 
+Virtual = Literal["conv1x1", "conv3x3", "scaling", "bias"]
+Aggregation = Literal["norm", "positive-norm", "sum", "max"]
+
 
 @register("normgrad", family="attribution", cite="rebuffi2020", needs=GRADIENTS)
 @final
@@ -21,38 +24,75 @@ from torchsaliency.core.tracing import View
 class NormGrad(Method):
     """NormGrad: the norm of every position's share in the gradient of a layer's weights.
 
-    With features a = A(u) and g = ∂y_c/∂A(u), for an identity layer put in after A: a 1×1
-    convolution ‖a gᵀ‖ = ‖a‖·‖g‖; a 3×3 convolution, the same with the 3×3 patch of a; a scaling
-    ‖a ⊙ g‖; a bias ‖g‖. Several layers are joined by the product of their stretched maps.
+    With features a = A(u) and g = ∂y_c/∂A(u), an identity layer put in after A has at u the
+    gradient a gᵀ as a 1×1 convolution; p gᵀ as a 3×3 convolution, p the 3×3 patch of A around u;
+    a ⊙ g as a scaling; g as a bias. Its numbers are aggregated to one, by default to their norm:
+    ‖a gᵀ‖ = ‖a‖·‖g‖. Several layers are joined by the product of their stretched maps.
 
-    Source: Rebuffi et al., CVPR 2020. Only the norm is offered to join channels; the authors try
-    their sum, maximum and positive part too.
+    Source: Rebuffi et al., CVPR 2020.
 
     Attributes:
         virtual: the layer put in: "conv1x1", "conv3x3", "scaling" or "bias". Before global average
             pooling and one linear layer the gradient is the same at all positions: there "bias" is
-            constant, and only "scaling" depends on the class.
+            constant, and norms of a convolution do not depend on the class.
+        aggregation: of the numbers of a position: "norm", "positive-norm" (of those above zero),
+            "sum" or "max". The sum of a scaling is HiResCAM without its ReLU.
     """
 
     joint: ClassVar[bool] = True
 
-    virtual: Literal["conv1x1", "conv3x3", "scaling", "bias"] = "conv1x1"
+    virtual: Virtual = "conv1x1"
+    aggregation: Aggregation = "norm"
 
     def saliency(self, view: View) -> Tensor:
-        """Return the norms (N, h, w), or the product of several layers' maps (N, H, W)."""
+        """Return the aggregated gradients (N, h, w), or a product of layers' maps (N, H, W)."""
         if len(view.layers) == 1:
-            return self._norms(view)
-        maps = [self._norms(view.trace[layer]) for layer in view.layers]
+            return self._map(view)
+        maps = [self._map(view.trace[layer]) for layer in view.layers]
         return torch.stack([minmax(upsample(one, view.size)) for one in maps]).prod(0)
 
-    def _norms(self, view: View) -> Tensor:
+    def _map(self, view: View) -> Tensor:
         a, g = view.activations, view.gradients
         if self.virtual == "scaling":
-            return (a * g).norm(dim=1)
+            return _aggregated(a * g, self.aggregation)
         if self.virtual == "bias":
-            return g.norm(dim=1)
-        if self.virtual == "conv1x1":
-            return a.norm(dim=1) * g.norm(dim=1)
-        # Zeros lie outside the map, as in a padded convolution.
-        patches = F.avg_pool2d(a.square().sum(1, keepdim=True), 3, 1, 1)[:, 0] * 9
-        return patches.sqrt() * g.norm(dim=1)
+            return _aggregated(g, self.aggregation)
+        return _outer(a, g, 3 if self.virtual == "conv3x3" else 1, self.aggregation)
+
+
+def _aggregated(numbers: Tensor, by: Aggregation) -> Tensor:
+    """Aggregate (N, K, h, w) over K."""
+    if by == "sum":
+        return numbers.sum(1)
+    if by == "max":
+        return numbers.amax(1)
+    return (numbers if by == "norm" else numbers.relu()).norm(dim=1)
+
+
+def _outer(a: Tensor, g: Tensor, side: int, by: Aggregation) -> Tensor:
+    """Aggregate p gᵀ, p the patches of `a`, without ever making that matrix at every position."""
+    if by == "sum":
+        return _summed(a.sum(1), side) * g.sum(1)
+    if by == "max":  # at the extremes of both, of equal sign or not
+        patches = _highest(a.amax(1), side), -_highest(-a.amin(1), side)
+        return torch.stack([p * q for p in patches for q in (g.amax(1), g.amin(1))]).amax(0)
+    if by == "norm":
+        return _norm(a, side) * g.norm(dim=1)
+    # A product is above zero where both factors are, or neither.
+    above, below = (_norm((s * a).relu(), side) * (s * g).relu().norm(dim=1) for s in (1, -1))
+    return torch.hypot(above, below)
+
+
+def _norm(a: Tensor, side: int) -> Tensor:
+    return a.norm(dim=1) if side == 1 else _summed(a.square().sum(1), side).sqrt()
+
+
+def _summed(plane: Tensor, side: int) -> Tensor:
+    """Sum (N, h, w) over the patch of each position; zeros lie outside, as in a convolution."""
+    return F.avg_pool2d(plane[:, None], side, 1, side // 2)[:, 0] * side**2
+
+
+def _highest(plane: Tensor, side: int) -> Tensor:
+    """Return the largest number of each patch; zeros lie outside, as in a convolution."""
+    reach = side // 2
+    return F.max_pool2d(F.pad(plane, (reach,) * 4)[:, None], side, 1)[:, 0]

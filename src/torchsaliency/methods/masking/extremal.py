@@ -17,6 +17,14 @@ from torchsaliency.core.target import ClassTarget, Margin, Target
 from torchsaliency.core.tracing import View
 from torchsaliency.methods.masking.passes import MASKED, blurred, slope, widest
 
+AREAS: dict[str, tuple[float, ...]] = {
+    "torchray": (0.1,),
+    "torchray-benchmark": (0.025, 0.05, 0.1, 0.2),
+}
+"""Areas by name: the default of TorchRay's function, and those of its benchmark."""
+
+Preset = Literal["torchray", "torchray-benchmark"]
+
 _TIE = 2.0**16
 """Mask values closer than its inverse are sorted by place: rounding must not choose among them."""
 
@@ -39,16 +47,18 @@ class ExtremalPerturbation(Method):
     800 iterations of gradient ascent with momentum; every other iteration sees the mirror image.
 
     All images and areas are problems of their own, solved in batches no larger than the chunk. An
-    image whose reward has no gradient at all gets a constant map. `details` holds "objective"
-    (N, areas, iterations) and "area" (N, areas), the mean of each last mask.
+    image whose reward has no gradient at all gets a constant map. `details` holds "masks"
+    (N, areas, H, W), "objective" (N, areas, iterations) and "area" (N, areas), the mean of each
+    last mask over its canvas.
 
     Source: Fong et al., ICCV 2019, as TorchRay's `extremal_perturbation`. Differs from it in that
     nodes are found by whole numbers instead of rounded ones, and that mask values which differ by
-    less than 2⁻¹⁶ are sorted by their place. TorchRay's benchmark takes the areas 0.025, 0.05, 0.1
-    and 0.2 and smoothing 0.09.
+    less than 2⁻¹⁶ are sorted by their place. TorchRay's benchmark takes areas=torchray-benchmark
+    and smoothing=0.09.
 
     Attributes:
-        areas: shares of the canvas, one mask each; the map is their sum.
+        areas: shares of the canvas, one mask each, and the map is their sum; or one share alone;
+            or a name: "torchray" (0.1, the default), "torchray-benchmark" (0.025, 0.05, 0.1, 0.2).
         iterations: steps of the ascent, one pass an image and area each (two for "dual").
         variant: "preserve" rewards the image under m, "delete" punishes it under 1 - m, "dual"
             does both.
@@ -69,7 +79,7 @@ class ExtremalPerturbation(Method):
 
     joint: ClassVar[bool] = True
 
-    areas: tuple[float, ...] = (0.1,)
+    areas: Preset | float | tuple[float, ...] = (0.1,)
     iterations: int = 800
     variant: Literal["preserve", "delete", "dual"] = "preserve"
     reward: Literal["simple", "contrastive"] = "simple"
@@ -93,15 +103,24 @@ class ExtremalPerturbation(Method):
             sigma=self.sigma,
             levels=self.levels - 1,
         )
-        if not self.areas or not all(0 < area <= 1 for area in self.areas):
+        known = not isinstance(self.areas, str) or self.areas in AREAS
+        if not known or not self.shares or not all(0 < share <= 1 for share in self.shares):
             raise OptionError(
-                f"{self.entry.name}.areas are shares above 0 and at most 1, not {self.areas}."
+                f"{self.entry.name}.areas are shares above 0 and at most 1, or one of "
+                f"{', '.join(AREAS)}; {self.areas!r} was given."
             )
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The areas as numbers."""
+        if isinstance(self.areas, str):
+            return AREAS[self.areas]
+        return self.areas if isinstance(self.areas, tuple) else (self.areas,)
 
     def saliency(self, view: View) -> Saliency:
         """Return the sum of the masks less its least value, at the image's own size, (N, H, W)."""
         target = self._target(view)
-        shape = (len(view.images), len(self.areas))
+        shape = (len(view.images), len(self.shares))
         rows = torch.arange(shape[0] * shape[1], device=view.images.device)
         parts = [self._ascend(view, target, part) for part in rows.split(view.trace.chunk)]
         masks, objective, area, moved = (
@@ -111,7 +130,7 @@ class ExtremalPerturbation(Method):
         raw = blurred(raw, self.smoothing * min(view.size))
         # In float32 the first steps would be lost beside the 1 from which all masks set out.
         raw = raw - raw.amin((1, 2), keepdim=True)
-        details = {"objective": objective, "area": area}
+        details = {"masks": masks, "objective": objective, "area": area}
         kind = view.score.dtype
         return Saliency(raw.to(kind), {key: one.to(kind) for key, one in details.items()})
 
@@ -132,7 +151,7 @@ class ExtremalPerturbation(Method):
 
     def _ascend(self, view: View, target: Target, rows: Tensor) -> list[Tensor]:
         """Optimise some pairs of an image and an area, numbered image by image."""
-        index, which = rows // len(self.areas), rows % len(self.areas)
+        index, which = rows // len(self.shares), rows % len(self.shares)
         score = view.score.to(widest(rows.device))
         canvas = Canvas.of(view.size, self.spacing, self.sigma, score)
         reference = self._reference(canvas, score)[which]
@@ -161,7 +180,7 @@ class ExtremalPerturbation(Method):
         """Return r_a of every area, (areas, pixels)."""
         count = canvas.size[0] * canvas.size[1]
         places = torch.arange(count, device=like.device)
-        low = torch.tensor([int((1 - area) * count) for area in self.areas], device=like.device)
+        low = torch.tensor([int((1 - area) * count) for area in self.shares], device=like.device)
         return (places >= low[:, None]).to(like.dtype)
 
     def _scene(self, view: View, index: Tensor) -> Tensor | None:
@@ -224,14 +243,19 @@ class Canvas:
     @classmethod
     def of(cls, image: tuple[int, int], spacing: int, sigma: float, like: Tensor) -> Canvas:
         """Lay out the canvas for an image."""
-        radius, padding = 1 + math.ceil(sigma / spacing), 1 + math.ceil(2 * sigma / spacing)
+        radius, margin = 1 + math.ceil(sigma / spacing), round(sigma)
+        # TorchRay's padding cuts the image where σ is no multiple of the spacing.
+        padding = max(
+            1 + math.ceil(2 * sigma / spacing),
+            radius + math.ceil((margin + spacing - 1) / (2 * spacing)),
+        )
         near = torch.arange(2 * radius + 1, dtype=torch.float64)[:, None]
         apart = torch.arange(spacing) - sigma - spacing * (near - padding)
         down, across = apart[:, None, :, None], apart[None, :, None, :]
         away = (down.square() + across.square()).sqrt().flatten(0, 1)
         weights = (-2 * (away / sigma - 0.5).clamp_min(0).square()).exp()
         nodes = (-(-image[0] // spacing), -(-image[1] // spacing))
-        return cls(image, nodes, padding, round(sigma), weights.to(like))
+        return cls(image, nodes, padding, margin, weights.to(like))
 
     @property
     def size(self) -> tuple[int, int]:
