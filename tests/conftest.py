@@ -15,6 +15,12 @@ if hasattr(ctypes.CDLL(None), "mallopt"):
 
 import pytest
 import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # as many threads as cores in all processes together
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+
 from hypothesis import HealthCheck, settings
 
 # Derandomised: a red run is red again on the next machine. No deadline: the machines are shared.

@@ -135,9 +135,15 @@ class Preprocessing:
         return (x.detach().float() * std + mean).clamp(0, 1)
 
     def framed(self, fit: str | None) -> Preprocessing:
-        """Return the variant that crops the middle ("crop") or shows all ("squash")."""
+        """Return the variant that crops the middle ("crop") or shows all ("squash").
+
+        "fill" crops no more than the longer side's overhang: Opti-CAM's localisation numbers are
+        those of the shorter side at 224, and 224 cropped.
+        """
         if fit == "squash":
             return self.squashed()
+        if fit == "fill":
+            return replace(self, resize=self.size, fit=Fit.COVER)
         return self if fit is None else replace(self, fit=Fit.COVER)
 
     def unnormalised(self) -> Preprocessing:
