@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, multiprocessing
+from torch import distributed, multiprocessing
 
+from synthetic import Inputs
 from torchsaliency.metrics import SaliencyMetric, collection, create_metric
-
-Batch = Mapping[str, Any]
-"""Arguments of `update` by name; each metric takes those it has."""
 
 Name = str | tuple[str, Mapping[str, Any]]
 """A metric, or a metric and its options."""
@@ -31,7 +29,7 @@ class Case:
     """Metrics, and the batches of each process in turn."""
 
     names: Sequence[Name]
-    shares: Sequence[Sequence[Batch]]
+    shares: Sequence[Sequence[Inputs]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Found:
     kept: dict[str, list[float]]
 
 
-def find(names: Sequence[Name], batches: Sequence[Batch]) -> Found:
+def find(names: Sequence[Name], batches: Sequence[Inputs]) -> Found:
     """Compute metrics of the batches: with the other processes if there are any, else alone."""
     made = collection([one if isinstance(one, str) else create_metric(*one) for one in names])
     for batch in batches:
@@ -105,9 +103,3 @@ def _work(rank: int, processes: int, cases: Sequence[Case], folder: str) -> None
         torch.save(found, Path(folder) / f"found{rank}.pt")
     finally:
         distributed.destroy_process_group()
-
-
-def batches_of(images: Mapping[str, Tensor], sizes: Sequence[int]) -> list[dict[str, Tensor]]:
-    """Cut arguments of `update` into batches of these sizes, the first image first."""
-    parts = {key: value.split(list(sizes)) for key, value in images.items()}
-    return [{key: part[place] for key, part in parts.items()} for place in range(len(sizes))]

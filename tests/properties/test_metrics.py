@@ -5,35 +5,71 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gloo import Case, batches_of, find, find_together
+from gloo import Case, Found, find, find_together
+from synthetic import GENERATORS, NAMES, batches_of, chosen, inputs
 from torchsaliency.metrics import collection, create_metric, functional, metric_entry
 
 SCORES = ("ad", "ai", "ag")
-ALL = (*SCORES, "coherency", "complexity", "adcc")
+MAPS = ("coherency", "complexity", "adcc")
 
 probabilities = st.floats(0, 1)
 pairs = st.lists(st.tuples(probabilities, probabilities), min_size=1, max_size=8)
 many = settings(max_examples=50)
 
 FUNCTIONS = {
-    "ad": lambda images: functional.average_drop(images["clean"], images["masked"]),
-    "ai": lambda images: functional.average_increase(images["clean"], images["masked"]),
-    "ag": lambda images: functional.average_gain(images["clean"], images["masked"]),
-    "coherency": lambda images: functional.coherency(images["maps"], images["masked_maps"]),
-    "complexity": lambda images: functional.complexity(images["maps"]),
-    "adcc": lambda images: functional.adcc(
-        *(FUNCTIONS[part](images) for part in ("coherency", "complexity", "ad"))
+    "ad": lambda x: functional.average_drop(x["clean"], x["masked"]),
+    "adcc": lambda x: functional.adcc(
+        *(FUNCTIONS[part](x) for part in ("coherency", "complexity", "ad"))
     ),
+    "ag": lambda x: functional.average_gain(
+        x["clean"], x["masked"], x["clean_rest"], x["masked_rest"]
+    ),
+    "ai": lambda x: functional.average_increase(
+        x["clean"], x["masked"], x["clean_rest"], x["masked_rest"]
+    ),
+    "aopc": lambda x: functional.aopc(x["regions"]),
+    "avg-sensitivity": lambda x: functional.sensitivities(x["maps"], x["noisy_maps"]).mean(1),
+    "ba": lambda x: functional.max_box_accuracy(x["maps"], x["boxes"]),
+    "coherency": lambda x: functional.coherency(x["maps"], x["masked_maps"]),
+    "complexity": lambda x: functional.complexity(x["maps"]),
+    "cosine": lambda x: functional.embedding_cosine(x["embeddings"], x["masked_embeddings"]),
+    "deletion": lambda x: functional.area_under_curve(x["deletion"], x["fractions"]),
+    "effective-area": lambda x: functional.effective_area(x["maps"]),
+    "entropy": lambda x: functional.entropy(x["maps"]),
+    "ep": lambda x: functional.energy_pointing_game(x["maps"], x["boxes"]),
+    "f1": lambda x: functional.pixel_scores(x["maps"], x["boxes"]).f1,
+    "hog": lambda x: functional.hog_similarity(x["maps"], x["random_maps"][:, -1]),
+    "infidelity": lambda x: functional.infidelity(x["maps"], x["squares"], x["drops"]),
+    "insertion": lambda x: functional.area_under_curve(x["insertion"], x["fractions"]),
+    "le": lambda x: functional.localisation_error(x["maps"], x["boxes"]),
+    "max-sensitivity": lambda x: functional.sensitivities(x["maps"], x["noisy_maps"]).amax(1),
+    "miou": lambda x: functional.iou_at(x["maps"], x["masks"]),
+    "miou-sweep": lambda x: torch.stack(
+        [functional.iou_at(x["maps"], x["masks"], cut / 10) for cut in range(4, 10)], 1
+    ).mean(1),
+    "mse": lambda x: functional.embedding_mse(x["embeddings"], x["masked_embeddings"]),
+    "om": lambda x: functional.official_metric(x["maps"], x["boxes"], x["correct"]),
+    "precision": lambda x: functional.pixel_scores(x["maps"], x["boxes"]).precision,
+    "recall": lambda x: functional.pixel_scores(x["maps"], x["boxes"]).recall,
+    "road": lambda x: functional.road(x["most"], x["least"]),
+    "sm": lambda x: functional.saliency_metric(x["maps"], x["crop"]),
+    "sp": lambda x: functional.pointing_game(x["maps"], x["boxes"]),
+    "sparseness": lambda x: functional.sparseness(x["maps"]),
+    "spearman": lambda x: functional.rank_similarity(x["maps"], x["random_maps"][:, -1]),
+    "spearman-abs": lambda x: functional.rank_similarity(
+        x["maps"], x["random_maps"][:, -1], absolute=True
+    ),
+    "ssim": lambda x: functional.ssim_similarity(x["maps"], x["random_maps"][:, -1]),
 }
+"""What each metric is the mean of, as a pure function of its inputs."""
 
 
-def images(count: int, seed: int) -> dict[str, torch.Tensor]:
-    """Random maps and probabilities; one map in four is constant."""
-    draw = torch.Generator().manual_seed(seed)
-    maps = torch.rand(2, count, 5, 6, generator=draw)
-    maps[0, ::4] = 0.25
-    clean, masked = torch.rand(2, count, generator=draw)
-    return {"maps": maps[0], "masked_maps": maps[1], "clean": clean, "masked": masked}
+def assert_same(found: Found, other: Found) -> None:
+    """But for rounding, which may depend on where in a batch an image is."""
+    assert found.computed == pytest.approx(other.computed, nan_ok=True)
+    for name, kept in other.kept.items():
+        assert found.kept[name] == pytest.approx(kept, rel=1e-12, abs=1e-12, nan_ok=True), name
+        assert found.summaries[name] == pytest.approx(other.summaries[name]), name
 
 
 def columns(pairs: list[tuple[float, float]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -59,11 +95,11 @@ def test_scores_stay_within_best_and_worst(name, pairs):
     assert ends[0] <= float(metric.compute()) <= ends[1]
 
 
-@pytest.mark.parametrize("name", ["coherency", "complexity", "adcc"])
+@pytest.mark.parametrize("name", MAPS)
 @given(count=st.integers(1, 6), seed=st.integers(0, 9999))
 def test_scores_of_maps_stay_within_best_and_worst(name, count, seed):
     metric = collection([name])
-    metric.update(**images(count, seed))
+    metric.update(**inputs(count, seed, [name]))
     assert metric[name].per_image.min() >= 0
     assert metric[name].per_image.max() <= 100
     assert not metric[name].per_image.isnan().any()
@@ -103,47 +139,56 @@ def test_adcc_falls_when_any_part_worsens(drop, more, seed):
         assert functional.adcc(*better) >= functional.adcc(*worse) - 1e-9
 
 
-@pytest.mark.parametrize("name", ALL)
+def test_every_metric_can_be_tested():
+    """A new metric needs its function here, and its inputs in `synthetic`."""
+    assert set(FUNCTIONS) == set(NAMES), "give FUNCTIONS the function of each metric"
+    assert set(inputs(1)) == set(GENERATORS), "no metric takes some of what GENERATORS makes"
+
+
+@pytest.mark.parametrize("name", NAMES)
 @given(count=st.integers(1, 9), seed=st.integers(0, 9999))
 def test_the_class_is_the_mean_of_the_function(name, count, seed):
-    given_images = images(count, seed)
+    images = inputs(count, seed, [name])
     made = collection([name])
-    made.update(**given_images)
-    expected = FUNCTIONS[name](given_images)
-    assert torch.equal(made[name].per_image, expected)
-    assert float(made.compute()[name]) == pytest.approx(float(expected.mean()))
+    made.update(**images)
+    assert name in FUNCTIONS, f"give FUNCTIONS the function of {name}"
+    expected = FUNCTIONS[name](images)
+    torch.testing.assert_close(made[name].per_image, expected, rtol=0, atol=0, equal_nan=True)
+    assert float(made.compute()[name]) == pytest.approx(float(expected.nanmean()))
 
 
 @given(count=st.integers(1, 9), size=st.integers(1, 4), seed=st.integers(0, 9999))
 def test_batches_make_no_difference(count, size, seed):
-    given_images = images(count, seed)
+    images = inputs(count, seed)
     sizes = [min(size, count - start) for start in range(0, count, size)]
-    at_once = find(ALL, [given_images])
-    assert find(ALL, batches_of(given_images, sizes)) == at_once
-    assert find(ALL, batches_of(given_images, [1] * count)) == at_once
+    at_once = find(NAMES, [images])
+    assert_same(find(NAMES, batches_of(images, sizes)), at_once)
+    assert_same(find(NAMES, batches_of(images, [1] * count)), at_once)
 
 
 @given(count=st.integers(1, 9), seed=st.integers(0, 9999))
 def test_the_order_of_images_makes_no_difference(count, seed):
-    given_images = images(count, seed)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    names = [*ALL[:-1], ("adcc", {"mean": "parts"})]
-    found = find(names, [given_images])
-    mixed = find(names, [{key: value[order] for key, value in given_images.items()}])
-    assert mixed.computed == pytest.approx(found.computed)
+    images = inputs(count, seed)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    found, mixed = (find(TOGETHER, [one]) for one in (images, chosen(images, order)))
+    assert mixed.computed == pytest.approx(found.computed, nan_ok=True)
     for name, kept in found.kept.items():
-        assert mixed.kept[name] == pytest.approx([kept[place] for place in order])
+        assert mixed.kept[name] == pytest.approx([kept[place] for place in order], nan_ok=True)
 
 
 @given(count=st.integers(1, 5), seed=st.integers(0, 9999), times=st.integers(2, 4))
 def test_images_given_again_leave_the_score(count, seed, times):
-    given_images = images(count, seed)
-    once, often = find(ALL, [given_images]), find(ALL, [given_images] * times)
-    assert often.computed == pytest.approx(once.computed)
-    assert often.summaries["ad"]["count"] == times * count
+    images = inputs(count, seed)
+    once, often = find(NAMES, [images]), find(NAMES, [images] * times)
+    assert often.computed == pytest.approx(once.computed, nan_ok=True)
+    for name, summary in once.summaries.items():
+        assert often.summaries[name]["count"] == times * summary["count"]
+        assert often.summaries[name]["undefined"] == times * summary["undefined"]
 
 
-TOGETHER = ("ad", "ai", "ag", ("adcc", {"mean": "parts"}))
+TOGETHER = [("adcc", {"mean": "parts"}) if name == "adcc" else name for name in NAMES]
+"""Every metric; ADCC in the form that is no mean over images."""
+
 SHARES = {
     "uneven": ([3, 2], [1]),
     "second-empty": ([2, 4], []),
@@ -159,7 +204,7 @@ def together(tmp_path_factory):
     """Cases, and what both processes found; two processes are started once for all."""
     cases = {}
     for seed, (key, (first, second)) in enumerate(SHARES.items()):
-        batches = batches_of(images(sum(first + second), seed), [*first, *second])
+        batches = batches_of(inputs(sum(first + second), seed), [*first, *second])
         cases[key] = Case(TOGETHER, (batches[: len(first)], batches[len(first) :]))
     found = find_together(list(cases.values()), tmp_path_factory.mktemp("gloo"))
     return {key: (case, both) for (key, case), both in zip(cases.items(), found, strict=True)}
@@ -170,9 +215,12 @@ def test_two_processes_find_what_one_finds(together, key):
     case, both = together[key]
     alone = find(case.names, [batch for share in case.shares for batch in share])
     for found, share in zip(both, case.shares, strict=True):
+        assert set(found.computed) == set(alone.computed) == set(NAMES)
         assert found.computed == pytest.approx(alone.computed, nan_ok=True)
         for name, told in alone.summaries.items():
-            assert found.summaries[name] == pytest.approx(told)
+            assert found.summaries[name] == pytest.approx(told), name
         # each keeps its own images only, and so may go on
-        assert found.kept == find(case.names, share).kept
+        own = find(case.names, share).kept
+        for name, kept in own.items():
+            assert found.kept[name] == pytest.approx(kept, rel=0, abs=0, nan_ok=True), name
     assert alone.summaries["ad"]["count"] == sum(map(sum, SHARES[key]))

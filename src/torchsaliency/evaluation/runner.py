@@ -103,9 +103,14 @@ def load_results(folder: str | Path) -> Results:
     facts = store.facts
     frame = store.frame()
     assert facts is not None  # or `frame` would have raised
+    if frame.empty:
+        raise DataError(
+            f"{folder} has no rows yet; its evaluation was stopped before the first ones: start "
+            "`torchsaliency evaluate` again."
+        )
     plan = plan_of(facts)
     methods, metrics = plan.made_methods, plan.made_metrics | study_metrics(plan.study)
-    ordered = store.frame(facts["samples"], list(methods), list(metrics)) if len(frame) else frame
+    ordered = store.frame(facts["samples"], list(methods), list(metrics))
     references = frozenset(label for label, one in methods.items() if one.name == "fakecam")
     return Results(ordered, metrics, tuple(methods), references)
 

@@ -5,13 +5,9 @@ from torchsaliency.measures.judge import ClassScores, Judge, class_scores, judgi
 from torchsaliency.measures.masked import CropScores, MaskedScores, crop_scores, masked_scores
 from torchsaliency.measures.perturbation import (
     PerturbationCurve,
-    RegionCurve,
     RemovalCurves,
-    SquareRemovals,
     perturbation_curve,
-    region_curve,
     removal_curves,
-    square_removals,
 )
 from torchsaliency.measures.randomised import network_stages, randomised_networks
 from torchsaliency.measures.reexplained import (
@@ -21,6 +17,12 @@ from torchsaliency.measures.reexplained import (
     masked_maps,
     noisy_maps,
     randomised_maps,
+)
+from torchsaliency.measures.regions import (
+    RegionCurve,
+    SquareRemovals,
+    region_curve,
+    square_removals,
 )
 
 __all__ = [

@@ -137,6 +137,9 @@ class SaliencyMetric(Metric, abc.ABC):
             InputError: rows of another metric's width.
         """
         self._record(rows)
+        # what torchmetrics does around `update`; `compute` would return what it found before
+        self._update_count += 1
+        self._computed = None
 
     def summary(
         self, *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torchmetrics import MetricCollection
 
+from synthetic import NAMES, batches_of, inputs
 from torchsaliency import InputError, OptionError
 from torchsaliency.metrics import (
     AverageDrop,
@@ -21,7 +22,6 @@ from torchsaliency.metrics import (
     registry,
 )
 
-NAMES = sorted(metrics())
 NAN = float("nan")
 
 CLEAN = torch.tensor([0.8, 0.5, 0.2, 0.4], dtype=torch.float64)
@@ -301,6 +301,74 @@ class TestOptions:
     def test_options_that_do_not_fit(self, name, options, message):
         with pytest.raises(OptionError, match=message):
             create_metric(name, options)
+
+
+def of_images(name: str, count: int = 6, options: dict[str, object] | None = None):
+    """A metric with images, some of which may not define it."""
+    made = create_metric(name, options)
+    made.update(**inputs(count, names=[name]))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [*((name, {}) for name in NAMES), ("adcc", {"mean": "parts"})]
+)
+class TestRestoring:
+    """What `evaluation` relies on: rows are all that a metric knows of its images."""
+
+    def test_rows_are_float64_and_as_wide_as_the_metric_says(self, name, options):
+        made = of_images(name, options=options)
+        assert made.rows.dtype == torch.float64
+        assert made.rows.shape == (6, made.width)
+        assert torch.equal(made.rows.isnan().any(1), made.per_image.isnan())
+        assert create_metric(name, options).rows.shape == (0, made.width)
+
+    def test_restored_rows_give_the_same_numbers(self, name, options):
+        made = of_images(name, options=options)
+        other = create_metric(name, options)
+        for rows in made.rows.split([1, 0, 3, 2]):
+            other.restore(rows)
+        assert other.compute().item() == made.compute().item()
+        assert other.summary() == made.summary()
+        torch.testing.assert_close(other.rows, made.rows, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(other.per_image, made.per_image, rtol=0, atol=0, equal_nan=True)
+
+    def test_restored_rows_count_after_a_computation(self, name, options):
+        first, then = batches_of(inputs(6, names=[name]), [4, 2])
+        at_once, made, more = (create_metric(name, options) for _ in range(3))
+        for batch in (first, then):
+            at_once.update(**batch)
+        made.update(**first)
+        made.compute()
+        more.update(**then)
+        made.restore(more.rows)
+        assert made.compute().item() == at_once.compute().item()
+
+    def test_images_may_follow_restored_ones(self, name, options):
+        first, then = batches_of(inputs(6, names=[name]), [4, 2])
+        at_once, before, after = (create_metric(name, options) for _ in range(3))
+        for batch in (first, then):
+            at_once.update(**batch)
+        before.update(**first)
+        after.restore(before.rows)
+        after.update(**then)
+        assert after.compute().item() == at_once.compute().item()
+        assert after.summary() == at_once.summary()
+
+    def test_rows_kept_elsewhere_are_summarised_without_a_trace(self, name, options):
+        made = of_images(name, options=options)
+        other = create_metric(name, options)
+        assert other.summarise(made.rows) == made.summary()
+        how = {"confidence": 0.8, "resamples": 50, "seed": 3}
+        assert other.summarise(made.rows, **how) == made.summary(**how)
+        assert len(other.rows) == 0
+        nothing = other.summarise(made.rows[:0])
+        assert (nothing.value, nothing.count, nothing.undefined) == (None, 0, 0)
+
+    def test_rows_of_another_width_are_told(self, name, options):
+        made = create_metric(name, options)
+        with pytest.raises(InputError, match=f"{name} keeps {made.width} numbers an image"):
+            made.restore(torch.zeros(2, made.width + 1))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -307,7 +307,7 @@ class TestMaxBoxAccuracy:
     def test_large_maps_are_computed_in_parts(self, monkeypatch):
         maps, boxes = smooth(count=2), some_boxes(count=2)
         whole = box_hits(maps, boxes)
-        monkeypatch.setattr("torchsaliency.metrics.localisation._PIXELS", 5000)
+        monkeypatch.setattr("torchsaliency.metrics.localisation.accuracy._PIXELS", 5000)
         assert torch.equal(box_hits(maps, boxes), whole)
 
     def test_width_follows_the_options(self):

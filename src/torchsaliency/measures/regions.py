@@ -1,0 +1,235 @@
+"""How the score changes as square regions are replaced: by the map's order, or at random.
+
+All steps of all images are built by comparing ranks, chunk by chunk: no more memory than a chunk of
+images takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, final, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torchsaliency.core.errors import OptionError
+from torchsaliency.core.maps import checked_maps
+from torchsaliency.core.masking import ImageMinimum, Masking, MeanColour
+from torchsaliency.measures.judge import Labels, class_labels, class_scores, judging
+
+Placement = Literal["sliding", "grid"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class RegionCurve:
+    """Class probabilities as regions are replaced, the most relevant first.
+
+    Attributes:
+        probabilities: (N, L + 1), the first of the clean image, in float64.
+        corners: (N, L, 2), top and left of each region in pixels, perhaps outside the image.
+        labels: the class of each image.
+        passes: images that went through the judge.
+    """
+
+    probabilities: Tensor
+    corners: Tensor
+    labels: Tensor
+    passes: int
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return what metrics take, by the names of their arguments."""
+        return {"regions": self.probabilities}
+
+
+def region_curve(  # noqa: PLR0913 (options of a published protocol)
+    model: nn.Module,
+    x: Float[Tensor, "n c H W"],
+    maps: Float[Tensor, "n H W"],
+    target: Labels = None,
+    *,
+    patch: int = 14,
+    regions: int = 10,
+    placement: Placement = "sliding",
+    masking: Masking | None = None,
+    clean: Float[Tensor, "n k"] | None = None,
+    chunk: int = 32,
+) -> RegionCurve:
+    """Replace the most relevant square regions one after another (AOPC's perturbation).
+
+    Args:
+        model: the judge.
+        x: images (N, C, H, W), preprocessed for the judge.
+        maps: (N, H, W) in [0, 1].
+        target: classes; None for those predicted on the clean images.
+        patch: side of a region in pixels.
+        regions: how many are replaced.
+        placement: "sliding": every position, also partly outside, the best first and none that
+            overlaps an earlier one (Quantus before 0.6); "grid": aligned blocks (Quantus since).
+        masking: the baseline; the image's smallest number by default, as in Quantus.
+        clean: logits of the clean images if they are known; they then cost no pass.
+        chunk: images in one pass.
+
+    Raises:
+        InputError: images or maps do not fit.
+        OptionError: the regions do not fit into the image.
+        TargetError: the target or the network's output does not fit.
+    """
+    if placement not in get_args(Placement):
+        raise OptionError(f"The placement {placement!r} was given; choose sliding or grid.")
+    fill = masking or ImageMinimum()
+    with judging(model, x, chunk=chunk) as judge:
+        saliency = checked_maps(judge.maps(maps))
+        corners = _corners(saliency, patch, regions, placement)
+        before = judge.clean_logits(clean)
+        labels = class_labels(target, before)
+        order = _region_ranks(corners, patch, judge.size)
+
+        def build(image: Tensor, place: Tensor) -> Tensor:
+            shown = order[image] > place[:, None, None]
+            return fill(judge.images[image], shown.to(judge.images.dtype))
+
+        found = class_scores(judge.variants(regions, build), labels).probability
+        known = class_scores(before, labels).probability[:, None]
+        curve = torch.cat([known, found], 1)
+        return RegionCurve(curve, corners, labels, judge.passes)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SquareRemovals:
+    """How much the score drops when squares of the image are replaced (infidelity).
+
+    Attributes:
+        squares: (S, 4), x0 y0 x1 y1 in pixels, the same for every image.
+        drops: (N, S) score of the image minus that without the square, in float64.
+        labels: the class of each image.
+        passes: images that went through the judge.
+    """
+
+    squares: Tensor
+    drops: Tensor
+    labels: Tensor
+    passes: int
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return what metrics take, by the names of their arguments."""
+        return {"squares": self.squares, "drops": self.drops}
+
+
+def square_removals(  # noqa: PLR0913 (options of a published protocol)
+    model: nn.Module,
+    x: Float[Tensor, "n c H W"],
+    target: Labels = None,
+    *,
+    samples: int = 100,
+    side: float | int = 0.15,
+    masking: Masking | None = None,
+    seed: int = 0,
+    clean: Float[Tensor, "n k"] | None = None,
+    chunk: int = 32,
+) -> SquareRemovals:
+    """Replace random squares one at a time and record how much the class logit drops.
+
+    Args:
+        model: the judge.
+        x: images (N, C, H, W), preprocessed for the judge.
+        target: classes; None for those predicted on the clean images.
+        samples: how many squares.
+        side: of a square, as a share of the image's shorter side, in (0, 1].
+        masking: the baseline; mean colour by default.
+        seed: of the positions, the same for every image.
+        clean: logits of the clean images if they are known; they then cost no pass.
+        chunk: images in one pass.
+
+    Raises:
+        InputError: the images do not fit.
+        OptionError: no samples, or a side out of range.
+        TargetError: the target or the network's output does not fit.
+    """
+    if samples < 1 or not 0 < side <= 1:
+        raise OptionError(
+            f"{samples} squares with a side of {side} were given; accepted are at least one, and a "
+            "side in (0, 1]."
+        )
+    fill = masking or MeanColour()
+    with judging(model, x, chunk=chunk) as judge:
+        height, width = judge.size
+        edge = max(1, round(side * min(height, width)))
+        draw = torch.Generator().manual_seed(seed)
+        left = torch.randint(width - edge + 1, (samples,), generator=draw)
+        top = torch.randint(height - edge + 1, (samples,), generator=draw)
+        squares = torch.stack([left, top, left + edge, top + edge], 1)
+        before = judge.clean_logits(clean)
+        labels = class_labels(target, before)
+        inside = _inside(squares.to(judge.images.device), judge.size)
+
+        def build(image: Tensor, place: Tensor) -> Tensor:
+            shown = ~inside(place)
+            return fill(judge.images[image], shown.to(judge.images.dtype))
+
+        after = class_scores(judge.variants(samples, build), labels).logit
+        known = class_scores(before, labels).logit[:, None]
+        return SquareRemovals(squares, known - after, labels, judge.passes)
+
+
+def _corners(
+    saliency: Tensor, patch: int, regions: int, placement: Placement
+) -> Int[Tensor, "n l 2"]:
+    """Return top and left of the regions by descending sum of the map, none over another."""
+    height, width = saliency.shape[1:]
+    if patch < 1 or regions < 1 or patch > min(height, width):
+        raise OptionError(
+            f"{regions} regions of {patch} pixels were given for maps of {height}x{width}."
+        )
+    pad, stride = (patch - 1, 1) if placement == "sliding" else (0, patch)
+    # sums in float64: float32 would order equal regions by their rounding
+    room = F.pad(saliency[:, None].double(), (pad, pad, pad, pad))
+    scores = F.avg_pool2d(room, patch, stride)[:, 0].clone()
+    rows, columns = scores.shape[1:]
+    reach = patch - 1 if placement == "sliding" else 0
+    found = []
+    for _ in range(regions):
+        best, place = scores.flatten(1).max(1)
+        if bool(best.isneginf().any()):
+            raise OptionError(
+                f"{regions} regions of {patch} pixels do not fit into {height}x{width} without "
+                "overlap; give fewer or smaller ones."
+            )
+        row, column = place // columns, place % columns
+        found.append(torch.stack([row * stride - pad, column * stride - pad], 1))
+        near_row = (torch.arange(rows, device=row.device) - row[:, None]).abs() <= reach
+        near_column = (torch.arange(columns, device=row.device) - column[:, None]).abs() <= reach
+        scores.masked_fill_(near_row[:, :, None] & near_column[:, None, :], -torch.inf)
+    return torch.stack(found, 1)
+
+
+def _region_ranks(corners: Tensor, patch: int, size: tuple[int, int]) -> Int[Tensor, "n h w"]:
+    """Return for every pixel the number of its region, and as many as there are outside all."""
+    ys = torch.arange(size[0], device=corners.device)
+    xs = torch.arange(size[1], device=corners.device)
+    count = corners.shape[1]
+    ranks = torch.full((len(corners), *size), count, device=corners.device)
+    for number in range(count):
+        top, left = corners[:, number, :1], corners[:, number, 1:]
+        in_rows = (ys >= top) & (ys < top + patch)
+        in_columns = (xs >= left) & (xs < left + patch)
+        ranks.masked_fill_(in_rows[:, :, None] & in_columns[:, None, :], number)
+    return ranks
+
+
+def _inside(squares: Tensor, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+    """Return a function from indices (m,) of squares to their masks (m, H, W)."""
+    ys = torch.arange(size[0], device=squares.device)
+    xs = torch.arange(size[1], device=squares.device)
+
+    def masks(index: Tensor) -> Tensor:
+        left, top, right, bottom = squares[index, :, None].unbind(1)
+        rows, columns = (ys >= top) & (ys < bottom), (xs >= left) & (xs < right)
+        both: Tensor = rows[:, :, None] & columns[:, None, :]
+        return both
+
+    return masks

@@ -1,0 +1,149 @@
+"""Images that do not exist, for every registered metric: each argument of `update` by its name.
+
+A metric whose argument has no generator here fails every test over the registry, with a sentence
+that says so. A module of its own, without pytest, for `gloo` imports it in processes of its own.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchsaliency.metrics import metric_entry, metrics
+
+NAMES = sorted(metrics())
+"""Every registered metric; tests over it pick up a new one by themselves."""
+
+SIZE = (48, 50)
+"""Of the maps: no square, and as small as HOG bears it."""
+
+Inputs = Mapping[str, Any]
+"""Arguments of `update` by name: a number, map or list entry an image, but for `SHARED`."""
+
+SHARED = {"fractions", "squares"}
+"""Arguments that are the same for all images."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Random numbers, for every argument others, and for an image the same whatever else is drawn.
+
+    Attributes:
+        count: images.
+        seed: of everything.
+    """
+
+    count: int
+    seed: int
+
+    def numbers(self, name: str, *shape: int) -> Tensor:
+        """Return numbers in [0, 1), (count, *shape)."""
+        draw = torch.Generator().manual_seed(zlib.crc32(f"{name} {self.seed}".encode()))
+        return torch.rand(self.count, *shape, generator=draw)
+
+    def rarely(self, values: Tensor, other: float) -> Tensor:
+        """Return the values, and something else in one image of four, but not in the first."""
+        values[3::4] = other
+        return values
+
+
+def _maps(draw: Draw) -> Tensor:
+    """A constant map has no rank, no gradient and no box."""
+    return draw.rarely(draw.numbers("maps", *SIZE), 0.25)
+
+
+def _boxes(draw: Draw) -> list[Tensor]:
+    """One to three boxes an image, some of which reach outside, or lie there."""
+    corner = draw.numbers("corner", 3, 2) * 60 - 10
+    side = draw.numbers("side", 3, 2) * 30 + 4
+    boxes = torch.cat([corner, corner + side], 2)
+    return [one[: place % 3 + 1] for place, one in enumerate(boxes)]
+
+
+def _masks(draw: Draw) -> Tensor:
+    """A rectangle of object in a frame of void; one image has no object."""
+    masks = torch.zeros(draw.count, *SIZE, dtype=torch.long)
+    for mask, (top, left) in zip(masks, draw.numbers("masks", 2).tolist(), strict=True):
+        row, column = int(top * 20), int(left * 20)
+        mask[row : row + 24, column : column + 24] = 255
+        mask[row + 2 : row + 22, column + 2 : column + 22] = 1
+    masks[3::4] = 0
+    return masks
+
+
+def _squares(_: Draw) -> Tensor:
+    low = torch.arange(0, 35, 5)
+    return torch.stack([low, low + 2, low + 7, low + 9], 1)
+
+
+GENERATORS: Mapping[str, Callable[[Draw], Any]] = {
+    "boxes": _boxes,
+    "clean": lambda draw: draw.numbers("clean"),
+    "clean_rest": lambda draw: 1 - draw.numbers("clean"),
+    "correct": lambda draw: draw.numbers("correct") > 0.3,
+    "crop": lambda draw: draw.rarely(draw.numbers("crop"), 0),
+    "deletion": lambda draw: draw.numbers("deletion", 9),
+    "drops": lambda draw: 4 * draw.numbers("drops", len(_squares(draw))) - 1,
+    "embeddings": lambda draw: draw.rarely(draw.numbers("embeddings", 7) - 0.5, 0),
+    "fractions": lambda _: torch.linspace(0, 1, 9),
+    "insertion": lambda draw: draw.numbers("insertion", 9),
+    "least": lambda draw: draw.numbers("least", 9),
+    "maps": _maps,
+    "masked": lambda draw: draw.numbers("masked"),
+    "masked_embeddings": lambda draw: draw.numbers("masked_embeddings", 7) - 0.5,
+    "masked_maps": lambda draw: draw.numbers("masked_maps", *SIZE),
+    "masked_rest": lambda draw: 1 - draw.numbers("masked"),
+    "masks": _masks,
+    "most": lambda draw: draw.numbers("most", 9),
+    "noisy_maps": lambda draw: draw.numbers("noisy_maps", 3, *SIZE),
+    "norms": lambda draw: draw.numbers("norms") + 1,
+    "random_maps": lambda draw: draw.numbers("random_maps", 5, *SIZE),
+    "regions": lambda draw: draw.numbers("regions", 11),
+    "squares": _squares,
+}
+"""What makes each argument of `update`, by its name."""
+
+
+def inputs(count: int, seed: int = 0, names: Iterable[str] = NAMES) -> dict[str, Any]:
+    """Return what some metrics' `update` takes for a number of images.
+
+    Raises:
+        LookupError: an argument has no generator.
+    """
+    wanted = {}
+    for name in names:
+        for argument in metric_entry(name).inputs:
+            if argument not in GENERATORS:
+                raise LookupError(
+                    f"The metric {name} takes {argument!r}, of which no test knows what it looks "
+                    "like; add it to GENERATORS in tests/synthetic.py."
+                )
+            wanted[argument] = GENERATORS[argument]
+    draw = Draw(count, seed)
+    return {argument: make(draw) for argument, make in wanted.items()}
+
+
+def chosen(images: Inputs, places: Sequence[int]) -> dict[str, Any]:
+    """Return the arguments of some of the images."""
+    index = torch.tensor(places, dtype=torch.long)
+
+    def part(argument: str, values: Any) -> Any:
+        if argument in SHARED:
+            return values
+        return values[index] if isinstance(values, Tensor) else [values[one] for one in places]
+
+    return {argument: part(argument, values) for argument, values in images.items()}
+
+
+def batches_of(images: Inputs, sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """Cut arguments of `update` into batches of these sizes, the first image first."""
+    made, start = [], 0
+    for size in sizes:
+        made.append(chosen(images, range(start, start + size)))
+        start += size
+    return made
