@@ -21,6 +21,12 @@ def test_the_metrics_pages_are_up_to_date():
     assert written == pages, "run: uv run python scripts/metric_pages.py"
 
 
+def test_the_recipes_page_is_up_to_date():
+    script = runpy.run_path(str(ROOT / "scripts" / "recipe_page.py"))
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert page == script["page"](), "run: uv run python scripts/recipe_page.py"
+
+
 def test_every_page_can_be_found():
     menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     pages = [path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")]

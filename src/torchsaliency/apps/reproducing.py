@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torchsaliency.apps.console import stdout
+import pandas as pd
+
+from torchsaliency.apps.console import printable, stdout
 from torchsaliency.apps.evaluating import watched
 from torchsaliency.apps.tabulating import write
+from torchsaliency.evaluation import Table
+from torchsaliency.evaluation.formats import frame
 from torchsaliency.evaluation.recipes import recipes
 from torchsaliency.evaluation.reproducing import Reproduction, reproduce
+from torchsaliency.evaluation.survey import read_key
 
 
 def recipe_rows() -> list[dict[str, Any]]:
@@ -32,7 +39,7 @@ def recipe_rows() -> list[dict[str, Any]]:
 def run(
     name: str,
     output: Path,
-    data: str | None,
+    data: Sequence[str],
     models: Sequence[str],
     limit: int | None,
     changes: Mapping[str, Any],
@@ -51,11 +58,53 @@ def run(
 
 
 def show(found: Reproduction, form: str) -> None:
-    """Write the tables, and whether the paper's claims hold."""
+    """Write the tables, and whether the paper's claims hold; without tables, what the notes say."""
+    if form in _WHOLE and len(found.tables) > 1:
+        sys.stdout.write(_WHOLE[form](found.tables))
+        return
     for table in found.tables.values():
         write(table, form)
     if form != "text":
         return
+    if not found.tables:
+        recipe = found.recipe
+        told = [f"{recipe.paper}, {recipe.item}: {recipe.title}", *found.differs, *recipe.notes]
+        for sentence in told:
+            stdout.print(printable(sentence), markup=False, soft_wrap=True)
     verdict = {True: "holds", False: "does not hold", None: "cannot be told"}
     for says, holds in found.claims:
         stdout.print(f"{says}: {verdict[holds]} here.", markup=False, soft_wrap=True)
+
+
+def _csv(tables: Mapping[str, Table]) -> str:
+    """Return several tables under one heading, with the table of each line."""
+    parts = [frame(table).assign(table=name) for name, table in tables.items()]
+    written: str = pd.concat(parts).to_csv(index=False, lineterminator="\n")
+    return written
+
+
+def _json(tables: Mapping[str, Table]) -> str:
+    """Return several tables as one object."""
+    made = {name: table.to_dict() for name, table in tables.items()}
+    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+
+
+_WHOLE: Mapping[str, Callable[[Mapping[str, Table]], str]] = {"csv": _csv, "json": _json}
+"""Formats of which a file is one whole."""
+
+
+def where(found: Reproduction) -> str:
+    """Say where what was made lies, and what to do with it."""
+    if found.recipe.kind == "survey":
+        page, key = found.pages
+        count = len(read_key(key).items)
+        shown = "1 photograph is" if count == 1 else f"{count} photographs are"
+        return (
+            f"{shown} in the survey. Send {page} to participants, keep {key} to yourself, and "
+            f"score the files that they send back by `torchsaliency survey-score {key} FILE…`"
+        )
+    told = [f"Look at {', '.join(map(str, found.pages))}"] if found.pages else []
+    if found.tables or found.figures:
+        kinds = "Tables, figures and rows" if found.tables else "Figures"
+        told.append(f"{kinds} are in {found.folder}/")
+    return ". ".join(told) or f"What is known of the run is in {found.folder}/"

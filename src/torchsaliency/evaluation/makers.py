@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from matplotlib.figure import Figure
+from PIL.Image import Image, Resampling, fromarray
 from torch import Tensor
 
 from torchsaliency.core.clock import seconds_now
@@ -14,38 +16,94 @@ from torchsaliency.core.explain import explain
 from torchsaliency.core.layer import Layer
 from torchsaliency.core.tracing import tracing
 from torchsaliency.evaluation.batches import Batch, batches
+from torchsaliency.evaluation.plan import make_plan
+from torchsaliency.evaluation.planning import slug
 from torchsaliency.evaluation.plotting import metric_charts, sweep_chart
 from torchsaliency.evaluation.probes import study_label, study_variants
 from torchsaliency.evaluation.reproducing import Job, Made, Part, maker
 from torchsaliency.evaluation.results import Results
-from torchsaliency.evaluation.setting import Setting
+from torchsaliency.evaluation.setting import LABEL, Setting
 from torchsaliency.evaluation.studies import BOX_ONLY, CLASSES, WITH_MAP
 from torchsaliency.evaluation.tables import Cell, Column, Table
-from torchsaliency.evaluation.tabulating import table
+from torchsaliency.evaluation.tabulating import TIME, table
+from torchsaliency.measures import network_stages, randomised_maps
 from torchsaliency.methods.decomposition import dominant_variance
+from torchsaliency.metrics import SaliencyMetric
 from torchsaliency.metrics.base import Summary
 from torchsaliency.metrics.registry import Direction, metric_entry
+from torchsaliency.viz import Row, grid
+from torchsaliency.viz.curves import Chart, charts
 from torchsaliency.viz.curves import boxes as box_plot
-from torchsaliency.viz.curves import charts
 
 _MASKED = ("ad", "ag", "ai")
 """The metrics of a study, in the order of the papers' columns."""
 
+_WITHOUT_MAP = ("S := B", "S := I∖B")
+"""Rows of the box itself and of its complement."""
+
+_CELL = 160
+"""Pixels of a map in the picture of random networks."""
+
+_STAGES = 5
+"""Stages that become random there."""
+
 
 @maker("table")
 def make_table(job: Job) -> Made:
-    """Methods by metrics, the parts side by side; a figure of every metric that keeps curves."""
+    """Methods by metrics, the parts side by side; a figure of every metric that keeps curves.
+
+    Parts that have a piece of their own ("ResNet50 / Kvasir") stand in a table of that name; with
+    the option `apart` every part has its own table.
+    """
     results = {part.label: job.results(part) for part in job.parts}
-    tables = {
-        part.label: table(results[part.label], published=part.published, timing=_timed(part))
-        for part in job.parts
-    }
-    figures = {}
-    for label, found in results.items():
-        for name, chart in metric_charts(found).items():
-            stem = name if len(results) == 1 else f"{name}-{label}"
-            figures[stem] = charts([replace(chart, title=f"{chart.title}, {label}")])
-    return Made({"table": _beside(tables, job)}, figures, results=results)
+    groups: dict[str, dict[str, Table]] = {}
+    for part in job.parts:
+        name = part.label if job.options.get("apart") else part.piece
+        groups.setdefault(name, {})[part.row] = table(
+            results[part.label], published=part.published, timing=_timed(part)
+        )
+    tables = {}
+    for name, parts in groups.items():
+        said = f"{job.caption} ({name})" if name and len(groups) > 1 else job.caption
+        stem = job.name("table", name) if len(groups) > 1 else "table"
+        tables[stem] = _beside(parts, _order(job), said)
+    return Made(tables, _curves(results), results=results)
+
+
+@maker("grouped")
+def make_grouped(job: Job) -> Made:
+    """The TMLR paper's Table 2: a row a network, the methods side by side, the best of each row.
+
+    The pieces of a row ("MoCo v2 / masks") are evaluations of one network on different data. The
+    option `scale` has the power of ten by which a metric is printed.
+    """
+    results = {part.label: job.results(part) for part in job.parts}
+    powers: Mapping[str, int] = job.options.get("scale", {})
+    lines: dict[str, dict[tuple[str, str], Cell]] = {}
+    metrics: dict[str, SaliencyMetric] = {}
+    for part in job.parts:
+        found = results[part.label]
+        metrics |= found.metrics
+        for method in found.methods:
+            for label in found.metrics:
+                cell = Cell.of(found.summary(method, label))
+                lines.setdefault(part.row, {})[method, label] = replace(
+                    _scaled(cell, powers.get(label, 0)),
+                    published=part.published.get(method, {}).get(label),
+                )
+    methods = dict.fromkeys(method for line in lines.values() for method, _ in line)
+    columns = [
+        Column(
+            label,
+            _unit(metrics[label], powers.get(label, 0)),
+            metrics[label].entry.direction,
+            method,
+        )
+        for method in methods
+        for label in metrics
+    ]
+    made = Table.of(lines, columns, rivals="groups", caption=job.caption, corner="network")
+    return Made({"table": made}, results=results)
 
 
 @maker("parts")
@@ -60,7 +118,7 @@ def make_parts(job: Job) -> Made:
             lines[row] = {
                 label: replace(
                     Cell.of(found.summary(method, label)),
-                    published=part.published.get(row, {}).get(label),
+                    published=part.published.get(method, {}).get(label),
                 )
                 for label in found.metrics
             }
@@ -77,24 +135,24 @@ def make_boxes(job: Job) -> Made:
     tables, results = {}, {}
     for part in job.parts:
         found = results[part.label] = job.results(part)
-        lines = {
-            method: _variants(found, method, WITH_MAP, part.published.get(method, {}))
-            for method in found.methods
-        }
         some = found.methods[0]  # without a map all methods are the same
-        for variant, name in zip(BOX_ONLY, ("S := B", "S := I∖B"), strict=True):
-            own = part.published.get(name, {})
-            lines[name] = {
+        lines = {
+            name: {
                 (metric.upper(), WITH_MAP[0]): replace(
                     Cell.of(found.summary(some, study_label(metric, variant))),
-                    published=own.get(study_label(metric, WITH_MAP[0])),
+                    published=part.published.get(name, {}).get(study_label(metric, WITH_MAP[0])),
                 )
                 for metric in _MASKED
             }
+            for name, variant in zip(_WITHOUT_MAP, BOX_ONLY, strict=True)
+        }
+        lines |= {
+            method: _variants(found, method, WITH_MAP, part.published.get(method, {}))
+            for method in found.methods
+        }
         columns = _grouped_columns(WITH_MAP)
-        references = {*found.references, "S := B", "S := I∖B"}
-        name = "table" if len(job.parts) == 1 else f"table-{part.label}"
-        tables[name] = Table.of(
+        references = {*found.references, *_WITHOUT_MAP}
+        tables[job.name("table", part)] = Table.of(
             lines, columns, references=references, caption=f"{job.caption} ({part.label})"
         )
     return Made(tables, results=results)
@@ -122,8 +180,7 @@ def make_classes(job: Job) -> Made:
             for variant in CLASSES
             for metric in _MASKED
         ]
-        name = "table" if len(job.parts) == 1 else f"table-{part.label}"
-        tables[name] = Table.of(
+        tables[job.name("table", part)] = Table.of(
             lines,
             columns,
             references=found.references,
@@ -148,8 +205,7 @@ def make_selectivity(job: Job) -> Made:
             }
             for method in found.methods
         }
-        end = "" if len(job.parts) == 1 else f"-{part.label}"
-        tables[f"table{end}"] = Table.of(
+        tables[job.name("table", part)] = Table.of(
             lines, columns, references=found.references, caption=f"{job.caption} ({part.label})"
         )
         panels = [
@@ -169,7 +225,7 @@ def make_selectivity(job: Job) -> Made:
             )
             for metric in _MASKED
         ]
-        figures[f"figure{end}"] = charts(panels)
+        figures[job.name("figure", part)] = charts(panels)
     return Made(tables, figures, results=results)
 
 
@@ -188,10 +244,11 @@ def make_sweep(job: Job) -> Made:
             for method in found.methods:
                 curve, _, place = method.partition(" @ ")
                 lines.setdefault(curve, {})[float(place)] = found.summary(method, label)
-            panels.append(sweep_chart(lines, x=str(job.options["x"]), title=label.upper()))
-        end = "" if len(job.parts) == 1 else f"-{part.label}"
-        figures[f"figure{end}"] = charts(panels)
-        tables[f"table{end}"] = replace(
+            panels.append(
+                sweep_chart(lines, x=str(job.options["x"]), title=f"{label.upper()}, {part.label}")
+            )
+        figures[job.name("figure", part)] = charts(panels)
+        tables[job.name("table", part)] = replace(
             table(found, timing=False), caption=f"{job.caption} ({part.label})"
         )
     return Made(tables, figures, results=results)
@@ -199,8 +256,41 @@ def make_sweep(job: Job) -> Made:
 
 @maker("sanity")
 def make_sanity(job: Job) -> Made:
-    """Opti-CAM's Figures A6 and A7: how a map changes as the network's stages become random."""
-    return make_table(job)
+    """Opti-CAM's Figures A6 and A7: how a map changes as the network's stages become random.
+
+    The table has the means over the stages, the figure each stage. With the option `images` there
+    is also a picture of so many images' maps.
+    """
+    results = {part.label: job.results(part) for part in job.parts}
+    tables = {
+        part.label: table(results[part.label], published=part.published, timing=False)
+        for part in job.parts
+    }
+    figures, pages = {}, []
+    for part in job.parts:
+        found = results[part.label]
+        made = metric_charts(found)
+        panels = [
+            Chart(
+                [
+                    replace(curve, label=label)
+                    for label, chart in made.items()
+                    for curve in chart.series
+                    if curve.label == method
+                ],
+                "random stages, from the output",
+                "similarity of the maps",
+                f"{method}, {part.label}",
+            )
+            for method in found.methods
+        ]
+        figures[job.name("figure", part)] = charts(panels)
+        if count := int(job.options.get("images", 0)):
+            path = job.folder / f"{job.name('maps', part)}.png"
+            _random_maps(job.setting(part), count).save(path, optimize=True)
+            pages.append(path)
+    made_table = _beside(tables, _order(job), job.caption)
+    return Made({"table": made_table}, figures, tuple(pages), results)
 
 
 @maker("timing")
@@ -211,24 +301,27 @@ def make_timing(job: Job) -> Made:
     is shown.
     """
     repeats = int(job.options.get("repeats", 7))
-    columns, lines = [], dict[str, dict[str, Cell]]()
+    lines: dict[str, dict[tuple[str, str], Cell]] = {}
     for part in job.parts:
         setting = job.setting(part)
         batch = first_batch(setting, 1)
-        columns.append(Column(part.label, "s", "lower"))
-        for label, took in times(setting, batch, repeats).items():
-            line = lines.setdefault(label, {})
-            line[part.label] = Cell(
+        lines[part.label] = {
+            (label, TIME): Cell(
                 statistics.median(took),
                 min(took),
                 max(took),
                 count=len(took),
-                published=part.published.get(label, {}).get("T"),
+                published=part.published.get(label, {}).get(TIME),
             )
+            for label, took in times(setting, batch, repeats).items()
+        }
+    methods = dict.fromkeys(method for line in lines.values() for method, _ in line)
     made = Table.of(
         lines,
-        columns,
+        [Column(TIME, "s", "lower", method) for method in methods],
+        rivals="groups",
         caption=job.caption,
+        corner="network",
         notes=(f"Median, fastest and slowest of {repeats} runs of one image, forward included.",),
     )
     return Made({"table": made})
@@ -239,7 +332,6 @@ def make_variance(job: Job) -> Made:
     """The TMLR paper's Figures 2 and 3: shares of the singular values, centred and not."""
     first = int(job.options.get("first", 1))
     lines: dict[str, dict[str, Cell]] = {}
-    figures = {}
     shares: dict[str, dict[str, Tensor]] = {}
     for part in job.parts:
         shares[part.label] = singular_shares(job.setting(part), first)
@@ -249,22 +341,7 @@ def make_variance(job: Job) -> Made:
                 quarters = values[:, place].quantile(torch.tensor([0.25, 0.5, 0.75]).double())
                 low, middle, high = quarters.tolist()
                 lines[row] = {"share": Cell(100 * middle, 100 * low, 100 * high)}
-        if first > 1:
-            groups = {
-                f"{way} {place + 1}": (100 * values[:, place]).tolist()
-                for place in range(first)
-                for way, values in shares[part.label].items()
-            }
-            figures[f"figure-{part.label}"] = box_plot(
-                groups, y="share of the singular value (%)", title=part.label
-            )
-    if first == 1:
-        groups = {
-            f"{label}\n{way}": (100 * values[:, 0]).tolist()
-            for label, both in shares.items()
-            for way, values in both.items()
-        }
-        figures["figure"] = box_plot(groups, y="share of the first singular value (%)")
+    figures = _shares_apart(job, shares, first) if first > 1 else _shares_together(shares)
     made = Table.of(
         lines,
         [Column("share", "%")],
@@ -276,6 +353,31 @@ def make_variance(job: Job) -> Made:
         ),
     )
     return Made({"table": made}, figures)
+
+
+def _shares_apart(
+    job: Job, shares: Mapping[str, Mapping[str, Tensor]], first: int
+) -> dict[str, Figure]:
+    """Draw a figure a network: its first values, both ways."""
+    found = {}
+    for label, both in shares.items():
+        groups = {
+            f"{way} {place + 1}": (100 * values[:, place]).tolist()
+            for way, values in both.items()
+            for place in range(first)
+        }
+        found[job.name("figure", label)] = box_plot(groups, y="share of all (%)", title=label)
+    return found
+
+
+def _shares_together(shares: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Figure]:
+    """Draw the first value of all networks, both ways."""
+    groups = {
+        f"{label}, {way}": (100 * values[:, 0]).tolist()
+        for label, both in shares.items()
+        for way, values in both.items()
+    }
+    return {"figure": box_plot(groups, y="share of the first (%)")}
 
 
 # --- what the makers share -----------------------------------------------------------------------
@@ -343,13 +445,82 @@ def _first(output: Tensor) -> Tensor:
 
 
 def _timed(part: Part) -> bool:
-    """A column T only where the paper has one, or has no numbers at all."""
-    return not part.published or any("T" in row for row in part.published.values())
+    """A column T only where the paper has one."""
+    return any(TIME in row for row in part.published.values())
 
 
-def _beside(tables: Mapping[str, Table], job: Job) -> Table:
+def _order(job: Job) -> list[str]:
+    """Return the methods as the recipe lists them: parts may lack some."""
+    listed = make_plan({"methods": job.recipe.plan["methods"], "metrics": "ad"}).methods
+    return [one.label for one in listed]
+
+
+def _beside(tables: Mapping[str, Table], order: Sequence[str], caption: str) -> Table:
     made = Table.beside(tables) if len(tables) > 1 else next(iter(tables.values()))
-    return replace(made, caption=job.caption)
+    places = {label: place for place, label in enumerate(order)}
+    rows = sorted(made.rows, key=lambda row: places.get(row.label, len(places)))
+    return replace(made, rows=tuple(rows), caption=caption)
+
+
+def _curves(results: Mapping[str, Results]) -> dict[str, Figure]:
+    """Draw every metric that keeps a curve: a figure a metric, a panel a part."""
+    panels: dict[str, list[Chart]] = {}
+    for part, found in results.items():
+        for name, chart in metric_charts(found).items():
+            panels.setdefault(name, []).append(replace(chart, title=f"{chart.title}, {part}"))
+    return {slug(name): charts(made) for name, made in panels.items()}
+
+
+def _scaled(cell: Cell, power: int) -> Cell:
+    """Return a cell in units of a power of ten."""
+    if not power or cell.value is None:
+        return cell
+    value, low, high = (
+        None if one is None else one / 10.0**power for one in (cell.value, cell.low, cell.high)
+    )
+    return replace(cell, value=value, low=low, high=high)
+
+
+def _unit(metric: SaliencyMetric, power: int) -> str:
+    return f"1e{power}" if power else metric.entry.unit
+
+
+def _random_maps(setting: Setting, count: int) -> Image:
+    """Draw the first images' maps by the trained network and by ever more random ones."""
+    batch = first_batch(setting, count)
+    x = batch.images.to(setting.plan.device)
+    (method, *_) = setting.methods.values()
+    labels = [label for label in batch.labels if label is not None]
+    target = labels if setting.target == LABEL and len(labels) == len(batch) else None
+    explanation = explain(
+        setting.network,
+        x,
+        method,
+        target,
+        list(setting.layers) or None,
+        masking=setting.masking,
+        chunk=setting.plan.chunk,
+    )[method.name]
+    stages = network_stages(setting.network)[:_STAGES]
+    found = randomised_maps(
+        setting.network,
+        explanation,
+        stages=stages,
+        seed=setting.plan.seed,
+        chunk=setting.plan.chunk,
+    )
+    shown = setting.preprocessing.denormalise(x).mul(255).round().byte().permute(0, 2, 3, 1)
+    rows = []
+    for pixels, own, others in zip(
+        shown.cpu().numpy(), explanation.map.cpu(), found.random_maps.cpu(), strict=True
+    ):
+        photo = fromarray(pixels).resize((_CELL, _CELL), Resampling.LANCZOS)
+        titles = [
+            "trained",
+            *(f"+ {name}" if place else f"random {name}" for place, name in enumerate(stages)),
+        ]
+        rows.append(Row.of(photo, dict(zip(titles, [own, *others], strict=True))))
+    return grid(rows, columns=2 + len(stages))
 
 
 def _direction(metric: str) -> Direction:

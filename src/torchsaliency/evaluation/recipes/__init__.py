@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -16,6 +17,7 @@ from torchsaliency.core.errors import OptionError
 
 Kind = Literal[
     "table",
+    "grouped",
     "parts",
     "boxes",
     "classes",
@@ -36,9 +38,10 @@ class Claim(BaseModel):
         says: in words.
         metric: its label.
         method: whose number it is about; of "best" the method that should lead.
-        kind: "best" among contenders, "below" or "above" a number, or "before" another method.
+        kind: "best" among contenders, "below" or "above" a number, or "before" another.
         value: of "below" and "above".
-        other: of "before", the method that should be worse.
+        other: of "before", the method that should be worse, the same one by default.
+        than: of "before", the metric by which it should be worse, the same one by default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +52,7 @@ class Claim(BaseModel):
     kind: Literal["best", "below", "above", "before"] = "best"
     value: float = 0.0
     other: str = ""
+    than: str = ""
 
 
 class Version(BaseModel):
@@ -57,10 +61,14 @@ class Version(BaseModel):
     Attributes:
         said: data and networks in words.
         data: of the paper's, the kind of data that is needed ("imagenet", "voc", …); of the
-            built-in one as a plan names it.
-        parts: plan fields of each part of the table, by its heading.
+            built-in one as a plan names it. A part may have another one.
+        parts: plan fields of each part of the table, by its heading: what stands before " / " is
+            shared by several parts, as a kind of recipe wants it. `weights: finetuned` asks for
+            weights that the user has made.
         plan: plan fields of all parts.
         options: options of methods, by label, that make them cheaper.
+        beside: the paper's part whose numbers stand beside a part of another name; if this is
+            empty, beside every such part the first one's.
         notes: what else differs from the paper, one sentence each.
     """
 
@@ -71,6 +79,7 @@ class Version(BaseModel):
     parts: dict[str, dict[str, Any]] = Field(min_length=1)
     plan: dict[str, Any] = Field(default_factory=dict)
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    beside: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -138,10 +147,13 @@ def _read(file: Any) -> dict[str, Any]:
     return facts
 
 
-def _place(name: str) -> tuple[bool, str, int, str]:
+_ITEM = re.compile(r"[^-]+-([a-z]+A?)(\d*)(.*)")
+_ORDER = ("table", "tableA", "fig", "figA")
+
+
+def _place(name: str) -> tuple[int, int, str]:
     """Order table1 … table6 before tableA7 …, and these before figures; numbers by value."""
-    item = name.partition("-")[2]
-    digits = "".join(one for one in item if one.isdigit())
-    letters = "".join(one for one in item if not one.isdigit())
-    order = {"table": "0", "tableA": "1", "fig": "2", "figA": "3"}
-    return "table" not in item, order.get(letters, f"4{letters}"), int(digits or 0), item
+    found = _ITEM.fullmatch(name)
+    if found is None or found[1] not in _ORDER:
+        return len(_ORDER), 0, name
+    return _ORDER.index(found[1]), int(found[2] or 0), found[3]
