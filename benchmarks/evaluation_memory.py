@@ -1,4 +1,4 @@
-"""How much memory an evaluation takes over 2000 images: `python benchmarks/evaluation_memory.py`."""
+"""Memory of an evaluation over 2000 images: `python benchmarks/evaluation_memory.py`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def main(count: int = COUNT) -> None:
         evaluate(plan, folder / "run", watch=watch)
     finally:
         shutil.rmtree(folder)
-    print(json.dumps({"images": count, "megabytes": seen}))  # noqa: T201
+    print(json.dumps({"images": count, "megabytes": seen}))
 
 
 if __name__ == "__main__":

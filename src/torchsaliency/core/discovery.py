@@ -43,7 +43,7 @@ def default_layer(model: nn.Module, x: Float[Tensor, "n c H W"]) -> Layer:
     """Return the layer that is read when none is named.
 
     Known architectures get the papers' layer; for any other, one image is traced forward and
-    backward (and the answer remembered for this network and image size).
+    backward. The answer is remembered for this network and image size.
 
     Raises:
         InputError: the images cannot be explained.
@@ -51,19 +51,21 @@ def default_layer(model: nn.Module, x: Float[Tensor, "n c H W"]) -> Layer:
     """
     net = unwrap(model)
     load_all()
-    for resolver in _resolvers:
-        if layer := resolver(net):
-            return layer
-    key = (tuple(x.shape[1:]), tuple(name for name, _ in net.named_modules()))
+    names = tuple(name for name, _ in net.named_modules())
+    key = (len(_resolvers), names, tuple(x.shape[1:]))
     remembered = _found.get(net)
     if remembered is None or remembered[0] != key:
-        image = checked_images(net, x[:1] if x.ndim == 4 else x)  # noqa: PLR2004
-        remembered = (key, _find(net, image))
+        remembered = (key, _named(net) or _find(net, x))
         _found[net] = remembered
     return remembered[1]
 
 
-def _find(net: nn.Module, image: Tensor) -> Layer:
+def _named(net: nn.Module) -> Layer | None:
+    return next((layer for resolver in _resolvers if (layer := resolver(net))), None)
+
+
+def _find(net: nn.Module, x: Tensor) -> Layer:
+    image = checked_images(net, x[:1] if x.ndim == 4 else x)  # noqa: PLR2004
     with held_still(net, image.device), torch.enable_grad():
         leaf = image.clone().requires_grad_()
         outputs, score = _outputs_of_all_layers(net, leaf)

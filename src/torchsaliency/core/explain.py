@@ -134,7 +134,9 @@ def _explanation(
 ) -> Explanation:
     begun, passes, backward = seconds_now(trace.images.device), trace.passes, trace.backward_seconds
     groups = [list(names)] if method.joint else [[name] for name in names]
-    found = [_as_saliency(method.saliency(trace[group])) for group in groups]
+    views = [trace[group] for group in groups]
+    spared = sum(view.shared.spared_seconds for view in views)
+    found = [_as_saliency(method.saliency(view)) for view in views]
     # Methods may run the network with gradients; what they hand on is plain numbers.
     raws = [one.raw.detach() for one in found]
     maps = [normalise(upsample(raw, trace.size), method.scaling) for raw in raws]
@@ -144,6 +146,8 @@ def _explanation(
     seconds = shared_seconds + seconds_now(trace.images.device) - begun
     if backward and Needs.GRADIENTS in method.entry.needs:
         seconds += backward  # alone, the method would have run it, too
+    # and it would have made itself what another had made
+    seconds += sum(view.shared.spared_seconds for view in views) - spared
     return Explanation(
         map=fused,
         raw=raw,

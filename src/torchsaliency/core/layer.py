@@ -141,14 +141,18 @@ class Layer:
         """
         if self.name == INPUT:
             return None
+        try:
+            # not through named_modules, which walks the whole network for each of many questions
+            if self.name:
+                return model.get_submodule(self.name)
+        except AttributeError:
+            pass
         modules = dict(model.named_modules())
-        if self.name not in modules or self.name == "":
-            close = difflib.get_close_matches(self.name, modules, n=4) or list(modules)[-3:]
-            raise LayerError(
-                f"The network has no layer {self.name!r}; close names are {', '.join(close)} "
-                '("input" is the image itself).'
-            )
-        return modules[self.name]
+        close = difflib.get_close_matches(self.name, modules, n=4) or list(modules)[-3:]
+        raise LayerError(
+            f"The network has no layer {self.name!r}; close names are {', '.join(close)} "
+            '("input" is the image itself).'
+        )
 
     def resolved(self, output: Tensor, image_size: tuple[int, int]) -> Layer:
         """Return this layer with its layout filled in from the output it gave.

@@ -113,8 +113,12 @@ class ChannelCAM(Method):
     def saliency(self, view: View) -> Tensor:
         """Return h(Σ_k w_k ⊙ A_k), shape (N, h, w)."""
         weights = self.weights(view)
-        pattern = "nk,nkhw->nhw" if weights.ndim == 2 else "nkhw,nkhw->nhw"  # noqa: PLR2004
-        summed = torch.einsum(pattern, weights.to(view.activations), view.activations)
+        maps = view.activations
+        weights = weights.to(maps)
+        if weights.ndim == 2:  # noqa: PLR2004
+            summed = torch.einsum("nk,nkhw->nhw", weights, maps)
+        else:
+            summed = (weights * maps).sum(1)  # einsum would permute both: 20 times slower
         return summed.relu() if self.rectified else summed
 
 

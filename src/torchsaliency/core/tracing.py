@@ -74,7 +74,10 @@ def tracing(  # noqa: PLR0913 (all but the first four by name)
         trace = Trace(net, images, masking or MeanColour(), chunk)
         trace._recording = attentions
         trace._run_once([Layer.of(layer, net) for layer in layers], target, gradients=gradients)
-        yield trace
+        try:
+            yield trace
+        finally:
+            trace._views.clear()  # they know the trace: a circle that keeps the features in memory
 
 
 @contextmanager
@@ -140,6 +143,7 @@ class Trace:
         self._layers: dict[str, Layer] = {}
         self._graph_score: Tensor | None = None
         self._gradients: dict[str, Tensor | None] = {}
+        self._views: dict[tuple[str, ...], View] = {}
         self._broadcasts: dict[str, bool] = {}
         self._recording = False
         self._attentions: list[Tensor] = []
@@ -158,12 +162,18 @@ class Trace:
     def __getitem__(self, layers: LayerLike | Sequence[LayerLike]) -> View:
         """Return what the methods see of one layer, or of several together."""
         group = [layers] if isinstance(layers, str | nn.Module | Layer) else list(layers)
-        names = [Layer.of(layer, self._net).name for layer in group]
+        names = tuple(self._name_of(layer) for layer in group)
         for name in names:
             if name not in self._layers:
                 known = ", ".join(self._layers) or "none"
                 raise LayerError(f"Layer {name!r} was not traced (traced: {known}); name it first.")
-        return View(self, tuple(self._layers[name] for name in names))
+        if names not in self._views:
+            self._views[names] = View(self, tuple(self._layers[name] for name in names))
+        return self._views[names]  # one for all methods, which share what is made once
+
+    def _name_of(self, layer: LayerLike) -> str:
+        known = isinstance(layer, str) and layer in self._layers
+        return str(layer) if known else Layer.of(layer, self._net).name
 
     def run(self, images: Tensor) -> Any:
         """Run the network and return its unwrapped output; grad mode is the caller's."""
@@ -326,6 +336,35 @@ class Trace:
 
 
 @final
+class Shared:
+    """What several methods need of the same features, made by the first one that asks.
+
+    Attributes:
+        spared_seconds: what later ones were spared.
+    """
+
+    def __init__(self) -> None:
+        self.spared_seconds = 0.0
+        self._made: dict[str, tuple[Any, float]] = {}
+
+    def once(self, name: str, make: Callable[[], Any], device: torch.device) -> Any:
+        """Return what `make` gives, or gave.
+
+        Args:
+            name: what it is; the same name must always stand for the same numbers.
+            make: makes it from the features alone. Nobody may change the result in place.
+            device: where it is made; the clock waits for it.
+        """
+        if name in self._made:
+            self.spared_seconds += self._made[name][1]
+        else:
+            begun = seconds_now(device)
+            made = make()
+            self._made[name] = made, seconds_now(device) - begun
+        return self._made[name][0]
+
+
+@final
 @dataclass(frozen=True, eq=False)
 class View:
     """What a method sees: one layer of one traced batch (or several layers, joined).
@@ -375,6 +414,11 @@ class View:
     def gradients(self) -> Float[Tensor, "n k h w"]:
         """∂y_c/∂A (N, K, h, w); one backward pass through the tail serves all layers."""
         return _maps(self.layer, self.trace._gradient(self.layer.name))
+
+    @cached_property
+    def shared(self) -> Shared:
+        """What methods make of these layers once for all of them."""
+        return Shared()
 
     @property
     def attentions(self) -> list[Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchsaliency.core.method import Method
 from torchsaliency.core.registry import ACTIVATIONS, register
 from torchsaliency.core.tracing import View
-from torchsaliency.methods.decomposition.spectrum import spectrum, turned
+from torchsaliency.methods.decomposition.spectrum import spectrum_of, turned
 
 
 @register("eigencam", family="decomposition", cite="muhammad2020", needs=ACTIVATIONS)
@@ -40,7 +40,7 @@ class EigenCAM(Method):
         """Return the projection (N, h, w)."""
         if self.sign == "raw":
             return _lapack_projection(view.activations, centred=self.centred).relu()
-        found = spectrum(view.activations, centred=self.centred, most=1).projections[:, 0]
+        found = spectrum_of(view, centred=self.centred, most=1).projections[:, 0]
         return found.abs() if self.sign == "abs" else turned(found).relu()
 
 
@@ -64,12 +64,12 @@ class MultivecEigenCAM(Method):
 
     def saliency(self, view: View) -> Tensor:
         """Return the weighted sum of absolute projections (N, h, w)."""
-        return weighted_projections(view.activations, centred=self.centred)
+        return weighted_projections(view, centred=self.centred)
 
 
-def weighted_projections(features: Tensor, *, centred: bool) -> Tensor:
+def weighted_projections(view: View, *, centred: bool) -> Tensor:
     """Return Σ_i (σ_i/σ_1) |σ_i v_i|, shape (N, h, w)."""
-    found = spectrum(features, centred=centred)
+    found = spectrum_of(view, centred=centred)
     tiny = torch.finfo(found.values.dtype).tiny
     weights = found.values / found.values[:, :1].clamp_min(tiny)
     return torch.einsum("nr,nrhw->nhw", weights, found.projections.abs())

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from torchsaliency.core.tracing import View
+
 
 @final
 @dataclass(frozen=True)
@@ -29,43 +31,93 @@ class Spectrum:
     projections: Tensor
 
 
+@final
+@dataclass(frozen=True)
+class Decomposition:
+    """The eigenvectors of a batch of Gram matrices: the costly part, which several maps share.
+
+    Attributes:
+        matrix: (N, K, hw) the unfoldings in float64, centred if asked for.
+        squares: (N, r) eigenvalues, ascending.
+        vectors: (N, ., r) their eigenvectors, right ones if hw ≤ K, else left ones.
+        noise: (N, 1) the singular value below which there is only rounding.
+        finite: (N, 1) whether the image's features were.
+        size: (h, w).
+        home: device and precision of the features.
+    """
+
+    matrix: Tensor
+    squares: Tensor
+    vectors: Tensor
+    noise: Tensor
+    finite: Tensor
+    size: tuple[int, ...]
+    home: tuple[torch.device, torch.dtype]
+
+    def spectrum(self, most: int | None = None) -> Spectrum:
+        """Return the singular values and projections, all or the `most` largest."""
+        channels, positions = self.matrix.shape[1:]
+        rank = min(channels, positions, most or channels)
+        values = self.squares.flip(1)[:, :rank].clamp_min(0).sqrt()
+        leading = self.vectors.flip(2)[:, :, :rank].mT
+        projected = leading * values[..., None] if positions <= channels else leading @ self.matrix
+        real = values > self.noise
+        values = (values * real).where(self.finite, torch.nan)
+        projected = (projected * real[..., None]).where(self.finite[..., None], torch.nan)
+        return Spectrum(values.to(*self.home), projected.unflatten(2, self.size).to(*self.home))
+
+
+def decompose(features: Float[Tensor, "n k h w"], *, centred: bool = False) -> Decomposition:
+    """Decompose the unfolding of every image's features.
+
+    Args:
+        features: (N, K, h, w).
+        centred: whether each channel's mean over positions is subtracted first.
+    """
+    # Squaring halves the digits, so the Gram matrix is made in double precision; the features of a
+    # device without it (Apple's) are decomposed on the CPU.
+    place = torch.device("cpu") if features.device.type == "mps" else features.device
+    matrix = features.to(place).to(torch.float64).flatten(2)
+    norms = matrix.norm(dim=(1, 2))[:, None]
+    # An image whose features are not finite must not spoil the others: it gets NaN, they do not.
+    finite = norms.isfinite()
+    if not bool(finite.all()):
+        finite = matrix.isfinite().flatten(1).all(1)[:, None]  # a norm may also overflow
+        matrix = matrix.where(finite[..., None], 0)
+        norms = matrix.norm(dim=(1, 2))[:, None]
+    # What the features' own rounding leaves of a constant map after centring is no direction.
+    noise = 4 * torch.finfo(features.dtype).eps * norms
+    if centred:
+        matrix = matrix - matrix.mean(2, keepdim=True)
+    channels, positions = matrix.shape[1:]
+    gram = matrix.mT @ matrix if positions <= channels else matrix @ matrix.mT
+    squares, vectors = torch.linalg.eigh(gram)
+    home = features.device, features.dtype
+    return Decomposition(matrix, squares, vectors, noise, finite, tuple(features.shape[2:]), home)
+
+
 def spectrum(
     features: Float[Tensor, "n k h w"], *, centred: bool = False, most: int | None = None
 ) -> Spectrum:
-    """Decompose the unfolding of every image's features.
+    """Return the singular values and projections of every image's features.
 
     Args:
         features: (N, K, h, w).
         centred: whether each channel's mean over positions is subtracted first.
         most: how many singular vectors to return; all by default.
     """
-    size = features.shape[2:]
-    # Squaring halves the digits, so the Gram matrix is made in double precision; the features of a
-    # device without it (Apple's) are decomposed on the CPU.
-    home = torch.device("cpu") if features.device.type == "mps" else features.device
-    matrix = features.to(home).to(torch.float64).flatten(2)
-    # An image whose features are not finite must not spoil the others: it gets NaN, they do not.
-    finite = matrix.isfinite().flatten(1).all(1)[:, None]
-    matrix = matrix.where(finite[..., None], 0)
-    # What the features' own rounding leaves of a constant map after centring is no direction.
-    noise = 4 * torch.finfo(features.dtype).eps * matrix.norm(dim=(1, 2))[:, None]
-    if centred:
-        matrix = matrix - matrix.mean(2, keepdim=True)
-    channels, positions = matrix.shape[1:]
-    rank = min(channels, positions, most or channels)
-    if positions <= channels:
-        squares, right = torch.linalg.eigh(matrix.mT @ matrix)
-        values = squares.flip(1)[:, :rank].clamp_min(0).sqrt()
-        projected = right.flip(2)[:, :, :rank].mT * values[..., None]
-    else:
-        squares, left = torch.linalg.eigh(matrix @ matrix.mT)
-        values = squares.flip(1)[:, :rank].clamp_min(0).sqrt()
-        projected = left.flip(2)[:, :, :rank].mT @ matrix
-    real = values > noise
-    values = (values * real).where(finite, torch.nan)
-    projected = (projected * real[..., None]).where(finite[..., None], torch.nan)
-    back = features.device, features.dtype
-    return Spectrum(values.to(*back), projected.unflatten(2, size).to(*back))
+    return decompose(features, centred=centred).spectrum(most)
+
+
+def spectrum_of(view: View, *, centred: bool, most: int | None = None) -> Spectrum:
+    """Return the spectrum of what a view reads, decomposed once for all methods of a pass."""
+    features = view.activations
+    made: Decomposition = view.shared.once(
+        f"decomposition, centred={centred}",
+        lambda: decompose(features, centred=centred),
+        features.device,
+    )
+    return made.spectrum(most)
 
 
 def turned(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:

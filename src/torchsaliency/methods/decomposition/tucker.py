@@ -21,7 +21,7 @@ from torchsaliency.core.method import Method
 from torchsaliency.core.registry import ACTIVATIONS, register
 from torchsaliency.core.tracing import View
 from torchsaliency.methods.decomposition.eigen import weighted_projections
-from torchsaliency.methods.decomposition.spectrum import spectrum
+from torchsaliency.methods.decomposition.spectrum import spectrum_of
 
 Rank = tuple[int, int, int] | None
 
@@ -50,7 +50,7 @@ class TSM(Method):
     def saliency(self, view: View) -> Tensor:
         """Return the absolute projection (N, h, w)."""
         if self.multilinear_rank is None:
-            return spectrum(view.activations, most=1).projections[:, 0].abs()
+            return spectrum_of(view, centred=False, most=1).projections[:, 0].abs()
         maps = [_hooi(one, self.multilinear_rank)[1][0] for one in view.activations]
         return torch.stack(maps).abs()
 
@@ -79,7 +79,7 @@ class MTSM(Method):
     def saliency(self, view: View) -> Tensor:
         """Return the weighted sum of absolute projections (N, h, w)."""
         if self.multilinear_rank is None:
-            return weighted_projections(view.activations, centred=False)
+            return weighted_projections(view, centred=False)
         maps = []
         for one in view.activations:
             values, projections = _hooi(one, self.multilinear_rank)

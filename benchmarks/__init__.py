@@ -1,0 +1,1 @@
+"""This library beside its peers: `uv run --group bench python -m benchmarks`."""

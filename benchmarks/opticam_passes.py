@@ -1,0 +1,131 @@
+"""Passes and seconds that Opti-CAM needs for the objective of the official 100 iterations.
+
+Run: `python -m benchmarks.opticam_passes` for the six sample photographs on the built-in network;
+`--photos FOLDER` adds photographs (all its JPEGs), `--mobilenet FOLDER` the MobileNetV1 that lies
+there as `mobilenetv1.py` and `mobilenetv1_imagenet.safetensors`. Both sides see the same batches in
+turn, so that other work on the machine hits both.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from PIL import Image
+from torch import Tensor, nn
+
+import torchsaliency as ts
+from benchmarks.peers import official_opticam
+from torchsaliency.data import sample_photos
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained network and how photographs become its input."""
+
+    name: str
+    net: nn.Module
+    prepare: Callable[[Image.Image], Tensor]
+    black: ts.BlackPixel
+    layer: str | None = None
+
+
+def built_in() -> Subject:
+    """Return the built-in network."""
+    found = ts.load_model("builtin/efficientnet_lite0")
+    own = found.preprocessing
+    return Subject(
+        found.name,
+        found.module.eval(),
+        lambda photo: own(photo)[None],
+        ts.BlackPixel(own.mean, own.std),
+    )
+
+
+def mobilenet(folder: Path) -> Subject:
+    """Return the MobileNetV1 whose code and weights lie in the folder."""
+    spec = importlib.util.spec_from_file_location("mobilenetv1", folder / "mobilenetv1.py")
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(folder / "mobilenetv1.py")
+    code = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(code)
+    net = code.mobilenet_v1_imagenet(folder / "mobilenetv1_imagenet.safetensors").eval()
+    return Subject("MobileNetV1 0.75/192", net, code.preprocess, ts.BlackPixel(code.MEAN, code.STD))
+
+
+def passes_needed(objective: Tensor, wanted: float | Tensor) -> Tensor:
+    """Return after how many passes the best so far (…, T) is what is wanted; T + 1 if never."""
+    best = objective.nan_to_num(-torch.inf).cummax(-1).values
+    reached = best >= torch.as_tensor(wanted)[..., None]
+    return torch.where(reached.any(-1), reached.int().argmax(-1) + 1, objective.shape[-1] + 1)
+
+
+def study(
+    subject: Subject, photos: list[Path], *, batch: int = 8, most: int = 40
+) -> dict[str, object]:
+    """Run both on all photographs and return the passes and seconds."""
+    theirs, ours, seconds = [], [], {"official": 0.0, "trust-region": 0.0}
+    net = subject.net
+    for start in range(0, len(photos), batch):
+        opened = [Image.open(path).convert("RGB") for path in photos[start : start + batch]]
+        x = torch.cat([subject.prepare(photo) for photo in opened])
+        with torch.no_grad():
+            labels = net(x).argmax(1)
+        begun = time.perf_counter()
+        with ts.tracing(net, x, labels, [ts.default_layer(net, x)], gradients=False) as trace:
+            features = trace[list(trace._layers)].activations
+        black = subject.black.baseline(x)
+        theirs.append(official_opticam(net, x, labels, features, black).objective)
+        seconds["official"] += time.perf_counter() - begun
+        method = ts.OptiCAM(solver="trust-region", iterations=most, keep="best")
+        begun = time.perf_counter()
+        made = ts.explain(net, x, method, labels, masking=subject.black)
+        seconds["trust-region"] += time.perf_counter() - begun
+        ours.append(made["opticam"].details["objective"])
+    official, found = torch.cat(theirs), torch.cat(ours)
+    best = official.amax(1)
+    alone = passes_needed(found, best)
+    means = found.nan_to_num(-torch.inf).cummax(1).values.mean(0)
+    needed = int(passes_needed(means, best.mean()))
+    each = seconds["trust-region"] / most
+    return {
+        "network": subject.name,
+        "photos": len(photos),
+        "official_best": round(float(best.mean()), 3),
+        "official_last": round(float(official[:, -1].mean()), 3),
+        "passes_to_its_mean": needed,
+        "passes_fewer": round(100 / needed, 2),
+        "photos_reaching_their_own": round(float((alone <= most).float().mean()), 3),
+        "passes_each_median": int(alone.median()),
+        "passes_each_p90": int(alone.float().quantile(0.9)),
+        "seconds_official": round(seconds["official"], 1),
+        "seconds_ours": round(each * needed, 1),
+        "times_faster": round(seconds["official"] / (each * needed), 2),
+        "mean_after": {str(t): round(float(means[t - 1]), 2) for t in (5, 10, 15, 20, 30, 40)},
+    }
+
+
+def main(
+    photos: Annotated[Path | None, typer.Option(help="a folder of more photographs")] = None,
+    mobile: Annotated[Path | None, typer.Option("--mobilenet", help="a folder")] = None,
+    most: Annotated[int, typer.Option(help="use at most so many photographs")] = 1000,
+) -> None:
+    """Print the passes and seconds as JSON, a line a network."""
+    torch.set_num_threads(2)
+    paths = [photo.path for photo in sample_photos().values()]
+    if photos is not None:
+        paths += sorted([*photos.glob("*.JPEG"), *photos.glob("*.jpg")])
+    subjects = [built_in()] + ([mobilenet(mobile)] if mobile is not None else [])
+    for subject in subjects:
+        print(json.dumps(study(subject, paths[:most])), flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
