@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import random
-import signal
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import trees
+from killing import kill_at_random
 from torchsaliency.core.errors import CheckpointError, DataError, OptionError
 from torchsaliency.data import open_data
 from torchsaliency.evaluation.finetuning import (
@@ -217,35 +214,21 @@ def test_stopped_in_every_epoch_it_ends_bit_by_bit_the_same(tmp_path, settings, 
     assert same(tmp_path / "undisturbed", tmp_path / "stopped")
 
 
-def work(asked, folder):
-    torch.set_num_threads(1)
-    finetune(asked, folder)
-
-
 def test_killed_at_random_it_ends_bit_by_bit_the_same(tmp_path, settings):
     asked = settings(epochs=6)
-    context = multiprocessing.get_context("fork")
-    rng = random.Random(0)
-    begun_at = time.monotonic()
-    undisturbed = context.Process(target=work, args=(asked, tmp_path / "undisturbed"))
-    undisturbed.start()
-    undisturbed.join()
-    length = time.monotonic() - begun_at
-    killed = 0
-    for _ in range(6):
-        process = context.Process(target=work, args=(asked, tmp_path / "killed"))
-        process.start()
-        process.join(rng.uniform(0.1, 0.7) * length)
-        if process.exitcode is None:
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
-            killed += 1
-        for path in (tmp_path / "killed").glob("checkpoint.pt"):
+
+    def work(folder):
+        torch.set_num_threads(1)
+        finetune(asked, folder)
+
+    def readable(folder):
+        for path in folder.glob("checkpoint.pt"):
             torch.load(path, weights_only=True)
-    assert killed
-    finetune(asked, tmp_path / "killed")
-    assert same(tmp_path / "undisturbed", tmp_path / "killed")
-    assert not list((tmp_path / "killed").glob("*.part"))
+
+    folder = kill_at_random(work, tmp_path, times=5, seen=readable)
+    finetune(asked, folder)
+    assert same(tmp_path / "timed", folder)
+    assert not list(folder.glob("*.part"))
 
 
 def test_torn_writing_leaves_the_last_checkpoint(tmp_path, settings, monkeypatch):

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import random
-import signal
-import time
 
 import numpy as np
 import pandas as pd
@@ -16,6 +11,7 @@ import torch
 from PIL import Image
 
 import torchsaliency
+from killing import kill_at_random
 from torchsaliency.core.errors import DataError, OptionError
 from torchsaliency.data import open_data, shapes
 from torchsaliency.evaluation import Store, evaluate, load_results, make_plan, runner, score
@@ -104,27 +100,20 @@ def work(folder):
 
 
 def test_killed_ten_times_it_ends_with_the_same_table(tmp_path):
-    context = multiprocessing.get_context("fork")
-    rng = random.Random(0)
     work(tmp_path / "undisturbed")
-    begun = time.monotonic()
-    undisturbed = context.Process(target=work, args=(tmp_path / "timed",))
-    undisturbed.start()
-    undisturbed.join()
-    length = time.monotonic() - begun
-    killed = 0
-    for _ in range(10):
-        process = context.Process(target=work, args=(tmp_path / "killed",))
-        process.start()
-        process.join(rng.uniform(0.05, 0.5) * length)
-        if process.exitcode is None:
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
-            killed += process.exitcode == -signal.SIGKILL
-    assert killed >= 3
-    work(tmp_path / "killed")
-    assert not list(tmp_path.glob("killed/**/*.part"))
-    pd.testing.assert_frame_equal(table(tmp_path / "killed"), table(tmp_path / "undisturbed"))
+
+    def whole(folder):
+        """What is there is right, and what is not there was not begun."""
+        if list(folder.glob("**/*.parquet")):
+            found, wanted = table(folder), table(tmp_path / "undisturbed")
+            both = wanted.merge(found, on=["sample", "method", "metric"], suffixes=("", "_found"))
+            assert len(both) == len(found)
+            assert both["value"].equals(both["value_found"])
+
+    folder = kill_at_random(work, tmp_path, times=10, seen=whole)
+    work(folder)
+    assert not list(tmp_path.glob("killed-*/**/*.part"))
+    pd.testing.assert_frame_equal(table(folder), table(tmp_path / "undisturbed"))
 
 
 def test_a_finished_run_computes_nothing(tmp_path, monkeypatch):
