@@ -340,7 +340,7 @@ def test_multi_head_attention_of_torch_conserves():
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("chunk", [1, 2])
 def test_the_network_is_untouched(rule, chunk):
-    net, x = settle(Residual()), images(3)
+    net, x = settle(Residual()).double(), images(3).double()
     before, pixels = state_of(net), x.clone()
     whole = explain(net, x, create("lrp", {"rule": rule}), [0, 1, 2], "second")["lrp"]
     made = explain(net, x, create("lrp", {"rule": rule}), [0, 1, 2], "second", chunk=chunk)["lrp"]

@@ -8,6 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from torchsaliency.core.maps import wide
 from torchsaliency.core.method import Method
 from torchsaliency.core.registry import Needs, register
 from torchsaliency.core.tracing import View
@@ -44,7 +45,7 @@ class TIBAV(Method):
         attentions = whole_attentions(view)
         gradients = from_block("tibav", self.start, view.attention_gradients)
         relevances = from_block("tibav", self.start, attention_relevance(view, len(attentions)))
-        identity = torch.eye(attentions[0].shape[-1], device=attentions[0].device)
+        identity = torch.eye(attentions[0].shape[-1]).to(attentions[0])
         flow = identity.expand(len(view.images), -1, -1)
         for gradient, relevance in zip(gradients, relevances, strict=True):
             flow = (identity + (gradient * relevance).relu().mean(1)) @ flow
@@ -64,7 +65,7 @@ def attention_relevance(view: View, blocks: int) -> list[Tensor]:
             grads = torch.autograd.grad(scores.sum(), sources, allow_unused=True)
         found.append(
             [
-                torch.zeros_like(own, dtype=torch.float32) if one is None else one.float()
+                wide(torch.zeros_like(own) if one is None else one)
                 for own, one in zip(sources, grads, strict=True)
             ]
         )
