@@ -116,7 +116,7 @@ def explain(  # noqa: PLR0913 (Typer reads the options off the signature)
     precision: options.Numbers = options.Precision.FLOAT32,
     fit: options.Fit = None,
     batch_size: options.BatchSize = 8,
-    chunk: options.Chunk = 32,
+    chunk: options.Chunk = None,
     accelerate: options.Accelerate = "off",
     output: options.Output = Path("saliency"),
     alpha: options.Alpha = 0.5,

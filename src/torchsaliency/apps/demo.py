@@ -90,7 +90,7 @@ def _job(photos: int) -> Job:
         layers=(),
         masking=MeanColour(),
         batch_size=photos,
-        chunk=32,
+        chunk=None,
         tolerant=False,
     )
 

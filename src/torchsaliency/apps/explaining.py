@@ -58,7 +58,7 @@ class Job:
     layers: tuple[str, ...]
     masking: Masking
     batch_size: int
-    chunk: int
+    chunk: int | None
     tolerant: bool
     metrics: Mapping[str, SaliencyMetric] = field(default_factory=dict)
     shared: Shared | None = None

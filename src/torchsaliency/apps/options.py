@@ -168,9 +168,13 @@ BatchSize = Annotated[
     int, typer.Option(min=1, help="Photos that share a pass.", rich_help_panel=_HOW)
 ]
 Chunk = Annotated[
-    int,
+    int | None,
     typer.Option(
-        min=1, help="Images in one pass of masked or ablated copies.", rich_help_panel=_HOW
+        min=1,
+        help="Images in one pass of masked or ablated copies; found from the network by default, "
+        "halved where memory ends.",
+        rich_help_panel=_HOW,
+        show_default=False,
     ),
 ]
 
@@ -402,7 +406,7 @@ ChunkOrPlan = Annotated[
     typer.Option(
         "--chunk",
         min=1,
-        help="Images in one derived pass; halved where memory ends.",
+        help="Images in one derived pass; found by default, halved where memory ends.",
         rich_help_panel=_HOW,
         show_default=False,
     ),

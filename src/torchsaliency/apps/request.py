@@ -31,7 +31,7 @@ class Request:
     aug_smooth: bool
     eigen_smooth: bool
     batch_size: int
-    chunk: int
+    chunk: int | None
     accelerate: str
     output: Path
     alpha: float

@@ -46,7 +46,7 @@ def shared(
     preprocessing: Preprocessing,
     photos: Mapping[str, Path],
     other: str,
-    chunk: int,
+    chunk: int | None,
 ) -> Shared:
     """Return what compares photographs with another one, and that one with them.
 

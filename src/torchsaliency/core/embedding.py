@@ -9,37 +9,42 @@ from torch.nn import functional as F
 
 from torchsaliency.core.errors import InputError, TargetError
 from torchsaliency.core.maps import wide
+from torchsaliency.core.memory import checked_chunk, suited_chunk, with_less_memory
 from torchsaliency.core.target import EmbeddingSimilarity, unwrap_output
 from torchsaliency.core.tracing import checked_images, held_still
 from torchsaliency.core.wrapper import unwrap
 
 
 def embeddings(
-    model: nn.Module, x: Float[Tensor, "n c H W"], *, chunk: int = 32
+    model: nn.Module, x: Float[Tensor, "n c H W"], *, chunk: int | None = None
 ) -> Float[Tensor, "n d"]:
     """Return the network's embeddings of images; the network is left as it was.
 
     Args:
         model: an encoder, or any network that gives (N, D).
         x: images (N, C, H, W), preprocessed.
-        chunk: images in one pass.
+        chunk: images in one pass; None finds it.
 
     Raises:
         InputError: the images do not fit, or a chunk below 1.
         TargetError: the network gives something else than (N, D).
     """
     net = unwrap(model)
-    if chunk < 1:
-        raise InputError(f"The chunk must be at least one image, and {chunk} was given.")
-    found = []
-    with held_still(net, x.device):
-        for part in checked_images(net, x).split(chunk):
+    checked_chunk(chunk)
+
+    def whole(chunk: int) -> Tensor:
+        found = []
+        for part in images.split(chunk):
             output = unwrap_output(net(part))
             if not isinstance(output, Tensor) or output.ndim != 2:  # noqa: PLR2004
                 got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 raise TargetError(f"An embedding is (N, D), and the network gave {got}.")
             found.append(wide(output.detach()))
-    return torch.cat(found)
+        return torch.cat(found)
+
+    with held_still(net, x.device):
+        images = checked_images(net, x)
+        return with_less_memory(whole, chunk or suited_chunk(net, images), net, images)[0]
 
 
 def similarity_to(
@@ -48,7 +53,7 @@ def similarity_to(
     kind: str = "cosine",
     *,
     prototype: bool = False,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> EmbeddingSimilarity:
     """Return the similarity to other images' embeddings as a target: what do two images share?
 
@@ -57,7 +62,7 @@ def similarity_to(
         x: the other images, one for each image that will be explained, or one for all of them.
         kind: as `EmbeddingSimilarity`.
         prototype: take the mean of all the images' directions z/‖z‖ as the one reference.
-        chunk: images in one pass.
+        chunk: images in one pass; None finds it.
 
     Raises:
         InputError: no image.

@@ -36,7 +36,7 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
     layer: LayerLike | Sequence[LayerLike] | None = None,
     *,
     masking: Masking | None = None,
-    chunk: int = 32,
+    chunk: int | None = None,
     accelerate: str | None = None,
 ) -> dict[str, Explanation]:
     """Explain a batch of images by one or several methods, sharing one pass of the network.
@@ -52,7 +52,8 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
             class index, N indices, a `Target` or any row-wise callable (N, K) -> (N,).
         layer: name, submodule or `Layer`, or several of them; None for the default layer.
         masking: baseline for methods that mask the image; mean colour by default.
-        chunk: images in one derived pass (masks, ablations); bounds memory, not the result.
+        chunk: images in one derived pass (masks, ablations); bounds memory, not the result; None
+            finds it from the network's largest layer. Halved where the memory ends.
         accelerate: how derived passes run, see `accelerated`; None leaves it as it is.
 
     Returns:
@@ -136,7 +137,10 @@ def _explanation(
     groups = [list(names)] if method.joint else [[name] for name in names]
     views = [trace[group] for group in groups]
     spared = sum(view.shared.spared_seconds for view in views)
-    found = [_as_saliency(method.saliency(view)) for view in views]
+    found = [
+        trace.with_less_memory(lambda view=view: _as_saliency(method.saliency(view)))  # type: ignore[misc]
+        for view in views
+    ]
     # Methods may run the network with gradients; what they hand on is plain numbers.
     raws = [one.raw.detach() for one in found]
     maps = [normalise(upsample(raw, trace.size), method.scaling) for raw in raws]

@@ -81,7 +81,7 @@ class Method(abc.ABC):
         layer: LayerLike | Sequence[LayerLike] | None = None,
         *,
         masking: Masking | None = None,
-        chunk: int = 32,
+        chunk: int | None = None,
     ) -> Explanation:
         """Explain a batch by this method alone; see `torchsaliency.explain`."""
         from torchsaliency.core.explain import explain  # noqa: PLC0415 (explain knows Method)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import torch
 from jaxtyping import Float
@@ -24,8 +24,11 @@ from torchsaliency.core.errors import InputError, LayerError, TorchSaliencyError
 from torchsaliency.core.layer import Layer, LayerLike
 from torchsaliency.core.maps import is_constant, minmax, upsample, wide
 from torchsaliency.core.masking import Masking, MeanColour
+from torchsaliency.core.memory import checked_chunk, measuring, suited_chunk, with_less_memory
 from torchsaliency.core.target import Target, TargetLike, resolve_target, score, unwrap_output
 from torchsaliency.core.wrapper import unwrap
+
+T = TypeVar("T")
 
 _HALF_SCALE = 1024.0
 """Loss scale for float16 networks, whose smallest gradients would round to zero."""
@@ -44,7 +47,7 @@ def tracing(  # noqa: PLR0913 (all but the first four by name)
     gradients: bool = True,
     attentions: bool = False,
     masking: Masking | None = None,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> Iterator[Trace]:
     """Run the network once on `x` and hold it still while methods read from the pass.
 
@@ -56,7 +59,8 @@ def tracing(  # noqa: PLR0913 (all but the first four by name)
         gradients: whether a method will ask for gradients; without, the pass keeps no graph.
         attentions: whether a method will ask for the attention of a transformer's blocks.
         masking: the baseline for masked passes, mean colour by default.
-        chunk: images in one derived pass; bounds the memory, never changes the result.
+        chunk: images in one derived pass; bounds the memory, never changes the result. None finds
+            it from the largest layer.
 
     Yields:
         The trace, valid inside the context.
@@ -67,8 +71,7 @@ def tracing(  # noqa: PLR0913 (all but the first four by name)
         TargetError: the target does not fit.
     """
     net = unwrap(model)
-    if chunk < 1:
-        raise InputError(f"The chunk must be at least one image, and {chunk} was given.")
+    checked_chunk(chunk)
     with held_still(net, x.device):
         images = checked_images(net, x)
         trace = Trace(net, images, masking or MeanColour(), chunk)
@@ -131,8 +134,11 @@ class Trace:
         backward_seconds: what the shared backward pass took; 0 before a method asks for it.
     """
 
-    def __init__(self, net: nn.Module, images: Tensor, masking: Masking, chunk: int) -> None:
-        self.images, self.masking, self.chunk = images, masking, chunk
+    def __init__(
+        self, net: nn.Module, images: Tensor, masking: Masking, chunk: int | None = None
+    ) -> None:
+        self.images, self.masking = images, masking
+        self._chunk = chunk
         self.passes = 0
         self.backward_seconds = 0.0
         self.output: Any
@@ -153,6 +159,26 @@ class Trace:
     def size(self) -> tuple[int, int]:
         """(H, W) of the images."""
         return self.images.shape[2], self.images.shape[3]
+
+    @property
+    def chunk(self) -> int:
+        """Images in one derived pass: as given or found; less once the memory ended."""
+        if self._chunk is None:
+            self._chunk = suited_chunk(self._net, self.images)
+        return self._chunk
+
+    def with_less_memory(self, work: Callable[[], T]) -> T:
+        """Do the work, again with half the chunk where the memory ends.
+
+        Raises:
+            torch.OutOfMemoryError: (or what says so on a processor) a chunk of one is too many.
+        """
+
+        def once(chunk: int) -> T:
+            self._chunk = chunk
+            return work()
+
+        return with_less_memory(once, self.chunk, self._net, self.images)[0]
 
     @property
     def parameter_names(self) -> list[str]:
@@ -213,7 +239,7 @@ class Trace:
             gradients=graph,
             attentions=self._recording,
             masking=self.masking,
-            chunk=self.chunk,
+            chunk=self._chunk,
         ) as trace:
             yield trace
             self.passes += trace.passes
@@ -248,6 +274,8 @@ class Trace:
             images = self.images.clone()  # for a network that works in place on its input
             if any(module is None for module in modules.values()):
                 images = capture(next(n for n, m in modules.items() if m is None), images)
+            if self._chunk is None:
+                stack.enter_context(measuring(self._net, images))
             with recorded(wanted=self._recording, gradients=gradients) as self._attentions:
                 output = self.run(images)
         for name, count in runs.items():

@@ -104,7 +104,7 @@ class Plan(BaseModel):
         seed: of the measures that draw.
         precision: of the networks.
         batch_size: images that share a pass.
-        chunk: images in one derived pass.
+        chunk: images in one derived pass; None finds it. Halved where the memory ends.
         workers: processes that read images; None for as many as the machine bears.
         device: "cpu", "cuda" …
         accelerate: how derived passes run, see `accelerated`.
@@ -136,7 +136,7 @@ class Plan(BaseModel):
     seed: int = 0
     precision: Precision = "float32"
     batch_size: int = Field(default=8, ge=1)
-    chunk: int = Field(default=32, ge=1)
+    chunk: int | None = Field(default=None, ge=1)
     workers: int | None = Field(default=None, ge=0)
     device: str = "cpu"
     accelerate: Acceleration = "off"

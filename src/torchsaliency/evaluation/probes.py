@@ -64,7 +64,7 @@ class Scene:
         clean: the judge's logits on them; None if it is the explained network.
         target: the classes that are judged, as `score` takes them.
         made: the maps, by method.
-        chunk: images in one pass.
+        chunk: images in one pass; None finds it.
     """
 
     setting: Setting
@@ -74,7 +74,7 @@ class Scene:
     clean: Tensor | None
     target: Tensor | list[int] | int | None
     made: Mapping[str, Explanation]
-    chunk: int
+    chunk: int | None
 
     def metrics(self) -> dict[str, list[Scored]]:
         """Return the plan's metrics of every method."""

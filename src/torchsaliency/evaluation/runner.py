@@ -17,6 +17,7 @@ from torchsaliency.core.engine import accelerated
 from torchsaliency.core.errors import DataError
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation, versions
+from torchsaliency.core.memory import out_of_memory
 from torchsaliency.data import DataSet
 from torchsaliency.evaluation.batches import Batch, batches
 from torchsaliency.evaluation.plan import Plan
@@ -239,11 +240,11 @@ class Run:
             try:
                 return self._computed(batch, methods)
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or (self.chunk == 1 and len(batch) == 1):
+                if not out_of_memory(error) or (self.chunk in (None, 1) and len(batch) == 1):
                     raise
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            if self.chunk > 1:
+            if self.chunk is not None and self.chunk > 1:  # one not given halves where it is used
                 self.chunk //= 2
             else:
                 middle = len(batch) // 2
@@ -344,13 +345,6 @@ def _rows(
             batch.ids, one.values.tolist(), one.rows.tolist(), strict=True
         )
     ]
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the memory is too small; processors have no error of their own."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "DefaultCPUAllocator" in str(error) and "alloc" in str(error)
 
 
 def hardware(device: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def score(  # noqa: PLR0913 (all but the first three by name)
     masks: Tensor | None = None,
     masking: Masking | None = None,
     seed: int = 0,
-    chunk: int = 32,
+    chunk: int | None = None,
     accelerate: str | None = None,
 ) -> dict[str, SaliencyMetric]:
     """Score the maps of one explanation by several metrics.
@@ -56,7 +56,7 @@ def score(  # noqa: PLR0913 (all but the first three by name)
             RISE's blur all the same, and AOPC replaces regions by the image's minimum; for other
             baselines call `perturbation_curve` and `region_curve`.
         seed: of the measures that draw.
-        chunk: images in one pass.
+        chunk: images in one pass; None finds it.
         accelerate: how passes run, see `accelerated`; None leaves it as it is.
 
     Returns:
@@ -113,7 +113,7 @@ class Bench:
         masking: Masking | None = None,
         clean: Tensor | None = None,
         seed: int = 0,
-        chunk: int = 32,
+        chunk: int | None = None,
     ) -> None:
         """Take the arguments of `score`, and the judge's clean logits if they are known."""
         self._model, self._explanation = model, explanation

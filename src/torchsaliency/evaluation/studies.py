@@ -113,7 +113,7 @@ def selectivity(  # noqa: PLR0913 (all but the first four by name)
     alphas: Sequence[float | int] = ALPHAS,
     masking: Masking | None = None,
     clean: Tensor | None = None,
-    chunk: int = 32,
+    chunk: int | None = None,
     study: Study | None = None,
 ) -> Study:
     """Score maps raised to powers: S ← S^α after normalisation (Opti-CAM, Figure A4).
@@ -129,7 +129,7 @@ def selectivity(  # noqa: PLR0913 (all but the first four by name)
         alphas: powers, each above 0.
         masking: the baseline; mean colour by default.
         clean: logits of the clean images, if known.
-        chunk: images in one pass.
+        chunk: images in one pass; None finds it.
         study: a study to be continued with these images.
 
     Raises:
@@ -156,7 +156,7 @@ def bounding_boxes(  # noqa: PLR0913 (all but the first five by name)
     published: bool = False,
     masking: Masking | None = None,
     clean: Tensor | None = None,
-    chunk: int = 32,
+    chunk: int | None = None,
     study: Study | None = None,
 ) -> Study:
     """Score the map inside and outside the objects' boxes (Opti-CAM, Table 5).
@@ -174,7 +174,7 @@ def bounding_boxes(  # noqa: PLR0913 (all but the first five by name)
             coordinates wrap around (erratum O7), to test what its table says.
         masking: the baseline; mean colour by default.
         clean: logits of the clean images, if known.
-        chunk: images in one pass.
+        chunk: images in one pass; None finds it.
         study: a study to be continued with these images.
 
     Raises:
@@ -199,7 +199,7 @@ def other_classes(  # noqa: PLR0913 (all but the first five by name)
     layer: LayerLike | Sequence[LayerLike] | None = None,
     *,
     masking: Masking | None = None,
-    chunk: int = 32,
+    chunk: int | None = None,
     studies: Mapping[str, Study] | None = None,
 ) -> dict[str, Study]:
     """Explain other classes than the true one, and judge the true one (Opti-CAM, Table A.9).
@@ -214,7 +214,7 @@ def other_classes(  # noqa: PLR0913 (all but the first five by name)
         labels: (N,) the true classes.
         layer: as for `explain`.
         masking: the baseline; mean colour by default.
-        chunk: images in one pass.
+        chunk: images in one pass; None finds it.
         studies: by method, to be continued with these images.
 
     Returns:

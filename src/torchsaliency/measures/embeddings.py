@@ -41,7 +41,7 @@ def masked_embeddings(
     *,
     masking: Masking | None = None,
     clean: Tensor | None = None,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> MaskedEmbeddings:
     """Embed images and their masked versions x ⊙ m + b ⊙ (1 - m).
 
@@ -52,7 +52,7 @@ def masked_embeddings(
         masks: (N, H, W) in [0, 1].
         masking: the baseline b; mean colour by default.
         clean: embeddings or outputs of the clean images if they are known; they then cost no pass.
-        chunk: images in one pass.
+        chunk: images in one pass; None finds it.
 
     Raises:
         InputError: the images, masks or clean embeddings do not fit.

@@ -14,6 +14,13 @@ from torch import Tensor, nn
 from torchsaliency.core import engine
 from torchsaliency.core.errors import InputError, TargetError
 from torchsaliency.core.maps import wide
+from torchsaliency.core.memory import (
+    checked_chunk,
+    known,
+    measuring,
+    suited_chunk,
+    with_less_memory,
+)
 from torchsaliency.core.target import ClassTarget, Target, resolve_target, unwrap_output
 from torchsaliency.core.tracing import checked_images, held_still
 from torchsaliency.core.wrapper import unwrap
@@ -21,22 +28,26 @@ from torchsaliency.core.wrapper import unwrap
 Labels = None | int | Sequence[int] | Tensor | Target
 """Classes as a measure takes them: None is the one predicted on the clean image."""
 
+_FIRST = 8
+"""Variants in the pass that shows how many later ones may hold."""
+
 
 @contextmanager
-def judging(model: nn.Module, x: Float[Tensor, "n c H W"], *, chunk: int = 32) -> Iterator[Judge]:
+def judging(
+    model: nn.Module, x: Float[Tensor, "n c H W"], *, chunk: int | None = None
+) -> Iterator[Judge]:
     """Hold a network still while it scores variants of images.
 
     Args:
         model: the judge; it may differ from the network that was explained.
         x: images (N, C, H, W), preprocessed for the judge.
-        chunk: images in one pass; bounds the memory, never changes the result.
+        chunk: images in one pass; None finds it; bounds the memory, never changes the result.
 
     Raises:
         InputError: the images cannot be scored.
     """
     net = unwrap(model)
-    if chunk < 1:
-        raise InputError(f"The chunk must be at least one image, and {chunk} was given.")
+    checked_chunk(chunk)
     with held_still(net, x.device):
         yield Judge(net, checked_images(net, x), chunk)
 
@@ -47,11 +58,11 @@ class Judge:
 
     Attributes:
         images: (N, C, H, W), on the network's device and in its precision.
-        chunk: images in one pass.
+        chunk: images in one pass; None until it is needed, where it was not given.
         passes: images that went through the network so far.
     """
 
-    def __init__(self, net: nn.Module, images: Tensor, chunk: int) -> None:
+    def __init__(self, net: nn.Module, images: Tensor, chunk: int | None) -> None:
         self.images, self.chunk, self.passes = images, chunk, 0
         self._net = net
         self._classes: int | None = None
@@ -76,15 +87,29 @@ class Judge:
         Raises:
             TargetError: the network does not give one tensor.
         """
-        rows = []
-        for index in torch.arange(count, device=self.images.device).split(self.chunk):
-            output = self.run(build(index))
+        places, rows, start = torch.arange(count, device=self.images.device), [], 0
+        while start < count:
+            output, took = self._some(lambda size, start=start: build(places[start : start + size]))  # type: ignore[misc]
             if not isinstance(output, Tensor):
                 raise TargetError(
                     f"The judge gave a {type(output).__name__}; measures need one tensor an image."
                 )
             rows.append(wide(output.detach()))
+            start += took
         return torch.cat(rows)
+
+    def _some(self, build: Callable[[int], Tensor]) -> tuple[Any, int]:
+        """Return the output of as many variants as one pass may hold, and how many these are."""
+
+        def work(size: int) -> Any:
+            return self.run(build(size))
+
+        if self.chunk is None and not known(self._net, self.images):
+            with measuring(self._net, self.images):
+                return with_less_memory(work, _FIRST, self._net, self.images)
+        chunk = self.chunk or suited_chunk(self._net, self.images)
+        output, self.chunk = with_less_memory(work, chunk, self._net, self.images)
+        return output, self.chunk
 
     def logits(self, count: int, build: Callable[[Tensor], Tensor]) -> Float[Tensor, "m k"]:
         """Return the logits (count, K) of variants, as `outputs`.

@@ -88,7 +88,7 @@ def masked_scores(
     *,
     masking: Masking | None = None,
     clean: Float[Tensor, "n k"] | None = None,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> MaskedScores:
     """Score images and their masked versions x ⊙ m + b ⊙ (1 - m).
 
@@ -100,7 +100,7 @@ def masked_scores(
         masking: the baseline b; mean colour by default.
         clean: logits of the clean images if they are known (an `Explanation.output` of the same
             network); they then cost no pass.
-        chunk: images in one pass.
+        chunk: images in one pass; None finds it.
 
     Raises:
         InputError: the images or masks do not fit.
@@ -149,7 +149,7 @@ def crop_scores(
     target: Labels = None,
     *,
     clean: Float[Tensor, "n k"] | None = None,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> CropScores:
     """Score what lies in one box of each image, resized to the whole image (saliency metric SM).
 
@@ -160,7 +160,7 @@ def crop_scores(
             area stands for nothing, and an image of zeros is scored.
         target: classes; None for those predicted on the clean images.
         clean: logits of the clean images if they are known; with a target they are not needed.
-        chunk: images in one pass.
+        chunk: images in one pass; None finds it.
 
     Raises:
         InputError: a box does not lie in the image.

@@ -58,7 +58,7 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
     masking: Masking | None = None,
     clean: Float[Tensor, "n k"] | None = None,
     budget: int | None = None,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> PerturbationCurve:
     """Insert or delete pixels by descending saliency and record the class probability.
 
@@ -76,7 +76,7 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
             deletion. For pixel space give `RISEBlur(BlackPixel(…))` and `BlackPixel(…)`.
         clean: logits of the clean images if they are known; they then cost no pass.
         budget: most passes an image; the steps are then spread evenly over the curve.
-        chunk: images in one pass.
+        chunk: images in one pass; None finds it.
 
     Raises:
         InputError: images or maps do not fit.
@@ -146,7 +146,7 @@ def removal_curves(  # noqa: PLR0913 (options of a published protocol)
     noise: float | int = 0.01,
     seed: int = 0,
     clean: Float[Tensor, "n k"] | None = None,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> RemovalCurves:
     """Remove the most, and the least, relevant pixels and fill in by noisy linear imputation.
 
@@ -163,7 +163,7 @@ def removal_curves(  # noqa: PLR0913 (options of a published protocol)
         noise: standard deviation of the noise, in the images' units.
         seed: of the noise, the same for every image.
         clean: logits of the clean images if they are known; used for the classes alone.
-        chunk: images in one pass.
+        chunk: images in one pass; None finds it.
 
     Raises:
         InputError: images or maps do not fit.

@@ -10,12 +10,15 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from torchsaliency.core.errors import InputError, OptionError
+from torchsaliency.core.errors import OptionError
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.layer import LayerLike
 from torchsaliency.core.maps import checked_maps
 from torchsaliency.core.masking import Masking
+from torchsaliency.core.memory import checked_chunk, suited_chunk
+from torchsaliency.core.tracing import checked_images, held_still
+from torchsaliency.core.wrapper import unwrap
 from torchsaliency.measures.randomised import Cascade, randomised_networks
 
 Layers = LayerLike | Sequence[LayerLike] | None
@@ -51,7 +54,7 @@ def noisy_maps(
     samples: int = 10,
     seed: int = 0,
     layer: Layers = None,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> NoisyMaps:
     """Explain noisy copies x + ε by the same method, ε uniform in [-radius, radius] at every value.
 
@@ -65,7 +68,7 @@ def noisy_maps(
         samples: noisy copies of each image.
         seed: of the noise.
         layer: the layers, if `explain` was given `Layer` objects with a reshape of their own.
-        chunk: copies in one pass.
+        chunk: copies in one pass; None finds it.
 
     Raises:
         OptionError: no samples, or a radius that is not above 0.
@@ -75,13 +78,12 @@ def noisy_maps(
             f"{samples} samples of radius {radius} were given; accepted are at least one sample "
             "and a radius above 0."
         )
-    _check_chunk(chunk)
     images = explanation.images
     draw = torch.Generator().manual_seed(seed)
     noise = torch.rand((samples, *images.shape[1:]), generator=draw).mul_(2).sub_(1).mul_(radius)
     noise = noise.to(images)
     maps = []
-    for index in torch.arange(len(images) * samples, device=images.device).split(chunk):
+    for index in _parts(model, images, len(images) * samples, chunk):
         image = index // samples
         copies = images[image] + noise[index % samples]
         maps.append(_again(model, explanation, copies, image, layer, chunk).map)
@@ -120,7 +122,7 @@ def masked_maps(
     *,
     masking: Masking | None = None,
     layer: Layers = None,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> MaskedMaps:
     """Explain x ⊙ S + b ⊙ (1 - S) by the same method for the same class (ADCC's coherency).
 
@@ -129,14 +131,13 @@ def masked_maps(
         explanation: what `explain` made of it; its maps are the masks S.
         masking: the baseline b; the explanation's own by default.
         layer: the layers, if `explain` was given `Layer` objects with a reshape of their own.
-        chunk: images in one pass.
+        chunk: images in one pass; None finds it.
     """
-    _check_chunk(chunk)
     images = explanation.images
     kept = checked_maps(explanation.map)
     mask_out = masking or explanation.masking
     maps, outputs = [], []
-    for index in torch.arange(len(images), device=images.device).split(chunk):
+    for index in _parts(model, images, len(images), chunk):
         shown = mask_out(images[index], kept[index])
         made = _again(model, explanation, shown, index, layer, chunk)
         maps.append(made.map)
@@ -175,7 +176,7 @@ def randomised_maps(
     stages: Sequence[str] | None = None,
     seed: int = 0,
     layer: Layers = None,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> RandomisedMaps:
     """Explain the same images and classes with randomised copies of the network (sanity check).
 
@@ -187,15 +188,14 @@ def randomised_maps(
         stages: names of submodules, from the output downwards; `network_stages` by default.
         seed: of the weights.
         layer: the layers, if `explain` was given `Layer` objects with a reshape of their own.
-        chunk: images in one pass.
+        chunk: images in one pass; None finds it.
 
     Raises:
         OptionError: there is no such stage, or nothing in it to randomise.
     """
-    _check_chunk(chunk)
     names, maps = [], []
     images = explanation.images
-    parts = torch.arange(len(images), device=images.device).split(chunk)
+    parts = _parts(model, images, len(images), chunk)
     for name, network in randomised_networks(model, mode=mode, stages=stages, seed=seed):
         names.append(name)
         made = [_again(network, explanation, images[i], i, layer, chunk).map for i in parts]
@@ -203,9 +203,18 @@ def randomised_maps(
     return RandomisedMaps(tuple(names), explanation.map, torch.stack(maps, 1), mode)
 
 
-def _check_chunk(chunk: int) -> None:
-    if chunk < 1:
-        raise InputError(f"The chunk must be at least one image, and {chunk} was given.")
+def _parts(model: nn.Module, images: Tensor, count: int, chunk: int | None) -> tuple[Tensor, ...]:
+    """Return the numbers 0 … count-1 in chunks.
+
+    Raises:
+        InputError: a chunk below 1.
+    """
+    checked_chunk(chunk)
+    net = unwrap(model)
+    with held_still(net, images.device):
+        size = chunk or suited_chunk(net, checked_images(net, images))
+    parts: tuple[Tensor, ...] = torch.arange(count, device=images.device).split(size)
+    return parts
 
 
 @torch.inference_mode(mode=False)
@@ -215,7 +224,7 @@ def _again(
     images: Tensor,
     index: Tensor,
     layer: Layers,
-    chunk: int,
+    chunk: int | None,
 ) -> Explanation:
     """Explain variants of the images at `index` as these were explained."""
     method = explanation.method

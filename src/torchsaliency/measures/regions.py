@@ -56,7 +56,7 @@ def region_curve(  # noqa: PLR0913 (options of a published protocol)
     placement: Placement = "sliding",
     masking: Masking | None = None,
     clean: Float[Tensor, "n k"] | None = None,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> RegionCurve:
     """Replace the most relevant square regions one after another (AOPC's perturbation).
 
@@ -71,7 +71,7 @@ def region_curve(  # noqa: PLR0913 (options of a published protocol)
             overlaps an earlier one (Quantus before 0.6); "grid": aligned blocks (Quantus since).
         masking: the baseline; the image's smallest number by default, as in Quantus.
         clean: logits of the clean images if they are known; they then cost no pass.
-        chunk: images in one pass.
+        chunk: images in one pass; None finds it.
 
     Raises:
         InputError: images or maps do not fit.
@@ -130,7 +130,7 @@ def square_removals(  # noqa: PLR0913 (options of a published protocol)
     masking: Masking | None = None,
     seed: int = 0,
     clean: Float[Tensor, "n k"] | None = None,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> SquareRemovals:
     """Replace random squares one at a time and record how much the class logit drops.
 
@@ -143,7 +143,7 @@ def square_removals(  # noqa: PLR0913 (options of a published protocol)
         masking: the baseline; mean colour by default.
         seed: of the positions, the same for every image.
         clean: logits of the clean images if they are known; they then cost no pass.
-        chunk: images in one pass.
+        chunk: images in one pass; None finds it.
 
     Raises:
         InputError: the images do not fit.

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from torchsaliency.core.errors import DataError, OptionError
 from torchsaliency.core.explanation import versions
+from torchsaliency.core.memory import out_of_memory
 from torchsaliency.data import DataSet
 from torchsaliency.evaluation.finetuning.accuracy import Accuracy
 from torchsaliency.evaluation.finetuning.heads import with_new_head
@@ -30,7 +31,7 @@ from torchsaliency.evaluation.finetuning.reading import Key, read
 from torchsaliency.evaluation.finetuning.report import Epoch, Moment, Report, Watch
 from torchsaliency.evaluation.finetuning.saving import REPORT, TEST_LIST, WEIGHTS, Saved
 from torchsaliency.evaluation.finetuning.settings import FREE, Finetuning
-from torchsaliency.evaluation.runner import hardware, out_of_memory
+from torchsaliency.evaluation.runner import hardware
 from torchsaliency.zoo import Network
 from torchsaliency.zoo.checkpoints import Note
 

@@ -1,0 +1,142 @@
+"""How many images one pass may hold: read off the largest layer, halved where memory ends.
+
+Results do not depend on it, but seconds and memory do: on a processor, tensors too large for the
+allocator's pool are mapped and zeroed anew in each layer, so that large chunks are slower an image
+than small ones; a GPU wants as many images as its memory holds.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from torchsaliency.core.errors import InputError
+
+T = TypeVar("T")
+
+_LARGEST = 32 * 2**20
+"""Bytes of a layer's output on a processor: glibc maps what is larger anew, at any setting."""
+
+_PROCESSOR, _GPU = 32, 256
+"""The most images in a chunk found automatically."""
+
+_LAYERS = 64
+"""A pass with gradients may hold so many of its largest layer's outputs, in half of a GPU."""
+
+_known: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], int]] = (
+    weakref.WeakKeyDictionary()
+)
+_limits: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], int]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def checked_chunk(chunk: int | None) -> int | None:
+    """Return the chunk as it was given.
+
+    Raises:
+        InputError: it is below 1.
+    """
+    if chunk is not None and chunk < 1:
+        raise InputError(f"The chunk must be at least one image, and {chunk} was given.")
+    return chunk
+
+
+def known(net: nn.Module, images: Tensor) -> bool:
+    """Whether the network's layers were looked at for images of this size."""
+    return _key(images) in _known.get(net, {})
+
+
+@contextmanager
+def measuring(net: nn.Module, images: Tensor) -> Iterator[None]:
+    """Note the largest output of the network's layers in the one pass inside, once a size."""
+    if known(net, images):
+        yield
+        return
+    most, batch = images[:1].nbytes, 1
+
+    def enter(module: nn.Module, inputs: Any) -> None:  # noqa: ARG001 (torch's signature)
+        nonlocal batch
+        batch = len(inputs[0]) if inputs and isinstance(inputs[0], Tensor) else 1
+
+    def look(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
+        nonlocal most
+        if isinstance(output, Tensor) and output.ndim and len(output) == batch:
+            most = max(most, output.nbytes // max(1, batch))
+
+    with ExitStack() as stack:
+        stack.callback(net.register_forward_pre_hook(enter).remove)
+        for module in net.modules():
+            if not isinstance(module, torch.jit.ScriptModule):
+                stack.callback(module.register_forward_hook(look).remove)
+        yield
+    _known.setdefault(net, {})[_key(images)] = most
+
+
+def suited_chunk(net: nn.Module, images: Tensor) -> int:
+    """Return how many images of this size one pass should hold, a power of two.
+
+    Processor: as many as keep the largest layer's output within 32 MiB, at most 32. GPU: as many as
+    half of its memory takes with gradients, at most 256; its size counts, not what is free at the
+    moment, so that the next run takes the same. Less where memory ended before.
+
+    Args:
+        net: held still; one image passes where none of this size was seen yet.
+        images: (N, C, H, W), N at least 1.
+    """
+    key = _key(images)
+    if not known(net, images):
+        with torch.no_grad(), measuring(net, images[:1]):
+            net(images[:1].clone())
+    each = _known[net][key]
+    if images.is_cuda:
+        memory = torch.cuda.get_device_properties(images.device).total_memory
+        found = min(_GPU, memory // 2 // (_LAYERS * each))
+    else:
+        found = min(_PROCESSOR, _LARGEST // each)
+    found = 2 ** int(math.log2(max(1, found)))
+    return min(found, _limits.get(net, {}).get(key, found))
+
+
+def with_less_memory(
+    work: Callable[[int], T], chunk: int, net: nn.Module, images: Tensor
+) -> tuple[T, int]:
+    """Do the work with a chunk that is halved until the memory suffices; return the chunk, too.
+
+    Args:
+        work: takes the chunk; begins anew where it failed.
+        chunk: to begin with.
+        net: whose later automatic chunks will not be larger than the one that went well.
+        images: of the size that the network saw.
+
+    Raises:
+        torch.OutOfMemoryError: (or what says so on a processor) one image is too many.
+    """
+    while True:
+        try:
+            return work(chunk), chunk
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or chunk == 1:
+                raise
+        # outside the handler, whose error holds the frames and with them their tensors
+        chunk //= 2
+        _limits.setdefault(net, {})[_key(images)] = chunk
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory is too small; processors have no error of their own."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "DefaultCPUAllocator" in str(error) and "alloc" in str(error)
+
+
+def _key(images: Tensor) -> tuple[Any, ...]:
+    return images.device, images.dtype, tuple(images.shape[1:])
