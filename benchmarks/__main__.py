@@ -61,7 +61,7 @@ def main(
 def _row(name: str, network: str, options: list[str], *, quick: bool) -> dict[str, Any]:
     """Measure one row, then the memory of its sides, each in a process of its own."""
     row = _ask(name, network, options)
-    if "error" in row or name == "opticam":  # whose sides are made by running both
+    if "error" in row or name.startswith("opticam"):  # whose sides are made by running both
         return row
     for number, side in enumerate(row["sides"].values()):
         if not quick or side["seconds_per_image"]["median"] * side["images"] < _LONG:

@@ -218,7 +218,7 @@ def scorecam_compiled(bench: Bench) -> list[Side]:
     return scorecam(bench, accelerate="compile")
 
 
-def opticam(bench: Bench) -> list[Side]:
+def opticam(bench: Bench, *, accelerate: str = "off") -> list[Side]:
     """The passes of the trust region that reach the official 100 iterations' mean objective."""
     from benchmarks.opticam_passes import passes_needed
     from benchmarks.peers import official_opticam
@@ -233,7 +233,8 @@ def opticam(bench: Bench) -> list[Side]:
 
     def trust(iterations: int) -> ts.Explanation:
         method = ts.OptiCAM(solver="trust-region", iterations=iterations, keep="best")
-        return method(few.net, few.x, few.labels, few.layer, masking=few.black)
+        with ts.accelerated(accelerate):
+            return method(few.net, few.x, few.labels, few.layer, masking=few.black)
 
     wanted = official().objective.amax(1).mean()
     most = 60
@@ -245,9 +246,15 @@ def opticam(bench: Bench) -> list[Side]:
             f"trust region, {min(needed, most)} passes{reached}",
             lambda: trust(min(needed, most)),
             len(few.x),
+            accelerated=accelerate != "off",
         ),
         Side("official, 100 iterations", official, len(few.x), once=bench.quick),
     ]
+
+
+def opticam_laid(bench: Bench) -> list[Side]:
+    """The same on a channels-last copy."""
+    return opticam(bench, accelerate="channels-last")
 
 
 def _maps(bench: Bench) -> Tensor:
@@ -294,7 +301,7 @@ def curves_compiled(bench: Bench) -> list[Side]:
     return curves(bench, accelerate="compile")
 
 
-def flipping(bench: Bench) -> list[Side]:
+def flipping(bench: Bench, *, accelerate: str = "off") -> list[Side]:
     """Deletion against Quantus's PixelFlipping, with as many steps."""
     few = bench.first(2)
     maps = _maps(few)
@@ -304,19 +311,23 @@ def flipping(bench: Bench) -> list[Side]:
     metric = _quantus(
         "PixelFlipping", features_in_step=pixels, perturb_baseline=0.0, normalise=False
     )
+
+    def ours() -> None:
+        with ts.accelerated(accelerate):
+            perturbation_curve(few.net, few.x, maps, few.labels, order="deletion", step=pixels)
+
     return [
-        Side(
-            "torchsaliency",
-            lambda: perturbation_curve(
-                few.net, few.x, maps, few.labels, order="deletion", step=pixels
-            ),
-            len(few.x),
-        ),
+        Side("torchsaliency", ours, len(few.x), accelerated=accelerate != "off"),
         Side("Quantus", lambda: _judged(metric, few, each), len(few.x)),
     ]
 
 
-def aopc(bench: Bench) -> list[Side]:
+def flipping_compiled(bench: Bench) -> list[Side]:
+    """The same, compiled."""
+    return flipping(bench, accelerate="compile")
+
+
+def aopc(bench: Bench, *, accelerate: str = "off") -> list[Side]:
     """AOPC's region perturbation against Quantus."""
     few = bench.first(4)
     maps = _maps(few)
@@ -330,19 +341,25 @@ def aopc(bench: Bench) -> list[Side]:
     )
 
     def ours() -> Tensor:
-        curve = region_curve(
-            few.net, few.x, maps, few.labels, patch=14, regions=10, placement="grid"
-        )
+        with ts.accelerated(accelerate):
+            curve = region_curve(
+                few.net, few.x, maps, few.labels, patch=14, regions=10, placement="grid"
+            )
         return functional.aopc(curve.probabilities)
 
     theirs = maps[:, None].double().cpu().numpy()
     return [
-        Side("torchsaliency", ours, len(few.x)),
+        Side("torchsaliency", ours, len(few.x), accelerated=accelerate != "off"),
         Side("Quantus", lambda: _judged(metric, few, theirs), len(few.x)),
     ]
 
 
-def sensitivity(bench: Bench) -> list[Side]:
+def aopc_compiled(bench: Bench) -> list[Side]:
+    """The same, compiled."""
+    return aopc(bench, accelerate="compile")
+
+
+def sensitivity(bench: Bench, *, accelerate: str = "off") -> list[Side]:
     """Max-Sensitivity of Grad-CAM against Quantus with pytorch-grad-cam."""
     few = bench.first(2)
     samples = 4 if bench.quick else 10
@@ -358,18 +375,24 @@ def sensitivity(bench: Bench) -> list[Side]:
     metric = _quantus("MaxSensitivity", nr_samples=samples, normalise=False)
 
     def ours() -> Tensor:
-        again = noisy_maps(few.net, made, samples=samples)
+        with ts.accelerated(accelerate):
+            again = noisy_maps(few.net, made, samples=samples)
         return functional.sensitivities(again.maps, again.noisy_maps).amax(1)
 
     theirs = made.map[:, None].double().cpu().numpy()
     return [
-        Side("torchsaliency", ours, len(few.x)),
+        Side("torchsaliency", ours, len(few.x), accelerated=accelerate != "off"),
         Side(
             "Quantus, pytorch-grad-cam",
             lambda: _judged(metric, few, theirs, explain_func=explained),
             len(few.x),
         ),
     ]
+
+
+def sensitivity_laid(bench: Bench) -> list[Side]:
+    """The same on a channels-last copy."""
+    return sensitivity(bench, accelerate="channels-last")
 
 
 def evaluation(bench: Bench) -> list[Side]:
@@ -487,15 +510,31 @@ COMPARISONS: dict[str, Comparison] = {
     "opticam": Comparison(
         "Opti-CAM to one objective", opticam, 10, reduced="two images, the official once"
     ),
+    "opticam-laid": Comparison(
+        "Opti-CAM to one objective, channels-last",
+        opticam_laid,
+        10,
+        reduced="two images, the official once",
+    ),
     "curves": Comparison("insertion and deletion", curves, 5, reduced="28 steps, one image"),
     "curves-compiled": Comparison(
         "insertion and deletion, compiled", curves_compiled, 5, reduced="28 steps, one image"
     ),
     "flipping": Comparison("deletion", flipping, 5, reduced="28 steps, two images"),
+    "flipping-compiled": Comparison(
+        "deletion, compiled", flipping_compiled, 5, reduced="28 steps, two images"
+    ),
     "sensitivity": Comparison(
         "Max-Sensitivity of Grad-CAM", sensitivity, 8, reduced="two images, 4 samples"
     ),
+    "sensitivity-laid": Comparison(
+        "Max-Sensitivity of Grad-CAM, channels-last",
+        sensitivity_laid,
+        8,
+        reduced="two images, 4 samples",
+    ),
     "aopc": Comparison("AOPC", aopc, 8, reduced="at most four images"),
+    "aopc-compiled": Comparison("AOPC, compiled", aopc_compiled, 8, reduced="at most four images"),
     "evaluation": Comparison(
         "ten methods by AD, AI, AG",
         evaluation,

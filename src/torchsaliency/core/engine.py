@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ from typing import Any, Literal, final, get_args
 import torch
 from torch import Tensor, nn
 
-from torchsaliency.core.errors import OptionError
+from torchsaliency.core.errors import OptionError, TargetError
+from torchsaliency.core.target import unwrap_output
 
 Acceleration = Literal["off", "channels-last", "compile", "bf16", "auto"]
 
@@ -29,10 +31,16 @@ _wanted: ContextVar[str] = ContextVar("torchsaliency_acceleration", default="off
 _built: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Engine]] = (
     weakref.WeakKeyDictionary()
 )
+_originals: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = (
+    weakref.WeakKeyDictionary()
+)
 _lock = threading.Lock()
 
 _ATOL, _RTOL = 1e-4, 1e-4
 """How far an exact engine's output may be from the network's own."""
+
+_ROUNDED = 0.5
+"""The same under bfloat16: far off is a defect, near is rounding."""
 
 
 @contextmanager
@@ -42,10 +50,15 @@ def accelerated(mode: str) -> Iterator[None]:
     * "off": the network as it is.
     * "channels-last": a copy whose convolutions read pixel by pixel.
     * "compile": a copy compiled by inductor with frozen weights, for one batch size; the first
-      pass takes as long as the compilation, and a C++ compiler is needed on a processor. Passes
-      with gradients run channels-last.
-    * "bf16": channels-last under bfloat16 autocast: the only one that changes the numbers.
+      pass takes as long as the compilation, and a C++ compiler is needed on a processor. On a GPU
+      the passes are replayed as a CUDA graph. Passes with gradients or hooks run channels-last.
+    * "bf16": channels-last under bfloat16 autocast, with TF32 for what stays in float32: the only
+      one that changes the numbers.
     * "auto": the faster of "off" and "channels-last", tried on the first passes.
+
+    A copy is tried on the first images beside the network itself. Where it fails, or its output is
+    off by more than 1e-4 (of 1 or of the output), the network itself runs, and a `UserWarning` says
+    so once.
 
     Raises:
         OptionError: another mode.
@@ -66,21 +79,50 @@ def accelerated(mode: str) -> Iterator[None]:
 
 
 def run(net: nn.Module, images: Tensor) -> Any:
-    """Run a network on images, accelerated as the context says.
+    """Run a network on images, accelerated as the context says; return its unwrapped output.
 
-    Where the network carries hooks (a method reads or changes a layer), runs twice as large
-    batches, or its copy does not give its numbers, the network itself runs.
+    Where the network carries hooks (a method reads or changes a layer) or its copy does not give
+    its numbers, the network itself runs.
     """
     mode = _wanted.get()
-    if mode == "off" or _hooked(net):
-        return net(images)
+    if mode == "off" or not len(images) or _hooked(net):
+        return unwrap_output(net(images))
+    original = _originals[net]() if net in _originals else None
+    net = net if original is None else original  # a copy's passes need no copy of their own
+    return _engine(net, mode, images)(net, images)
+
+
+def stand_in(net: nn.Module, images: Tensor) -> nn.Module:
+    """Return the network that traced passes of such images should run: its copy, or itself.
+
+    A compiled copy has no layers to read, and autocast is no property of a module: "compile" gives
+    the channels-last copy, "bf16" the network.
+
+    Args:
+        net: held still, without a wrapper.
+        images: (N, C, H, W), N at least 1; one of them is tried where none of the size was before.
+    """
+    mode = _wanted.get()
+    if mode in ("off", "bf16") or _hooked(net):
+        return net
+    engine = _engine(net, "auto" if mode == "auto" else "channels-last", images)
+    if engine.faithful is None:
+        with torch.no_grad():
+            engine(net, images)
+    if not engine.faithful:
+        return net
+    _originals[engine.copy] = weakref.ref(net)
+    return engine.copy
+
+
+def _engine(net: nn.Module, mode: str, images: Tensor) -> Engine:
     with _lock:
         engines = _built.setdefault(net, {})
         key = (mode, images.device, images.dtype, tuple(images.shape[1:]))
         engine = engines.get(key)
         if engine is None or not engine.current(net):
             engine = engines[key] = Engine(net, mode)
-    return engine(net, images)
+    return engine
 
 
 def _hooked(net: nn.Module) -> bool:
@@ -97,6 +139,7 @@ class Engine:
 
     Attributes:
         mode: how it runs.
+        copy: the copy, channels-last.
         faithful: whether its first output was the network's own; None before the first pass.
     """
 
@@ -104,8 +147,8 @@ class Engine:
         self.mode = mode
         self.faithful: bool | None = None
         self._stamp = _stamp(net)
-        self._copy = copy.deepcopy(net).eval().requires_grad_(False)
-        self._copy = self._copy.to(memory_format=torch.channels_last)
+        self.copy = copy.deepcopy(net).eval().requires_grad_(False)
+        self.copy = self.copy.to(memory_format=torch.channels_last)
         self._compiled: Callable[..., Any] | None = None
         self._batch = 0
 
@@ -117,53 +160,80 @@ class Engine:
         """Run, and on the first pass look whether the copy says the same as the network."""
         if self.faithful is None:
             return self._first(net, images)
-        return self._fast(images) if self.faithful else net(images)
+        return self._fast(images) if self.faithful else unwrap_output(net(images))
 
     def _first(self, net: nn.Module, images: Tensor) -> Any:
+        own, slow = _timed(lambda: unwrap_output(net(images)))
+        if not isinstance(own, Tensor):
+            self._give_up(net, f"its output is a {type(own).__name__}, not one tensor")
+            return own
         try:
-            own, slow = _timed(lambda: net(images))
             found, quick = _timed(lambda: self._fast(images))
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError:
+        except (RuntimeError, TargetError) as error:
             # a network that cannot be copied into another layout, or a compiler that is missing
-            self.faithful = False
-            return net(images)
-        exact = self.mode != "bf16"
-        self.faithful = _alike(own, found, _ATOL if exact else 0.5, _RTOL if exact else 0.5)
-        if self.faithful and self.mode == "auto":
+            self._give_up(net, f"it failed: {str(error).strip().splitlines()[0][:200]}")
+            return own
+        near = (_ROUNDED, _ROUNDED) if self.mode == "bf16" else (_ATOL, _RTOL)
+        self.faithful = _alike(own, found, *near)
+        if not self.faithful:
+            self._give_up(net, "its output on the first images is not the network's own")
+        elif self.mode == "auto":
             _, again = _timed(lambda: self._fast(images))  # the first pass of a copy is slow
             self.faithful = min(quick, again) < slow
-        if not self.faithful:
-            self._copy = nn.Identity()  # its memory is not needed any more
+            if not self.faithful:
+                self.copy = nn.Identity()  # its memory is not needed any more
         return own
+
+    def _give_up(self, net: nn.Module, why: str) -> None:
+        self.faithful = False
+        self.copy = nn.Identity()
+        warnings.warn(
+            f"accelerate={self.mode!r} makes no use of its copy of {type(net).__name__}, as {why}. "
+            "The network itself runs, with the same numbers.",
+            stacklevel=2,
+        )
 
     def _fast(self, images: Tensor) -> Any:
         if self.mode == "compile" and not torch.is_grad_enabled():
             return self._padded(images)
         laid = images.to(memory_format=torch.channels_last)
         if self.mode == "bf16":
-            with torch.autocast(images.device.type, dtype=torch.bfloat16):
-                return self._copy(laid)
-        return self._copy(laid)
+            with torch.autocast(images.device.type, dtype=torch.bfloat16), _tf32(images):
+                return unwrap_output(self.copy(laid))
+        return unwrap_output(self.copy(laid))
 
     def _padded(self, images: Tensor) -> Any:
         """Run the compiled copy on batches of one size: another size would compile anew."""
         if self._compiled is None:
-            self._compiled = torch.compile(self._copy, dynamic=False, options={"freezing": True})
+            graphs = {"triton.cudagraphs": True} if images.is_cuda else {}
+            self._compiled = torch.compile(
+                self.copy, dynamic=False, options={"freezing": True, **graphs}
+            )
             self._batch = len(images)
         if len(images) > self._batch:
-            parts = [self._padded(part) for part in images.split(self._batch)]
-            return (
-                torch.cat(parts)
-                if all(isinstance(p, Tensor) for p in parts)
-                else self._copy(images)
-            )
+            return torch.cat([self._padded(part) for part in images.split(self._batch)])
         missing = self._batch - len(images)
         full = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images
         with torch.no_grad():
             output = self._compiled(full.contiguous(memory_format=torch.channels_last))
-        return output[: len(images)]  # a tensor, or the first pass would not have been alike
+        # a copy, as the next replay of a CUDA graph writes its output into the same place
+        return unwrap_output(output)[: len(images)].clone()
+
+
+@contextmanager
+def _tf32(images: Tensor) -> Iterator[None]:
+    """Let products that stay in float32 run as TF32 on a GPU."""
+    if not images.is_cuda:
+        yield
+        return
+    kept = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(kept)
 
 
 def _stamp(net: nn.Module) -> tuple[Any, ...]:
@@ -180,7 +250,7 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return found, time.perf_counter() - begun
 
 
-def _alike(own: Any, found: Any, atol: float, rtol: float) -> bool:
-    if not isinstance(own, Tensor) or not isinstance(found, Tensor) or own.shape != found.shape:
+def _alike(own: Tensor, found: Any, atol: float, rtol: float) -> bool:
+    if not isinstance(found, Tensor) or own.shape != found.shape:
         return False
     return torch.allclose(own.float(), found.float(), atol=atol, rtol=rtol)

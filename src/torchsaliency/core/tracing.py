@@ -219,7 +219,7 @@ class Trace:
         """
         chosen = (target or self.target).take(index)
         self.passes += len(images)
-        output = unwrap_output(engine.run(self._net, images.to(self.images.dtype)))
+        output = engine.run(self._net, images.to(self.images.dtype))
         return wide(score(chosen, output, len(images)))
 
     def masked_scores(self, masks: Tensor, index: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torchsaliency.core.memory import (
     suited_chunk,
     with_less_memory,
 )
-from torchsaliency.core.target import ClassTarget, Target, resolve_target, unwrap_output
+from torchsaliency.core.target import ClassTarget, Target, resolve_target
 from torchsaliency.core.tracing import checked_images, held_still
 from torchsaliency.core.wrapper import unwrap
 
@@ -75,7 +75,7 @@ class Judge:
     def run(self, images: Tensor) -> Any:
         """Run the network once and return its unwrapped output."""
         self.passes += len(images)
-        return unwrap_output(engine.run(self._net, images.to(self.images.dtype)))
+        return engine.run(self._net, images.to(self.images.dtype))
 
     def outputs(self, count: int, build: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the outputs (count, …) of `count` variants that are built chunk by chunk.

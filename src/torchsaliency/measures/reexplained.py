@@ -10,10 +10,11 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from torchsaliency.core import engine
 from torchsaliency.core.errors import OptionError
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation
-from torchsaliency.core.layer import LayerLike
+from torchsaliency.core.layer import Layer, LayerLike
 from torchsaliency.core.maps import checked_maps
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.memory import checked_chunk, suited_chunk
@@ -83,10 +84,12 @@ def noisy_maps(
     noise = torch.rand((samples, *images.shape[1:]), generator=draw).mul_(2).sub_(1).mul_(radius)
     noise = noise.to(images)
     maps = []
-    for index in _parts(model, images, len(images) * samples, chunk):
+    net, parts = _parts(model, images, len(images) * samples, chunk)
+    layers = _layers(model, explanation, layer)
+    for index in parts:
         image = index // samples
         copies = images[image] + noise[index % samples]
-        maps.append(_again(model, explanation, copies, image, layer, chunk).map)
+        maps.append(_again(net, explanation, copies, image, layers, chunk).map)
     found = torch.cat(maps)
     return NoisyMaps(
         maps=explanation.map,
@@ -137,9 +140,11 @@ def masked_maps(
     kept = checked_maps(explanation.map)
     mask_out = masking or explanation.masking
     maps, outputs = [], []
-    for index in _parts(model, images, len(images), chunk):
+    net, parts = _parts(model, images, len(images), chunk)
+    layers = _layers(model, explanation, layer)
+    for index in parts:
         shown = mask_out(images[index], kept[index])
-        made = _again(model, explanation, shown, index, layer, chunk)
+        made = _again(net, explanation, shown, index, layers, chunk)
         maps.append(made.map)
         outputs.append(made.output)
     whole = torch.cat(outputs) if all(isinstance(one, Tensor) for one in outputs) else None
@@ -195,16 +200,19 @@ def randomised_maps(
     """
     names, maps = [], []
     images = explanation.images
-    parts = _parts(model, images, len(images), chunk)
+    _, parts = _parts(model, images, len(images), chunk)
+    layers = _layers(model, explanation, layer)
     for name, network in randomised_networks(model, mode=mode, stages=stages, seed=seed):
         names.append(name)
-        made = [_again(network, explanation, images[i], i, layer, chunk).map for i in parts]
+        made = [_again(network, explanation, images[i], i, layers, chunk).map for i in parts]
         maps.append(torch.cat(made))
     return RandomisedMaps(tuple(names), explanation.map, torch.stack(maps, 1), mode)
 
 
-def _parts(model: nn.Module, images: Tensor, count: int, chunk: int | None) -> tuple[Tensor, ...]:
-    """Return the numbers 0 … count-1 in chunks.
+def _parts(
+    model: nn.Module, images: Tensor, count: int, chunk: int | None
+) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """Return the network that should run, and the numbers 0 … count-1 in chunks.
 
     Raises:
         InputError: a chunk below 1.
@@ -212,9 +220,18 @@ def _parts(model: nn.Module, images: Tensor, count: int, chunk: int | None) -> t
     checked_chunk(chunk)
     net = unwrap(model)
     with held_still(net, images.device):
-        size = chunk or suited_chunk(net, checked_images(net, images))
-    parts: tuple[Tensor, ...] = torch.arange(count, device=images.device).split(size)
-    return parts
+        checked = checked_images(net, images)
+        size = chunk or suited_chunk(net, checked)
+        parts: tuple[Tensor, ...] = torch.arange(count, device=images.device).split(size)
+        return engine.stand_in(net, checked[:size]), parts
+
+
+def _layers(model: nn.Module, explanation: Explanation, layer: Layers) -> list[Layer]:
+    """Return the layers by name, so that a copy of the network has them, too."""
+    if layer is None:
+        return [Layer(name) for name in explanation.layers]
+    group = [layer] if isinstance(layer, str | nn.Module | Layer) else layer
+    return [Layer.of(one, unwrap(model)) for one in group]
 
 
 @torch.inference_mode(mode=False)
@@ -223,7 +240,7 @@ def _again(
     explanation: Explanation,
     images: Tensor,
     index: Tensor,
-    layer: Layers,
+    layers: list[Layer],
     chunk: int | None,
 ) -> Explanation:
     """Explain variants of the images at `index` as these were explained."""
@@ -235,7 +252,7 @@ def _again(
         images.clone(),
         {"again": method},
         target,
-        list(explanation.layers) if layer is None else layer,
+        layers,
         masking=explanation.masking,
         chunk=chunk,
     )

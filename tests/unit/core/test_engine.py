@@ -14,7 +14,7 @@ from nets import convnet, images
 from torchsaliency import create, explain
 from torchsaliency.core import engine
 from torchsaliency.core.errors import OptionError
-from torchsaliency.measures import masked_scores, perturbation_curve
+from torchsaliency.measures import masked_maps, masked_scores, noisy_maps, perturbation_curve
 
 MANY = ("scorecam", "rise", "occlusion", "ablationcam", "opticam")
 FEW = {"rise": {"samples": 40}, "opticam": {"iterations": 5}}
@@ -114,10 +114,64 @@ class Layouts(nn.Module):
 def test_a_copy_that_says_something_else_is_not_used(x):
     net = Layouts()
     plain = explain(net, x, "scorecam", layer="inner.relu2")["scorecam"].map
-    quick = explain(net, x, "scorecam", layer="inner.relu2", accelerate="channels-last")
+    with pytest.warns(UserWarning, match="Layouts.*not the network's own"):
+        quick = explain(net, x, "scorecam", layer="inner.relu2", accelerate="channels-last")
     assert torch.allclose(plain, quick["scorecam"].map, atol=1e-5)
     (made,) = engine._built[net].values()
     assert made.faithful is False
+
+
+def test_a_compiler_that_fails_is_told_once(net, x, monkeypatch):
+    def broken(*_args, **_options):
+        raise RuntimeError("no C++ compiler\nand so on")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    plain = explain(net, x, "scorecam")["scorecam"].map
+    with pytest.warns(UserWarning, match="'compile'.*no C\\+\\+ compiler.") as told:
+        quick = explain(net, x, "scorecam", accelerate="compile")["scorecam"].map
+    explain(net, x, "scorecam", accelerate="compile")  # a second warning would be an error
+    assert torch.equal(plain, quick)
+    assert len(told) == 1
+
+
+class Wrapped(nn.Module):
+    """Gives its scores as a model of Hugging Face does."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = convnet()
+
+    def forward(self, x):
+        return {"logits": self.inner(x)}
+
+
+def test_scores_inside_an_output_object_are_accelerated(x):
+    net = Wrapped()
+    plain = explain(net, x, "scorecam", layer="inner.relu2")["scorecam"].map
+    quick = explain(net, x, "scorecam", layer="inner.relu2", accelerate="channels-last")
+    assert torch.allclose(plain, quick["scorecam"].map, atol=1e-4)
+    (made,) = engine._built[net].values()
+    assert made.faithful
+
+
+@pytest.mark.parametrize("mode", [*EXACT, "compile"])
+@pytest.mark.parametrize("name", ["gradcam", "scorecam"])
+def test_maps_made_again_run_the_copy(net, x, name, mode, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda module, **_: module)
+    method = create(name)
+    made = explain(net, x, method)[name]
+    plain = noisy_maps(net, made, samples=3)
+    masked = masked_maps(net, made)
+    with torchsaliency.accelerated(mode):
+        quick = noisy_maps(net, made, samples=3, layer=net.relu3)
+        again = masked_maps(net, made)
+        copies = [one for one in engine._built[net].values() if one.faithful]
+    assert torch.allclose(plain.noisy_maps, quick.noisy_maps, atol=1e-3)
+    assert torch.allclose(masked.masked_maps, again.masked_maps, atol=1e-3)
+    assert torch.allclose(masked.output, again.output, atol=1e-4)
+    if mode != "auto":  # which decides by the clock
+        assert any(one.mode == "channels-last" for one in copies)
+        assert not any(one.copy in engine._built for one in copies)  # no copies of copies
 
 
 def test_an_unknown_mode(net, x):

@@ -151,6 +151,7 @@ def test_the_last_map_is_the_last_weights():
 @pytest.mark.parametrize("chunk", [1, 2, 32])
 def test_an_image_is_a_problem_of_its_own(solver, chunk):
     net, x = fresh(4)
+    net, x = net.double(), x.double()  # a search makes much of rounding
     labels = [0, 1, 2, 3]
     # So large a tolerance lets images stop at different times.
     method = OptiCAM(iterations=20, solver=solver, tolerance=3e-3)

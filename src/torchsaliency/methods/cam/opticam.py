@@ -74,8 +74,8 @@ class OptiCAM(Method):
             map whose masked image keeps its embedding: -‖f(x ⊙ S) - f(x)‖² (the Tucker saliency
             paper's Eq. 9 as an objective).
         start: "uniform" or the name of a CAM, whose weights are where u begins.
-        solver: "adam", the paper's; or "trust-region", which takes many steps on a linear model of
-            the objective for each network pass and needs far fewer of them.
+        solver: "adam", the paper's; or "trust-region", which takes many steps on a quadratic model
+            of the objective for each network pass and needs far fewer of them.
         area: λ of F(u) - λ · |F(all shown) - F(nothing shown)| · mean(S): what showing the whole
             image costs, as a share of what hiding it costs, so that one λ serves all networks.
             0 is the paper's; above it, one more pass. Without labels, about 0.2 keeps the map from

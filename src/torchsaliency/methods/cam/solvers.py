@@ -78,25 +78,41 @@ class TrustRegion:
     """Many cheap steps on a model of the objective for each pass of the network.
 
     The pass gives G = ∂F/∂S at the current low-resolution map S₀, and from u to S is only a softmax
-    and a K x hw product. So u climbs ⟨G, S(u) - S₀⟩ - ρ/2 ‖S(u) - S₀‖² for a few Adam steps,
-    without the network. ρ, one an image, grows when the objective fell and shrinks when it rose.
+    and a K x hw product. So u climbs the quadratic model
+
+        m(u) = ⟨G, S(u) - S₀⟩ - ½ (S(u) - S₀)ᵀ (B + λI) (S(u) - S₀)
+
+    for some Adam steps, without the network. B, the curvature, is learned from how G changed
+    between passes (BFGS, damped after Powell so that it stays positive), from B₀ = ρ₀I on; λ, one
+    an image, grows when the objective fell and shrinks when it rose. G is in units of the first
+    ‖G‖, and ρ₀ = λ₀ = 1 / (r ‖S₀ - mean S₀‖): whatever the units of the objective and of the
+    features, the first step is r / 2 times the map's own spread, where u can go that far. u climbs
+    at the full learning rate in the first passes and at half of it later.
+
+    B is kept as the vectors of its rank-one terms, two a pass: never a matrix hw x hw.
 
     Attributes:
         logits: u (N, K), the current iterate.
     """
 
-    inner_steps = 10
-    caution = 3.0
+    inner_steps = 20
+    eager = 4
+    reach = 2.5
     grow, shrink = 3.0, 0.8
+    damping = 0.2
 
     def __init__(
         self, features: Tensor, start: Tensor, rate: float, normalisation: Normalisation
     ) -> None:
         self.logits = start.clone()
-        self._features, self._rate, self._normalisation = features, rate, normalisation
-        self._rho = start.new_full((len(start),), self.caution)
-        self._previous = start.new_full((len(start),), -torch.inf)
-        self._anchor = features.new_zeros((len(features), *features.shape[2:]))
+        self._features, self._normalisation = features, normalisation
+        self._rate, self._passes = rate, 0
+        count, cells = len(features), features.shape[2] * features.shape[3]
+        self._unit = self._rho = self._caution = start.new_zeros(count)
+        self._anchor = features.new_zeros((count, *features.shape[2:]))
+        self._terms = features.new_zeros((count, 0, cells))
+        self._signs = features.new_zeros(0)
+        self._before: tuple[Tensor, Tensor, Tensor] | None = None
 
     def _shape(self, logits: Tensor, live: Tensor) -> Tensor:
         """The low-resolution map up to what the normalisation takes away anyway."""
@@ -111,16 +127,66 @@ class TrustRegion:
 
     def update(self, live: Tensor, slope: Tensor, values: Tensor) -> None:
         """Climb the model that the slope ∂F/∂S gives."""
-        fell = values < self._previous[live]
-        rho = self._rho[live] * torch.where(fell, self.grow, self.shrink)
-        self._rho[live], self._previous[live] = rho, values
-        adam = AdamState(self.logits[live], self._rate)
+        here, slope = self._anchor[live].flatten(1), slope.flatten(1)
+        if self._before is None:
+            self._unit = slope.norm(dim=1).clamp_min(torch.finfo(slope.dtype).tiny)
+            slope = slope / self._unit[live, None]
+            spread = (here - here.mean(1, keepdim=True)).norm(dim=1)
+            self._rho = 1 / (self.reach * spread).clamp_min(1e-12)
+            self._caution = self._rho.clone()
+            self._before = (
+                torch.zeros_like(self._anchor).flatten(1),
+                torch.zeros_like(self._anchor).flatten(1),
+                values.new_zeros(len(self.logits)),
+            )
+        else:
+            slope = slope / self._unit[live, None]
+            place, gradient, value = (one[live] for one in self._before)
+            self._learn(live, here - place, gradient - slope)
+            fell = values < value
+            self._caution[live] *= torch.where(fell, self.grow, self.shrink)
+        for kept, now in zip(self._before, (here, slope, values), strict=True):
+            kept[live] = now
+        self._climb(live, here, slope)
+
+    def _learn(self, live: Tensor, step: Tensor, change: Tensor) -> None:
+        """Add a pair: the slope fell by `change` (M, hw) along `step` (M, hw)."""
+        bent = self._curved(live, step)  # B s
+        expected = (step * bent).sum(1)  # sᵀ B s
+        seen = (step * change).sum(1)
+        # Powell: where the slope fell by less than a fifth of what B expects, believe B in part.
+        low = seen < self.damping * expected
+        share = (1 - self.damping) * expected / (expected - seen).clamp_min(1e-12)
+        share = torch.where(low, share, 1.0)[:, None]
+        mixed = share * change + (1 - share) * bent
+        usable = (expected > 1e-12) & ((step * mixed).sum(1) > 1e-12)  # noqa: PLR2004
+        # B ← B + r rᵀ / sᵀr - (B s)(B s)ᵀ / sᵀBs
+        gained = mixed / (step * mixed).sum(1).clamp_min(1e-12).sqrt()[:, None]
+        lost = bent / expected.clamp_min(1e-12).sqrt()[:, None]
+        terms = self._terms.new_zeros((len(self._terms), 2, step.shape[1]))
+        terms[live] = torch.stack([gained, lost], 1) * usable[:, None, None]
+        self._terms = torch.cat([self._terms, terms], 1)
+        self._signs = torch.cat([self._signs, self._signs.new_tensor([1.0, -1.0])])
+
+    def _curved(self, live: Tensor, step: Tensor) -> Tensor:
+        """Return B s (M, hw) for steps (M, hw)."""
+        terms = self._terms[live]
+        along = torch.einsum("njd,nd->nj", terms, step) * self._signs
+        return self._rho[live, None] * step + torch.einsum("nj,njd->nd", along, terms)
+
+    def _climb(self, live: Tensor, here: Tensor, slope: Tensor) -> None:
+        self._passes += 1
+        rate = self._rate if self._passes <= self.eager else self._rate / 2
+        adam = AdamState(self.logits[live], rate)
         everyone = torch.arange(len(live), device=live.device)
+        caution = self._caution[live, None]
         for _ in range(self.inner_steps):
             with torch.enable_grad():
                 leaf = adam.rows.clone().requires_grad_()
-                move = self._shape(leaf, live) - self._anchor[live]
-                model = (slope * move).sum((1, 2)) - rho / 2 * move.square().sum((1, 2))
-                (climb,) = torch.autograd.grad(model.sum(), leaf)
+                move = self._shape(leaf, live).flatten(1) - here
+                # ∂m/∂S, so that one backward pass through softmax and product is all there is
+                with torch.no_grad():
+                    uphill = slope - self._curved(live, move) - caution * move
+                (climb,) = torch.autograd.grad(move, leaf, uphill)
             adam.ascend(everyone, climb)
         self.logits[live] = adam.rows

@@ -1,0 +1,134 @@
+"""The trust region's model: the curvature it learns, its units, its memory."""
+
+import pytest
+import torch
+
+from nets import convnet, images
+from torchsaliency import OptiCAM
+from torchsaliency.methods.cam.solvers import AdamState, TrustRegion
+
+
+def draw(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def solver(count=2, channels=12, side=3, seed=0):
+    features = draw(count, channels, side, side, seed=seed).abs()
+    return TrustRegion(features, features.new_zeros(count, channels), 0.1, "range")
+
+
+def climbed(found, slope_of, rounds):
+    """Let the solver climb an objective whose value and slope are functions of the map."""
+    live = torch.arange(len(found.logits))
+    for _ in range(rounds):
+        leaf, _ = found.propose(live, (6, 6))
+        with torch.enable_grad():
+            values = slope_of(leaf)
+            (slope,) = torch.autograd.grad(values.sum(), leaf)
+        found.update(live, slope, values.detach())
+    return found
+
+
+def dense(found):
+    """The matrix B of every image, column by column."""
+    count, _, cells = found._terms.shape
+    live = torch.arange(count)
+    columns = [found._curved(live, e.expand(count, -1)) for e in torch.eye(cells).double()]
+    return torch.stack(columns, 2)
+
+
+def test_the_curvature_is_bfgs_written_out():
+    found = climbed(solver(), lambda s: -(s**4).sum((1, 2)) - s.mean((1, 2)), 1)
+    live, matrix = torch.arange(2), dense(found)
+    assert torch.allclose(matrix[1], found._rho[1] * torch.eye(9).double())
+    for seed in range(4):
+        step = draw(2, 9, seed=seed)
+        change = torch.einsum("ij,nj->ni", torch.diag(torch.arange(1.0, 10.0)).double(), step)
+        bent = torch.einsum("nij,nj->ni", matrix, step)
+        along, curved = (step * change).sum(1), (step * bent).sum(1)
+        matrix = (
+            matrix
+            - bent[:, :, None] * bent[:, None] / curved[:, None, None]
+            + change[:, :, None] * change[:, None] / along[:, None, None]
+        )
+        found._learn(live, step, change)
+        torch.testing.assert_close(dense(found), matrix)
+        # The secant equation: B explains the last change exactly.
+        torch.testing.assert_close(found._curved(live, step), change)
+
+
+def test_the_curvature_stays_positive_whatever_the_slopes_do():
+    found = climbed(solver(), lambda s: s.sum((1, 2)) * s.amax((1, 2)), 1)
+    for seed in range(12):
+        step, change = draw(2, 9, seed=seed), draw(2, 9, seed=seed + 100)
+        found._learn(torch.arange(2), step, change)
+    assert (torch.linalg.eigvalsh(dense(found)) > 0).all()
+
+
+def test_a_step_of_nothing_teaches_nothing():
+    found = climbed(solver(), lambda s: s.sum((1, 2)), 1)
+    before = dense(found)
+    found._learn(torch.arange(2), torch.zeros(2, 9).double(), torch.zeros(2, 9).double())
+    torch.testing.assert_close(dense(found), before)
+
+
+def test_a_flat_objective_moves_nothing():
+    found = climbed(solver(), lambda s: s.sum((1, 2)) * 0, 3)
+    assert torch.equal(found.logits, torch.zeros_like(found.logits))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_the_units_of_the_objective_do_not_matter(scale):
+    def concave(s):
+        return -(s - 0.3).square().sum((1, 2)) + s[:, 0, 0]
+
+    plain = climbed(solver(), concave, 6).logits
+    scaled = climbed(solver(), lambda s: scale * concave(s), 6).logits
+    torch.testing.assert_close(plain, scaled, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("normalisation", ["range", "max", "sigmoid"])
+def test_the_units_of_the_features_do_not_matter_to_the_model(normalisation):
+    net, x = convnet(seed=3).double(), images(2, seed=1).double()
+    scaled = convnet(seed=3).double()
+    with torch.no_grad():
+        scaled.bn3.weight.mul_(8), scaled.bn3.bias.mul_(8)
+        scaled.fc.weight.div_(8)
+    method = OptiCAM(iterations=5, solver="trust-region", normalisation=normalisation)
+    plain, other = (one_map(method, one, x) for one in (net, scaled))
+    if normalisation == "sigmoid":  # whose mask itself depends on the units
+        assert not torch.equal(plain, other)
+    else:
+        torch.testing.assert_close(plain, other, atol=1e-6, rtol=1e-6)
+
+
+def one_map(method, net, x):
+    return method(net, x, [0, 1], "relu3").map
+
+
+def test_a_quadratic_objective_is_climbed_in_fewer_passes_than_adam_needs():
+    """Maps near a wanted one: the value after a few passes, beside one Adam step a pass."""
+    wanted = solver().propose(torch.arange(2), (6, 6))[0].detach().flip(1)
+
+    def value(s):
+        return -(s - wanted).square().sum((1, 2))
+
+    found = climbed(solver(), value, 8)
+    quick = value(found._shape(found.logits, torch.arange(2)))
+    slow = solver()
+    adam = AdamState(slow.logits, 0.1)
+    live = torch.arange(2)
+    for _ in range(8):
+        leaf = adam.rows.clone().requires_grad_()
+        with torch.enable_grad():
+            (climb,) = torch.autograd.grad(value(slow._shape(leaf, live)).sum(), leaf)
+        adam.ascend(live, climb)
+    assert (quick > value(slow._shape(adam.rows, live))).all()
+
+
+def test_its_memory_grows_with_the_passes_and_never_with_the_square_of_the_map():
+    features = torch.rand(1, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = TrustRegion(features, features.new_zeros(1, 4), 0.1, "range")
+    climbed(found, lambda s: -(s - 0.5).square().sum((1, 2)), 5)
+    assert found._terms.shape == (1, 2 * 4, 64 * 64)
