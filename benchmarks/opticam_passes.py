@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import torchsaliency as ts
 from benchmarks.peers import official_opticam
-from torchsaliency.data import sample_photos
+from torchsaliency.data import open_data, sample_photos
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ def shapes() -> Subject:
     """Return the tiny network of the shapes; each photograph stands for one drawn image."""
     found = ts.load_model("builtin/shapes_cnn")
     own = found.preprocessing
-    data = ts.open_data("shapes:200")
+    data = open_data("shapes:200")
     drawn = iter(range(len(data)))
     return Subject(
         found.name,
         found.module.eval(),
-        lambda paths: torch.stack([own(data[next(drawn)].image) for _ in paths]),
+        lambda paths: torch.stack([own(data.picture(next(drawn)).image) for _ in paths]),
         ts.BlackPixel(own.mean, own.std),
     )
 
