@@ -26,13 +26,14 @@ _LONG = 20.0
 """Seconds after which a side is not run again for its memory in a quick run."""
 
 
-def main(
+def main(  # noqa: PLR0913, PLR0917 (a command's options)
     only: Annotated[list[str] | None, typer.Option(help="comparisons; all by default")] = None,
     networks: Annotated[list[str] | None, typer.Option(help="networks; all by default")] = None,
     batch: Annotated[int | None, typer.Option(help="images; 8, or 4 if quick")] = None,
     repeats: Annotated[int | None, typer.Option(help="rounds; 7, or 3 if quick")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="less work a row")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; both if there is one")] = None,
+    memory: Annotated[bool, typer.Option(help="measure peak memory, too: a process a side")] = True,
     output: Annotated[Path, typer.Option(help="folder of the results")] = Path("bench-results"),
 ) -> None:
     """Measure, a process a row, and write `results.json` and `results.md`."""
@@ -52,16 +53,21 @@ def main(
                 allowed = COMPARISONS[name].networks
                 if allowed and network not in allowed:
                     continue
-                rows.append(_row(name, network, [*options, "--device", place], quick=quick))
+                rows.append(
+                    _row(name, network, [*options, "--device", place], quick=quick, memory=memory)
+                )
                 _write(output, rows, where)
                 print(report.markdown(rows[-1:], where).splitlines()[2], flush=True)
     print(f"\n{output / 'results.md'}, {output / 'results.json'}")
 
 
-def _row(name: str, network: str, options: list[str], *, quick: bool) -> dict[str, Any]:
+def _row(
+    name: str, network: str, options: list[str], *, quick: bool, memory: bool
+) -> dict[str, Any]:
     """Measure one row, then the memory of its sides, each in a process of its own."""
     row = _ask(name, network, options)
-    if "error" in row or name.startswith("opticam"):  # whose sides are made by running both
+    # Opti-CAM's sides are made by running both: their memory cannot be told apart.
+    if not memory or "error" in row or name.startswith("opticam"):
         return row
     for number, side in enumerate(row["sides"].values()):
         if not quick or side["seconds_per_image"]["median"] * side["images"] < _LONG:

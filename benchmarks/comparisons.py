@@ -121,9 +121,7 @@ def _silent() -> Iterator[None]:
 
 
 def _ours(methods: str | Sequence[str], bench: Bench, **options: Any) -> Callable[[], object]:
-    return lambda: ts.explain(
-        bench.net, bench.x, methods, bench.labels, bench.layer, **{"chunk": 32, **options}
-    )
+    return lambda: ts.explain(bench.net, bench.x, methods, bench.labels, bench.layer, **options)
 
 
 def _forward(bench: Bench) -> Side:
@@ -273,9 +271,7 @@ def curves(bench: Bench, *, accelerate: str = "off") -> list[Side]:
     def ours() -> None:
         with ts.accelerated(accelerate):
             for order in ("insertion", "deletion"):
-                perturbation_curve(
-                    few.net, few.x, maps, few.labels, order=order, step=step, chunk=32
-                )
+                perturbation_curve(few.net, few.x, maps, few.labels, order=order, step=step)
 
     def plain() -> None:
         blurred = ts.RISEBlur().baseline(few.x)

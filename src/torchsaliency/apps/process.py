@@ -24,6 +24,9 @@ def prepare() -> None:
         if mallopt is not None:
             mallopt(_MMAP_THRESHOLD, 2**30)
             mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+            # for the processes that this one starts, and for the size of a chunk (core.memory)
+            os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**30)
+            os.environ["MALLOC_TRIM_THRESHOLD_"] = str(2**31 - 1)
 
 
 _OWN_CHOICE = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD"}

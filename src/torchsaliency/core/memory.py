@@ -8,6 +8,7 @@ than small ones; a GPU wants as many images as its memory holds.
 from __future__ import annotations
 
 import math
+import os
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,7 +22,7 @@ from torchsaliency.core.errors import InputError
 T = TypeVar("T")
 
 _LARGEST = 32 * 2**20
-"""Bytes of a layer's output on a processor: glibc maps what is larger anew, at any setting."""
+"""Bytes of a layer's output on a processor: by default glibc maps what is larger anew."""
 
 _PROCESSOR, _GPU = 32, 256
 """The most images in a chunk found automatically."""
@@ -82,7 +83,8 @@ def measuring(net: nn.Module, images: Tensor) -> Iterator[None]:
 def suited_chunk(net: nn.Module, images: Tensor) -> int:
     """Return how many images of this size one pass should hold, a power of two.
 
-    Processor: as many as keep the largest layer's output within 32 MiB, at most 32. GPU: as many as
+    Processor: as many as keep the largest layer's output within 32 MiB, or within what the process
+    was told to keep (MALLOC_MMAP_THRESHOLD_, as the command line does), at most 32. GPU: as many as
     half of its memory takes with gradients, at most 256; its size counts, not what is free at the
     moment, so that the next run takes the same. Less where memory ended before.
 
@@ -99,7 +101,7 @@ def suited_chunk(net: nn.Module, images: Tensor) -> int:
         memory = torch.cuda.get_device_properties(images.device).total_memory
         found = min(_GPU, memory // 2 // (_LAYERS * each))
     else:
-        found = min(_PROCESSOR, _LARGEST // each)
+        found = min(_PROCESSOR, _kept() // each)
     found = 2 ** int(math.log2(max(1, found)))
     return min(found, _limits.get(net, {}).get(key, found))
 
@@ -136,6 +138,12 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return "DefaultCPUAllocator" in str(error) and "alloc" in str(error)
+
+
+def _kept() -> int:
+    """Return how large a tensor may be whose memory the allocator keeps for the next one."""
+    told = os.environ.get("MALLOC_MMAP_THRESHOLD_", "")
+    return max(_LARGEST, int(told)) if told.isdecimal() else _LARGEST
 
 
 def _key(images: Tensor) -> tuple[Any, ...]:

@@ -32,8 +32,9 @@ class Wide(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def seeded():
+def plain(monkeypatch):
     torch.manual_seed(0)
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,15 @@ def test_the_largest_layer_of_a_chunk_stays_within_32_mebibytes(channels, expect
         assert memory.suited_chunk(net, x) == expected
     assert net.seen == [1]  # looked at once
     assert not any(module._forward_hooks for module in net.modules())
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"), [(str(2**26), 4), (str(2**30), 32), ("1", 2), ("much", 2)]
+)
+def test_more_where_the_process_keeps_more(monkeypatch, told, expected):
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", told)
+    with torch.no_grad():
+        assert memory.suited_chunk(Wide(1024), images(1, 64, 64)) == expected
 
 
 def test_the_shared_pass_tells_and_costs_nothing_more():
