@@ -17,7 +17,7 @@ from torchsaliency.core.maps import minmax
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import __main__ as command
-from benchmarks import report
+from benchmarks import profiles, report
 from benchmarks.comparisons import COMPARISONS
 from benchmarks.counting import counted, peak_megabytes
 from benchmarks.networks import Bench
@@ -190,3 +190,19 @@ def test_rows_are_measured(name):
         return
     plain = found["sides"]["plain loop"]
     assert ours["passes_per_image"] <= plain["passes_per_image"]
+
+
+def test_a_profile_tells_the_networks_share_and_the_largest_others():
+    net, x = convnet(seed=3), images(2, seed=1)
+    tiny = Bench("tiny", net, x, torch.tensor([1, 3]), "relu3", None, BLACK, True)
+    paths = profiles.paths(tiny)
+    assert len(paths) == 9
+    for name in ("Grad-CAM", "Opti-CAM, trust region, 20 passes"):
+        _, title, seconds, share, largest, rest, _ = profiles.line(name, paths[name]).split("|")
+        assert title.strip() == name
+        assert float(seconds) > 0
+        assert largest.count("`") == 2 * 4
+        shares = [share, *largest.split(","), rest]
+        told = [float(one.split()[-1].rstrip("%")) for one in shares]
+        assert all(0 <= one <= 101 for one in told)
+        assert sum(told) <= 102  # rounded; operators of several threads would be counted twice

@@ -42,6 +42,10 @@ _ATOL, _RTOL = 1e-4, 1e-4
 _ROUNDED = 0.5
 """The same under bfloat16: far off is a defect, near is rounding."""
 
+_COMPILED = 16
+"""The most images a compiled pass holds on a processor: more are no faster, and what is missing to
+a full batch is run for nothing."""
+
 
 @contextmanager
 def accelerated(mode: str) -> Iterator[None]:
@@ -211,7 +215,7 @@ class Engine:
             self._compiled = torch.compile(
                 self.copy, dynamic=False, options={"freezing": True, **graphs}
             )
-            self._batch = len(images)
+            self._batch = len(images) if images.is_cuda else min(len(images), _COMPILED)
         if len(images) > self._batch:
             return torch.cat([self._padded(part) for part in images.split(self._batch)])
         missing = self._batch - len(images)

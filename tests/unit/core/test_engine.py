@@ -174,6 +174,21 @@ def test_maps_made_again_run_the_copy(net, x, name, mode, monkeypatch):
         assert not any(one.copy in engine._built for one in copies)  # no copies of copies
 
 
+def test_compiled_batches_have_one_size_and_little_padding(net, monkeypatch):
+    ran = []
+
+    def compiled(module, **_options):
+        return lambda images: ran.append(len(images)) or module(images)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    x = images(41, 16, 16)
+    with torchsaliency.accelerated("compile"), torch.no_grad():
+        found = [engine.run(net.eval(), x[:count]) for count in (29, 41, 3)]
+    assert ran == [16, 16, 16, 16, 16, 16]  # 29, 41 and 3 images
+    for part in found:
+        torch.testing.assert_close(part, net(x[: len(part)]), atol=1e-4, rtol=1e-4)
+
+
 def test_an_unknown_mode(net, x):
     with pytest.raises(OptionError, match="channels-last"):
         explain(net, x, "gradcam", accelerate="warp")
