@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from torchsaliency.core.errors import OptionError, TargetError
+from torchsaliency.core.memory import out_of_memory
 from torchsaliency.core.target import unwrap_output
 
 Acceleration = Literal["off", "channels-last", "compile", "bf16", "auto"]
@@ -173,11 +174,12 @@ class Engine:
             return own
         try:
             found, quick = _timed(lambda: self._fast(images))
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, TargetError) as error:
+            if out_of_memory(error):
+                self._compiled = None  # whose batch is too large
+                raise
             # a network that cannot be copied into another layout, or a compiler that is missing
-            self._give_up(net, f"it failed: {str(error).strip().splitlines()[0][:200]}")
+            self._give_up(net, f"it failed: {str(error).strip().partition(chr(10))[0][:200]}")
             return own
         near = (_ROUNDED, _ROUNDED) if self.mode == "bf16" else (_ATOL, _RTOL)
         self.faithful = _alike(own, found, *near)

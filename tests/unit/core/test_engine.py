@@ -134,6 +134,23 @@ def test_a_compiler_that_fails_is_told_once(net, x, monkeypatch):
     assert len(told) == 1
 
 
+def test_a_copy_without_memory_is_no_failure(net, x, monkeypatch):
+    def tight(module, **_options):
+        def run(images):
+            if len(images) > 2:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            return module(images)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", tight)
+    plain = explain(net, x, "scorecam")["scorecam"].map
+    quick = explain(net, x, "scorecam", chunk=8, accelerate="compile")["scorecam"].map
+    torch.testing.assert_close(plain, quick, atol=1e-4, rtol=1e-4)
+    (made,) = engine._built[net].values()
+    assert made.faithful
+
+
 class Wrapped(nn.Module):
     """Gives its scores as a model of Hugging Face does."""
 
