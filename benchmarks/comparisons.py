@@ -216,6 +216,11 @@ def scorecam_compiled(bench: Bench) -> list[Side]:
     return scorecam(bench, accelerate="compile")
 
 
+def scorecam_onnx(bench: Bench) -> list[Side]:
+    """Score-CAM in ONNX Runtime; the export is not counted, as it runs once a network."""
+    return scorecam(bench, accelerate="onnx")
+
+
 def opticam(bench: Bench, *, accelerate: str = "off") -> list[Side]:
     """The passes of the trust region that reach the official 100 iterations' mean objective."""
     from benchmarks.opticam_passes import passes_needed
@@ -297,6 +302,11 @@ def curves_compiled(bench: Bench) -> list[Side]:
     return curves(bench, accelerate="compile")
 
 
+def curves_onnx(bench: Bench) -> list[Side]:
+    """Insertion and deletion in ONNX Runtime."""
+    return curves(bench, accelerate="onnx")
+
+
 def flipping(bench: Bench, *, accelerate: str = "off") -> list[Side]:
     """Deletion against Quantus's PixelFlipping, with as many steps."""
     few = bench.first(2)
@@ -321,6 +331,11 @@ def flipping(bench: Bench, *, accelerate: str = "off") -> list[Side]:
 def flipping_compiled(bench: Bench) -> list[Side]:
     """The same, compiled."""
     return flipping(bench, accelerate="compile")
+
+
+def flipping_onnx(bench: Bench) -> list[Side]:
+    """The same in ONNX Runtime."""
+    return flipping(bench, accelerate="onnx")
 
 
 def aopc(bench: Bench, *, accelerate: str = "off") -> list[Side]:
@@ -353,6 +368,11 @@ def aopc(bench: Bench, *, accelerate: str = "off") -> list[Side]:
 def aopc_compiled(bench: Bench) -> list[Side]:
     """The same, compiled."""
     return aopc(bench, accelerate="compile")
+
+
+def aopc_onnx(bench: Bench) -> list[Side]:
+    """The same in ONNX Runtime."""
+    return aopc(bench, accelerate="onnx")
 
 
 def sensitivity(bench: Bench, *, accelerate: str = "off") -> list[Side]:
@@ -389,6 +409,11 @@ def sensitivity(bench: Bench, *, accelerate: str = "off") -> list[Side]:
 def sensitivity_laid(bench: Bench) -> list[Side]:
     """The same on a channels-last copy."""
     return sensitivity(bench, accelerate="channels-last")
+
+
+def sensitivity_onnx(bench: Bench) -> list[Side]:
+    """The same in ONNX Runtime up to the layer."""
+    return sensitivity(bench, accelerate="onnx")
 
 
 def evaluation(bench: Bench) -> list[Side]:
@@ -503,6 +528,13 @@ COMPARISONS: dict[str, Comparison] = {
         reduced="one image; 320 channels",
         networks=_CNN,
     ),
+    "scorecam-onnx": Comparison(
+        "Score-CAM, ONNX Runtime",
+        scorecam_onnx,
+        6,
+        reduced="one image; 320 channels",
+        networks=_CNN,
+    ),
     "opticam": Comparison(
         "Opti-CAM to one objective", opticam, 10, reduced="two images, the official once"
     ),
@@ -516,9 +548,15 @@ COMPARISONS: dict[str, Comparison] = {
     "curves-compiled": Comparison(
         "insertion and deletion, compiled", curves_compiled, 5, reduced="28 steps, one image"
     ),
+    "curves-onnx": Comparison(
+        "insertion and deletion, ONNX Runtime", curves_onnx, 5, reduced="28 steps, one image"
+    ),
     "flipping": Comparison("deletion", flipping, 5, reduced="28 steps, two images"),
     "flipping-compiled": Comparison(
         "deletion, compiled", flipping_compiled, 5, reduced="28 steps, two images"
+    ),
+    "flipping-onnx": Comparison(
+        "deletion, ONNX Runtime", flipping_onnx, 5, reduced="28 steps, two images"
     ),
     "sensitivity": Comparison(
         "Max-Sensitivity of Grad-CAM", sensitivity, 8, reduced="two images, 4 samples"
@@ -529,8 +567,15 @@ COMPARISONS: dict[str, Comparison] = {
         8,
         reduced="two images, 4 samples",
     ),
+    "sensitivity-onnx": Comparison(
+        "Max-Sensitivity of Grad-CAM, ONNX Runtime",
+        sensitivity_onnx,
+        8,
+        reduced="two images, 4 samples",
+    ),
     "aopc": Comparison("AOPC", aopc, 8, reduced="at most four images"),
     "aopc-compiled": Comparison("AOPC, compiled", aopc_compiled, 8, reduced="at most four images"),
+    "aopc-onnx": Comparison("AOPC, ONNX Runtime", aopc_onnx, 8, reduced="at most four images"),
     "evaluation": Comparison(
         "ten methods by AD, AI, AG",
         evaluation,

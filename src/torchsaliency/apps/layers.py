@@ -12,8 +12,8 @@ from torch import nn
 from torchsaliency.apps.mishaps import running
 from torchsaliency.core.discovery import default_layer
 from torchsaliency.core.errors import LayerError
-from torchsaliency.core.layer import infer_reshape
-from torchsaliency.core.tracing import first_tensor, held_still
+from torchsaliency.core.layer import first_tensor, infer_reshape
+from torchsaliency.core.tracing import held_still
 from torchsaliency.core.wrapper import unwrap
 from torchsaliency.zoo import Network
 

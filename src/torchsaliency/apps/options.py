@@ -182,7 +182,7 @@ Chunk = Annotated[
 Accelerate = Annotated[
     str,
     typer.Option(
-        metavar="off|channels-last|compile|bf16|auto",
+        metavar="off|channels-last|compile|onnx|bf16|auto",
         help="How masked and other derived passes run; bf16 alone changes the numbers.",
         rich_help_panel=_HOW,
     ),
@@ -415,7 +415,7 @@ AccelerateOrPlan = Annotated[
     str | None,
     typer.Option(
         "--accelerate",
-        metavar="off|channels-last|compile|bf16|auto",
+        metavar="off|channels-last|compile|onnx|bf16|auto",
         help="How masked and other derived passes run; bf16 alone changes the numbers.",
         rich_help_panel=_HOW,
         show_default=False,

@@ -16,10 +16,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchsaliency.core.errors import LayerError, TargetError
-from torchsaliency.core.layer import Layer, Reshape, Tokens, infer_reshape
+from torchsaliency.core.layer import (
+    Layer,
+    Reshape,
+    Tokens,
+    first_tensor,
+    infer_reshape,
+    replace_first,
+)
 from torchsaliency.core.registry import load_all
 from torchsaliency.core.target import unwrap_output
-from torchsaliency.core.tracing import checked_images, first_tensor, held_still, replace_first
+from torchsaliency.core.tracing import checked_images, held_still
 from torchsaliency.core.wrapper import unwrap
 
 Resolver = Callable[[nn.Module], Layer | None]

@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, final, get_args
@@ -21,15 +21,23 @@ import torch
 from torch import Tensor, nn
 
 from torchsaliency.core.errors import OptionError, TargetError
+from torchsaliency.core.exported import Session, insist_on_onnx
+from torchsaliency.core.layer import Layer, replace_first
 from torchsaliency.core.memory import out_of_memory
 from torchsaliency.core.target import unwrap_output
 
-Acceleration = Literal["off", "channels-last", "compile", "bf16", "auto"]
+Acceleration = Literal["off", "channels-last", "compile", "onnx", "bf16", "auto"]
 
 ACCELERATIONS = get_args(Acceleration)
 
+_NO_GRADIENTS = ("compile", "onnx")
+"""Modes whose passes keep no graph: those with gradients run channels-last."""
+
 _wanted: ContextVar[str] = ContextVar("torchsaliency_acceleration", default="off")
 _built: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Engine]] = (
+    weakref.WeakKeyDictionary()
+)
+_readers: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Reader]] = (
     weakref.WeakKeyDictionary()
 )
 _originals: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = (
@@ -57,6 +65,9 @@ def accelerated(mode: str) -> Iterator[None]:
     * "compile": a copy compiled by inductor with frozen weights, for one batch size; the first
       pass takes as long as the compilation, and a C++ compiler is needed on a processor. On a GPU
       the passes are replayed as a CUDA graph. Passes with gradients or hooks run channels-last.
+    * "onnx": the network exported to ONNX Runtime, on a processor, for any batch; the first pass
+      takes as long as the export. Needs `torchsaliency[onnx]`. Passes with gradients or hooks run
+      channels-last.
     * "bf16": channels-last under bfloat16 autocast, with TF32 for what stays in float32: the only
       one that changes the numbers.
     * "auto": the faster of "off" and "channels-last", tried on the first passes.
@@ -66,7 +77,7 @@ def accelerated(mode: str) -> Iterator[None]:
     so once.
 
     Raises:
-        OptionError: another mode.
+        OptionError: another mode, or "onnx" without its packages.
 
     Example:
         >>> with accelerated("channels-last"):  # doctest: +SKIP
@@ -76,6 +87,8 @@ def accelerated(mode: str) -> Iterator[None]:
         raise OptionError(
             f"accelerate={mode!r} was given; choose one of {', '.join(ACCELERATIONS)}."
         )
+    if mode == "onnx":
+        insist_on_onnx()
     token = _wanted.set(mode)
     try:
         yield
@@ -83,33 +96,48 @@ def accelerated(mode: str) -> Iterator[None]:
         _wanted.reset(token)
 
 
-def run(net: nn.Module, images: Tensor) -> Any:
+def run(net: nn.Module, images: Tensor, most: int = 1) -> Any:
     """Run a network on images, accelerated as the context says; return its unwrapped output.
 
     Where the network carries hooks (a method reads or changes a layer) or its copy does not give
     its numbers, the network itself runs.
+
+    Args:
+        net: held still, without a wrapper.
+        images: (N, C, H, W).
+        most: images that later passes may hold; a compiler has to know with the first.
+
+    Raises:
+        OptionError: the images are on a device that the mode is not made for.
     """
     mode = _wanted.get()
     if mode == "off" or not len(images) or _hooked(net):
         return unwrap_output(net(images))
     original = _originals[net]() if net in _originals else None
     net = net if original is None else original  # a copy's passes need no copy of their own
-    return _engine(net, mode, images)(net, images)
+    return _engine(net, mode, images, most)(net, images)
 
 
-def stand_in(net: nn.Module, images: Tensor) -> nn.Module:
+def stand_in(net: nn.Module, images: Tensor, layers: Sequence[Layer] = ()) -> nn.Module:
     """Return the network that traced passes of such images should run: its copy, or itself.
 
     A compiled copy has no layers to read, and autocast is no property of a module: "compile" gives
-    the channels-last copy, "bf16" the network.
+    the channels-last copy, "bf16" the network. "onnx" runs all that comes before the layer in ONNX
+    Runtime, if a single one is read and what follows reads nothing but it; else channels-last.
 
     Args:
         net: held still, without a wrapper.
         images: (N, C, H, W), N at least 1; one of them is tried where none of the size was before.
+        layers: all that is read from these passes: no other layer, no gradient of the image.
     """
     mode = _wanted.get()
     if mode in ("off", "bf16") or _hooked(net):
         return net
+    if mode == "onnx" and len(layers) == 1:
+        reader = _reader(net, layers[0].name, images)
+        if reader.faithful:
+            _originals[reader.copy] = weakref.ref(net)
+            return reader.copy
     engine = _engine(net, "auto" if mode == "auto" else "channels-last", images)
     if engine.faithful is None:
         with torch.no_grad():
@@ -120,14 +148,30 @@ def stand_in(net: nn.Module, images: Tensor) -> nn.Module:
     return engine.copy
 
 
-def _engine(net: nn.Module, mode: str, images: Tensor) -> Engine:
+def _engine(net: nn.Module, mode: str, images: Tensor, most: int = 1) -> Engine:
+    if mode == "onnx" and images.device.type != "cpu":
+        raise OptionError(
+            f"accelerate='onnx' runs on a processor, and the images are on {images.device}; choose "
+            "compile, bf16 or channels-last."
+        )
+    if mode in _NO_GRADIENTS and torch.is_grad_enabled():
+        mode = "channels-last"
     with _lock:
         engines = _built.setdefault(net, {})
         key = (mode, images.device, images.dtype, tuple(images.shape[1:]))
         engine = engines.get(key)
         if engine is None or not engine.current(net):
-            engine = engines[key] = Engine(net, mode)
+            engine = engines[key] = Engine(net, mode, most)
     return engine
+
+
+def _reader(net: nn.Module, layer: str, images: Tensor) -> Reader:
+    with _lock:
+        readers = _readers.setdefault(net, {})
+        key = (layer, images.dtype, tuple(images.shape[1:]))
+        if key not in readers or not readers[key].current(net):
+            readers[key] = Reader(net, layer, images)
+    return readers[key]
 
 
 def _hooked(net: nn.Module) -> bool:
@@ -142,18 +186,23 @@ def _hooked(net: nn.Module) -> bool:
 class Engine:
     """A frozen copy of a network.
 
+    Args:
+        net: the network.
+        mode: how its copy runs.
+        most: images that its passes may hold.
+
     Attributes:
         mode: how it runs.
         copy: the copy, channels-last.
         faithful: whether its first output was the network's own; None before the first pass.
     """
 
-    def __init__(self, net: nn.Module, mode: str) -> None:
+    def __init__(self, net: nn.Module, mode: str, most: int = 1) -> None:
         self.mode = mode
+        self._most = most
         self.faithful: bool | None = None
         self._stamp = _stamp(net)
-        self.copy = copy.deepcopy(net).eval().requires_grad_(False)
-        self.copy = self.copy.to(memory_format=torch.channels_last)
+        self.copy = _laid(net)
         self._compiled: Callable[..., Any] | None = None
         self._batch = 0
 
@@ -176,7 +225,7 @@ class Engine:
             found, quick = _timed(lambda: self._fast(images))
         except (RuntimeError, TargetError) as error:
             if out_of_memory(error):
-                self._compiled = None  # whose batch is too large
+                self._compiled, self._most = None, 1  # its batch was too large
                 raise
             # a network that cannot be copied into another layout, or a compiler that is missing
             self._give_up(net, f"it failed: {str(error).strip().partition(chr(10))[0][:200]}")
@@ -195,15 +244,15 @@ class Engine:
     def _give_up(self, net: nn.Module, why: str) -> None:
         self.faithful = False
         self.copy = nn.Identity()
-        warnings.warn(
-            f"accelerate={self.mode!r} makes no use of its copy of {type(net).__name__}, as {why}. "
-            "The network itself runs, with the same numbers.",
-            stacklevel=2,
-        )
+        _warn(self.mode, net, why)
 
     def _fast(self, images: Tensor) -> Any:
-        if self.mode == "compile" and not torch.is_grad_enabled():
+        if self.mode == "compile":
             return self._padded(images)
+        if self.mode == "onnx":
+            if self._compiled is None:
+                self._compiled = Session(self.copy, images)
+            return self._compiled(images)
         laid = images.to(memory_format=torch.channels_last)
         if self.mode == "bf16":
             with torch.autocast(images.device.type, dtype=torch.bfloat16), _tf32(images):
@@ -217,7 +266,8 @@ class Engine:
             self._compiled = torch.compile(
                 self.copy, dynamic=False, options={"freezing": True, **graphs}
             )
-            self._batch = len(images) if images.is_cuda else min(len(images), _COMPILED)
+            most = max(len(images), self._most)
+            self._batch = most if images.is_cuda else min(most, _COMPILED)
         if len(images) > self._batch:
             return torch.cat([self._padded(part) for part in images.split(self._batch)])
         missing = self._batch - len(images)
@@ -226,6 +276,83 @@ class Engine:
             output = self._compiled(full.contiguous(memory_format=torch.channels_last))
         # a copy, as the next replay of a CUDA graph writes its output into the same place
         return unwrap_output(output)[: len(images)].clone()
+
+
+@final
+class Reader:
+    """A copy of a network that runs what comes before one layer in ONNX Runtime.
+
+    Its first image alone passes through the copy up to the layer; there the features of all images
+    take its place, and what follows runs as ever, with a graph where one is wanted.
+
+    Attributes:
+        copy: the copy, whose hooks do that.
+        faithful: whether its output on two different images was the network's own.
+    """
+
+    def __init__(self, net: nn.Module, layer: str, images: Tensor) -> None:
+        self._stamp = _stamp(net)
+        self._features: Tensor | None = None
+        self.copy: nn.Module = nn.Identity()
+        self.faithful = False
+        if layer not in dict(net.named_modules()):
+            return  # the image itself
+        copied = _laid(net)
+        try:
+            self._session = Session(copied, images, layer)
+        except RuntimeError as error:
+            _warn("onnx", net, f"it failed: {str(error)[:200]}")
+            return
+        copied.register_forward_pre_hook(self._enter)
+        copied.get_submodule(layer).register_forward_hook(self._leave)
+        self.faithful = self._tried(net, copied, images)
+        if self.faithful:
+            self.copy = copied
+
+    def current(self, net: nn.Module) -> bool:
+        """Whether the network has the weights that were copied."""
+        return self._stamp == _stamp(net)
+
+    def _tried(self, net: nn.Module, copied: nn.Module, images: Tensor) -> bool:
+        """Whether what follows reads the layer alone: two images must not show in each other."""
+        draw = torch.Generator().manual_seed(0)
+        other = torch.randn(images[:1].shape, generator=draw).to(images)
+        both = torch.cat([images[:1], other])
+        with torch.no_grad():
+            own = unwrap_output(net(both.clone()))
+            try:
+                found = unwrap_output(copied(both))
+            except (RuntimeError, ValueError, IndexError) as error:
+                if out_of_memory(error):
+                    raise
+                return False  # what follows joins earlier features, or remembers the batch
+        return isinstance(own, Tensor) and _alike(own, found, _ATOL, _RTOL)
+
+    def _enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:  # noqa: ARG002
+        images = inputs[0]
+        self._features = None
+        if images.requires_grad:
+            return None  # a graph that reaches the image
+        self._features = self._session(images)
+        return (images[:1], *inputs[1:])
+
+    def _leave(self, module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG002
+        features, self._features = self._features, None
+        return output if features is None else replace_first(output, features)
+
+
+def _laid(net: nn.Module) -> nn.Module:
+    """Return a frozen copy whose convolutions read pixel by pixel."""
+    copied: nn.Module = copy.deepcopy(net).eval().requires_grad_(False)
+    return copied.to(memory_format=torch.channels_last)
+
+
+def _warn(mode: str, net: nn.Module, why: str) -> None:
+    warnings.warn(
+        f"accelerate={mode!r} makes no use of its copy of {type(net).__name__}, as {why}. "
+        "The network itself runs, with the same numbers.",
+        stacklevel=2,
+    )
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import abc
 import difflib
 import math
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -213,3 +213,35 @@ def _cells_off(grid: tuple[int, ...], image_size: tuple[int, int]) -> float:
     if not (0 < rows <= height and 0 < columns <= width):
         return math.inf
     return min(abs(rows - columns * height / width), abs(columns - rows * width / height))
+
+
+def first_tensor(output: Any, name: str) -> Tensor:
+    """Return the tensor of a layer's output, which may be a tuple, a list or a dict.
+
+    Raises:
+        LayerError: there is none.
+    """
+    if isinstance(output, Tensor):
+        return output
+    parts = output.values() if isinstance(output, dict) else output
+    if isinstance(parts, tuple | list) or isinstance(output, dict):
+        for part in parts:
+            if isinstance(part, Tensor):
+                return part
+    raise LayerError(
+        f"Layer {name!r} gives a {type(output).__name__} without a tensor in it; choose another."
+    )
+
+
+def replace_first(output: Any, tensor: Tensor) -> Any:
+    """Return the layer's output with its first tensor replaced, the rest as it was."""
+    if isinstance(output, Tensor):
+        return tensor
+    if isinstance(output, dict):
+        key = next(key for key, part in output.items() if isinstance(part, Tensor))
+        copy = type(output)(output)
+        copy[key] = tensor
+        return copy
+    place = next(i for i, part in enumerate(output) if isinstance(part, Tensor))
+    parts = [*output[:place], tensor, *output[place + 1 :]]
+    return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)

@@ -21,7 +21,7 @@ from torchsaliency.core import engine
 from torchsaliency.core.attention import recorded
 from torchsaliency.core.clock import seconds_now
 from torchsaliency.core.errors import InputError, LayerError, TorchSaliencyError
-from torchsaliency.core.layer import Layer, LayerLike
+from torchsaliency.core.layer import Layer, LayerLike, first_tensor, replace_first
 from torchsaliency.core.maps import is_constant, minmax, upsample, wide
 from torchsaliency.core.masking import Masking, MeanColour
 from torchsaliency.core.memory import checked_chunk, measuring, suited_chunk, with_less_memory
@@ -219,7 +219,7 @@ class Trace:
         """
         chosen = (target or self.target).take(index)
         self.passes += len(images)
-        output = engine.run(self._net, images.to(self.images.dtype))
+        output = engine.run(self._net, images.to(self.images.dtype), self.chunk)
         return wide(score(chosen, output, len(images)))
 
     def masked_scores(self, masks: Tensor, index: Tensor) -> Tensor:
@@ -516,38 +516,6 @@ class View:
         """Look at variants of the same images through the same layers."""
         with self.trace.again(images, self.layers) as trace:
             yield trace[list(self.layers)]
-
-
-def first_tensor(output: Any, name: str) -> Tensor:
-    """Return the tensor of a layer's output, which may be a tuple, a list or a dict.
-
-    Raises:
-        LayerError: there is none.
-    """
-    if isinstance(output, Tensor):
-        return output
-    parts = output.values() if isinstance(output, dict) else output
-    if isinstance(parts, tuple | list) or isinstance(output, dict):
-        for part in parts:
-            if isinstance(part, Tensor):
-                return part
-    raise LayerError(
-        f"Layer {name!r} gives a {type(output).__name__} without a tensor in it; choose another."
-    )
-
-
-def replace_first(output: Any, tensor: Tensor) -> Any:
-    """Return the layer's output with its first tensor replaced, the rest as it was."""
-    if isinstance(output, Tensor):
-        return tensor
-    if isinstance(output, dict):
-        key = next(key for key, part in output.items() if isinstance(part, Tensor))
-        copy = type(output)(output)
-        copy[key] = tensor
-        return copy
-    place = next(i for i, part in enumerate(output) if isinstance(part, Tensor))
-    parts = [*output[:place], tensor, *output[place + 1 :]]
-    return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
 
 
 def _after(function: Callable[[Any], Any]) -> Callable[[nn.Module, Any, Any], Any]:

@@ -75,7 +75,9 @@ class Judge:
     def run(self, images: Tensor) -> Any:
         """Run the network once and return its unwrapped output."""
         self.passes += len(images)
-        return engine.run(self._net, images.to(self.images.dtype))
+        seen = self.chunk is None and known(self._net, self.images)
+        most = suited_chunk(self._net, self.images) if seen else self.chunk or 1
+        return engine.run(self._net, images.to(self.images.dtype), most)
 
     def outputs(self, count: int, build: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the outputs (count, …) of `count` variants that are built chunk by chunk.

@@ -18,6 +18,7 @@ from torchsaliency.core.layer import Layer, LayerLike
 from torchsaliency.core.maps import checked_maps
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.memory import checked_chunk, suited_chunk
+from torchsaliency.core.registry import Needs
 from torchsaliency.core.tracing import checked_images, held_still
 from torchsaliency.core.wrapper import unwrap
 from torchsaliency.measures.randomised import Cascade, randomised_networks
@@ -84,8 +85,8 @@ def noisy_maps(
     noise = torch.rand((samples, *images.shape[1:]), generator=draw).mul_(2).sub_(1).mul_(radius)
     noise = noise.to(images)
     maps = []
-    net, parts = _parts(model, images, len(images) * samples, chunk)
     layers = _layers(model, explanation, layer)
+    net, parts = _parts(model, images, len(images) * samples, chunk, _read(explanation, layers))
     for index in parts:
         image = index // samples
         copies = images[image] + noise[index % samples]
@@ -140,8 +141,8 @@ def masked_maps(
     kept = checked_maps(explanation.map)
     mask_out = masking or explanation.masking
     maps, outputs = [], []
-    net, parts = _parts(model, images, len(images), chunk)
     layers = _layers(model, explanation, layer)
+    net, parts = _parts(model, images, len(images), chunk, _read(explanation, layers))
     for index in parts:
         shown = mask_out(images[index], kept[index])
         made = _again(net, explanation, shown, index, layers, chunk)
@@ -210,7 +211,7 @@ def randomised_maps(
 
 
 def _parts(
-    model: nn.Module, images: Tensor, count: int, chunk: int | None
+    model: nn.Module, images: Tensor, count: int, chunk: int | None, read: Sequence[Layer] = ()
 ) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """Return the network that should run, and the numbers 0 … count-1 in chunks.
 
@@ -223,7 +224,13 @@ def _parts(
         checked = checked_images(net, images)
         size = chunk or suited_chunk(net, checked)
         parts: tuple[Tensor, ...] = torch.arange(count, device=images.device).split(size)
-        return engine.stand_in(net, checked[:size]), parts
+        return engine.stand_in(net, checked[:size], read), parts
+
+
+def _read(explanation: Explanation, layers: list[Layer]) -> list[Layer]:
+    """Return the layers, if the method reads nothing else of the network."""
+    more = Needs.PASSES | Needs.ATTENTION
+    return [] if explanation.method.entry.needs & more else layers
 
 
 def _layers(model: nn.Module, explanation: Explanation, layer: Layers) -> list[Layer]:

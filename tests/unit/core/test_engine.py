@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from nets import convnet, images
 from torchsaliency import create, explain
 from torchsaliency.core import engine
 from torchsaliency.core.errors import OptionError
+from torchsaliency.core.layer import Layer
 from torchsaliency.measures import masked_maps, masked_scores, noisy_maps, perturbation_curve
 
 MANY = ("scorecam", "rise", "occlusion", "ablationcam", "opticam")
@@ -31,7 +33,7 @@ def x():
     return images(3, 16, 16)
 
 
-@pytest.mark.parametrize("mode", EXACT)
+@pytest.mark.parametrize("mode", [*EXACT, "onnx"])
 @pytest.mark.parametrize("name", MANY)
 def test_methods_give_the_same_maps(net, x, name, mode):
     method = create(name, FEW.get(name))
@@ -41,7 +43,7 @@ def test_methods_give_the_same_maps(net, x, name, mode):
     assert plain.passes == quick.passes
 
 
-@pytest.mark.parametrize("mode", EXACT)
+@pytest.mark.parametrize("mode", [*EXACT, "onnx"])
 def test_measures_give_the_same_numbers(net, x, mode):
     maps = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
     curve, scores = perturbation_curve(net, x, maps), masked_scores(net, x, maps)
@@ -204,6 +206,168 @@ def test_compiled_batches_have_one_size_and_little_padding(net, monkeypatch):
     assert ran == [16, 16, 16, 16, 16, 16]  # 29, 41 and 3 images
     for part in found:
         torch.testing.assert_close(part, net(x[: len(part)]), atol=1e-4, rtol=1e-4)
+
+
+# --- ONNX Runtime ---------------------------------------------------------------------------------
+
+
+class Beside(nn.Module):
+    """What follows the first layer reads the image again: it knows more than the layer."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.second = nn.Conv2d(3, 4, 3, padding=1)
+        self.fc = nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.fc((self.first(x).relu() + self.second(x)).mean((2, 3)))
+
+
+def readers(net):
+    return list(engine._readers.get(net, {}).values())
+
+
+@pytest.mark.parametrize("name", ["gradcam", "layercam", "tsm"])
+def test_maps_made_again_take_the_layer_from_onnx(net, x, name):
+    made = explain(net, x, name, layer="relu2")[name]
+    plain, masked = noisy_maps(net, made, samples=3), masked_maps(net, made)
+    with torchsaliency.accelerated("onnx"):
+        quick, again = noisy_maps(net, made, samples=3), masked_maps(net, made)
+    assert torch.allclose(plain.noisy_maps, quick.noisy_maps, atol=1e-3)
+    assert torch.allclose(masked.masked_maps, again.masked_maps, atol=1e-3)
+    assert torch.allclose(masked.output, again.output, atol=1e-4)
+    (reader,) = readers(net)
+    assert reader.faithful
+    assert net not in engine._built  # nothing else was needed
+
+
+def test_a_tail_that_reads_more_than_the_layer_runs_channels_last(x):
+    net = Beside()
+    made = explain(net, x, "gradcam", layer="first")["gradcam"]
+    plain = noisy_maps(net, made, samples=2)
+    with torchsaliency.accelerated("onnx"):
+        quick = noisy_maps(net, made, samples=2)
+    assert torch.allclose(plain.noisy_maps, quick.noisy_maps, atol=1e-3)
+    (reader,) = readers(net)
+    assert not reader.faithful
+    (made,) = engine._built[net].values()
+    assert made.mode == "channels-last"
+
+
+def test_gradients_of_the_image_pass_a_reader(net, x):
+    with torchsaliency.accelerated("onnx"), torch.no_grad():
+        copied = engine.stand_in(net.eval(), x, [Layer("relu2")])
+    leaf = x.clone().requires_grad_()
+    (found,) = torch.autograd.grad(copied(leaf).sum(), leaf)
+    (own,) = torch.autograd.grad(net(leaf).sum(), leaf)
+    torch.testing.assert_close(found, own, atol=1e-4, rtol=1e-4)
+
+
+def test_passes_with_a_graph_run_channels_last(net, x):
+    method = create("opticam", {"iterations": 5})
+    plain = explain(net, x, method)["opticam"].map
+    quick = explain(net, x, method, accelerate="onnx")["opticam"].map
+    assert torch.allclose(plain, quick, atol=1e-4)
+    (made,) = engine._built[net].values()
+    assert made.mode == "channels-last"
+
+
+def test_one_session_serves_batches_of_all_sizes(net, monkeypatch):
+    sessions = []
+    real = engine.Session
+
+    def counted(*arguments):
+        sessions.append(real(*arguments))
+        return sessions[-1]
+
+    monkeypatch.setattr(engine, "Session", counted)
+    x = images(41, 16, 16)
+    with torchsaliency.accelerated("onnx"), torch.no_grad():
+        found = [engine.run(net.eval(), x[:count]) for count in (1, 41, 3)]
+    for part in found:
+        torch.testing.assert_close(part, net(x[: len(part)]), atol=1e-4, rtol=1e-4)
+    assert len(sessions) == 1
+
+
+class Counting(nn.Module):
+    """Looks at its numbers to decide what to do, which no graph can say."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = convnet()
+
+    def forward(self, x):
+        out = self.inner(x)
+        return out * 2 if float(out.sum()) > 0 else out * 3
+
+
+def test_a_network_that_cannot_be_exported_runs_itself(x):
+    net = Counting()
+    plain = explain(net, x, "scorecam", layer="inner.relu2")["scorecam"].map
+    with pytest.warns(UserWarning, match="'onnx' makes no use of its copy of Counting") as told:
+        quick = explain(net, x, "scorecam", layer="inner.relu2", accelerate="onnx")["scorecam"]
+    explain(net, x, "scorecam", layer="inner.relu2", accelerate="onnx")  # warned once
+    assert torch.equal(plain, quick.map)
+    assert len(told) == 1
+
+
+def test_double_networks_run_somewhere(net, x):
+    """Not every build of ONNX Runtime convolves doubles: its copy or the network, both right."""
+    double = net.double()
+    plain = explain(double, x.double(), "scorecam")["scorecam"].map
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quick = explain(double, x.double(), "scorecam", accelerate="onnx")["scorecam"].map
+    torch.testing.assert_close(plain, quick, atol=1e-4, rtol=1e-4)
+
+
+def test_memory_that_ends_in_a_session_halves_the_chunk(net, x, monkeypatch):
+    real = engine.Session
+
+    class Tight:
+        def __init__(self, *arguments):
+            self.inner = real(*arguments)
+
+        def __call__(self, given):
+            if len(given) > 2:
+                raise MemoryError("Failed to allocate memory for requested buffer of size 9")
+            return self.inner(given)
+
+    monkeypatch.setattr(engine, "Session", Tight)
+    plain = explain(net, x, "scorecam")["scorecam"].map
+    quick = explain(net, x, "scorecam", chunk=8, accelerate="onnx")["scorecam"].map
+    torch.testing.assert_close(plain, quick, atol=1e-4, rtol=1e-4)
+
+
+def test_without_its_packages_the_mode_says_what_to_install(net, x, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(OptionError, match=r"torchsaliency\[onnx\]"):
+        explain(net, x, "scorecam", accelerate="onnx")
+
+
+def test_a_session_is_for_processors(net):
+    with torchsaliency.accelerated("onnx"), pytest.raises(OptionError, match="meta"):
+        engine.run(net, torch.zeros(1, 3, 16, 16, device="meta"))
+
+
+@pytest.mark.parametrize(("chunk", "batch"), [(4, 4), (40, 16)])
+def test_a_compiled_batch_is_as_large_as_later_passes(net, monkeypatch, chunk, batch):
+    """The clean image comes first and alone: a batch of one would make all later passes slow."""
+    ran = []
+
+    def compiled(module, **_options):
+        return lambda images: ran.append(len(images)) or module(images)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    x = images(1, 16, 16)
+    maps = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
+    plain = perturbation_curve(net, x, maps, step=8, chunk=chunk)
+    with torchsaliency.accelerated("compile"):
+        quick = perturbation_curve(net, x, maps, step=8, chunk=chunk)
+    assert torch.allclose(plain.probabilities, quick.probabilities, atol=1e-4)
+    assert set(ran) == {batch}
 
 
 def test_an_unknown_mode(net, x):
