@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import torch
@@ -12,6 +13,9 @@ from torch.nn import functional as F
 from torchsaliency.core.errors import InputError
 
 Normalisation = Literal["range", "max", "sigmoid"]
+
+_SMALL = 64
+"""Up to so many rows or columns, resizing by two products is faster than by looking up pixels."""
 
 ROUNDING = 1e-4
 """How far above 1 or below 0 half precision may round a map."""
@@ -28,21 +32,46 @@ def upsample(
     """Resize maps bilinearly to `size` (H, W)."""
     if maps.shape[1:] == size:
         return maps
+    if _multiplies(maps):
+        down = _weights(maps.shape[1], size[0], align_corners, maps.dtype)
+        across = _weights(maps.shape[2], size[1], align_corners, maps.dtype)
+        return down @ maps @ across.mT
     return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=align_corners)[:, 0]
 
 
-def minmax(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+def _multiplies(maps: Tensor) -> bool:
+    """Whether to resize by products: on a processor, where nothing rounds them to fewer digits."""
+    return (
+        maps.device.type == "cpu"
+        and maps.dtype in (torch.float32, torch.float64)
+        and 0 < max(maps.shape[1:]) <= _SMALL
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+@functools.lru_cache(maxsize=128)
+def _weights(given: int, wanted: int, align_corners: bool, dtype: torch.dtype) -> Tensor:
+    """Return the matrix (wanted, given) of linear resizing along one axis."""
+    # kept for later calls, some of which record a graph: not a tensor of inference mode
+    with torch.inference_mode(mode=False), torch.no_grad():
+        ones = torch.eye(given, dtype=dtype)[None]
+        return F.interpolate(ones, wanted, mode="linear", align_corners=align_corners)[0].mT
+
+
+def minmax(maps: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
     """Stretch every map to [0, 1]: n(S) = (S - min S) / (max S - min S).
 
-    A constant map (up to rounding, which must not be stretched), or one with a value that is not
-    finite, becomes zeros: never NaN, neither in the value nor in the gradient (Opti-CAM, after
-    Eq. 6: n(0) = 0).
+    A constant map (up to rounding, which must not be stretched) becomes zeros, never NaN, neither
+    in the value nor in the gradient (Opti-CAM, after Eq. 6: n(0) = 0); so does, in the value, one
+    that is not finite.
     """
     low, high = _extremes(maps)
     span = high - low
-    usable = (span > _rounding(low, high)) & span.isfinite()
+    usable = (span > rounding(low, high)) & span.isfinite()
     # The denominator is made safe before the division, or its gradient would be NaN.
     scaled = (maps - low) / torch.where(usable, span, 1)
+    if maps.device.type == "cpu" and bool(usable.all()):
+        return scaled  # a GPU would have to be waited for
     return torch.where(usable, scaled, 0)
 
 
@@ -65,11 +94,11 @@ def is_constant(maps: Float[Tensor, "... h w"]) -> Tensor:
     """Say of every map whether all its values are equal, up to rounding."""
     flat = maps.flatten(-2)
     low, high = flat.amin(-1), flat.amax(-1)
-    return high - low <= _rounding(low, high)
+    return high - low <= rounding(low, high)
 
 
-def _rounding(low: Tensor, high: Tensor) -> Tensor:
-    """How far equal values may lie apart after sums and resizing, which rounds them differently."""
+def rounding(low: Tensor, high: Tensor) -> Tensor:
+    """Return how far equal values may lie apart after sums and resizing, which round them."""
     return 16 * torch.finfo(high.dtype).eps * torch.maximum(low.abs(), high.abs()).detach()
 
 

@@ -68,11 +68,46 @@ def test_sigmoid_of_a_non_negative_map_is_at_least_a_half():
 
 
 @pytest.mark.parametrize("align", [False, True])
-def test_upsampling_is_torchs_bilinear(align):
+@pytest.mark.parametrize("given", [(3, 4), (1, 1), (64, 5), (65, 5)])
+@pytest.mark.parametrize("wanted", [(9, 7), (2, 80)])
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
+def test_upsampling_is_torchs_bilinear(align, given, wanted, dtype, off):
+    maps = torch.rand(2, *given, dtype=dtype, requires_grad=True)
+    expected = F.interpolate(maps[:, None], wanted, mode="bilinear", align_corners=align)[:, 0]
+    found = upsample(maps, wanted, align_corners=align)
+    torch.testing.assert_close(found, expected, atol=off, rtol=0)
+    weights = torch.rand_like(expected)
+    own, theirs = (torch.autograd.grad(one, maps, weights)[0] for one in (found, expected))
+    torch.testing.assert_close(own, theirs, atol=200 * off, rtol=0)  # sums over 80 pixels
+
+
+def test_upsampling_to_the_same_size_changes_nothing():
     maps = torch.rand(2, 3, 4)
-    expected = F.interpolate(maps[:, None], (9, 7), mode="bilinear", align_corners=align)[:, 0]
-    assert torch.equal(upsample(maps, (9, 7), align_corners=align), expected)
     assert upsample(maps, (3, 4)) is maps
+
+
+def test_upsampling_rounds_to_no_fewer_digits_under_autocast():
+    maps = torch.rand(2, 3, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = upsample(maps, (11, 13))
+    torch.testing.assert_close(found, upsample(maps, (11, 13)), atol=1e-6, rtol=0)
+
+
+def test_upsampling_first_in_inference_mode_spoils_no_later_graph():
+    with torch.inference_mode():
+        upsample(torch.rand(1, 6, 5), (17, 19))
+    maps = torch.rand(1, 6, 5, requires_grad=True)
+    upsample(maps, (17, 19)).sum().backward()
+    assert maps.grad is not None
+
+
+def test_a_map_that_is_not_finite_spoils_no_other():
+    maps = torch.rand(3, 3, 4)
+    good = upsample(maps, (9, 7))
+    maps[1, 0, 0] = torch.nan
+    found = upsample(maps, (9, 7))
+    assert found[1].isnan().any()
+    assert torch.equal(found[::2], good[::2])
 
 
 def test_constancy():

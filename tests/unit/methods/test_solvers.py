@@ -13,9 +13,9 @@ def draw(*shape, seed=0):
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def solver(count=2, channels=12, side=3, seed=0):
+def solver(count=2, channels=12, side=3, seed=0, normalisation="range"):
     features = draw(count, channels, side, side, seed=seed).abs()
-    return TrustRegion(features, features.new_zeros(count, channels), 0.1, "range")
+    return TrustRegion(features, features.new_zeros(count, channels), 0.1, normalisation)
 
 
 def climbed(found, slope_of, rounds):
@@ -36,6 +36,29 @@ def dense(found):
     live = torch.arange(count)
     columns = [found._curved(live, e.expand(count, -1)) for e in torch.eye(cells).double()]
     return torch.stack(columns, 2)
+
+
+@pytest.mark.parametrize("normalisation", ["range", "sigmoid"])
+@pytest.mark.parametrize("gone", [[], [1]])
+def test_the_inner_steps_are_adam_on_the_models_own_gradient(normalisation, gone):
+    """They are written out; a graph of softmax, product and stretching must lead to the same u."""
+    found = climbed(solver(3, normalisation=normalisation), lambda s: (s.sin() * 3).sum((1, 2)), 3)
+    live = torch.tensor([i for i in range(3) if i not in gone])
+    here, slope = found._anchor[live].flatten(1), draw(len(live), 9, seed=5)
+    found._features[0, :, :, 0] = 0  # several cells that are least
+    adam = AdamState(found.logits[live], 0.1)
+    for _ in range(found.inner_steps):
+        with torch.enable_grad():
+            leaf = adam.rows.clone().requires_grad_()
+            move = found._shape(leaf, live).flatten(1) - here
+            bent = found._curved(live, move) + found._caution[live, None] * move
+            value = (slope * move).sum() - (move * bent).sum() / 2
+            (climb,) = torch.autograd.grad(value, leaf)
+        adam.ascend(torch.arange(len(live)), climb)
+    before = found.logits.clone()
+    found._climb(live, here, slope)
+    torch.testing.assert_close(found.logits[live], adam.rows)
+    assert torch.equal(found.logits[gone], before[gone])
 
 
 def test_the_curvature_is_bfgs_written_out():

@@ -11,7 +11,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from torchsaliency.core.maps import Normalisation, minmax, normalise, upsample
+from torchsaliency.core.maps import Normalisation, normalise, rounding, upsample
 
 _BETAS = (0.9, 0.999)
 _EPS = 1e-8
@@ -116,8 +116,11 @@ class TrustRegion:
 
     def _shape(self, logits: Tensor, live: Tensor) -> Tensor:
         """The low-resolution map up to what the normalisation takes away anyway."""
-        maps = combine(logits, self._features[live])
-        return maps if self._normalisation == "sigmoid" else minmax(maps)
+        features = self._features[live]
+        maps = torch.bmm(logits.softmax(1)[:, None], features.flatten(2))[:, 0]
+        # rounded as in `_climb`, where a step begins with no move at all
+        shape = maps if self._normalisation == "sigmoid" else _Stretch(maps).shape
+        return shape.unflatten(1, features.shape[2:])
 
     def propose(self, live: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return S as a leaf of the graph, and the masks (M, H, W) made from it."""
@@ -177,16 +180,51 @@ class TrustRegion:
     def _climb(self, live: Tensor, here: Tensor, slope: Tensor) -> None:
         self._passes += 1
         rate = self._rate if self._passes <= self.eager else self._rate / 2
-        adam = AdamState(self.logits[live], rate)
-        everyone = torch.arange(len(live), device=live.device)
-        caution = self._caution[live, None]
-        for _ in range(self.inner_steps):
-            with torch.enable_grad():
-                leaf = adam.rows.clone().requires_grad_()
-                move = self._shape(leaf, live).flatten(1) - here
-                # ∂m/∂S, so that one backward pass through softmax and product is all there is
-                with torch.no_grad():
-                    uphill = slope - self._curved(live, move) - caution * move
-                (climb,) = torch.autograd.grad(move, leaf, uphill)
-            adam.ascend(everyone, climb)
-        self.logits[live] = adam.rows
+        # written out, as a graph of so few and small operations costs more than they do
+        logits, features = self.logits[live], self._features[live].flatten(2)
+        terms, signs = self._terms[live], self._signs[:, None]
+        own = (self._rho + self._caution)[live, None]
+        first, second = torch.zeros_like(logits), torch.zeros_like(logits)
+        for step in range(1, self.inner_steps + 1):
+            weights = logits.softmax(1)
+            maps = torch.bmm(weights[:, None], features)[:, 0]
+            stretch = None if self._normalisation == "sigmoid" else _Stretch(maps)
+            move = (maps if stretch is None else stretch.shape) - here
+            bent = torch.bmm((torch.bmm(terms, move[..., None]) * signs).mT, terms)[:, 0]
+            uphill = slope - own * move - bent  # ∂m/∂S
+            if stretch is not None:
+                uphill = stretch.backward(uphill)
+            climb = torch.bmm(features, uphill[..., None])[..., 0]
+            climb = weights * (climb - (weights * climb).sum(1, keepdim=True))  # softmax's own
+            first.lerp_(climb, 1 - _BETAS[0])
+            second.lerp_(climb.square(), 1 - _BETAS[1])
+            spread = (second / (1 - _BETAS[1] ** step)).sqrt_().add_(_EPS)
+            logits = logits.addcdiv(first, spread, value=rate / (1 - _BETAS[0] ** step))
+        self.logits[live] = logits
+
+
+@final
+class _Stretch:
+    """`minmax` of maps (N, hw), and its gradient, in few operations.
+
+    Attributes:
+        shape: n(S) = (S - min S) / (max S - min S); 0 where S is constant.
+    """
+
+    def __init__(self, maps: Tensor) -> None:
+        low, high = maps.amin(1, keepdim=True), maps.amax(1, keepdim=True)
+        span = high - low
+        self._scale = torch.where(span > rounding(low, high), 1 / span, 0)
+        self.shape = (maps - low) * self._scale
+        self._least, self._largest = maps == low, maps == high
+
+    def backward(self, slope: Tensor) -> Tensor:
+        """Return ∂F/∂S from g = ∂F/∂n(S).
+
+        (g_i + [S_i is least] Σ_j g_j (n_j - 1) - [S_i is largest] Σ_j g_j n_j) / (max - min), each
+        sum shared evenly where several are least or largest.
+        """
+        whole = (slope * self.shape).sum(1, keepdim=True)
+        falls = (whole - slope.sum(1, keepdim=True)) / self._least.sum(1, keepdim=True)
+        rises = whole / self._largest.sum(1, keepdim=True)
+        return (slope + self._least * falls - self._largest * rises).mul_(self._scale)

@@ -67,13 +67,30 @@ class Decomposition:
         return Spectrum(values.to(*self.home), projected.unflatten(2, self.size).to(*self.home))
 
 
-def decompose(features: Float[Tensor, "n k h w"], *, centred: bool = False) -> Decomposition:
-    """Decompose the unfolding of every image's features.
+@final
+@dataclass(frozen=True)
+class Unfolding:
+    """The features as matrices, and their products: what both decompositions begin with.
 
-    Args:
-        features: (N, K, h, w).
-        centred: whether each channel's mean over positions is subtracted first.
+    Attributes:
+        matrix: (N, K, hw) in float64.
+        gram: (N, r, r) the smaller Gram matrix.
+        noise: as in `Decomposition`.
+        finite: as in `Decomposition`.
+        home: device and precision of the features.
+        size: (h, w).
     """
+
+    matrix: Tensor
+    gram: Tensor
+    noise: Tensor
+    finite: Tensor
+    size: tuple[int, ...]
+    home: tuple[torch.device, torch.dtype]
+
+
+def unfold(features: Float[Tensor, "n k h w"]) -> Unfolding:
+    """Unfold every image's features (N, K, h, w) along the channels."""
     # Squaring halves the digits, so the Gram matrix is made in double precision; the features of a
     # device without it (Apple's) are decomposed on the CPU.
     place = torch.device("cpu") if features.device.type == "mps" else features.device
@@ -87,13 +104,49 @@ def decompose(features: Float[Tensor, "n k h w"], *, centred: bool = False) -> D
         norms = matrix.norm(dim=(1, 2))[:, None]
     # What the features' own rounding leaves of a constant map after centring is no direction.
     noise = 4 * torch.finfo(features.dtype).eps * norms
+    gram = _gram(matrix)
+    home = features.device, features.dtype
+    return Unfolding(matrix, gram, noise, finite, tuple(features.shape[2:]), home)
+
+
+def decompose(
+    features: Float[Tensor, "n k h w"], *, centred: bool = False, unfolded: Unfolding | None = None
+) -> Decomposition:
+    """Decompose the unfolding of every image's features.
+
+    Args:
+        features: (N, K, h, w).
+        centred: whether each channel's mean over positions is subtracted first.
+        unfolded: of these features, if it was made before.
+    """
+    given = unfolded or unfold(features)
+    matrix, gram = given.matrix, given.gram
     if centred:
         matrix = matrix - matrix.mean(2, keepdim=True)
-    channels, positions = matrix.shape[1:]
-    gram = matrix.mT @ matrix if positions <= channels else matrix @ matrix.mT
+        gram = _gram(matrix) if features.dtype == torch.float64 else _centred(given)
     squares, vectors = torch.linalg.eigh(gram)
-    home = features.device, features.dtype
-    return Decomposition(matrix, squares, vectors, noise, finite, tuple(features.shape[2:]), home)
+    return Decomposition(
+        matrix, squares, vectors, given.noise, given.finite, given.size, given.home
+    )
+
+
+def _gram(matrix: Tensor) -> Tensor:
+    channels, positions = matrix.shape[1:]
+    return matrix.mT @ matrix if positions <= channels else matrix @ matrix.mT
+
+
+def _centred(given: Unfolding) -> Tensor:
+    """Return the Gram matrix of the centred unfolding from that of the plain one.
+
+    Exact to 1e-16 of the features' squares; what lies below 1e-13 of them is noise of features that
+    had float32's digits. It spares a second product of the large matrices.
+    """
+    channels, positions = given.matrix.shape[1:]
+    if positions > channels:
+        means = given.matrix.mean(2, keepdim=True)
+        return given.gram - positions * means @ means.mT
+    rows = given.gram.mean(2, keepdim=True)
+    return given.gram - rows - rows.mT + rows.mean(1, keepdim=True)
 
 
 def spectrum(
@@ -112,10 +165,12 @@ def spectrum(
 def spectrum_of(view: View, *, centred: bool, most: int | None = None) -> Spectrum:
     """Return the spectrum of what a view reads, decomposed once for all methods of a pass."""
     features = view.activations
-    made: Decomposition = view.shared.once(
+    once, device = view.shared.once, features.device
+    unfolded = once("unfolding", lambda: unfold(features), device)
+    made: Decomposition = once(
         f"decomposition, centred={centred}",
-        lambda: decompose(features, centred=centred),
-        features.device,
+        lambda: decompose(features, centred=centred, unfolded=unfolded),
+        device,
     )
     return made.spectrum(most)
 
