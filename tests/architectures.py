@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cache
 
 import timm
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision import models
 
 import torchsaliency
@@ -133,7 +135,48 @@ TORCHVISION_SIDES = {
 
 
 # Random weights may speak against their own top class everywhere: Grad-CAM is then rightly empty.
-SEEDS = {"volo_d1_224": 1}
+SEEDS = {"vit_b_16": 1, "xcit_nano_12_p16_224": 1}
+
+
+NORMAL, UNIFORM = torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default
+
+
+class _DrawnOnce(TorchDispatchMode):
+    """Fill large tensors with numbers drawn once, from a random place in them on.
+
+    The catalogue has some five thousand million weights, most of them drawn twice: by the layer and
+    by the network. Drawing them all anew took longer than explaining the networks.
+    """
+
+    COUNT = 1_000_003  # a prime, so that no two rows of a weight are the same numbers
+    LARGE = 10_000
+
+    @classmethod
+    @cache
+    def drawn(cls) -> dict[object, torch.Tensor]:
+        draw = torch.Generator().manual_seed(0)
+        return {
+            NORMAL: torch.randn(cls.COUNT, generator=draw),
+            UNIFORM: torch.rand(cls.COUNT, generator=draw),
+        }
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        drawn = self.drawn().get(func)
+        if drawn is None or kwargs or not self._is_large(args[0]):
+            return func(*args, **(kwargs or {}))
+        filled, *given = args
+        first, second = (*given, *(0.0, 1.0)[len(given) :])
+        scale = second - first if func is UNIFORM else second
+        left, start = filled.view(-1), int(torch.randint(self.COUNT, ()))
+        while len(left):
+            part = left[: self.COUNT - start]
+            torch.mul(drawn[start : start + len(part)], scale, out=part).add_(first)
+            left, start = left[len(part) :], 0
+        return filled
+
+    def _is_large(self, tensor: torch.Tensor) -> bool:
+        fits = tensor.dtype == torch.float32 and tensor.is_contiguous()
+        return fits and tensor.numel() > self.LARGE
 
 
 @dataclass(frozen=True)
@@ -158,7 +201,8 @@ class Case:
         # Heads and residual branches that start at zero would leave nothing to look at.
         with torch.no_grad():
             for parameter in net.parameters():
-                if not parameter.any() and parameter.ndim > 1:
+                # the first row tells it of nearly all, and the largest have 100 million numbers
+                if parameter.ndim > 1 and not (parameter[0].any() or parameter.any()):
                     nn.init.normal_(parameter, std=0.02)
             for module in net.modules():
                 scale = getattr(module, "weight", None)
@@ -169,7 +213,7 @@ class Case:
         return net
 
     def _made(self) -> nn.Module:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _DrawnOnce():
             warnings.simplefilter("ignore")  # deprecations inside the sources are theirs
             if self.source == "timm":
                 return timm.create_model(self.name, pretrained=False, **TIMM[self.family][2])
