@@ -2,8 +2,17 @@
 
 import ctypes
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+# A machine that forbids bytecode beside the sources gets it in a folder of our own: else each
+# process that a test starts compiles torch and its friends anew, for 20 seconds.
+if sys.dont_write_bytecode:
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Before torch is imported: threads that wait must sleep. Spinning, they take the processor from
 # each other wherever anything else runs, and a second's work takes ten.
@@ -43,6 +52,32 @@ TINY = (
     "unit/measures",
     "unit/evaluation",
 )
+
+
+LONGEST = (
+    "behaviour/test_real_network.py",
+    "architecture/test_default_layers.py",
+    "behaviour/test_shapes.py",
+    "properties/test_modes.py",
+    "unit/evaluation/test_runner.py",
+    "apps/test_explain.py",
+    "apps/test_process.py",
+    "properties/test_metrics.py",
+    "apps/test_reproduce.py",
+    "unit/test_memory.py",
+)
+"""Files that take a minute and more, the longest first: begun last, one alone would hold up all."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # xdist would begin with the file of most tests; the order is that of `LONGEST`
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    place = {here / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(scope="module", autouse=True)
