@@ -13,18 +13,19 @@ from torchsaliency.core.registry import create
 from torchsaliency.data import sample_photos
 
 FEW = {
-    "rise": {"samples": 80},
-    "extremal-perturbation": {"iterations": 12},
-    "meaningful-perturbation": {"iterations": 12},
-    "occlusion": {"stride": 0.5},
-    "lime": {"passes": 40},
-    "kernelshap": {"passes": 40},
+    "rise": {"samples": 40},
+    "extremal-perturbation": {"iterations": 4},
+    "meaningful-perturbation": {"iterations": 4},
+    "occlusion": {"stride": 1.0},
+    "lime": {"passes": 20},
+    "kernelshap": {"passes": 20},
+    "iba": {"samples": 4},
     "smoothgrad": {"samples": 4},
     "gradientshap": {"samples": 4},
     "deepshap": {"samples": 2},
     "integrated-gradients": {"steps": 6},
 }
-"""Fewer passes than the defaults, for methods that take hundreds."""
+"""Fewer passes than the defaults, for methods of hundreds of which only a map is asked here."""
 
 
 @dataclass(frozen=True)
