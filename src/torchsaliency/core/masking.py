@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -38,9 +38,37 @@ class Masking(abc.ABC):
         self, images: Float[Tensor, "n c H W"], masks: Float[Tensor, "n H W"]
     ) -> Float[Tensor, "n c H W"]:
         """Return x ⊙ m + b ⊙ (1 - m), in the images' own precision."""
-        keep = masks[:, None].to(images.dtype)
-        baseline = self.baseline(images)
-        return torch.lerp(baseline.expand_as(images), images, keep.expand_as(images))
+        return _blended(images, self.baseline(images), masks)
+
+    @final
+    def over(self, images: Float[Tensor, "n c H W"]) -> Masked:
+        """Return these images ready to be masked many times: their baseline is made once."""
+        return Masked(images, self.baseline(images))
+
+
+@final
+class Masked:
+    """Images and what replaces their masked pixels.
+
+    Args:
+        images: x (N, C, H, W).
+        baseline: b, broadcastable to the images.
+    """
+
+    def __init__(self, images: Tensor, baseline: Tensor) -> None:
+        self._images, self._baseline = images, baseline
+        # one of each image, and not one for all of them
+        self._own = baseline.ndim == images.ndim and len(baseline) == len(images)
+
+    def __call__(self, index: Int[Tensor, " m"], masks: Float[Tensor, "m H W"]) -> Tensor:
+        """Return x_i ⊙ m + b_i ⊙ (1 - m) (M, C, H, W) of the images i under the masks m."""
+        baseline = self._baseline[index] if self._own else self._baseline
+        return _blended(self._images[index], baseline, masks)
+
+
+def _blended(images: Tensor, baseline: Tensor, masks: Tensor) -> Tensor:
+    keep = masks[:, None].to(images.dtype)
+    return torch.lerp(baseline.expand_as(images), images, keep.expand_as(images))
 
 
 @final

@@ -23,7 +23,7 @@ from torchsaliency.core.clock import seconds_now
 from torchsaliency.core.errors import InputError, LayerError, TorchSaliencyError
 from torchsaliency.core.layer import Layer, LayerLike, first_tensor, replace_first
 from torchsaliency.core.maps import is_constant, minmax, upsample, wide
-from torchsaliency.core.masking import Masking, MeanColour
+from torchsaliency.core.masking import Masked, Masking, MeanColour
 from torchsaliency.core.memory import checked_chunk, measuring, suited_chunk, with_less_memory
 from torchsaliency.core.target import Target, TargetLike, resolve_target, score, unwrap_output
 from torchsaliency.core.wrapper import unwrap
@@ -151,6 +151,7 @@ class Trace:
         self._gradients: dict[str, Tensor | None] = {}
         self._views: dict[tuple[str, ...], View] = {}
         self._broadcasts: dict[str, bool] = {}
+        self._masked: Masked | None = None
         self._recording = False
         self._attentions: list[Tensor] = []
         self._attention_gradients: list[Tensor | None] = []
@@ -224,7 +225,13 @@ class Trace:
 
     def masked_scores(self, masks: Tensor, index: Tensor) -> Tensor:
         """Score the images under masks (M, H, W) in [0, 1], with this trace's masking."""
-        return self.scores(self.masking(self.images[index], masks), index)
+        return self.scores(self.masked(masks, index), index)
+
+    def masked(self, masks: Tensor, index: Tensor) -> Tensor:
+        """Return the images at `index` (M,) under masks (M, H, W), with this trace's masking."""
+        if self._masked is None:
+            self._masked = self.masking.over(self.images)
+        return self._masked(index, masks)
 
     @contextmanager
     def again(self, images: Tensor, layers: Sequence[Layer]) -> Iterator[Trace]:

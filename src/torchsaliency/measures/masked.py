@@ -111,12 +111,12 @@ def masked_scores(
         several = masks.ndim == 4  # noqa: PLR2004
         sets = masks if several else masks[:, None]
         kept = checked_maps(sets.flatten(0, 1)).view_as(sets)
-        mask_out = masking or MeanColour()
+        masked = (masking or MeanColour()).over(judge.images)
         before = judge.clean_logits(clean)
         labels = class_labels(target, before)
         after = judge.variants(
             kept.shape[1],
-            lambda image, place: mask_out(judge.images[image], kept[image, place]),
+            lambda image, place: masked(image, kept[image, place]),
         )
         found = after if several else after[:, 0]
         return MaskedScores.of_logits(before, found, labels, judge.passes)

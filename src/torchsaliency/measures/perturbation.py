@@ -96,10 +96,12 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
         # the clean image is one end of either curve, and is known
         open_steps = counts[:-1] if insert else counts[1:]
 
+        masked = fill.over(judge.images)
+
         def build(image: Tensor, place: Tensor) -> Tensor:
             taken = ranks[image] < open_steps[place, None]
             shown = (taken if insert else ~taken).view(-1, *judge.size)
-            return fill(judge.images[image], shown.to(judge.images.dtype))
+            return masked(image, shown.to(judge.images.dtype))
 
         found = class_scores(judge.variants(len(open_steps), build), labels).probability
         known = class_scores(before, labels).probability[:, None]

@@ -87,10 +87,11 @@ def region_curve(  # noqa: PLR0913 (options of a published protocol)
         before = judge.clean_logits(clean)
         labels = class_labels(target, before)
         order = _region_ranks(corners, patch, judge.size)
+        masked = fill.over(judge.images)
 
         def build(image: Tensor, place: Tensor) -> Tensor:
             shown = order[image] > place[:, None, None]
-            return fill(judge.images[image], shown.to(judge.images.dtype))
+            return masked(image, shown.to(judge.images.dtype))
 
         found = class_scores(judge.variants(regions, build), labels).probability
         known = class_scores(before, labels).probability[:, None]
@@ -166,10 +167,11 @@ def square_removals(  # noqa: PLR0913 (options of a published protocol)
         before = judge.clean_logits(clean)
         labels = class_labels(target, before)
         inside = _inside(squares.to(judge.images.device), judge.size)
+        masked = fill.over(judge.images)
 
         def build(image: Tensor, place: Tensor) -> Tensor:
             shown = ~inside(place)
-            return fill(judge.images[image], shown.to(judge.images.dtype))
+            return masked(image, shown.to(judge.images.dtype))
 
         after = class_scores(judge.variants(samples, build), labels).logit
         known = class_scores(before, labels).logit[:, None]

@@ -5,8 +5,19 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from nets import images
-from torchsaliency import BlackPixel, Blur, GivenImage, MeanColour, OptionError, create
+from nets import convnet, images
+from torchsaliency import (
+    BlackPixel,
+    Blur,
+    GivenImage,
+    MeanColour,
+    OptiCAM,
+    OptionError,
+    create,
+    explain,
+)
+from torchsaliency.core.masking import Masking
+from torchsaliency.measures import perturbation_curve
 
 X = images(2, 12, 10)
 M = torch.rand(2, 12, 10, generator=torch.Generator().manual_seed(0))
@@ -77,3 +88,36 @@ def test_a_masking_is_part_of_the_result(masking, request):
     expected = {"mean": "mean", "black": "black", "blur": "blur", "given": "image"}
     assert made.manifest()["masking"]["baseline"] == expected[request.node.callspec.id]
     assert create("scorecam")(convnet(), X, 1, "relu3", masking=masking).map.isfinite().all()
+
+
+class OwnColour(Masking):
+    """A baseline of another image each, and made how often."""
+
+    def __init__(self):
+        self.made = 0
+
+    def baseline(self, images):
+        self.made += 1
+        return images.mean((2, 3), keepdim=True)
+
+    def describe(self):
+        return {"baseline": "own colour"}
+
+
+@pytest.mark.parametrize("masking", [*MASKINGS, OwnColour()], ids=[*IDS, "own"])
+def test_images_that_are_masked_often_are_masked_the_same(masking):
+    index = torch.tensor([1, 0, 1, 1])
+    masks = torch.rand(4, 12, 10)
+    expected = masking(X[index], masks)
+    torch.testing.assert_close(masking.over(X)(index, masks), expected)
+
+
+def test_a_baseline_is_made_once_for_all_steps_of_a_curve_and_all_masks():
+    net, x = convnet(), images(2, 16, 16)
+    own = OwnColour()
+    perturbation_curve(net, x, torch.rand(2, 16, 16), step=16, masking=own, chunk=3)
+    assert own.made == 1
+    explain(net, x, "scorecam", masking=own, chunk=3)
+    assert own.made == 2
+    explain(net, x, OptiCAM(iterations=5), masking=own)
+    assert own.made == 3

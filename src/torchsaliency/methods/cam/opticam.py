@@ -151,7 +151,7 @@ class OptiCAM(Method):
         def value(masks: Tensor, index: Tensor) -> Tensor:
             both = torch.cat([masks, 1 - masks]) if outside else masks
             where = torch.cat([index, index]) if outside else index
-            images = view.trace.masking(view.images[where], both)
+            images = view.trace.masked(both, where)
             scores = view.trace.scores(images, where, target)
             inner, *outer = scores.split(len(index))
             found = self._combined(clean[index], inner, outer)
@@ -165,9 +165,7 @@ class OptiCAM(Method):
         blank = torch.cat(
             [
                 view.trace.scores(
-                    view.trace.masking(
-                        view.images[part], view.images.new_zeros(len(part), *view.size)
-                    ),
+                    view.trace.masked(view.images.new_zeros(len(part), *view.size), part),
                     part,
                     target,
                 )

@@ -209,7 +209,7 @@ class ExtremalPerturbation(Method):
                 keep = leaf if sign > 0 else 1 - leaf
                 if scene is None:
                     with torch.autocast(index.device.type, enabled=False):
-                        seen = view.trace.masking(view.images[index], keep)
+                        seen = view.trace.masked(keep, index)
                 else:
                     seen = _picked(scene, keep)
                 if self.mirrored and step % 2 == 0:
