@@ -22,6 +22,7 @@ _PACKAGES = (
     "captum",
     "quantus",
     "tensorly",
+    "onnxruntime",
 )
 _HEAD = (
     "| what | network | against | s/image, ours | s/image, theirs | passes, ours | passes, theirs "

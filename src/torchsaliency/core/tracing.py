@@ -93,22 +93,24 @@ def held_still(net: nn.Module, device: torch.device) -> Iterator[None]:
     Raises:
         TorchSaliencyError: the network was built in inference mode and cannot be restored.
     """
-    if any(parameter.is_inference() for parameter in net.parameters()):
+    parameters = list(net.parameters())  # once: every walk costs a part of a small network's pass
+    if any(parameter.is_inference() for parameter in parameters):
         raise TorchSaliencyError(
             "The network was built under torch.inference_mode(), so torch keeps no gradients of "
             "it; build it outside."
         )
     training = {module: module.training for module in net.modules()}
-    learnable = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    devices = {p.device for p in net.parameters()} | {device}
+    learnable = [parameter for parameter in parameters if parameter.requires_grad]
+    devices = {parameter.device for parameter in parameters} | {device}
     cuda = [d for d in devices if d.type == "cuda"]
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=cuda, enabled=True))
         stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(torch.no_grad())
         stack.callback(_restore, training, learnable)
-        for module in training:
-            module.training = False
+        for module, flag in training.items():
+            if flag:
+                module.training = False
         for parameter in learnable:
             parameter.requires_grad = False
         yield
@@ -116,7 +118,8 @@ def held_still(net: nn.Module, device: torch.device) -> Iterator[None]:
 
 def _restore(training: dict[nn.Module, bool], learnable: list[nn.Parameter]) -> None:
     for module, flag in training.items():
-        module.training = flag
+        if module.training != flag:
+            module.training = flag
     for parameter in learnable:
         parameter.requires_grad = True
 
@@ -586,7 +589,8 @@ def checked_images(net: nn.Module, x: Tensor) -> Tensor:
             f"Images must be preprocessed floats, and {x.dtype} was given; use "
             "torchsaliency.preprocess, or divide by 255 and normalise."
         )
-    if not bool(x.isfinite().all()):
+    # A finite sum says it of all in one look; another may only have been too large.
+    if not bool(x.sum().isfinite()) and not bool(x.isfinite().all()):
         raise InputError("The images hold NaN or infinite values; check the preprocessing.")
     parameter = next((p for p in net.parameters() if p.is_floating_point()), None)
     x = x.clone() if x.is_inference() else x.detach()
