@@ -113,6 +113,7 @@ def run(net: nn.Module, images: Tensor, most: int = 1) -> Any:
     mode = _wanted.get()
     if mode == "off" or not len(images) or _hooked(net):
         return unwrap_output(net(images))
+    _insist_on_device(mode, images)
     original = _originals[net]() if net in _originals else None
     net = net if original is None else original  # a copy's passes need no copy of their own
     return _engine(net, mode, images, most)(net, images)
@@ -129,10 +130,14 @@ def stand_in(net: nn.Module, images: Tensor, layers: Sequence[Layer] = ()) -> nn
         net: held still, without a wrapper.
         images: (N, C, H, W), N at least 1; one of them is tried where none of the size was before.
         layers: all that is read from these passes: no other layer, no gradient of the image.
+
+    Raises:
+        OptionError: the images are on a device that the mode is not made for.
     """
     mode = _wanted.get()
     if mode in ("off", "bf16") or _hooked(net):
         return net
+    _insist_on_device(mode, images)
     if mode == "onnx" and len(layers) == 1:
         reader = _reader(net, layers[0].name, images)
         if reader.faithful:
@@ -149,11 +154,6 @@ def stand_in(net: nn.Module, images: Tensor, layers: Sequence[Layer] = ()) -> nn
 
 
 def _engine(net: nn.Module, mode: str, images: Tensor, most: int = 1) -> Engine:
-    if mode == "onnx" and images.device.type != "cpu":
-        raise OptionError(
-            f"accelerate='onnx' runs on a processor, and the images are on {images.device}; choose "
-            "compile, bf16 or channels-last."
-        )
     if mode in _NO_GRADIENTS and torch.is_grad_enabled():
         mode = "channels-last"
     with _lock:
@@ -163,6 +163,14 @@ def _engine(net: nn.Module, mode: str, images: Tensor, most: int = 1) -> Engine:
         if engine is None or not engine.current(net):
             engine = engines[key] = Engine(net, mode, most)
     return engine
+
+
+def _insist_on_device(mode: str, images: Tensor) -> None:
+    if mode == "onnx" and images.device.type != "cpu":
+        raise OptionError(
+            f"accelerate='onnx' runs on a processor, and the images are on {images.device}; choose "
+            "compile, bf16 or channels-last."
+        )
 
 
 def _reader(net: nn.Module, layer: str, images: Tensor) -> Reader:

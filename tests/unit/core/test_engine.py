@@ -348,8 +348,12 @@ def test_without_its_packages_the_mode_says_what_to_install(net, x, monkeypatch)
 
 
 def test_a_session_is_for_processors(net):
-    with torchsaliency.accelerated("onnx"), pytest.raises(OptionError, match="meta"):
-        engine.run(net, torch.zeros(1, 3, 16, 16, device="meta"))
+    elsewhere = torch.zeros(1, 3, 16, 16, device="meta")
+    with torchsaliency.accelerated("onnx"):
+        with pytest.raises(OptionError, match="meta"):
+            engine.run(net, elsewhere)
+        with pytest.raises(OptionError, match="meta"):
+            engine.stand_in(net, elsewhere, [Layer("relu2")])
 
 
 @pytest.mark.parametrize(("chunk", "batch"), [(4, 4), (40, 16)])
