@@ -33,52 +33,16 @@ class Spectrum:
 
 @final
 @dataclass(frozen=True)
-class Decomposition:
-    """The eigenvectors of a batch of Gram matrices: the costly part, which several maps share.
-
-    Attributes:
-        matrix: (N, K, hw) the unfoldings in float64, centred if asked for.
-        squares: (N, r) eigenvalues, ascending.
-        vectors: (N, ., r) their eigenvectors, right ones if hw ≤ K, else left ones.
-        noise: (N, 1) the singular value below which there is only rounding.
-        finite: (N, 1) whether the image's features were.
-        size: (h, w).
-        home: device and precision of the features.
-    """
-
-    matrix: Tensor
-    squares: Tensor
-    vectors: Tensor
-    noise: Tensor
-    finite: Tensor
-    size: tuple[int, ...]
-    home: tuple[torch.device, torch.dtype]
-
-    def spectrum(self, most: int | None = None) -> Spectrum:
-        """Return the singular values and projections, all or the `most` largest."""
-        channels, positions = self.matrix.shape[1:]
-        rank = min(channels, positions, most or channels)
-        values = self.squares.flip(1)[:, :rank].clamp_min(0).sqrt()
-        leading = self.vectors.flip(2)[:, :, :rank].mT
-        projected = leading * values[..., None] if positions <= channels else leading @ self.matrix
-        real = values > self.noise
-        values = (values * real).where(self.finite, torch.nan)
-        projected = (projected * real[..., None]).where(self.finite[..., None], torch.nan)
-        return Spectrum(values.to(*self.home), projected.unflatten(2, self.size).to(*self.home))
-
-
-@final
-@dataclass(frozen=True)
 class Unfolding:
     """The features as matrices, and their products: what both decompositions begin with.
 
     Attributes:
         matrix: (N, K, hw) in float64.
         gram: (N, r, r) the smaller Gram matrix.
-        noise: as in `Decomposition`.
-        finite: as in `Decomposition`.
-        home: device and precision of the features.
+        noise: (N, 1) the singular value below which there is only rounding.
+        finite: (N, 1) whether the image's features were.
         size: (h, w).
+        home: device and precision of the features.
     """
 
     matrix: Tensor
@@ -87,6 +51,36 @@ class Unfolding:
     finite: Tensor
     size: tuple[int, ...]
     home: tuple[torch.device, torch.dtype]
+
+
+@final
+@dataclass(frozen=True)
+class Decomposition:
+    """The eigenvectors of a batch of Gram matrices: the costly part, which several maps share.
+
+    Attributes:
+        given: the unfoldings as they were made of the features.
+        matrix: (N, K, hw) the same, centred if asked for.
+        squares: (N, r) eigenvalues, ascending.
+        vectors: (N, ., r) their eigenvectors, right ones if hw ≤ K, else left ones.
+    """
+
+    given: Unfolding
+    matrix: Tensor
+    squares: Tensor
+    vectors: Tensor
+
+    def spectrum(self, most: int | None = None) -> Spectrum:
+        """Return the singular values and projections, all or the `most` largest."""
+        channels, positions = self.matrix.shape[1:]
+        rank = min(channels, positions, most or channels)
+        values = self.squares.flip(1)[:, :rank].clamp_min(0).sqrt()
+        leading = self.vectors.flip(2)[:, :, :rank].mT
+        projected = leading * values[..., None] if positions <= channels else leading @ self.matrix
+        real, finite, home = values > self.given.noise, self.given.finite, self.given.home
+        values = (values * real).where(finite, torch.nan)
+        projected = (projected * real[..., None]).where(finite[..., None], torch.nan)
+        return Spectrum(values.to(*home), projected.unflatten(2, self.given.size).to(*home))
 
 
 def unfold(features: Float[Tensor, "n k h w"]) -> Unfolding:
@@ -125,9 +119,7 @@ def decompose(
         matrix = matrix - matrix.mean(2, keepdim=True)
         gram = _gram(matrix) if features.dtype == torch.float64 else _centred(given)
     squares, vectors = torch.linalg.eigh(gram)
-    return Decomposition(
-        matrix, squares, vectors, given.noise, given.finite, given.size, given.home
-    )
+    return Decomposition(given, matrix, squares, vectors)
 
 
 def _gram(matrix: Tensor) -> Tensor:
