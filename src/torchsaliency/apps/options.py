@@ -179,10 +179,13 @@ Chunk = Annotated[
 ]
 
 
+MODES = "off|channels-last|compile|onnx|bf16|auto"
+"""Those of `core.engine`, which imports torch; `--help` does not."""
+
 Accelerate = Annotated[
     str,
     typer.Option(
-        metavar="off|channels-last|compile|onnx|bf16|auto",
+        metavar=MODES,
         help="How masked and other derived passes run; bf16 alone changes the numbers.",
         rich_help_panel=_HOW,
     ),
@@ -415,7 +418,7 @@ AccelerateOrPlan = Annotated[
     str | None,
     typer.Option(
         "--accelerate",
-        metavar="off|channels-last|compile|onnx|bf16|auto",
+        metavar=MODES,
         help="How masked and other derived passes run; bf16 alone changes the numbers.",
         rich_help_panel=_HOW,
         show_default=False,

@@ -60,8 +60,8 @@ class Masked:
         # one of each image, and not one for all of them
         self._own = baseline.ndim == images.ndim and len(baseline) == len(images)
 
-    def __call__(self, index: Int[Tensor, " m"], masks: Float[Tensor, "m H W"]) -> Tensor:
-        """Return x_i ⊙ m + b_i ⊙ (1 - m) (M, C, H, W) of the images i under the masks m."""
+    def __call__(self, masks: Float[Tensor, "m H W"], index: Int[Tensor, " m"]) -> Tensor:
+        """Return x_i ⊙ m + b_i ⊙ (1 - m) (M, C, H, W) under masks m of the images i."""
         baseline = self._baseline[index] if self._own else self._baseline
         return _blended(self._images[index], baseline, masks)
 

@@ -234,7 +234,7 @@ class Trace:
         """Return the images at `index` (M,) under masks (M, H, W), with this trace's masking."""
         if self._masked is None:
             self._masked = self.masking.over(self.images)
-        return self._masked(index, masks)
+        return self._masked(masks, index)
 
     @contextmanager
     def again(self, images: Tensor, layers: Sequence[Layer]) -> Iterator[Trace]:

@@ -116,7 +116,7 @@ def masked_scores(
         labels = class_labels(target, before)
         after = judge.variants(
             kept.shape[1],
-            lambda image, place: masked(image, kept[image, place]),
+            lambda image, place: masked(kept[image, place], image),
         )
         found = after if several else after[:, 0]
         return MaskedScores.of_logits(before, found, labels, judge.passes)

@@ -101,7 +101,7 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
         def build(image: Tensor, place: Tensor) -> Tensor:
             taken = ranks[image] < open_steps[place, None]
             shown = (taken if insert else ~taken).view(-1, *judge.size)
-            return masked(image, shown.to(judge.images.dtype))
+            return masked(shown.to(judge.images.dtype), image)
 
         found = class_scores(judge.variants(len(open_steps), build), labels).probability
         known = class_scores(before, labels).probability[:, None]

@@ -91,7 +91,7 @@ def region_curve(  # noqa: PLR0913 (options of a published protocol)
 
         def build(image: Tensor, place: Tensor) -> Tensor:
             shown = order[image] > place[:, None, None]
-            return masked(image, shown.to(judge.images.dtype))
+            return masked(shown.to(judge.images.dtype), image)
 
         found = class_scores(judge.variants(regions, build), labels).probability
         known = class_scores(before, labels).probability[:, None]
@@ -171,7 +171,7 @@ def square_removals(  # noqa: PLR0913 (options of a published protocol)
 
         def build(image: Tensor, place: Tensor) -> Tensor:
             shown = ~inside(place)
-            return masked(image, shown.to(judge.images.dtype))
+            return masked(shown.to(judge.images.dtype), image)
 
         after = class_scores(judge.variants(samples, build), labels).logit
         known = class_scores(before, labels).logit[:, None]

@@ -13,9 +13,11 @@ from torch import nn
 import torchsaliency
 from nets import convnet, images
 from torchsaliency import create, explain
+from torchsaliency.apps.options import MODES
 from torchsaliency.core import engine
 from torchsaliency.core.errors import OptionError
 from torchsaliency.core.layer import Layer
+from torchsaliency.core.registry import Needs, methods
 from torchsaliency.measures import masked_maps, masked_scores, noisy_maps, perturbation_curve
 
 MANY = ("scorecam", "rise", "occlusion", "ablationcam", "opticam")
@@ -229,15 +231,17 @@ def readers(net):
     return list(engine._readers.get(net, {}).values())
 
 
-@pytest.mark.parametrize("name", ["gradcam", "layercam", "tsm"])
-def test_maps_made_again_take_the_layer_from_onnx(net, x, name):
-    made = explain(net, x, name, layer="relu2")[name]
-    plain, masked = noisy_maps(net, made, samples=3), masked_maps(net, made)
-    with torchsaliency.accelerated("onnx"):
-        quick, again = noisy_maps(net, made, samples=3), masked_maps(net, made)
-    assert torch.allclose(plain.noisy_maps, quick.noisy_maps, atol=1e-3)
-    assert torch.allclose(masked.masked_maps, again.masked_maps, atol=1e-3)
-    assert torch.allclose(masked.output, again.output, atol=1e-4)
+def test_maps_made_again_take_the_layer_from_onnx(net, x):
+    more = Needs.PASSES | Needs.ATTENTION
+    names = [name for name, entry in methods().items() if not entry.needs & more]
+    assert {"gradcam", "layercam", "tsm", "normgrad"} <= set(names)
+    for name, made in explain(net, x, names).items():
+        plain, masked = noisy_maps(net, made, samples=3), masked_maps(net, made)
+        with torchsaliency.accelerated("onnx"):
+            quick, again = noisy_maps(net, made, samples=3), masked_maps(net, made)
+        assert torch.allclose(plain.noisy_maps, quick.noisy_maps, atol=1e-3), name
+        assert torch.allclose(masked.masked_maps, again.masked_maps, atol=1e-3), name
+        assert torch.allclose(masked.output, again.output, atol=1e-4), name
     (reader,) = readers(net)
     assert reader.faithful
     assert net not in engine._built  # nothing else was needed
@@ -372,6 +376,10 @@ def test_a_compiled_batch_is_as_large_as_later_passes(net, monkeypatch, chunk, b
         quick = perturbation_curve(net, x, maps, step=8, chunk=chunk)
     assert torch.allclose(plain.probabilities, quick.probabilities, atol=1e-4)
     assert set(ran) == {batch}
+
+
+def test_the_command_line_names_every_mode():
+    assert MODES.split("|") == list(engine.ACCELERATIONS)
 
 
 def test_an_unknown_mode(net, x):

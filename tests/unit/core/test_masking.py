@@ -109,7 +109,7 @@ def test_images_that_are_masked_often_are_masked_the_same(masking):
     index = torch.tensor([1, 0, 1, 1])
     masks = torch.rand(4, 12, 10)
     expected = masking(X[index], masks)
-    torch.testing.assert_close(masking.over(X)(index, masks), expected)
+    torch.testing.assert_close(masking.over(X)(masks, index), expected)
 
 
 def test_a_baseline_is_made_once_for_all_steps_of_a_curve_and_all_masks():
