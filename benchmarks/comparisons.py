@@ -275,8 +275,10 @@ def curves(bench: Bench, *, accelerate: str = "off") -> list[Side]:
 
     def ours() -> None:
         with ts.accelerated(accelerate):
-            for order in ("insertion", "deletion"):
-                perturbation_curve(few.net, few.x, maps, few.labels, order=order, step=step)
+            first = perturbation_curve(few.net, few.x, maps, few.labels, step=step)
+            perturbation_curve(
+                few.net, few.x, maps, few.labels, order="deletion", step=step, clean=first.clean
+            )
 
     def plain() -> None:
         blurred = ts.RISEBlur().baseline(few.x)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from torchsaliency.core.errors import OptionError, TargetError
-from torchsaliency.core.exported import Session, insist_on_onnx
+from torchsaliency.core.exported import Session, insist_on_onnx, missing_packages
 from torchsaliency.core.layer import Layer, replace_first
 from torchsaliency.core.memory import out_of_memory
 from torchsaliency.core.target import unwrap_output
@@ -51,6 +51,10 @@ _ATOL, _RTOL = 1e-4, 1e-4
 _ROUNDED = 0.5
 """The same under bfloat16: far off is a defect, near is rounding."""
 
+_PATIENCE = 15.0
+"""Seconds of passes after which "auto" tries ONNX Runtime, whose export takes about as long: work that
+ends right after has lost no more than it took, and longer work gains."""
+
 _COMPILED = 16
 """The most images a compiled pass holds on a processor: more are no faster, and what is missing to
 a full batch is run for nothing."""
@@ -70,7 +74,9 @@ def accelerated(mode: str) -> Iterator[None]:
       channels-last.
     * "bf16": channels-last under bfloat16 autocast, with TF32 for what stays in float32: the only
       one that changes the numbers.
-    * "auto": the faster of "off" and "channels-last", tried on the first passes.
+    * "auto": the faster of "off" and "channels-last", tried on the first passes. On a processor, once
+      passes without gradients took as long as an export to ONNX Runtime may, that too if its
+      packages are there; whether it can and is faster shows, and is used without a word.
 
     A copy is tried on the first images beside the network itself. Where it fails, or its output is
     off by more than 1e-4 (of 1 or of the output), the network itself runs, and a `UserWarning` says
@@ -213,6 +219,7 @@ class Engine:
         self.copy = _laid(net)
         self._compiled: Callable[..., Any] | None = None
         self._batch = 0
+        self._spent = 0.0
 
     def current(self, net: nn.Module) -> bool:
         """Whether the network has the weights that were copied."""
@@ -222,7 +229,30 @@ class Engine:
         """Run, and on the first pass look whether the copy says the same as the network."""
         if self.faithful is None:
             return self._first(net, images)
+        if self.mode == "auto" and images.device.type == "cpu" and not torch.is_grad_enabled():
+            return self._patient(net, images)
+        return self._settled(net, images)
+
+    def _settled(self, net: nn.Module, images: Tensor) -> Any:
         return self._fast(images) if self.faithful else unwrap_output(net(images))
+
+    def _patient(self, net: nn.Module, images: Tensor) -> Any:
+        """Run, and after many passes in ONNX Runtime, if that is there and faster."""
+        if self._compiled is not None:
+            return self._compiled(images)
+        output, took = _timed(lambda: self._settled(net, images))
+        waiting = self._spent < _PATIENCE
+        self._spent += took
+        if waiting and self._spent >= _PATIENCE and not missing_packages():
+            try:
+                session = Session(self.copy if self.faithful else _laid(net), images)
+                session(images)  # the first pass of a session is slow
+                found, quick = _timed(lambda: session(images))
+            except (RuntimeError, MemoryError):
+                return output  # a network that cannot be exported goes on as before
+            if quick < took and _alike(output, found, _ATOL, _RTOL):
+                self._compiled = session
+        return output
 
     def _first(self, net: nn.Module, images: Tensor) -> Any:
         own, slow = _timed(lambda: unwrap_output(net(images)))

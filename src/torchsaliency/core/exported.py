@@ -25,13 +25,18 @@ from torchsaliency.core.target import unwrap_output
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
+def missing_packages() -> list[str]:
+    """Return those packages of the extra that are not there."""
+    return [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+
+
 def insist_on_onnx() -> None:
     """Insist that the packages of the extra are there.
 
     Raises:
         OptionError: they are not.
     """
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    missing = missing_packages()
     if missing:
         raise OptionError(
             f"accelerate='onnx' needs {', '.join(missing)}; run pip install 'torchsaliency[onnx]', "

@@ -34,6 +34,7 @@ class PerturbationCurve:
         probabilities: (N, S + 1) class probabilities, in float64.
         labels: the class of each image.
         passes: images that went through the judge.
+        clean: (N, K) logits of the clean images, for the `clean` of the next measure.
     """
 
     order: Order
@@ -41,6 +42,7 @@ class PerturbationCurve:
     probabilities: Tensor
     labels: Tensor
     passes: int
+    clean: Tensor
 
     def inputs(self) -> dict[str, Tensor]:
         """Return what metrics take, by the names of their arguments."""
@@ -111,6 +113,7 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
             probabilities=torch.cat([found, known] if insert else [known, found], 1),
             labels=labels,
             passes=judge.passes,
+            clean=before,
         )
 
 

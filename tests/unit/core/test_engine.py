@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import time
 import warnings
 
 import pytest
@@ -358,6 +359,73 @@ def test_a_session_is_for_processors(net):
             engine.run(net, elsewhere)
         with pytest.raises(OptionError, match="meta"):
             engine.stand_in(net, elsewhere, [Layer("relu2")])
+
+
+class Slow(nn.Module):
+    """Counts its own passes, and takes its time where no exporter looks on."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.seen = nn.Conv2d(3, 4, 3), []
+
+    def forward(self, x):
+        if not torch.compiler.is_exporting():
+            self.seen.append(len(x))
+            time.sleep(0.05)
+        return self.conv(x).relu().mean((2, 3))
+
+
+def passes(net, x, count=4):
+    with torchsaliency.accelerated("auto"), torch.no_grad():
+        return [engine.run(net, x) for _ in range(count)]
+
+
+def test_auto_goes_over_to_onnx_when_passes_took_long(x, monkeypatch):
+    monkeypatch.setattr(engine, "_PATIENCE", 0.12)
+    net = Slow().eval()
+    found = passes(net, x, 6)
+    (made,) = engine._built[net].values()
+    assert isinstance(made._compiled, engine.Session)
+    seen = len(net.seen) + (len(made.copy.seen) if made.faithful else 0)
+    found += passes(net, x)
+    assert len(net.seen) + (len(made.copy.seen) if made.faithful else 0) == seen
+    for one in found:
+        torch.testing.assert_close(one, net(x), atol=1e-4, rtol=1e-4)
+    assert passes(net, x[:1])[0].shape == (1, 4)  # any batch
+    with torchsaliency.accelerated("auto"):
+        assert engine.run(net, x.clone().requires_grad_()).requires_grad  # and graphs where wanted
+
+
+def test_auto_tries_no_export_on_a_short_errand(net, x, monkeypatch):
+    monkeypatch.setattr(engine, "Session", lambda *_: pytest.fail("exported"))
+    passes(net.eval(), x, 10)
+
+
+@pytest.mark.parametrize("lack", ["packages", "export", "speed", "numbers"])
+def test_auto_stays_where_onnx_is_no_help(x, monkeypatch, lack):
+    monkeypatch.setattr(engine, "_PATIENCE", 0.0)
+    net = Slow().eval()
+
+    def session(*_):
+        if lack == "export":
+            raise RuntimeError("no such operator")
+        if lack == "packages":
+            pytest.fail("exported")
+        if lack == "speed":
+            return lambda images: (time.sleep(0.5), net(images))[1]
+        return lambda images: torch.zeros(len(images), 4)
+
+    monkeypatch.setattr(engine, "Session", session)
+    if lack == "packages":
+        monkeypatch.setattr(engine, "missing_packages", lambda: ["onnx"])
+    with torch.no_grad():
+        own = net(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for one in passes(net, x):
+            torch.testing.assert_close(one, own, atol=1e-4, rtol=1e-4)
+    (made,) = engine._built[net].values()
+    assert made._compiled is None
 
 
 @pytest.mark.parametrize(("chunk", "batch"), [(4, 4), (40, 16)])

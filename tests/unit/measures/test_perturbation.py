@@ -174,6 +174,9 @@ def test_known_logits_change_nothing(order):
     other = perturbation_curve(net, X, MAPS, order=order)
     close(one.probabilities, other.probabilities)
     assert torch.equal(one.labels, other.labels)
+    again = perturbation_curve(net, X, MAPS, order=order, clean=other.clean)
+    assert again.passes == N * H
+    assert torch.equal(again.probabilities, other.probabilities)
 
 
 def test_classes_are_those_predicted_on_the_clean_image():
