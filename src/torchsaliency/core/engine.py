@@ -52,8 +52,8 @@ _ROUNDED = 0.5
 """The same under bfloat16: far off is a defect, near is rounding."""
 
 _PATIENCE = 15.0
-"""Seconds of passes after which "auto" tries ONNX Runtime, whose export takes about as long: work that
-ends right after has lost no more than it took, and longer work gains."""
+"""Seconds of passes after which "auto" tries ONNX Runtime, whose export takes about as long: work
+that ends right after has lost no more than it took, and longer work gains."""
 
 _COMPILED = 16
 """The most images a compiled pass holds on a processor: more are no faster, and what is missing to
@@ -74,9 +74,9 @@ def accelerated(mode: str) -> Iterator[None]:
       channels-last.
     * "bf16": channels-last under bfloat16 autocast, with TF32 for what stays in float32: the only
       one that changes the numbers.
-    * "auto": the faster of "off" and "channels-last", tried on the first passes. On a processor, once
-      passes without gradients took as long as an export to ONNX Runtime may, that too if its
-      packages are there; whether it can and is faster shows, and is used without a word.
+    * "auto": the faster of "off" and "channels-last", tried on the first passes. On a processor,
+      ONNX Runtime too, if its packages are there and once passes without gradients took as long as
+      an export may; where the network cannot be exported, or gains nothing, all stays as it is.
 
     A copy is tried on the first images beside the network itself. Where it fails, or its output is
     off by more than 1e-4 (of 1 or of the output), the network itself runs, and a `UserWarning` says
