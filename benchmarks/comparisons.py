@@ -44,6 +44,12 @@ _PEERS = {
     "scorecam": "ScoreCAM",
 }
 """The names of pytorch-grad-cam's classes; the others are the listings'."""
+_NARROW = {
+    "builtin/efficientnet_lite0": "blocks.6",  # 320 channels in place of 1280
+    "resnet50": "layer1",  # 256 in place of 2048
+    "vgg16_bn": "features.13",  # 128 in place of 512
+}
+"""Layers of few channels, for a quick Score-CAM."""
 
 
 @dataclass(frozen=True)
@@ -203,8 +209,8 @@ def ablationcam(bench: Bench) -> list[Side]:
 def scorecam(bench: Bench, **options: Any) -> list[Side]:
     """Score-CAM against pytorch-grad-cam, one image."""
     few = bench.first(1)
-    if bench.quick and bench.name.startswith("builtin/"):
-        few = few.at("blocks.6")  # 320 channels in place of 1280
+    if bench.quick:
+        few = few.at(_NARROW[bench.name])
     return [
         Side("torchsaliency", _ours("scorecam", few, **options), 1, accelerated=bool(options)),
         Side("pytorch-grad-cam", lambda: _peer_maps("scorecam", few), 1),
@@ -521,20 +527,20 @@ COMPARISONS: dict[str, Comparison] = {
         "Ablation-CAM", ablationcam, 100, reduced="one image, the peer once", networks=_CNN
     ),
     "scorecam": Comparison(
-        "Score-CAM, float32", scorecam, 3, reduced="one image; 320 channels", networks=_CNN
+        "Score-CAM, float32", scorecam, 3, reduced="one image; 128 to 320 channels", networks=_CNN
     ),
     "scorecam-compiled": Comparison(
         "Score-CAM, compiled",
         scorecam_compiled,
         6,
-        reduced="one image; 320 channels",
+        reduced="one image; 128 to 320 channels",
         networks=_CNN,
     ),
     "scorecam-onnx": Comparison(
         "Score-CAM, ONNX Runtime",
         scorecam_onnx,
         6,
-        reduced="one image; 320 channels",
+        reduced="one image; 128 to 320 channels",
         networks=_CNN,
     ),
     "opticam": Comparison(

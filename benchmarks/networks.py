@@ -64,6 +64,8 @@ def bench(name: str, batch: int, device: torch.device, *, quick: bool) -> Bench:
         net, black = found.module, ts.BlackPixel(own.mean, own.std)
     else:
         net, black = getattr(torchvision.models, name)(weights=None), ts.BlackPixel()
+        if name.startswith("vit"):  # whose head begins with zeros: every gradient would be zero
+            nn.init.trunc_normal_(net.heads.head.weight, std=0.02)
         x = torch.randn(batch, 3, 224, 224)
     net, x = net.eval().to(device), x.to(device)
     with torch.no_grad():

@@ -90,3 +90,13 @@ def test_the_builtin_network_is_the_default(command):
     (entry,) = ran.json["photos"]
     assert entry["predicted"]["name"] == "tiger cat"
     assert [one["target"]["index"] for one in entry["maps"]] == [282, 282]
+
+
+def test_maps_need_none_of_the_metrics_libraries():
+    """Loading them takes most of the time in which a command starts."""
+    code = (
+        "import sys; from torchsaliency.apps import demo, listing, running; "
+        "print(*{'torchmetrics', 'torchvision', 'pandas'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, text=True)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")

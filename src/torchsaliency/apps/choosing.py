@@ -10,7 +10,6 @@ from torchsaliency.core.method import Method
 from torchsaliency.core.registry import create, entry, methods
 from torchsaliency.data import find_photos, sample_photo, sample_photos
 from torchsaliency.methods.smoothing import Augmented, EigenSmoothed
-from torchsaliency.metrics import SaliencyMetric, create_metric, metric_entry, metrics
 from torchsaliency.zoo import Network
 
 ALL = "all"
@@ -36,47 +35,15 @@ def chosen_methods(words: Sequence[str], settings: Sequence[str]) -> dict[str, M
     options: dict[str, dict[str, str]] = {entry(name).name: {} for name in names}
     for setting in settings:
         method, option, value = parted(setting)
-        if method in metrics():
-            continue
         if method not in options:
+            if _is_metric(method):
+                continue
             raise OptionError(
                 f"--set {setting!r} was given and {entry(method).name} is not among the methods; "
                 f"add --method {method}."
             )
         options[method][option] = value
     return {name: create(name, given) for name, given in options.items()}
-
-
-def chosen_metrics(words: Sequence[str], settings: Sequence[str]) -> dict[str, SaliencyMetric]:
-    """Return the metrics by name, in the order given.
-
-    Args:
-        words: names, also several with commas.
-        settings: "metric.option=value" each; those of methods are passed over.
-
-    Raises:
-        OptionError: an unknown metric or option, one that needs annotations, a value that does not
-            fit, or a setting for a metric that was not chosen.
-    """
-    names = [name.strip() for word in words for name in word.split(",") if name.strip()]
-    options: dict[str, dict[str, str]] = {metric_entry(name).name: {} for name in names}
-    for name in options:
-        if needed := metric_entry(name).annotations:
-            raise OptionError(
-                f"--score {name} needs {needed} of the objects, which a photograph does not have; "
-                "choose metrics without (see `torchsaliency metrics`), or use "
-                "torchsaliency.evaluation.score in Python."
-            )
-    for setting in settings:
-        metric, option, value = parted(setting)
-        if metric not in metrics():
-            continue
-        if metric not in options:
-            raise OptionError(
-                f"--set {setting!r} was given and {metric} is not scored; add --score {metric}."
-            )
-        options[metric][option] = value
-    return {name: create_metric(name, given) for name, given in options.items()}
 
 
 def parted(setting: str) -> tuple[str, str, str]:
@@ -148,6 +115,12 @@ def _sample(word: str) -> Path | None:
     if word.startswith(_SAMPLE):
         return sample_photo(word.removeprefix(_SAMPLE)).path
     return sample_photo(word).path if word in sample_photos() and not Path(word).exists() else None
+
+
+def _is_metric(name: str) -> bool:
+    from torchsaliency.metrics import metrics  # noqa: PLC0415 (takes seconds)
+
+    return name in metrics()
 
 
 def _below(path: Path, folder: Path) -> bool:

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -23,8 +24,10 @@ from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method
 from torchsaliency.core.target import Target
 from torchsaliency.data import open_photo
-from torchsaliency.metrics import SaliencyMetric
 from torchsaliency.zoo import Network, Preprocessing
+
+if TYPE_CHECKING:
+    from torchsaliency.metrics import SaliencyMetric
 
 Rows = list[dict[str, float | None]]
 """One dictionary of metrics an image, None where undefined."""

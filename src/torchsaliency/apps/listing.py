@@ -7,7 +7,6 @@ import re
 from typing import Any
 
 from torchsaliency.core.registry import MethodEntry, Needs, methods
-from torchsaliency.metrics import metrics
 from torchsaliency.zoo import DEFAULT_MODEL, models
 
 _SOURCE = re.compile(r"Source: (.+?)\.(?:\s|$)", re.DOTALL)
@@ -20,6 +19,8 @@ def method_rows() -> list[dict[str, Any]]:
 
 def metric_rows() -> list[dict[str, Any]]:
     """Describe every metric."""
+    from torchsaliency.metrics import metrics  # noqa: PLC0415 (takes seconds)
+
     return [entry.to_dict() for entry in metrics().values()]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,16 +16,18 @@ from torchsaliency.apps.folder import Folder
 from torchsaliency.apps.recording import Recorder, Style
 from torchsaliency.apps.report import Report
 from torchsaliency.apps.request import Request
-from torchsaliency.apps.scoring import Scorer
 from torchsaliency.apps.sharing import Shared, insist_on_reading_targets, matching, shared
 from torchsaliency.apps.sheets import Sheets
 from torchsaliency.core.engine import accelerated
 from torchsaliency.core.errors import DataError, OptionError
 from torchsaliency.core.method import Method
-from torchsaliency.evaluation.setting import insist_on_classes
-from torchsaliency.metrics import SaliencyMetric
+from torchsaliency.core.registry import methods as registered
 from torchsaliency.viz import colourise
 from torchsaliency.zoo import Network, Preprocessing, load_model
+
+if TYPE_CHECKING:
+    from torchsaliency.apps.scoring import Scorer
+    from torchsaliency.metrics import SaliencyMetric
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def run(request: Request) -> Outcome:
     """
     # Everything that can be wrong is looked at in the order of what it costs to find out.
     methods = _methods(request, request.method or [_DEFAULT])
-    metrics = choosing.chosen_metrics(request.score, request.settings)
+    metrics = _metrics(request)
     colourise(torch.zeros(1, 1), request.colormap)  # raises if there is no such colormap
     photos = unique_names(choosing.chosen_photos(_all_photos(request), request.output))
     job = _job(request, methods, metrics, photos)
@@ -71,6 +73,23 @@ def _methods(request: Request, words: Sequence[str]) -> dict[str, Method]:
         eigen=request.eigen_smooth,
         augmented=request.aug_smooth,
     )
+
+
+def _metrics(request: Request) -> dict[str, SaliencyMetric]:
+    named = {choosing.parted(setting)[0] for setting in request.settings}
+    if not request.score and named <= set(registered()):
+        return {}
+    from torchsaliency.apps.scoring import chosen_metrics
+
+    return chosen_metrics(request.score, request.settings)
+
+
+def _scorer(job: Job) -> Scorer | None:
+    if not job.metrics:
+        return None
+    from torchsaliency.apps.scoring import Scorer
+
+    return Scorer(job)
 
 
 def _all_photos(request: Request) -> list[str]:
@@ -112,7 +131,10 @@ def _job(
             f"{network.name} is an encoder without classes: explained by {_WITHOUT_CLASSES}, which "
             "needs none (--method takes any other; it then explains the image's own embedding)."
         )
-    insist_on_classes(metrics, network, None)
+    if metrics:
+        from torchsaliency.evaluation.setting import insist_on_classes
+
+        insist_on_classes(metrics, network, None)
     comparison = None
     if request.similar_to is not None:
         insist_on_reading_targets(methods)
@@ -171,12 +193,13 @@ def _carry_out(
     request: Request, job: Job, photos: dict[str, Path], folder: Folder, style: Style
 ) -> Outcome:
     recorder = Recorder(job, folder, style)
-    scorer = Scorer(job)
+    scorer = _scorer(job)
+    score = scorer.score if scorer else None
     sheets = Sheets(folder, request.colormap)
     manifest: dict[str, Any] = {"photos": []}
     with Report(len(photos), job.steps_per_photo) as report:
         try:
-            for finding in explained(job, photos, report, scorer.score):
+            for finding in explained(job, photos, report, score):
                 drawn = recorder.record(finding)
                 if request.grid:
                     sheets.add(finding, drawn)
@@ -184,7 +207,7 @@ def _carry_out(
             # Also after an interruption: what was written must be known to the next run.
             sheets.flush()
             manifest = recorder.manifest(request.arguments(), report, sheets.written)
-            manifest["scores"] = scorer.summaries()
+            manifest["scores"] = scorer.summaries() if scorer else []
             if manifest["photos"]:
                 folder.write_manifest(manifest)
     if not manifest["photos"]:

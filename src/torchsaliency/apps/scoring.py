@@ -1,18 +1,55 @@
-"""Scores the maps of a run, batch by batch, by the metrics that were asked for."""
+"""Scores the maps of a run, batch by batch, by the metrics that were asked for.
+
+Loaded where there are any: the metrics' libraries take seconds.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
+from torchsaliency.apps.choosing import parted
 from torchsaliency.apps.explaining import Job, Rows
 from torchsaliency.apps.mishaps import running
 from torchsaliency.apps.report import Report
+from torchsaliency.core.errors import OptionError
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.evaluation import score
-from torchsaliency.metrics import SaliencyMetric
+from torchsaliency.metrics import SaliencyMetric, create_metric, metric_entry, metrics
+
+
+def chosen_metrics(words: Sequence[str], settings: Sequence[str]) -> dict[str, SaliencyMetric]:
+    """Return the metrics by name, in the order given.
+
+    Args:
+        words: names, also several with commas.
+        settings: "metric.option=value" each; those of methods are passed over.
+
+    Raises:
+        OptionError: an unknown metric or option, one that needs annotations, a value that does not
+            fit, or a setting for a metric that was not chosen.
+    """
+    names = [name.strip() for word in words for name in word.split(",") if name.strip()]
+    options: dict[str, dict[str, str]] = {metric_entry(name).name: {} for name in names}
+    for name in options:
+        if needed := metric_entry(name).annotations:
+            raise OptionError(
+                f"--score {name} needs {needed} of the objects, which a photograph does not have; "
+                "choose metrics without (see `torchsaliency metrics`), or use "
+                "torchsaliency.evaluation.score in Python."
+            )
+    for setting in settings:
+        metric, option, value = parted(setting)
+        if metric not in metrics():
+            continue
+        if metric not in options:
+            raise OptionError(
+                f"--set {setting!r} was given and {metric} is not scored; add --score {metric}."
+            )
+        options[metric][option] = value
+    return {name: create_metric(name, given) for name, given in options.items()}
 
 
 @final
@@ -36,8 +73,6 @@ class Scorer:
         Raises:
             TorchSaliencyError: a metric is not defined for this network.
         """
-        if not self._job.metrics:
-            return {}
         found = {}
         for method, made in maps.items():
             metrics = self._metrics.setdefault(
