@@ -44,7 +44,7 @@ _PEERS = {
     "scorecam": "ScoreCAM",
 }
 """The names of pytorch-grad-cam's classes; the others are the listings'."""
-_NARROW = {
+NARROW = {
     "builtin/efficientnet_lite0": "blocks.6",  # 320 channels in place of 1280
     "resnet50": "layer1",  # 256 in place of 2048
     "vgg16_bn": "features.13",  # 128 in place of 512
@@ -210,7 +210,7 @@ def scorecam(bench: Bench, **options: Any) -> list[Side]:
     """Score-CAM against pytorch-grad-cam, one image."""
     few = bench.first(1)
     if bench.quick:
-        few = few.at(_NARROW[bench.name])
+        few = few.at(NARROW[bench.name])
     return [
         Side("torchsaliency", _ours("scorecam", few, **options), 1, accelerated=bool(options)),
         Side("pytorch-grad-cam", lambda: _peer_maps("scorecam", few), 1),

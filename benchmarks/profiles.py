@@ -15,7 +15,7 @@ import typer
 from torch.profiler import ProfilerActivity, profile
 
 import torchsaliency as ts
-from benchmarks.comparisons import NINE
+from benchmarks.comparisons import NARROW, NINE
 from benchmarks.networks import NAMES, Bench, bench
 from torchsaliency.measures import noisy_maps, perturbation_curve, region_curve
 
@@ -47,18 +47,23 @@ def paths(made: Bench) -> dict[str, Callable[[], object]]:
         chosen = list(methods) if isinstance(methods, tuple) else methods
         return lambda: ts.explain(few.net, few.x, chosen, few.labels, few.layer)
 
-    trust = ts.OptiCAM(solver="trust-region", iterations=20, keep="best")
+    passes, masks, steps = (5, 32, 28) if made.quick else (20, 320, 224)
+    narrow = made.quick or made.name.startswith("builtin/")
+    scored = one.at(NARROW[made.name]) if narrow and made.name in NARROW else one
+    trust = ts.OptiCAM(solver="trust-region", iterations=passes, keep="best")
     known = ts.explain(one.net, one.x, "gradcam", one.labels, one.layer)["gradcam"]
     return {
         "Grad-CAM": explained("gradcam"),
         "nine maps": explained(NINE),
-        "Score-CAM, 320 channels" if made.name.startswith("builtin/") else "Score-CAM": explained(
-            "scorecam", one.at("blocks.6") if made.name.startswith("builtin/") else one
+        f"Score-CAM{f' at {scored.layer}' if scored is not one else ''}": explained(
+            "scorecam", scored
         ),
         "Ablation-CAM": explained("ablationcam", one),
-        "RISE, 320 masks": explained(ts.create("rise", {"samples": 320}), one),
-        "Opti-CAM, trust region, 20 passes": explained(trust),
-        "insertion, 224 steps": lambda: perturbation_curve(one.net, one.x, maps, one.labels),
+        f"RISE, {masks} masks": explained(ts.create("rise", {"samples": masks}), one),
+        f"Opti-CAM, trust region, {passes} passes": explained(trust),
+        f"insertion, {steps} steps": lambda: perturbation_curve(
+            one.net, one.x, maps, one.labels, budget=steps
+        ),
         "AOPC": lambda: region_curve(one.net, one.x, maps, one.labels, patch=14, regions=10),
         "Max-Sensitivity of Grad-CAM": lambda: noisy_maps(one.net, known, samples=10),
     }
@@ -88,13 +93,17 @@ def line(name: str, work: Callable[[], object]) -> str:
 def main(
     network: Annotated[str, typer.Option(help="one of the benchmarks' networks")] = NAMES[0],
     batch: Annotated[int, typer.Option(help="images of the paths that take a batch")] = 8,
+    quick: Annotated[bool, typer.Option("--quick", help="fewer channels, masks, passes")] = False,
+    skip: Annotated[list[str] | None, typer.Option(help="paths, by how they begin")] = None,
 ) -> None:
     """Print the table of one network."""
     torch.set_num_threads(2)
-    made = bench(network, batch, torch.device("cpu"), quick=False)
+    made = bench(network, batch, torch.device("cpu"), quick=quick)
     print("| path | seconds | the network's layers | largest others | Python |")
     print("| --- | --: | --: | --- | --: |")
     for name, work in paths(made).items():
+        if name.startswith(tuple(skip or ())):
+            continue
         print(line(name, work), flush=True)
 
 

@@ -65,7 +65,8 @@ def accelerated(mode: str) -> Iterator[None]:
     """Let passes inside run as `mode` says.
 
     * "off": the network as it is.
-    * "channels-last": a copy whose convolutions read pixel by pixel.
+    * "channels-last": a copy whose convolutions read pixel by pixel; torch's own attention layers
+      project all positions at once in passes with gradients.
     * "compile": a copy compiled by inductor with frozen weights, for one batch size; the first
       pass takes as long as the compilation, and a C++ compiler is needed on a processor. On a GPU
       the passes are replayed as a CUDA graph. Passes with gradients or hooks run channels-last.
@@ -380,9 +381,26 @@ class Reader:
 
 
 def _laid(net: nn.Module) -> nn.Module:
-    """Return a frozen copy whose convolutions read pixel by pixel."""
+    """Return a frozen copy whose convolutions read pixel by pixel, and whose attention folds."""
     copied: nn.Module = copy.deepcopy(net).eval().requires_grad_(False)
+    for module in copied.modules():
+        if type(module) is nn.MultiheadAttention and module.batch_first:
+            module.__class__ = _FoldedAttention
     return copied.to(memory_format=torch.channels_last)
+
+
+class _FoldedAttention(nn.MultiheadAttention):
+    """Self-attention whose projections are one matrix product each, in passes with a graph, too.
+
+    torch turns (N, L, E) into (L, N, E) without moving it; a product of that with frozen weights is
+    taken position by position, at half the speed. Moved first, it is the same in one.
+    """
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **more: Any) -> Any:
+        """Attend, as torch does."""
+        if torch.is_grad_enabled() and query is key is value and query.ndim == 3:  # noqa: PLR2004
+            query = key = value = query.transpose(0, 1).contiguous().transpose(0, 1)
+        return super().forward(query, key, value, *args, **more)
 
 
 def _warn(mode: str, net: nn.Module, why: str) -> None:

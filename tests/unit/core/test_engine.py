@@ -10,6 +10,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchsaliency
 from nets import convnet, images
@@ -359,6 +360,49 @@ def test_a_session_is_for_processors(net):
             engine.run(net, elsewhere)
         with pytest.raises(OptionError, match="meta"):
             engine.stand_in(net, elsewhere, [Layer("relu2")])
+
+
+class Attending(nn.Module):
+    """Patches that attend to each other by torch's own layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        tokens = self.patches(x).flatten(2).mT
+        return self.head((tokens + self.attention(tokens, tokens, tokens)[0]).mean(1))
+
+
+class Products(TorchDispatchMode):
+    """Counts batched matrix products."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten.bmm.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_attention_of_a_copy_projects_all_positions_at_once(x):
+    net = Attending().eval().requires_grad_(False)
+    leaf, counts, slopes = x.clone().requires_grad_(), [], []
+    for mode in ("off", "channels-last"):
+        with torchsaliency.accelerated(mode):
+            for _ in range(2):  # the first pass tries the copy beside the network
+                with Products() as products:
+                    (slope,) = torch.autograd.grad(engine.run(net, leaf).sum(), leaf)
+            with torch.no_grad():
+                torch.testing.assert_close(engine.run(net, x), net(x))
+        counts.append(products.count)
+        slopes.append(slope)
+    torch.testing.assert_close(*slopes, atol=1e-5, rtol=1e-4)
+    assert counts[1] < counts[0]
+    assert type(net.attention) is nn.MultiheadAttention  # the user's own is as it was
 
 
 class Slow(nn.Module):

@@ -11,9 +11,7 @@ import warnings
 from dataclasses import dataclass
 from typing import final
 
-import tensorly
 import torch
-from tensorly.decomposition import tucker
 from torch import Tensor
 
 from torchsaliency.core.errors import OptionError
@@ -99,6 +97,10 @@ def _check(rank: Rank) -> None:
 
 def _hooi(features: Tensor, rank: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
     """Return the norms of the core's slices (r,) and the features projected on each column."""
+    # a second or two that most maps, which have a closed form, need not wait for
+    import tensorly  # noqa: PLC0415
+    from tensorly.decomposition import tucker  # noqa: PLC0415
+
     cut = [min(wanted, size) for wanted, size in zip(rank, features.shape, strict=True)]
     with tensorly.backend_context("pytorch", local_threadsafe=True), warnings.catch_warnings():
         # It warns when it completes a factor beyond the rank of the unfolding; that is harmless.
