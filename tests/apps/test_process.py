@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import subprocess
@@ -15,10 +16,11 @@ from PIL import Image
 from torchsaliency.data import sample_photos
 
 
-def start(*words: object, cwd: Path) -> subprocess.Popen:
+def start(*words: object, cwd: Path, **options: object) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "torchsaliency", *map(str, words)],
         cwd=cwd,
+        **options,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -57,7 +59,9 @@ def test_an_interruption(place, photo):
         "def slow():\n"
         "    return Slow(*factory())\n"
     )
-    process = start("explain", "cat.png", "--model", "slow.py:slow", cwd=place)
+    # a shell that put the tests in the background lets its children ignore the signal
+    hearing = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = start("explain", "cat.png", "--model", "slow.py:slow", cwd=place, preexec_fn=hearing)
     while not (place / "started").exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
