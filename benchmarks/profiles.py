@@ -48,16 +48,14 @@ def paths(made: Bench) -> dict[str, Callable[[], object]]:
         return lambda: ts.explain(few.net, few.x, chosen, few.labels, few.layer)
 
     passes, masks, steps = (5, 32, 28) if made.quick else (20, 320, 224)
-    narrow = made.quick or made.name.startswith("builtin/")
-    scored = one.at(NARROW[made.name]) if narrow and made.name in NARROW else one
+    narrow = NARROW.get(made.name) if made.quick or made.name.startswith("builtin/") else None
+    scored = one.at(narrow) if narrow else one
     trust = ts.OptiCAM(solver="trust-region", iterations=passes, keep="best")
     known = ts.explain(one.net, one.x, "gradcam", one.labels, one.layer)["gradcam"]
     return {
         "Grad-CAM": explained("gradcam"),
         "nine maps": explained(NINE),
-        f"Score-CAM{f' at {scored.layer}' if scored is not one else ''}": explained(
-            "scorecam", scored
-        ),
+        f"Score-CAM{f' at {narrow}' if narrow else ''}": explained("scorecam", scored),
         "Ablation-CAM": explained("ablationcam", one),
         f"RISE, {masks} masks": explained(ts.create("rise", {"samples": masks}), one),
         f"Opti-CAM, trust region, {passes} passes": explained(trust),

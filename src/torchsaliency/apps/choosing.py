@@ -27,7 +27,7 @@ def chosen_methods(words: Sequence[str], settings: Sequence[str]) -> dict[str, M
         OptionError: an unknown method or option, a value that does not fit, or a setting for a
             method that was not chosen.
     """
-    names = [name.strip() for word in words for name in word.split(",") if name.strip()]
+    names = listed(words)
     if ALL in names:
         names = list(methods())
     if not names:
@@ -44,6 +44,11 @@ def chosen_methods(words: Sequence[str], settings: Sequence[str]) -> dict[str, M
             )
         options[method][option] = value
     return {name: create(name, given) for name, given in options.items()}
+
+
+def listed(words: Sequence[str]) -> list[str]:
+    """Return the names in words that may hold several with commas."""
+    return [name.strip() for word in words for name in word.split(",") if name.strip()]
 
 
 def parted(setting: str) -> tuple[str, str, str]:
@@ -89,10 +94,10 @@ def chosen_photos(words: Sequence[str], output: Path) -> list[Path]:
                 f"{word} does not exist; give image files, folders of them, or samples "
                 f"({', '.join(sample_photos())})."
             )
-        listed = find_photos(path)
+        inside = find_photos(path)
         if path.is_dir():
-            listed = [one for one in listed if not _below(one, output)]
-        for one in listed:
+            inside = [one for one in inside if not _below(one, output)]
+        for one in inside:
             found.setdefault(one.resolve(), one)
     if not found:
         raise DataError(

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
-from torchsaliency.apps.choosing import parted
+from torchsaliency.apps.choosing import listed, parted
 from torchsaliency.apps.explaining import Job, Rows
 from torchsaliency.apps.mishaps import running
 from torchsaliency.apps.report import Report
@@ -31,7 +31,7 @@ def chosen_metrics(words: Sequence[str], settings: Sequence[str]) -> dict[str, S
         OptionError: an unknown metric or option, one that needs annotations, a value that does not
             fit, or a setting for a metric that was not chosen.
     """
-    names = [name.strip() for word in words for name in word.split(",") if name.strip()]
+    names = listed(words)
     options: dict[str, dict[str, str]] = {metric_entry(name).name: {} for name in names}
     for name in options:
         if needed := metric_entry(name).annotations:

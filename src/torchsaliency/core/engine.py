@@ -242,18 +242,21 @@ class Engine:
         if self._compiled is not None:
             return self._compiled(images)
         output, took = _timed(lambda: self._settled(net, images))
-        waiting = self._spent < _PATIENCE
-        self._spent += took
-        if waiting and self._spent >= _PATIENCE and not missing_packages():
-            try:
-                session = Session(self.copy if self.faithful else _laid(net), images)
-                session(images)  # the first pass of a session is slow
-                found, quick = _timed(lambda: session(images))
-            except (RuntimeError, MemoryError):
-                return output  # a network that cannot be exported goes on as before
-            if quick < took and _alike(output, found, _ATOL, _RTOL):
-                self._compiled = session
+        before, self._spent = self._spent, self._spent + took
+        late = before < _PATIENCE <= self._spent
+        if late and isinstance(output, Tensor) and not missing_packages():
+            self._compiled = self._quicker(net, images, output, took)
         return output
+
+    def _quicker(self, net: nn.Module, images: Tensor, own: Tensor, slow: float) -> Session | None:
+        """Return a session that gives the same output sooner; None where there is none."""
+        try:
+            session = Session(self.copy if self.faithful else _laid(net), images)
+            session(images)  # the first pass of a session is slow
+            found, quick = _timed(lambda: session(images))
+        except (RuntimeError, MemoryError):
+            return None
+        return session if quick < slow and _alike(own, found, _ATOL, _RTOL) else None
 
     def _first(self, net: nn.Module, images: Tensor) -> Any:
         own, slow = _timed(lambda: unwrap_output(net(images)))
