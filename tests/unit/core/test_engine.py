@@ -472,6 +472,25 @@ def test_auto_stays_where_onnx_is_no_help(x, monkeypatch, lack):
     assert tried == ([] if lack == "packages" else [lack])  # once
 
 
+class Several(nn.Sequential):
+    """Gives a list, as detectors do."""
+
+    def forward(self, x):
+        return [{"scores": super().forward(x).mean((2, 3))}]
+
+
+def test_auto_leaves_a_network_alone_that_gives_no_tensor(x, monkeypatch):
+    monkeypatch.setattr(engine, "_PATIENCE", 1e-6)
+    monkeypatch.setattr(engine, "Session", lambda *_: pytest.fail("exported"))
+    net = Several(nn.Conv2d(3, 4, 3)).eval()
+    with pytest.warns(UserWarning, match="not one tensor"):
+        found = passes(net, x)
+    with torch.no_grad():
+        own = net(x)
+    for (one,) in found:
+        torch.testing.assert_close(one["scores"], own[0]["scores"])
+
+
 @pytest.mark.parametrize(("chunk", "batch"), [(4, 4), (40, 16)])
 def test_a_compiled_batch_is_as_large_as_later_passes(net, monkeypatch, chunk, batch):
     """The clean image comes first and alone: a batch of one would make all later passes slow."""
