@@ -12,6 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torchsaliency.core import session
 from torchsaliency.core.errors import LayerError
 from torchsaliency.core.method import Method
 from torchsaliency.core.registry import Needs, create, methods
@@ -90,7 +91,13 @@ def settle(net: Net, seed: int = 0) -> Net:
                 module.weight.abs_().add_(0.5)
                 module.running_mean.copy_(torch.randn(module.num_features, generator=draw) * 0.1)
                 module.running_var.copy_(torch.rand(module.num_features, generator=draw) + 0.5)
-    return net.eval()
+    return known_apart(net.eval())
+
+
+def known_apart(net: Net) -> Net:
+    """Let the library know that the network's images do not mix, which it looks at once itself."""
+    session._mixing[net] = tuple(type(module) for module in net.modules()), False
+    return net
 
 
 def convnet(*, inplace: bool = True, channels: int = 8, seed: int = 0) -> nn.Sequential:

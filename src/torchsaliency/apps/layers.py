@@ -13,7 +13,7 @@ from torchsaliency.apps.mishaps import running
 from torchsaliency.core.discovery import default_layer
 from torchsaliency.core.errors import LayerError
 from torchsaliency.core.layer import first_tensor, infer_reshape
-from torchsaliency.core.tracing import held_still
+from torchsaliency.core.session import call, held_still
 from torchsaliency.core.wrapper import unwrap
 from torchsaliency.zoo import Network
 
@@ -98,7 +98,7 @@ def _traced(net: nn.Module, image: torch.Tensor) -> dict[str, torch.Tensor]:
             if name
         ]
         try:
-            net(image)
+            call(net, image)
         finally:
             for handle in handles:
                 handle.remove()

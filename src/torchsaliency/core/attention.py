@@ -1,93 +1,67 @@
 """Reads attention off unmodified transformers, fused or not, with gradients if asked.
 
 torchvision, timm and Hugging Face compute attention by `scaled_dot_product_attention`, whose
-probabilities never become a tensor, or by a softmax. Both are torch functions, so a mode that sees
-every torch function can put the explicit product in the place of the fused one and keep the
-probabilities. The network and its modules stay as they are.
+probabilities never become a tensor, or by a softmax. A recorder sees the operations of ATen in
+which both end; of fused attention it keeps queries, keys and values, from which the probabilities
+follow. Nothing of the network, of torch or of the pass is changed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, final
-from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-_FUSED = F.scaled_dot_product_attention
-_WHOLE = F.multi_head_attention_forward
-_SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
+from torchsaliency.core.maps import wide
+from torchsaliency.core.rules import Operation
+
+FUSED = frozenset(
+    {
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_cudnn_attention",
+        "_scaled_dot_product_fused_attention_overrideable",
+    }
+)
+"""ATen's fused attention, by device."""
+
+_SOFTMAXES = ("_softmax", "_safe_softmax")
 
 
 @final
-class AttentionRecorder(TorchFunctionMode):
-    """Keeps the attention probabilities of every block while it is active.
+@dataclass(frozen=True, eq=False)
+class FusedAttention:
+    """What a fused attention computes, in float32 or better.
 
     Attributes:
-        maps: (N, heads, T, T) each, in the order in which they were computed.
+        inputs: queries, keys and values (N, heads, T, d).
+        weights: the probabilities (N, heads, T, T).
+        scale: of the products of queries and keys.
     """
 
-    def __init__(self, *, gradients: bool) -> None:
-        super().__init__()
-        self.maps: list[Tensor] = []
-        self._gradients = gradients
+    inputs: tuple[Tensor, Tensor, Tensor]
+    weights: Tensor
+    scale: float
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Run a torch function, the fused attention by its explicit product."""
-        del types
-        given = kwargs or {}
-        if func is _FUSED:
-            return self._attend(*args, **given)
-        if func is _WHOLE:
-            return self._multi_head(*args, **given)
-        found = func(*args, **given)
-        return self._kept(found) if func in _SOFTMAXES else found
 
-    def _attend(  # noqa: PLR0913, PLR0917 (torch's signature)
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,  # noqa: ARG002 (an explained network is in evaluation mode)
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-    ) -> Tensor:
-        if enable_gqa:
-            repeats = query.shape[-3] // key.shape[-3]
-            key, value = (one.repeat_interleave(repeats, -3) for one in (key, value))
-        factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-        scores = hidden_scores((query * factor) @ key.mT, attn_mask, causal=is_causal)
-        return self._kept(scores.softmax(-1)) @ value
-
-    def _multi_head(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        output = multi_head(args, kwargs, self._attend)
-        if not kwargs.get("need_weights", True):
-            return output, None
-        weights = self.maps[-1]
-        mean = kwargs.get("average_attn_weights", True)
-        return output, weights.mean(1) if mean else weights
-
-    def _kept(self, found: Tensor) -> Tensor:
-        square = found.ndim >= 3 and found.shape[-1] == found.shape[-2] > 1  # noqa: PLR2004
-        if not square or not found.is_floating_point():
-            return found
-        if self._gradients and not found.requires_grad:
-            found = found.detach().requires_grad_()
-        self.maps.append(found)
-        return found
+def attention_of(operation: Operation) -> FusedAttention:
+    """Return the parts of a fused attention."""
+    query, key, value = (wide(one) for one in operation.args[:3])
+    scale = operation.given("scale")
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
+    mask = operation.given("attn_mask")
+    mask = operation.given("attn_bias") if mask is None else mask
+    scores = hidden_scores(
+        (query * factor) @ key.mT, mask, causal=bool(operation.given("is_causal", False))  # noqa: FBT003
+    )
+    return FusedAttention((query, key, value), scores.softmax(-1), factor)
 
 
 def hidden_scores(
@@ -110,36 +84,86 @@ def hidden_scores(
     return scores + attn_mask
 
 
-def multi_head(
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    attend: Callable[..., Tensor],
-    linear: Callable[..., Tensor] | None = None,
-) -> Tensor:
-    """Run torch's multi-head attention with parts of it replaced, and return its output.
+@final
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """One block's attention in a recorded pass.
 
-    The fused attention and the linear layers inside are unseen by a function mode, for torch calls
-    them by their names in `torch.nn.functional`.
+    Attributes:
+        weights: the probabilities (N, heads, T, T), out of the graph.
+        source: the tensor in the graph whose gradient tells that of the probabilities.
+        value: (N, heads, T, d) of fused attention; None where the source is the probabilities.
+    """
+
+    weights: Tensor
+    source: Tensor
+    value: Tensor | None
+
+    def gradient(self, of_source: Tensor) -> Tensor:
+        """Return the gradient at the probabilities, from the source's."""
+        wanted = wide(of_source)
+        if self.value is not None:
+            wanted = wanted[..., : self.value.shape[-1]] @ self.value.mT
+        return wanted.view(self.weights.shape)
+
+
+@final
+class AttentionRecorder(TorchDispatchMode):
+    """Keeps the attention of every block while it is active.
 
     Args:
-        args: of `torch.nn.functional.multi_head_attention_forward`.
-        kwargs: of the same; no weights are made.
-        attend: in the place of `scaled_dot_product_attention`.
-        linear: in the place of `linear`; None leaves it.
+        count: how many images are in the pass.
+
+    Attributes:
+        blocks: in the order in which they ran.
     """
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(F, "scaled_dot_product_attention", attend))
-        if linear is not None:
-            stack.enter_context(mock.patch.object(F, "linear", linear))
-        output: Tensor = _WHOLE(*args, **{**kwargs, "need_weights": False})[0]
-    return output
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.blocks: list[Attention] = []
+        self._count = count
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run an operation, and keep it if it is attention."""
+        del types
+        options = kwargs or {}
+        out = func(*args, **options)
+        name = func._schema.name.partition("::")[2]
+        if name in FUSED:
+            self._keep_fused(Operation(name, func, args, options), out[0])
+        elif name in _SOFTMAXES and is_attention(out):
+            found = wide(out.detach())
+            self.blocks.append(Attention(by_image(found, self._count), out, None))
+        return out
+
+    def _keep_fused(self, operation: Operation, out: Tensor) -> None:
+        found = attention_of(operation)
+        if is_attention(found.weights):
+            self.blocks.append(Attention(found.weights.detach(), out, found.inputs[2].detach()))
+
+
+def is_attention(found: Tensor) -> bool:
+    """Whether a softmax may be the attention of a block: a square for each image."""
+    return found.ndim >= 3 and found.shape[-1] == found.shape[-2] > 1  # noqa: PLR2004
+
+
+def by_image(found: Tensor, count: int) -> Tensor:
+    """Return (N·heads, T, T), as torch's multi-head attention has them, as (N, heads, T, T)."""
+    joined = found.ndim == 3 and len(found) % count == 0  # noqa: PLR2004
+    return found.unflatten(0, (count, -1)) if joined else found
 
 
 @contextmanager
-def recorded(*, wanted: bool, gradients: bool) -> Iterator[list[Tensor]]:
+def recorded(count: int, *, wanted: bool) -> Iterator[list[Attention]]:
     """Record attention inside the context, if that is wanted; the list fills as blocks run."""
     if not wanted:
         yield []
         return
-    with AttentionRecorder(gradients=gradients) as recorder:
-        yield recorder.maps
+    with AttentionRecorder(count) as recorder:
+        yield recorder.blocks

@@ -25,8 +25,8 @@ from torchsaliency.core.layer import (
     replace_first,
 )
 from torchsaliency.core.registry import load_all
-from torchsaliency.core.target import unwrap_output
-from torchsaliency.core.tracing import checked_images, held_still
+from torchsaliency.core.session import call, held_still
+from torchsaliency.core.tracing import checked_images
 from torchsaliency.core.wrapper import unwrap
 
 Resolver = Callable[[nn.Module], Layer | None]
@@ -128,7 +128,7 @@ def _outputs_of_all_layers(net: nn.Module, leaf: Tensor) -> tuple[dict[str, Tens
         module.register_forward_hook(remember(name)) for name, module in net.named_modules() if name
     ]
     try:
-        output = unwrap_output(net(leaf.clone()))  # the network may work in place on its input
+        output = call(net, leaf.clone())  # the network may work in place on its input
     finally:
         for handle in handles:
             handle.remove()

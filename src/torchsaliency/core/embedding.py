@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from torchsaliency.core.errors import InputError, TargetError
 from torchsaliency.core.maps import wide
 from torchsaliency.core.memory import checked_chunk, suited_chunk, with_less_memory
-from torchsaliency.core.target import EmbeddingSimilarity, unwrap_output
-from torchsaliency.core.tracing import checked_images, held_still
+from torchsaliency.core.session import call, held_still, mixes_images
+from torchsaliency.core.target import EmbeddingSimilarity
+from torchsaliency.core.tracing import checked_images
 from torchsaliency.core.wrapper import unwrap
 
 
@@ -35,7 +36,7 @@ def embeddings(
     def whole(chunk: int) -> Tensor:
         found = []
         for part in images.split(chunk):
-            output = unwrap_output(net(part))
+            output = call(net, part)
             if not isinstance(output, Tensor) or output.ndim != 2:  # noqa: PLR2004
                 got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 raise TargetError(f"An embedding is (N, D), and the network gave {got}.")
@@ -44,7 +45,8 @@ def embeddings(
 
     with held_still(net, x.device):
         images = checked_images(net, x)
-        return with_less_memory(whole, chunk or suited_chunk(net, images), net, images)[0]
+        most = 1 if mixes_images(net, images) else chunk or suited_chunk(net, images)
+        return with_less_memory(whole, most, net, images)[0]
 
 
 def similarity_to(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from torchsaliency.core.errors import InputError
+from torchsaliency.core.session import call
 
 T = TypeVar("T")
 
@@ -95,7 +96,7 @@ def suited_chunk(net: nn.Module, images: Tensor) -> int:
     key = _key(images)
     if not known(net, images):
         with torch.no_grad(), measuring(net, images[:1]):
-            net(images[:1].clone())
+            call(net, images[:1].clone())
     each = _known[net][key]
     if images.is_cuda:
         memory = torch.cuda.get_device_properties(images.device).total_memory

@@ -18,14 +18,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchsaliency.core import engine
-from torchsaliency.core.attention import recorded
+from torchsaliency.core.attention import Attention, recorded
 from torchsaliency.core.clock import seconds_now
-from torchsaliency.core.errors import InputError, LayerError, TorchSaliencyError
+from torchsaliency.core.errors import InputError, LayerError
 from torchsaliency.core.layer import Layer, LayerLike, first_tensor, replace_first
 from torchsaliency.core.maps import is_constant, minmax, upsample, wide
 from torchsaliency.core.masking import Masked, Masking, MeanColour
 from torchsaliency.core.memory import checked_chunk, measuring, suited_chunk, with_less_memory
-from torchsaliency.core.target import Target, TargetLike, resolve_target, score, unwrap_output
+from torchsaliency.core.rules import checkpointed
+from torchsaliency.core.session import call, held_still, mixes_images
+from torchsaliency.core.target import Target, TargetLike, resolve_target, score
 from torchsaliency.core.wrapper import unwrap
 
 T = TypeVar("T")
@@ -83,47 +85,6 @@ def tracing(  # noqa: PLR0913 (all but the first four by name)
             trace._views.clear()  # they know the trace: a circle that keeps the features in memory
 
 
-@contextmanager
-def held_still(net: nn.Module, device: torch.device) -> Iterator[None]:
-    """Put the network in evaluation mode with frozen parameters, and restore all of it at the end.
-
-    Restored on success and on error: the training flag of every submodule, `requires_grad` of every
-    parameter, the random state. Gradients are off unless asked for; inference mode is left.
-
-    Raises:
-        TorchSaliencyError: the network was built in inference mode and cannot be restored.
-    """
-    parameters = list(net.parameters())  # once: every walk costs a part of a small network's pass
-    if any(parameter.is_inference() for parameter in parameters):
-        raise TorchSaliencyError(
-            "The network was built under torch.inference_mode(), so torch keeps no gradients of "
-            "it; build it outside."
-        )
-    training = {module: module.training for module in net.modules()}
-    learnable = [parameter for parameter in parameters if parameter.requires_grad]
-    devices = {parameter.device for parameter in parameters} | {device}
-    cuda = [d for d in devices if d.type == "cuda"]
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=cuda, enabled=True))
-        stack.enter_context(torch.inference_mode(mode=False))
-        stack.enter_context(torch.no_grad())
-        stack.callback(_restore, training, learnable)
-        for module, flag in training.items():
-            if flag:
-                module.training = False
-        for parameter in learnable:
-            parameter.requires_grad = False
-        yield
-
-
-def _restore(training: dict[nn.Module, bool], learnable: list[nn.Parameter]) -> None:
-    for module, flag in training.items():
-        if module.training != flag:
-            module.training = flag
-    for parameter in learnable:
-        parameter.requires_grad = True
-
-
 @final
 class Trace:
     """One pass, and the means to run more of them under the same conditions.
@@ -148,16 +109,17 @@ class Trace:
         self.target: Target
         self.score: Tensor
         self._net = net
-        self._captured: dict[str, Tensor] = {}
+        self._captured: dict[str, list[Tensor]] = {}
         self._layers: dict[str, Layer] = {}
         self._graph_score: Tensor | None = None
         self._gradients: dict[str, Tensor | None] = {}
         self._views: dict[tuple[str, ...], View] = {}
         self._broadcasts: dict[str, bool] = {}
+        self._alone: bool | None = None
         self._masked: Masked | None = None
         self._recording = False
-        self._attentions: list[Tensor] = []
-        self._attention_gradients: list[Tensor | None] = []
+        self._attentions: list[list[Attention]] = []
+        self._attention_gradients: list[list[Tensor | None]] = []
 
     @property
     def size(self) -> tuple[int, int]:
@@ -167,9 +129,18 @@ class Trace:
     @property
     def chunk(self) -> int:
         """Images in one derived pass: as given or found; less once the memory ended."""
+        if self._chunk != 1 and self.alone:
+            self._chunk = 1
         if self._chunk is None:
             self._chunk = suited_chunk(self._net, self.images)
         return self._chunk
+
+    @property
+    def alone(self) -> bool:
+        """Whether the network runs one image at a time, for it would mix a batch."""
+        if self._alone is None:
+            self._alone = mixes_images(self._net, self.images)
+        return self._alone
 
     def with_less_memory(self, work: Callable[[], T]) -> T:
         """Do the work, again with half the chunk where the memory ends.
@@ -208,7 +179,7 @@ class Trace:
     def run(self, images: Tensor) -> Any:
         """Run the network and return its unwrapped output; grad mode is the caller's."""
         self.passes += len(images)
-        return unwrap_output(self._net(images.to(self.images.dtype)))
+        return call(self._net, images.to(self.images.dtype))
 
     def scores(self, images: Tensor, index: Tensor, target: Target | None = None) -> Tensor:
         """Run the network and score each row by the target of the image it derives from.
@@ -221,6 +192,8 @@ class Trace:
         Returns:
             (M,) scores, float32 or better, differentiable if gradients are enabled.
         """
+        if not len(images):
+            return self.score.new_zeros(0)
         chosen = (target or self.target).take(index)
         self.passes += len(images)
         output = engine.run(self._net, images.to(self.images.dtype), self.chunk)
@@ -256,40 +229,49 @@ class Trace:
 
     def holds(self, *dtypes: torch.dtype) -> bool:
         """Whether numbers of the pass were rounded to one of these, by the network or autocast."""
-        tensors = [self.images, self.output, *self._captured.values()]
+        captured = [part for parts in self._captured.values() for part in parts]
+        tensors = [self.images, self.output, *captured]
         return any(isinstance(one, Tensor) and one.dtype in dtypes for one in tensors)
 
     # --- the shared pass ---------------------------------------------------------------------
 
     def _run_once(self, layers: Sequence[Layer], target: TargetLike, *, gradients: bool) -> None:
         modules = {layer.name: layer.module_of(self._net) for layer in layers}
-        runs = dict.fromkeys(modules, 0)
-        raw: dict[str, Tensor] = {}
+        raw: dict[str, list[Tensor]] = {name: [] for name in modules}
+        # attention is read from a graph, in which torch takes no short cut past it
+        graph = gradients or self._recording
 
         def capture(name: str, output: Any) -> Any:
-            runs[name] += 1
             tensor = first_tensor(output, name)
-            if gradients and not tensor.requires_grad and tensor.is_floating_point():
+            if graph and not tensor.requires_grad and tensor.is_floating_point():
                 tensor = tensor.detach().requires_grad_()
-            raw[name] = tensor
+            raw[name].append(tensor)
             # The network goes on with a copy, so that an in-place operation spoils nothing.
             return replace_first(output, tensor.clone())
 
+        together = self._parts()
         with ExitStack() as stack:
-            stack.enter_context(torch.set_grad_enabled(gradients))
+            stack.enter_context(torch.set_grad_enabled(graph))
             for name, module in modules.items():
                 if module is not None:
                     hook = _after(partial(capture, name))
                     stack.callback(module.register_forward_hook(hook).remove)
-            images = self.images.clone()  # for a network that works in place on its input
-            if any(module is None for module in modules.values()):
-                images = capture(next(n for n, m in modules.items() if m is None), images)
             if self._chunk is None:
-                stack.enter_context(measuring(self._net, images))
-            with recorded(wanted=self._recording, gradients=gradients) as self._attentions:
-                output = self.run(images)
-        for name, count in runs.items():
-            _insist_on_one_run(name, count)
+                stack.enter_context(measuring(self._net, self.images))
+            outputs = []
+            for part in together:
+                images = part.clone()  # for a network that works in place on its input
+                if self._recording:
+                    images = part.detach().requires_grad_().clone()
+                for name, module in modules.items():
+                    if module is None:
+                        images = capture(name, images)
+                with recorded(len(part), wanted=self._recording) as blocks:
+                    outputs.append(self.run(images))
+                self._attentions.append(blocks)
+        for name, found in raw.items():
+            _check_runs(name, len(found), len(outputs))
+        output = _joined(outputs)
         self.target = resolve_target(target, _detached(output))
         with torch.set_grad_enabled(gradients):
             graph_score = wide(score(self.target, output, len(self.images)))
@@ -297,7 +279,13 @@ class Trace:
         self._graph_score = graph_score if gradients and graph_score.requires_grad else None
         for layer in layers:
             self._captured[layer.name] = raw[layer.name]
-            self._layers[layer.name] = layer.resolved(raw[layer.name], self.size)
+            shown = raw[layer.name][0]
+            self._layers[layer.name] = layer.resolved(shown, self.size)
+
+    def _parts(self) -> Sequence[Tensor]:
+        """Return the images that run together: all, but where a network would mix them."""
+        several = len(self.images) > 1
+        return self.images.split(1) if several and self.alone else (self.images,)
 
     def _gradient(self, name: str) -> Tensor:
         self._run_backward(name)
@@ -307,24 +295,34 @@ class Trace:
         return gradient
 
     def _run_backward(self, name: str) -> None:
-        if not self._gradients:
-            if self._graph_score is None:
-                raise _no_gradient(name)
-            scale = _HALF_SCALE if self.holds(torch.float16) else 1.0
-            sources = [*self._captured.values(), *self._attentions]
-            weight = torch.full_like(self._graph_score, scale)
-            begun = seconds_now(self.images.device)
+        if self._gradients:
+            return
+        if self._graph_score is None:
+            raise _no_gradient(name)
+        scale = _HALF_SCALE if self.holds(torch.float16) else 1.0
+        blocks = [block for part in self._attentions for block in part]
+        captured = [part for parts in self._captured.values() for part in parts]
+        sources = [*captured, *(block.source for block in blocks)]
+        weight = torch.full_like(self._graph_score, scale)
+        begun = seconds_now(self.images.device)
+        try:
             found = torch.autograd.grad(self._graph_score, sources, weight, allow_unused=True)
-            self.backward_seconds = seconds_now(self.images.device) - begun
-            self._graph_score = None  # the graph is freed, and with it the tail's memory
-            known: list[Tensor | None] = [
-                None if one is None else wide(one) / scale for one in found
-            ]
-            self._gradients.update(zip(self._captured, known, strict=False))
-            self._attention_gradients = known[len(self._captured) :]
+        except RuntimeError as error:
+            raise (checkpointed() if "use_reentrant" in str(error) else error) from error
+        self.backward_seconds = seconds_now(self.images.device) - begun
+        self._graph_score = None  # the graph is freed, and with it the tail's memory
+        rest = iter([None if one is None else wide(one) / scale for one in found])
+        for layer, parts in self._captured.items():
+            own = [next(rest) for _ in parts]
+            whole = [one for one in own if one is not None]
+            self._gradients[layer] = torch.cat(whole) if len(whole) == len(own) else None
+        self._attention_gradients = [
+            [None if (one := next(rest)) is None else block.gradient(one) for block in part]
+            for part in self._attentions
+        ]
 
     def _features(self, layer: Layer) -> Tensor:
-        return _maps(layer, self._captured[layer.name].detach())
+        return _maps(layer, _whole([one.detach() for one in self._captured[layer.name]]))
 
     # --- the tail --------------------------------------------------------------------------------
 
@@ -342,7 +340,7 @@ class Trace:
         module = layer.module_of(self._net)
         assert layer.reshape is not None
         if module is None:
-            return unwrap_output(self._net(features.to(image.dtype, copy=True)))
+            return call(self._net, features.to(image.dtype, copy=True))
         reshape = layer.reshape
 
         def replace(output: Any) -> Any:
@@ -351,7 +349,7 @@ class Trace:
 
         handle = module.register_forward_hook(_after(replace))
         try:
-            return unwrap_output(self._net(image.repeat(rows, 1, 1, 1)))
+            return call(self._net, image.repeat(rows, 1, 1, 1))
         finally:
             handle.remove()
 
@@ -463,14 +461,26 @@ class View:
         """Attention probabilities (N, heads, T, T) of every block, the first block first."""
         if not self.trace._recording:
             raise LayerError("The pass recorded no attention; trace with attentions=True.")
-        return [wide(one.detach()) for one in self.trace._attentions]
+        parts = [[block.weights for block in part] for part in self.trace._attentions]
+        if len({len(part) for part in parts}) > 1:
+            return []  # no two images attend alike
+        return [_whole(blocks) for blocks in zip(*parts, strict=True)]
 
     @property
     def attention_gradients(self) -> list[Tensor]:
         """∂y_c/∂A of every block, like `attentions`; zeros where y_c does not read it."""
         self.trace._run_backward("attention")
-        found = zip(self.attentions, self.trace._attention_gradients, strict=True)
-        return [torch.zeros_like(own) if one is None else one for own, one in found]
+        parts = zip(*self.trace._attention_gradients, strict=True)
+        pieces = zip(*self.trace._attentions, strict=True)
+        return [
+            _whole(
+                [
+                    torch.zeros_like(block.weights) if one is None else one
+                    for one, block in zip(gradients, blocks, strict=True)
+                ]
+            )
+            for gradients, blocks in zip(parts, pieces, strict=True)
+        ]
 
     def tail(self, image: int, edits: Callable[[Tensor], Tensor], count: int) -> Tensor:
         """Score one image with the layer's output replaced, the batch growing at the layer.
@@ -489,7 +499,7 @@ class View:
         """
         own = self.activations[image]
         roomy = self.trace.chunk * self.images[0].numel() * _TAIL_BUDGET // own.numel()
-        rows = max(self.trace.chunk, roomy)
+        rows = self.trace.chunk if self.trace.alone else max(self.trace.chunk, roomy)
         steps = torch.arange(count, device=self.images.device).split(rows)
         return torch.cat(
             [self.trace._tail_scores(self.layer, image, edits(step)) for step in steps]
@@ -542,12 +552,12 @@ def _no_gradient(name: str) -> LayerError:
     )
 
 
-def _insist_on_one_run(name: str, count: int) -> None:
+def _check_runs(name: str, count: int, passes: int) -> None:
     if count == 0:
         raise LayerError(f"Layer {name!r} did not run in the forward pass; choose one that does.")
-    if count > 1:
+    if count > passes:
         raise LayerError(
-            f"Layer {name!r} ran {count} times in one forward pass, so it has no single map; "
+            f"Layer {name!r} ran {count // passes} times in one forward pass, so it has no single map; "
             "choose the block around it."
         )
 
@@ -565,6 +575,19 @@ def _joinable(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return upsample((maps / scale.clamp_min(1e-12)).flatten(0, 1), size).unflatten(
         0, maps.shape[:2]
     )
+
+
+def _whole(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _joined(outputs: Sequence[Any]) -> Any:
+    """Return the outputs of images that ran one by one as one output."""
+    if len(outputs) == 1:
+        return outputs[0]
+    if all(isinstance(one, Tensor) for one in outputs):
+        return torch.cat(list(outputs))
+    return [part for one in outputs for part in one]
 
 
 def _detached(output: Any) -> Any:

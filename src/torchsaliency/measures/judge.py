@@ -21,8 +21,9 @@ from torchsaliency.core.memory import (
     suited_chunk,
     with_less_memory,
 )
+from torchsaliency.core.session import held_still, mixes_images
 from torchsaliency.core.target import ClassTarget, Target, resolve_target
-from torchsaliency.core.tracing import checked_images, held_still
+from torchsaliency.core.tracing import checked_images
 from torchsaliency.core.wrapper import unwrap
 
 Labels = None | int | Sequence[int] | Tensor | Target
@@ -49,7 +50,9 @@ def judging(
     net = unwrap(model)
     checked_chunk(chunk)
     with held_still(net, x.device):
-        yield Judge(net, checked_images(net, x), chunk)
+        images = checked_images(net, x)
+        alone = chunk != 1 and len(images) > 0 and mixes_images(net, images)
+        yield Judge(net, images, 1 if alone else chunk)
 
 
 @final

@@ -19,7 +19,8 @@ from torchsaliency.core.maps import checked_maps
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.memory import checked_chunk, suited_chunk
 from torchsaliency.core.registry import Needs
-from torchsaliency.core.tracing import checked_images, held_still
+from torchsaliency.core.session import held_still
+from torchsaliency.core.tracing import checked_images
 from torchsaliency.core.wrapper import unwrap
 from torchsaliency.measures.randomised import Cascade, randomised_networks
 

@@ -28,7 +28,7 @@ WIDE = {"atol": 1e-6, "rtol": 1e-5}
 
 def relevance(net, x, labels=None, chunk=32, **options):
     with tracing(net, x, labels, ["input"], chunk=chunk) as trace:
-        return create("lrp", options).attributions(trace[["input"]]), trace.score
+        return create("lrp", options).attributions(trace[["input"]]).raw, trace.score
 
 
 def sequential(*, bias: bool = False) -> nn.Sequential:
@@ -292,10 +292,11 @@ class Reused(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.act(self.first(x))
-        z = self.act(self.second(y))
+        part = self.second(y) * 2
+        z = part + y
         if self.act.inplace:
+            part.zero_()
             z += y
-            y.zero_()
         else:
             z = z + y
         z = F.hardtanh(z, -1, 1, self.act.inplace)

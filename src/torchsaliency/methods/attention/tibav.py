@@ -8,13 +8,14 @@ from typing import final
 import torch
 from torch import Tensor
 
-from torchsaliency.core.maps import wide
 from torchsaliency.core.method import Method
 from torchsaliency.core.registry import Needs, register
+from torchsaliency.core.rules import Recording, backward
 from torchsaliency.core.tracing import View
-from torchsaliency.methods.attention.relevance import RelevanceMode
+from torchsaliency.methods.attention.relevance import AttentionRelevance
 from torchsaliency.methods.attention.rollout import from_block
 from torchsaliency.methods.attention.tokens import patch_row, whole_attentions
+from torchsaliency.methods.attribution.reduction import recorded_scores, rows, wide_images
 
 NEEDS = Needs.ATTENTION | Needs.TARGET | Needs.GRADIENTS | Needs.PASSES
 
@@ -54,19 +55,11 @@ class TIBAV(Method):
 
 def attention_relevance(view: View, blocks: int) -> list[Tensor]:
     """Return the relevance (N, heads, T, T) of every block's attention, from one more pass."""
-    index = torch.arange(len(view.images), device=view.images.device)
     found: list[list[Tensor]] = []
-    for rows in index.split(view.trace.chunk):
-        with torch.enable_grad():
-            images = view.images[rows].clone().requires_grad_()
-            with RelevanceMode() as mode:
-                scores = view.trace.scores(images, rows)
-            sources = mode.attentions[-blocks:]
-            grads = torch.autograd.grad(scores.sum(), sources, allow_unused=True)
-        found.append(
-            [
-                wide(torch.zeros_like(own) if one is None else one)
-                for own, one in zip(sources, grads, strict=True)
-            ]
-        )
+    for index in rows(len(view.images), view):
+        recording = Recording()
+        leaf, scores = recorded_scores(view, wide_images(view)[index], index, recording)
+        table = AttentionRelevance(recording, len(index))
+        backward(scores, [leaf], recording, table.rules, conserves="tibav")
+        found.append(table.blocks()[-blocks:])
     return [torch.cat(parts) for parts in zip(*found, strict=True)]

@@ -7,7 +7,7 @@ papers often leave it out: here it is an option of every method.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final, get_args
@@ -18,8 +18,9 @@ from torch import Tensor
 
 from torchsaliency.core.errors import OptionError, TargetError
 from torchsaliency.core.masking import Blur
-from torchsaliency.core.method import Method, positive
+from torchsaliency.core.method import Method, Saliency, positive
 from torchsaliency.core.registry import Needs
+from torchsaliency.core.rules import Recording, Rule, backward, checkpointed
 from torchsaliency.core.tracing import View
 
 Channels = Literal["abs-sum", "sum-positive", "max-abs"]
@@ -31,9 +32,6 @@ HALF = (torch.float16, torch.bfloat16)
 
 _HALF_SCALE = 1024.0
 """Loss scale for float16 networks, whose smallest gradients would round to zero."""
-
-Around = Callable[[], AbstractContextManager[object]]
-"""Makes a context in which the network runs."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +70,23 @@ class Attribution(Method):
             raise OptionError(f"{self.name}.clip is above 0, at most 100; {self.clip} was given.")
 
     @abc.abstractmethod
-    def attributions(self, view: View) -> Float[Tensor, "n c H W"]:
-        """Return R: what each number of the image adds to the score, float32 or better."""
+    def attributions(self, view: View) -> Tensor | Saliency:
+        """Return R: what each number of the image adds to the score, float32 or better.
+
+        (N, C, H, W), alone or with what else the method found out.
+        """
 
     @final
-    def saliency(self, view: View) -> Tensor:
+    def saliency(self, view: View) -> Saliency:
         """Return the reduced attributions at the image's own size, (N, H, W)."""
-        maps = reduced(self.attributions(view).detach(), self.channels)
+        found = self.attributions(view)
+        shares = found if isinstance(found, Saliency) else Saliency(found)
+        maps = reduced(shares.raw.detach(), self.channels)
         if self.smooth:
             maps = Blur(float(self.smooth)).baseline(maps[:, None])[:, 0]
-        return maps if self.clip == 100 else clipped(maps, float(self.clip))  # noqa: PLR2004
+        if self.clip < 100:  # noqa: PLR2004 (a percentile)
+            maps = clipped(maps, float(self.clip))
+        return Saliency(maps, shares.details)
 
 
 def reduced(attributions: Float[Tensor, "n c H W"], channels: Channels) -> Float[Tensor, "n H W"]:
@@ -115,49 +120,85 @@ def rows(count: int, view: View) -> tuple[Tensor, ...]:
     return torch.arange(count, device=view.images.device).split(view.trace.chunk)
 
 
-def scorer(view: View, around: Around = nullcontext) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a function of variants and the images they derive from, as captum calls it."""
-
-    def forward(images: Tensor, index: Tensor) -> Tensor:
-        with around():
-            # A copy, for a network that works in place on its input.
-            scores = view.trace.scores(images.clone(), index)
-        if images.requires_grad and torch.is_grad_enabled() and not scores.requires_grad:
-            raise TargetError(
-                "The score does not depend differentiably on the image; choose another target, or "
-                "a method that needs no gradient, such as lime."
-            )
-        return scores
-
-    return forward
-
-
-def scaled(view: View, around: Around = nullcontext) -> tuple[Callable[..., Tensor], float]:
-    """Return `scorer` times a factor that keeps float16 gradients from vanishing, and the factor.
-
-    Attributions that captum makes of it are to be divided by the factor.
-    """
-    factor = _HALF_SCALE if view.trace.holds(torch.float16) else 1.0
-    forward = scorer(view, around)
-    return (lambda images, index: forward(images, index) * factor), factor
-
-
 def gradient(
-    view: View, images: Float[Tensor, "m c H W"], index: Tensor, around: Around = nullcontext
+    view: View, images: Float[Tensor, "m c H W"], index: Tensor
 ) -> Float[Tensor, "m c H W"]:
-    """Return ∂y/∂x of variants of the images at `index`, of any number that fits in one chunk."""
-    from captum.attr import Saliency  # noqa: PLC0415 (needed by these methods alone)
+    """Return ∂y/∂x of variants of the images at `index`, of any number that fits in one chunk.
 
-    forward, factor = scaled(view, around)
+    Raises:
+        TargetError: the score does not depend differentiably on the image.
+    """
+    leaf, scores = recorded_scores(view, images, index, nullcontext())
+    begin = torch.full_like(scores, loss_scale(view))
+    try:
+        (found,) = torch.autograd.grad(scores, leaf, begin)
+    except RuntimeError as error:
+        raise (checkpointed() if "use_reentrant" in str(error) else error) from error
+    return found / loss_scale(view)
+
+
+def recorded_scores(
+    view: View, images: Tensor, index: Tensor, recording: AbstractContextManager[object]
+) -> tuple[Tensor, Tensor]:
+    """Return a leaf with the variants' numbers, and their scores, made while recording.
+
+    Raises:
+        TargetError: the score does not depend differentiably on the image.
+    """
     leaf = images.detach().clone().requires_grad_()
-    made = Saliency(forward).attribute(leaf, abs=False, additional_forward_args=(index,))
-    return made.detach() / factor
+    with torch.enable_grad(), recording:
+        # A copy, for a network that works in place on its input.
+        scores = view.trace.scores(leaf.clone(), index)
+    if not scores.requires_grad:
+        raise TargetError(
+            "The score does not depend differentiably on the image; choose another target, or "
+            "a method that needs no gradient, such as lime."
+        )
+    return leaf, scores
 
 
-def image_gradients(view: View, around: Around = nullcontext) -> Float[Tensor, "n c H W"]:
+def completeness_gap(
+    shares: Float[Tensor, "n c H W"], rises: Float[Tensor, " n"], scores: Float[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """Return how far shares are from adding up to the rise of the score, relative to it.
+
+    (Σ R - Δy) / max(|Δy|, 1 % of |y| + |y - Δy|).
+    """
+    rises, scores = rises.double(), scores.to(rises.device).double()
+    least = 0.01 * (scores.abs() + (scores - rises).abs())
+    below = torch.maximum(rises.abs(), least).clamp_min(torch.finfo(torch.float32).tiny)
+    return ((shares.flatten(1).double().sum(1) - rises) / below).to(shares.dtype)
+
+
+def loss_scale(view: View) -> float:
+    """Return what keeps the gradients of a float16 network from vanishing; results are divided."""
+    return _HALF_SCALE if view.trace.holds(torch.float16) else 1.0
+
+
+def image_gradients(view: View) -> Float[Tensor, "n c H W"]:
     """Return ∂y/∂x of every image, chunk by chunk."""
     images = wide_images(view)
-    return torch.cat([gradient(view, images[i], i, around) for i in rows(len(images), view)])
+    return torch.cat([gradient(view, images[i], i) for i in rows(len(images), view)])
+
+
+def ruled_gradients(
+    view: View, rules: Mapping[str, Rule], *, values: bool = True
+) -> Float[Tensor, "n c H W"]:
+    """Return ∂y/∂x of every image, with rules in the place of some operations' gradients.
+
+    Args:
+        view: the images.
+        rules: by operation, see `core.rules`.
+        values: whether a rule reads an operation's numbers.
+    """
+    images, scale = wide_images(view), loss_scale(view)
+    found = []
+    for index in rows(len(images), view):
+        recording = Recording(values=values)
+        leaf, scores = recorded_scores(view, images[index], index, recording)
+        begin = torch.full_like(scores, scale)
+        found += backward(scores, [leaf], recording, rules, weight=begin)
+    return torch.cat(found) / scale
 
 
 def mean_over_draws(

@@ -20,7 +20,6 @@ from torchsaliency.methods.attribution.reduction import (
     Channels,
     baseline,
     rows,
-    scorer,
     wide_images,
 )
 
@@ -72,7 +71,7 @@ class FeatureAblation(SegmentAttribution):
 
     R_i = y_c(x) - y_c(x without i); hidden pixels show the baseline of the masking in use.
 
-    Source: Zeiler and Fergus, ECCV 2014; computed by captum.
+    Source: Zeiler and Fergus, ECCV 2014.
 
     Attributes:
         channels: how the sign is read: "abs-sum" and "max-abs" take the absolute value,
@@ -85,21 +84,14 @@ class FeatureAblation(SegmentAttribution):
 
     def coefficients(self, view: View, image: int, labels: Int[Tensor, "H W"]) -> Tensor:
         """Return the drops (M,)."""
-        from captum import attr  # noqa: PLC0415 (needed by these methods alone)
+        count = int(labels.max()) + 1
+        pixels, behind = wide_images(view)[image], baseline(view)[image]
 
-        one, count = slice(image, image + 1), int(labels.max()) + 1
-        index = torch.tensor([image], device=view.images.device)
-        with torch.no_grad():
-            painted = attr.FeatureAblation(scorer(view)).attribute(
-                wide_images(view)[one],
-                baseline(view)[one],
-                additional_forward_args=(index,),
-                feature_mask=labels[None, None],
-                perturbations_per_eval=view.trace.chunk,
-            )
-        drops = painted.new_zeros(count)
-        drops[labels.flatten()] = painted[0, 0].flatten()
-        return _without_rounding(drops, view.score[image])
+        def score(kept: Tensor, index: Tensor) -> Tensor:
+            return view.trace.scores(torch.where(kept[:, None], pixels, behind), index)
+
+        scores = _scored(view, image, labels, ~torch.eye(count, dtype=torch.bool), score)
+        return _without_rounding(view.score[image] - scores, view.score[image])
 
 
 @register("lime", family="attribution", cite="ribeiro2016", needs=SCORING)

@@ -7,6 +7,7 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
+from torchsaliency.core.method import Saliency
 from torchsaliency.core.registry import register
 from torchsaliency.core.tracing import View
 from torchsaliency.methods.attribution.deeplift import Rescaled, differences
@@ -15,6 +16,7 @@ from torchsaliency.methods.attribution.reduction import (
     BACKWARD,
     Attribution,
     baseline,
+    completeness_gap,
     mean_over_draws,
     wide_images,
 )
@@ -39,7 +41,7 @@ class DeepSHAP(Attribution):
         clip: values above this percentile of the map are cut to it; 100 cuts none.
         samples: baselines in the set; above 0.
         spread: the noise's σ as a share of the image's range; above 0.
-        rescaled: activations that have slopes: "captum" or "all"; see DeepLIFT.
+        rescaled: what has slopes: "all" or "captum"; see DeepLIFT.
         seed: of the noise.
     """
 
@@ -47,17 +49,21 @@ class DeepSHAP(Attribution):
 
     samples: int = 10
     spread: float | int = 0.1
-    rescaled: Rescaled = "captum"
+    rescaled: Rescaled = "all"
     seed: int = 0
 
-    def attributions(self, view: View) -> Tensor:
-        """Return the mean shares, (N, C, H, W)."""
+    def attributions(self, view: View) -> Saliency:
+        """Return the mean shares, (N, C, H, W), and how far they are from adding up."""
         images, base = wide_images(view), baseline(view)
         noise = normal_draws(images, self.samples, self.seed)
         sigma = self.spread * (images.amax((1, 2, 3)) - images.amin((1, 2, 3)))
+        rises = view.score.new_zeros(len(images))
 
         def part(draw: Tensor, index: Tensor) -> Tensor:
             other = base[index] + sigma[index][:, None, None, None] * noise[draw]
-            return differences(view, images[index], other, index, self.rescaled)
+            shares, rise = differences(view, images[index], other, index, self.rescaled)
+            rises.index_add_(0, index, rise.to(rises) / self.samples)
+            return shares
 
-        return mean_over_draws(view, self.samples, part)
+        shares = mean_over_draws(view, self.samples, part)
+        return Saliency(shares, {"gap": completeness_gap(shares, rises, view.score)})

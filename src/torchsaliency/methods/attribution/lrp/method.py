@@ -5,17 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from torch import Tensor
 
 from torchsaliency.core.errors import LayerError
+from torchsaliency.core.method import Saliency
 from torchsaliency.core.registry import register
+from torchsaliency.core.rules import Recording, backward
 from torchsaliency.core.tracing import View
 from torchsaliency.methods.attribution.lrp.mode import Biases, Propagation, Relevance
 from torchsaliency.methods.attribution.reduction import (
     BACKWARD,
     Attribution,
     Channels,
-    image_gradients,
+    loss_scale,
+    recorded_scores,
+    rows,
+    wide_images,
 )
 
 
@@ -56,16 +62,32 @@ class LRP(Attribution):
     epsilon: float | int = 1e-9
     bias: Biases = "absorbs"
 
-    def attributions(self, view: View) -> Tensor:
-        """Return the relevance of every number, (N, C, H, W).
+    def attributions(self, view: View) -> Saliency:
+        """Return the relevance of every number, (N, C, H, W), and what reached the image.
 
         Raises:
-            LayerError: it grew beyond all bounds, where contributions cancel.
+            LayerError: the network runs an operation that LRP has no rule for; or relevance grew
+                beyond all bounds, where contributions cancel.
         """
-        shares = image_gradients(view, lambda: Relevance(self.rule, float(self.epsilon), self.bias))
+        images, scale = wide_images(view), loss_scale(view)
+        parts = [
+            self._relevance(view, images[index], index, scale) for index in rows(len(images), view)
+        ]
+        shares = torch.cat(parts) / scale
         if not bool(shares.isfinite().all()):
             raise LayerError(
                 "The relevance overflowed, for contributions cancel in this network; choose "
                 "lrp.rule=composite, lrp.bias=absorbs or a larger lrp.epsilon."
             )
-        return shares * view.score.to(shares)[:, None, None, None]
+        relevance = shares * view.score.to(shares)[:, None, None, None]
+        return Saliency(relevance, {"reached": shares.flatten(1).sum(1)})
+
+    def _relevance(self, view: View, images: Tensor, index: Tensor, scale: float) -> Tensor:
+        recording = Recording()
+        leaf, scores = recorded_scores(view, images, index, recording)
+        table = Relevance(self.rule, float(self.epsilon), self.bias, recording, len(images))
+        begin = torch.full_like(scores, scale)
+        (found,) = backward(
+            scores, [leaf], recording, table.rules, weight=begin, conserves=self.name
+        )
+        return found

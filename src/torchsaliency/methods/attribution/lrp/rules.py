@@ -1,7 +1,7 @@
 """The rules of layer-wise relevance propagation, as backward passes of linear functions.
 
-A rule is made where a function runs, from its input, and called with the relevance of its output;
-`apply` repeats the function on other numbers.
+A rule is made of a function's input, and called with the relevance of its output; `apply` repeats
+the function on other numbers.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from torchsaliency.methods.attribution.backprop import Rule
-from torchsaliency.methods.attribution.reduction import HALF
+from torchsaliency.core.maps import wide
+
+Backward = Callable[[Tensor], Tensor]
+"""From the relevance of a function's output to that of its input."""
 
 Linear = Callable[[Tensor], Tensor]
 """A linear function of its input."""
@@ -22,7 +24,7 @@ Weighted = Callable[[Tensor, Tensor], Tensor]
 """A linear function of its input and of its weights."""
 
 
-def proportional(x: Tensor, apply: Linear, epsilon: float, bias: Tensor | float | int = 0) -> Rule:
+def proportional(x: Tensor, apply: Linear, epsilon: float, bias: Tensor | float | int = 0) -> Backward:
     """Return the ε rule of apply(x) + bias."""
 
     def rule(g: Tensor) -> Tensor:
@@ -35,7 +37,7 @@ def proportional(x: Tensor, apply: Linear, epsilon: float, bias: Tensor | float 
     return rule
 
 
-def positive_only(x: Tensor, weight: Tensor, apply: Weighted, *, spare: bool) -> Rule:
+def positive_only(x: Tensor, weight: Tensor, apply: Weighted, *, spare: bool) -> Backward:
     """Return the αβ rule with α = 1, β = 0: only positive contributions.
 
     To spare relevance, a unit that has none but negative ones shares it among these.
@@ -79,7 +81,7 @@ def _one_sided(x: Tensor, sign: int) -> Tensor:
     return (x.clamp_min(0) if sign > 0 else x.clamp_max(0)).detach()
 
 
-def bounded(x: Tensor, weight: Tensor, apply: Weighted) -> Rule:
+def bounded(x: Tensor, weight: Tensor, apply: Weighted) -> Backward:
     """Return the z^B rule; the bounds are each image's own extremes."""
 
     def rule(g: Tensor) -> Tensor:
@@ -97,7 +99,7 @@ def bounded(x: Tensor, weight: Tensor, apply: Weighted) -> Rule:
     return rule
 
 
-def own_sign(x: Tensor, apply: Linear) -> Rule:
+def own_sign(x: Tensor, apply: Linear) -> Backward:
     """Return the rule of a sum that gives all to the terms of its own sign."""
 
     def rule(g: Tensor) -> Tensor:
@@ -121,8 +123,7 @@ def away(below: Tensor, epsilon: float) -> Tensor:
 
 def plain(x: Tensor) -> Tensor:
     """Return the numbers alone, in float32 or better."""
-    x = x.detach()
-    return x.float() if x.dtype in HALF else x.view_as(x)
+    return wide(x.detach()).view_as(x)
 
 
 def _pulled(made: Tensor, own: Tensor, share: Tensor) -> Tensor:
