@@ -7,11 +7,10 @@ sooner. The user's network is not touched, and whatever hooks into it runs on th
 
 from __future__ import annotations
 
-import copy
 import threading
-import time
 import warnings
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,11 +18,17 @@ from typing import Any, Literal, final, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from torchsaliency.core.clock import seconds_now
+from torchsaliency.core.copies import Likeness, buffer_versions, copy_network
 from torchsaliency.core.errors import OptionError, TargetError
-from torchsaliency.core.exported import Session, insist_on_onnx, missing_packages
+from torchsaliency.core.exported import ExportedNetwork, missing_packages, require_onnx
 from torchsaliency.core.layer import Layer, replace_first
 from torchsaliency.core.memory import out_of_memory
+from torchsaliency.core.session import Session, call, current_session
 from torchsaliency.core.target import unwrap_output
 
 Acceleration = Literal["off", "channels-last", "compile", "onnx", "bf16", "auto"]
@@ -34,10 +39,10 @@ _NO_GRADIENTS = ("compile", "onnx")
 """Modes whose passes keep no graph: those with gradients run channels-last."""
 
 _wanted: ContextVar[str] = ContextVar("torchsaliency_acceleration", default="off")
-_built: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Engine]] = (
-    weakref.WeakKeyDictionary()
-)
-_readers: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Reader]] = (
+_MOST_KEPT = 4
+"""Copies kept of one network, the ones used last: each has all of its weights."""
+
+_kept: weakref.WeakKeyDictionary[nn.Module, OrderedDict[tuple[Any, ...], Engine | Reader]] = (
     weakref.WeakKeyDictionary()
 )
 _originals: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = (
@@ -73,15 +78,16 @@ def accelerated(mode: str) -> Iterator[None]:
     * "onnx": the network exported to ONNX Runtime, on a processor, for any batch; the first pass
       takes as long as the export. Needs `torchsaliency[onnx]`. Passes with gradients or hooks run
       channels-last.
-    * "bf16": channels-last under bfloat16 autocast, with TF32 for what stays in float32: the only
-      one that changes the numbers.
+    * "bf16": channels-last under bfloat16 autocast: the only one that changes the numbers.
     * "auto": the faster of "off" and "channels-last", tried on the first passes. On a processor,
       ONNX Runtime too, if its packages are there and once passes without gradients took as long as
       an export may; where the network cannot be exported, or gains nothing, all stays as it is.
 
     A copy is tried on the first images beside the network itself. Where it fails, or its output is
     off by more than 1e-4 (of 1 or of the output), the network itself runs, and a `UserWarning` says
-    so once.
+    so once. In every call its weights, modules and options are compared with the network's, and it
+    is made anew where they differ. The network itself also runs wherever something watches its
+    passes: hooks, torch's function and dispatch modes.
 
     Raises:
         OptionError: another mode, or "onnx" without its packages.
@@ -95,7 +101,7 @@ def accelerated(mode: str) -> Iterator[None]:
             f"accelerate={mode!r} was given; choose one of {', '.join(ACCELERATIONS)}."
         )
     if mode == "onnx":
-        insist_on_onnx()
+        require_onnx()
     token = _wanted.set(mode)
     try:
         yield
@@ -118,12 +124,13 @@ def run(net: nn.Module, images: Tensor, most: int = 1) -> Any:
         OptionError: the images are on a device that the mode is not made for.
     """
     mode = _wanted.get()
-    if mode == "off" or not len(images) or _hooked(net):
-        return unwrap_output(net(images))
-    _insist_on_device(mode, images)
+    if mode == "off" or _watched(net):
+        return call(net, images)
+    _require_device(mode, images)
+    session = current_session(net)
     original = _originals[net]() if net in _originals else None
     net = net if original is None else original  # a copy's passes need no copy of their own
-    return _engine(net, mode, images, most)(net, images)
+    return _engine(net, mode, images, most, session)(net, images)
 
 
 def stand_in(net: nn.Module, images: Tensor, layers: Sequence[Layer] = ()) -> nn.Module:
@@ -142,15 +149,16 @@ def stand_in(net: nn.Module, images: Tensor, layers: Sequence[Layer] = ()) -> nn
         OptionError: the images are on a device that the mode is not made for.
     """
     mode = _wanted.get()
-    if mode in ("off", "bf16") or _hooked(net):
+    if mode in ("off", "bf16") or _watched(net):
         return net
-    _insist_on_device(mode, images)
+    _require_device(mode, images)
     if mode == "onnx" and len(layers) == 1:
         reader = _reader(net, layers[0].name, images)
         if reader.faithful:
             _originals[reader.copy] = weakref.ref(net)
             return reader.copy
-    engine = _engine(net, "auto" if mode == "auto" else "channels-last", images)
+    mode = "auto" if mode == "auto" else "channels-last"
+    engine = _engine(net, mode, images, 1, current_session(net))
     if engine.faithful is None:
         with torch.no_grad():
             engine(net, images)
@@ -160,19 +168,48 @@ def stand_in(net: nn.Module, images: Tensor, layers: Sequence[Layer] = ()) -> nn
     return engine.copy
 
 
-def _engine(net: nn.Module, mode: str, images: Tensor, most: int = 1) -> Engine:
+def _engine(
+    net: nn.Module, mode: str, images: Tensor, most: int, session: Session | None
+) -> Engine:
     if mode in _NO_GRADIENTS and torch.is_grad_enabled():
         mode = "channels-last"
+    key = (mode, images.device, images.dtype, tuple(images.shape[1:]))
+    found = _fresh(net, key, session) or _keep(net, key, Engine(net, mode, most))
+    assert isinstance(found, Engine)
+    return found
+
+
+def _reader(net: nn.Module, layer: str, images: Tensor) -> Reader:
+    key = ("layer", layer, images.dtype, tuple(images.shape[1:]))
+    session = current_session(net)
+    found = _fresh(net, key, session) or _keep(net, key, Reader(net, layer, images))
+    assert isinstance(found, Reader)
+    return found
+
+
+def _fresh(
+    net: nn.Module, key: tuple[Any, ...], session: Session | None
+) -> Engine | Reader | None:
+    """Return what is kept of a network, if it is still the network's."""
     with _lock:
-        engines = _built.setdefault(net, {})
-        key = (mode, images.device, images.dtype, tuple(images.shape[1:]))
-        engine = engines.get(key)
-        if engine is None or not engine.current(net):
-            engine = engines[key] = Engine(net, mode, most)
-    return engine
+        kept = _kept.setdefault(net, OrderedDict())
+        found = kept.get(key)
+        if found is not None:
+            kept.move_to_end(key)
+    return found if found is not None and found.likeness.current(net, session) else None
 
 
-def _insist_on_device(mode: str, images: Tensor) -> None:
+def _keep(net: nn.Module, key: tuple[Any, ...], made: Engine | Reader) -> Engine | Reader:
+    with _lock:
+        kept = _kept.setdefault(net, OrderedDict())
+        kept[key] = made
+        kept.move_to_end(key)
+        while len(kept) > _MOST_KEPT:
+            kept.popitem(last=False)
+    return made
+
+
+def _require_device(mode: str, images: Tensor) -> None:
     if mode == "onnx" and images.device.type != "cpu":
         raise OptionError(
             f"accelerate='onnx' runs on a processor, and the images are on {images.device}; choose "
@@ -180,21 +217,47 @@ def _insist_on_device(mode: str, images: Tensor) -> None:
         )
 
 
-def _reader(net: nn.Module, layer: str, images: Tensor) -> Reader:
-    with _lock:
-        readers = _readers.setdefault(net, {})
-        key = (layer, images.dtype, tuple(images.shape[1:]))
-        if key not in readers or not readers[key].current(net):
-            readers[key] = Reader(net, layer, images)
-    return readers[key]
-
-
-def _hooked(net: nn.Module) -> bool:
+def _watched(net: nn.Module) -> bool:
     """Whether something beside the network itself runs in its passes."""
+    modes = torch.overrides._get_current_function_mode_stack()
+    if any(not isinstance(mode, DeviceContext) for mode in modes):
+        return True
+    if _get_current_dispatch_mode() is not None or _has_any_global_hook():
+        return True
     return any(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
         for module in net.modules()
     )
+
+
+@final
+class _Checked:
+    """A copy's likeness, looked at once a session."""
+
+    def __init__(self, net: nn.Module, copied: nn.Module) -> None:
+        self._likeness: Likeness | None = Likeness(net, copied)
+        self._session: weakref.ref[Session] | None = None
+
+    def current(self, net: nn.Module, session: Session | None) -> bool:
+        """Whether the network still is what was copied."""
+        if session is not None and self._session is not None and self._session() is session:
+            return True
+        if self._likeness is not None and not self._likeness.holds(net):
+            return False
+        self._session = None if session is None else weakref.ref(session)
+        return True
+
+    def run(self, net: nn.Module, images: Tensor) -> Any:
+        """Run the network itself once, and leave out of the likeness what the pass wrote."""
+        versions = buffer_versions(net)
+        output = call(net, images)
+        if self._likeness is not None:
+            self._likeness.leave_out_what_passes_write(net, versions)
+        return output
+
+    def give_up(self) -> None:
+        """Compare no more: the network itself runs."""
+        self._likeness = None
 
 
 @final
@@ -216,15 +279,11 @@ class Engine:
         self.mode = mode
         self._most = most
         self.faithful: bool | None = None
-        self._stamp = _stamp(net)
         self.copy = _laid(net)
+        self.likeness = _Checked(net, self.copy)
         self._compiled: Callable[..., Any] | None = None
         self._batch = 0
         self._spent = 0.0
-
-    def current(self, net: nn.Module) -> bool:
-        """Whether the network has the weights that were copied."""
-        return self._stamp == _stamp(net)
 
     def __call__(self, net: nn.Module, images: Tensor) -> Any:
         """Run, and on the first pass look whether the copy says the same as the network."""
@@ -235,36 +294,36 @@ class Engine:
         return self._settled(net, images)
 
     def _settled(self, net: nn.Module, images: Tensor) -> Any:
-        return self._fast(images) if self.faithful else unwrap_output(net(images))
+        return self._fast(images) if self.faithful else call(net, images)
 
     def _patient(self, net: nn.Module, images: Tensor) -> Any:
         """Run, and after many passes in ONNX Runtime, if that is there and faster."""
         if self._compiled is not None:
             return self._compiled(images)
-        output, took = _timed(lambda: self._settled(net, images))
+        output, took = _timed(lambda: self._settled(net, images), images)
         before, self._spent = self._spent, self._spent + took
         late = before < _PATIENCE <= self._spent
         if late and isinstance(output, Tensor) and not missing_packages():
             self._compiled = self._quicker(net, images, output, took)
         return output
 
-    def _quicker(self, net: nn.Module, images: Tensor, own: Tensor, slow: float) -> Session | None:
+    def _quicker(self, net: nn.Module, images: Tensor, own: Tensor, slow: float) -> ExportedNetwork | None:
         """Return a session that gives the same output sooner; None where there is none."""
         try:
-            session = Session(self.copy if self.faithful else _laid(net), images)
+            session = ExportedNetwork(self.copy if self.faithful else _laid(net), images)
             session(images)  # the first pass of a session is slow
-            found, quick = _timed(lambda: session(images))
+            found, quick = _timed(lambda: session(images), images)
         except (RuntimeError, MemoryError):
             return None
         return session if quick < slow and _alike(own, found, _ATOL, _RTOL) else None
 
     def _first(self, net: nn.Module, images: Tensor) -> Any:
-        own, slow = _timed(lambda: unwrap_output(net(images)))
+        own = self.likeness.run(net, images)
         if not isinstance(own, Tensor):
             self._give_up(net, f"its output is a {type(own).__name__}, not one tensor")
             return own
         try:
-            found, quick = _timed(lambda: self._fast(images))
+            found = self._fast(images)
         except (RuntimeError, TargetError) as error:
             if out_of_memory(error):
                 self._compiled, self._most = None, 1  # its batch was too large
@@ -277,29 +336,36 @@ class Engine:
         if not self.faithful:
             self._give_up(net, "its output on the first images is not the network's own")
         elif self.mode == "auto":
-            _, again = _timed(lambda: self._fast(images))  # the first pass of a copy is slow
-            self.faithful = min(quick, again) < slow
+            # both were warmed up by their first pass
+            _, slow = _timed(lambda: call(net, images), images)
+            _, quick = _timed(lambda: self._fast(images), images)
+            self.faithful = quick < slow
             if not self.faithful:
-                self.copy = nn.Identity()  # its memory is not needed any more
+                self._let_go()
         return own
 
     def _give_up(self, net: nn.Module, why: str) -> None:
         self.faithful = False
-        self.copy = nn.Identity()
+        self._let_go()
         _warn(self.mode, net, why)
+
+    def _let_go(self) -> None:
+        """Free the copy's memory, which is not needed any more."""
+        self.copy = nn.Identity()
+        self.likeness.give_up()
 
     def _fast(self, images: Tensor) -> Any:
         if self.mode == "compile":
             return self._padded(images)
         if self.mode == "onnx":
             if self._compiled is None:
-                self._compiled = Session(self.copy, images)
+                self._compiled = ExportedNetwork(self.copy, images)
             return self._compiled(images)
         laid = images.to(memory_format=torch.channels_last)
         if self.mode == "bf16":
-            with torch.autocast(images.device.type, dtype=torch.bfloat16), _tf32(images):
-                return unwrap_output(self.copy(laid))
-        return unwrap_output(self.copy(laid))
+            with torch.autocast(images.device.type, dtype=torch.bfloat16):
+                return call(self.copy, laid)
+        return call(self.copy, laid)
 
     def _padded(self, images: Tensor) -> Any:
         """Run the compiled copy on batches of one size: another size would compile anew."""
@@ -333,15 +399,15 @@ class Reader:
     """
 
     def __init__(self, net: nn.Module, layer: str, images: Tensor) -> None:
-        self._stamp = _stamp(net)
         self._features: Tensor | None = None
         self.copy: nn.Module = nn.Identity()
         self.faithful = False
+        copied = _laid(net)
+        self.likeness = _Checked(net, copied)
         if layer not in dict(net.named_modules()):
             return  # the image itself
-        copied = _laid(net)
         try:
-            self._session = Session(copied, images, layer)
+            self._session = ExportedNetwork(copied, images, layer)
         except RuntimeError as error:
             _warn("onnx", net, f"it failed: {str(error)[:200]}")
             return
@@ -351,19 +417,15 @@ class Reader:
         if self.faithful:
             self.copy = copied
 
-    def current(self, net: nn.Module) -> bool:
-        """Whether the network has the weights that were copied."""
-        return self._stamp == _stamp(net)
-
     def _tried(self, net: nn.Module, copied: nn.Module, images: Tensor) -> bool:
         """Whether what follows reads the layer alone: two images must not show in each other."""
         draw = torch.Generator().manual_seed(0)
         other = torch.randn(images[:1].shape, generator=draw).to(images)
         both = torch.cat([images[:1], other])
         with torch.no_grad():
-            own = unwrap_output(net(both.clone()))
+            own = self.likeness.run(net, both.clone())
             try:
-                found = unwrap_output(copied(both))
+                found = call(copied, both)
             except (RuntimeError, ValueError, IndexError) as error:
                 if out_of_memory(error):
                     raise
@@ -385,7 +447,7 @@ class Reader:
 
 def _laid(net: nn.Module) -> nn.Module:
     """Return a frozen copy whose convolutions read pixel by pixel, and whose attention folds."""
-    copied: nn.Module = copy.deepcopy(net).eval().requires_grad_(False)
+    copied = copy_network(net).eval().requires_grad_(False)
     for module in copied.modules():
         if type(module) is nn.MultiheadAttention and module.batch_first:
             module.__class__ = _FoldedAttention
@@ -414,32 +476,11 @@ def _warn(mode: str, net: nn.Module, why: str) -> None:
     )
 
 
-@contextmanager
-def _tf32(images: Tensor) -> Iterator[None]:
-    """Let products that stay in float32 run as TF32 on a GPU."""
-    if not images.is_cuda:
-        yield
-        return
-    kept = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(kept)
-
-
-def _stamp(net: nn.Module) -> tuple[Any, ...]:
-    """Return what changes when a weight or buffer changes, without reading any."""
-    tensors = [*net.parameters(), *net.buffers()]
-    return tuple((one.data_ptr(), one._version, one.dtype, str(one.device)) for one in tensors)
-
-
-def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    begun = time.perf_counter()
+def _timed(work: Callable[[], Any], images: Tensor) -> tuple[Any, float]:
+    """Do the work; return its result and the seconds until the images' device is done."""
+    begun = seconds_now(images.device)
     found = work()
-    if isinstance(found, Tensor) and found.is_cuda:
-        torch.cuda.synchronize(found.device)
-    return found, time.perf_counter() - begun
+    return found, seconds_now(images.device) - begun
 
 
 def _alike(own: Tensor, found: Any, atol: float, rtol: float) -> bool:

@@ -30,8 +30,8 @@ def missing_packages() -> list[str]:
     return [name for name in _NEEDED if importlib.util.find_spec(name) is None]
 
 
-def insist_on_onnx() -> None:
-    """Insist that the packages of the extra are there.
+def require_onnx() -> None:
+    """Check that the packages of the extra are there.
 
     Raises:
         OptionError: they are not.
@@ -45,7 +45,7 @@ def insist_on_onnx() -> None:
 
 
 @final
-class Session:
+class ExportedNetwork:
     """A network, or the part of it before a layer, exported for any number of images.
 
     Args:

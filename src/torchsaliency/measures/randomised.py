@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Literal
@@ -10,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from torchsaliency.core.copies import copy_network
 from torchsaliency.core.errors import OptionError
 from torchsaliency.core.wrapper import unwrap
 
@@ -93,7 +93,7 @@ def randomised_networks(
 
 @torch.inference_mode(mode=False)
 def _copied(net: nn.Module) -> nn.Module:
-    return copy.deepcopy(net)
+    return copy_network(net)
 
 
 def _randomise(module: nn.Module) -> None:

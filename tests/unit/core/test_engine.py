@@ -64,7 +64,7 @@ def test_compiled_passes_are_the_same(x):
     plain = explain(net, x, method, layer="1")["rise"]
     quick = explain(net, x, method, layer="1", accelerate="compile")["rise"]
     assert torch.allclose(plain.map, quick.map, atol=1e-4)
-    (made,) = engine._built[net].values()
+    (made,) = engines(net)
     assert made.faithful
 
 
@@ -123,7 +123,7 @@ def test_a_copy_that_says_something_else_is_not_used(x):
     with pytest.warns(UserWarning, match="Layouts.*not the network's own"):
         quick = explain(net, x, "scorecam", layer="inner.relu2", accelerate="channels-last")
     assert torch.allclose(plain, quick["scorecam"].map, atol=1e-5)
-    (made,) = engine._built[net].values()
+    (made,) = engines(net)
     assert made.faithful is False
 
 
@@ -153,7 +153,7 @@ def test_a_copy_without_memory_is_no_failure(net, x, monkeypatch):
     plain = explain(net, x, "scorecam")["scorecam"].map
     quick = explain(net, x, "scorecam", chunk=8, accelerate="compile")["scorecam"].map
     torch.testing.assert_close(plain, quick, atol=1e-4, rtol=1e-4)
-    (made,) = engine._built[net].values()
+    (made,) = engines(net)
     assert made.faithful
 
 
@@ -173,7 +173,7 @@ def test_scores_inside_an_output_object_are_accelerated(x):
     plain = explain(net, x, "scorecam", layer="inner.relu2")["scorecam"].map
     quick = explain(net, x, "scorecam", layer="inner.relu2", accelerate="channels-last")
     assert torch.allclose(plain, quick["scorecam"].map, atol=1e-4)
-    (made,) = engine._built[net].values()
+    (made,) = engines(net)
     assert made.faithful
 
 
@@ -188,13 +188,13 @@ def test_maps_made_again_run_the_copy(net, x, name, mode, monkeypatch):
     with torchsaliency.accelerated(mode):
         quick = noisy_maps(net, made, samples=3, layer=net.relu3)
         again = masked_maps(net, made)
-        copies = [one for one in engine._built[net].values() if one.faithful]
+        copies = [one for one in engines(net) if one.faithful]
     assert torch.allclose(plain.noisy_maps, quick.noisy_maps, atol=1e-3)
     assert torch.allclose(masked.masked_maps, again.masked_maps, atol=1e-3)
     assert torch.allclose(masked.output, again.output, atol=1e-4)
     if mode != "auto":  # which decides by the clock
         assert any(one.mode == "channels-last" for one in copies)
-        assert not any(one.copy in engine._built for one in copies)  # no copies of copies
+        assert not any(one.copy in engine._kept for one in copies)  # no copies of copies
 
 
 def test_compiled_batches_have_one_size_and_little_padding(net, monkeypatch):
@@ -230,7 +230,11 @@ class Beside(nn.Module):
 
 
 def readers(net):
-    return list(engine._readers.get(net, {}).values())
+    return [one for one in engine._kept.get(net, {}).values() if isinstance(one, engine.Reader)]
+
+
+def engines(net):
+    return [one for one in engine._kept.get(net, {}).values() if isinstance(one, engine.Engine)]
 
 
 def test_maps_made_again_take_the_layer_from_onnx(net, x):
@@ -246,7 +250,7 @@ def test_maps_made_again_take_the_layer_from_onnx(net, x):
         assert torch.allclose(masked.output, again.output, atol=1e-4), name
     (reader,) = readers(net)
     assert reader.faithful
-    assert net not in engine._built  # nothing else was needed
+    assert not engines(net)  # nothing else was needed
 
 
 def test_a_tail_that_reads_more_than_the_layer_runs_channels_last(x):
@@ -258,7 +262,7 @@ def test_a_tail_that_reads_more_than_the_layer_runs_channels_last(x):
     assert torch.allclose(plain.noisy_maps, quick.noisy_maps, atol=1e-3)
     (reader,) = readers(net)
     assert not reader.faithful
-    (made,) = engine._built[net].values()
+    (made,) = engines(net)
     assert made.mode == "channels-last"
 
 
@@ -276,19 +280,19 @@ def test_passes_with_a_graph_run_channels_last(net, x):
     plain = explain(net, x, method)["opticam"].map
     quick = explain(net, x, method, accelerate="onnx")["opticam"].map
     assert torch.allclose(plain, quick, atol=1e-4)
-    (made,) = engine._built[net].values()
+    (made,) = engines(net)
     assert made.mode == "channels-last"
 
 
 def test_one_session_serves_batches_of_all_sizes(net, monkeypatch):
     sessions = []
-    real = engine.Session
+    real = engine.ExportedNetwork
 
     def counted(*arguments):
         sessions.append(real(*arguments))
         return sessions[-1]
 
-    monkeypatch.setattr(engine, "Session", counted)
+    monkeypatch.setattr(engine, "ExportedNetwork", counted)
     x = images(41, 16, 16)
     with torchsaliency.accelerated("onnx"), torch.no_grad():
         found = [engine.run(net.eval(), x[:count]) for count in (1, 41, 3)]
@@ -330,7 +334,7 @@ def test_double_networks_run_somewhere(net, x):
 
 
 def test_memory_that_ends_in_a_session_halves_the_chunk(net, x, monkeypatch):
-    real = engine.Session
+    real = engine.ExportedNetwork
 
     class Tight:
         def __init__(self, *arguments):
@@ -341,7 +345,7 @@ def test_memory_that_ends_in_a_session_halves_the_chunk(net, x, monkeypatch):
                 raise MemoryError("Failed to allocate memory for requested buffer of size 9")
             return self.inner(given)
 
-    monkeypatch.setattr(engine, "Session", Tight)
+    monkeypatch.setattr(engine, "ExportedNetwork", Tight)
     plain = explain(net, x, "scorecam")["scorecam"].map
     quick = explain(net, x, "scorecam", chunk=8, accelerate="onnx")["scorecam"].map
     torch.testing.assert_close(plain, quick, atol=1e-4, rtol=1e-4)
@@ -391,13 +395,14 @@ class Products(TorchDispatchMode):
 def test_attention_of_a_copy_projects_all_positions_at_once(x):
     net = Attending().eval().requires_grad_(False)
     leaf, counts, slopes = x.clone().requires_grad_(), [], []
-    for mode in ("off", "channels-last"):
-        with torchsaliency.accelerated(mode):
-            for _ in range(2):  # the first pass tries the copy beside the network
-                with Products() as products:
-                    (slope,) = torch.autograd.grad(engine.run(net, leaf).sum(), leaf)
-            with torch.no_grad():
-                torch.testing.assert_close(engine.run(net, x), net(x))
+    with torchsaliency.accelerated("channels-last"):
+        copied = engine.stand_in(net, x)
+    assert copied is not net
+    for one in (net, copied):
+        with Products() as products:
+            (slope,) = torch.autograd.grad(one(leaf).sum(), leaf)
+        with torch.no_grad():
+            torch.testing.assert_close(one(x), net(x))
         counts.append(products.count)
         slopes.append(slope)
     torch.testing.assert_close(*slopes, atol=1e-5, rtol=1e-4)
@@ -428,8 +433,8 @@ def test_auto_goes_over_to_onnx_when_passes_took_long(x, monkeypatch):
     monkeypatch.setattr(engine, "_PATIENCE", 0.12)
     net = Slow().eval()
     found = passes(net, x, 6)
-    (made,) = engine._built[net].values()
-    assert isinstance(made._compiled, engine.Session)
+    (made,) = engines(net)
+    assert isinstance(made._compiled, engine.ExportedNetwork)
     seen = len(net.seen) + (len(made.copy.seen) if made.faithful else 0)
     found += passes(net, x)
     assert len(net.seen) + (len(made.copy.seen) if made.faithful else 0) == seen
@@ -441,7 +446,7 @@ def test_auto_goes_over_to_onnx_when_passes_took_long(x, monkeypatch):
 
 
 def test_auto_tries_no_export_on_a_short_errand(net, x, monkeypatch):
-    monkeypatch.setattr(engine, "Session", lambda *_: pytest.fail("exported"))
+    monkeypatch.setattr(engine, "ExportedNetwork", lambda *_: pytest.fail("exported"))
     passes(net.eval(), x, 10)
 
 
@@ -458,7 +463,7 @@ def test_auto_stays_where_onnx_is_no_help(x, monkeypatch, lack):
             return lambda images: (time.sleep(0.5), net(images))[1]
         return lambda images: torch.zeros(len(images), 4)
 
-    monkeypatch.setattr(engine, "Session", session)
+    monkeypatch.setattr(engine, "ExportedNetwork", session)
     if lack == "packages":
         monkeypatch.setattr(engine, "missing_packages", lambda: ["onnx"])
     with torch.no_grad():
@@ -467,7 +472,7 @@ def test_auto_stays_where_onnx_is_no_help(x, monkeypatch, lack):
         warnings.simplefilter("error")
         for one in passes(net, x):
             torch.testing.assert_close(one, own, atol=1e-4, rtol=1e-4)
-    (made,) = engine._built[net].values()
+    (made,) = engines(net)
     assert made._compiled is None
     assert tried == ([] if lack == "packages" else [lack])  # once
 
@@ -481,7 +486,7 @@ class Several(nn.Sequential):
 
 def test_auto_leaves_a_network_alone_that_gives_no_tensor(x, monkeypatch):
     monkeypatch.setattr(engine, "_PATIENCE", 1e-6)
-    monkeypatch.setattr(engine, "Session", lambda *_: pytest.fail("exported"))
+    monkeypatch.setattr(engine, "ExportedNetwork", lambda *_: pytest.fail("exported"))
     net = Several(nn.Conv2d(3, 4, 3)).eval()
     with pytest.warns(UserWarning, match="not one tensor"):
         found = passes(net, x)

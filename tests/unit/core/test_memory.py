@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from nets import convnet, images
+from nets import convnet, images, known_apart
 from torchsaliency import create, explain, tracing
 from torchsaliency.core import memory
 from torchsaliency.core.embedding import embeddings
@@ -61,7 +61,7 @@ def test_more_where_the_process_keeps_more(monkeypatch, told, expected):
 
 
 def test_the_shared_pass_tells_and_costs_nothing_more():
-    net, x = Wide(512), images(2, 64, 64)
+    net, x = known_apart(Wide(512)), images(2, 64, 64)
     with tracing(net, x, 1, ["act"]) as trace:
         assert trace.chunk == 4
         assert net.seen == [2]

@@ -90,6 +90,7 @@ def differences(
         LayerError: the network takes another way for the baseline than for the image.
     """
     before, after = Recording(), Recording()
+    base = torch.empty_like(images).copy_(base)  # laid out alike, so that both run alike
     _, start = recorded_scores(view, base, index, before)
     leaf, scores = recorded_scores(view, images, index, after)
     pairs = _paired(before, after)
