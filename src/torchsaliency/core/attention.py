@@ -59,7 +59,9 @@ def attention_of(operation: Operation) -> FusedAttention:
     mask = operation.given("attn_mask")
     mask = operation.given("attn_bias") if mask is None else mask
     scores = hidden_scores(
-        (query * factor) @ key.mT, mask, causal=bool(operation.given("is_causal", False))  # noqa: FBT003
+        (query * factor) @ key.mT,
+        mask,
+        causal=bool(operation.given("is_causal", False)),
     )
     return FusedAttention((query, key, value), scores.softmax(-1), factor)
 
@@ -119,7 +121,7 @@ class AttentionRecorder(TorchDispatchMode):
     """
 
     def __init__(self, count: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.blocks: list[Attention] = []
         self._count = count
 

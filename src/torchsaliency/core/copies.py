@@ -176,5 +176,5 @@ def _print_tensor(value: Tensor) -> Any:
     if value.device.type == "meta" or value.layout is not torch.strided:
         return *facts, id(value)
     numbers = value.detach().cpu().contiguous().reshape(-1)
-    raw = numbers.view(torch.uint8).numpy() if numbers.numel() else b""
+    raw = numbers.view(torch.uint8).numpy().tobytes() if numbers.numel() else b""
     return *facts, hashlib.blake2b(raw).digest()

@@ -24,6 +24,7 @@ from torchsaliency.core.layer import (
     infer_reshape,
     replace_first,
 )
+from torchsaliency.core.layout import decide_layout
 from torchsaliency.core.registry import load_all
 from torchsaliency.core.session import call, held_still
 from torchsaliency.core.tracing import checked_images
@@ -83,7 +84,8 @@ def _find(net: nn.Module, x: Tensor) -> Layer:
             for layer, gradient in zip(places.values(), gradients, strict=True):
                 assert layer.reshape is not None  # candidates have one
                 if gradient is not None and _reaches_everywhere(layer.reshape.to_maps(gradient)):
-                    return layer
+                    decided = decide_layout(net, layer.name, outputs[layer.name].detach(), image)
+                    return layer if decided is None else Layer(layer.name, decided)
     raise LayerError(
         "No layer of this network gives a feature map larger than 1x1 on which the output depends; "
         'name one with layer=…, or use layer="input".'

@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from torchsaliency.core.clock import seconds_now
 from torchsaliency.core.copies import Likeness, buffer_versions, copy_network
+from torchsaliency.core.draws import normal
 from torchsaliency.core.errors import OptionError, TargetError
 from torchsaliency.core.exported import ExportedNetwork, missing_packages, require_onnx
 from torchsaliency.core.layer import Layer, replace_first
@@ -187,9 +188,7 @@ def _reader(net: nn.Module, layer: str, images: Tensor) -> Reader:
     return found
 
 
-def _fresh(
-    net: nn.Module, key: tuple[Any, ...], session: Session | None
-) -> Engine | Reader | None:
+def _fresh(net: nn.Module, key: tuple[Any, ...], session: Session | None) -> Engine | Reader | None:
     """Return what is kept of a network, if it is still the network's."""
     with _lock:
         kept = _kept.setdefault(net, OrderedDict())
@@ -307,7 +306,9 @@ class Engine:
             self._compiled = self._quicker(net, images, output, took)
         return output
 
-    def _quicker(self, net: nn.Module, images: Tensor, own: Tensor, slow: float) -> ExportedNetwork | None:
+    def _quicker(
+        self, net: nn.Module, images: Tensor, own: Tensor, slow: float
+    ) -> ExportedNetwork | None:
         """Return a session that gives the same output sooner; None where there is none."""
         try:
             session = ExportedNetwork(self.copy if self.faithful else _laid(net), images)
@@ -420,7 +421,7 @@ class Reader:
     def _tried(self, net: nn.Module, copied: nn.Module, images: Tensor) -> bool:
         """Whether what follows reads the layer alone: two images must not show in each other."""
         draw = torch.Generator().manual_seed(0)
-        other = torch.randn(images[:1].shape, generator=draw).to(images)
+        other = normal(draw, *images[:1].shape).to(images)
         both = torch.cat([images[:1], other])
         with torch.no_grad():
             own = self.likeness.run(net, both.clone())

@@ -160,9 +160,10 @@ def _explanation(
         score=trace.score,
         output=trace.output,
         layers=tuple(names),
+        reshapes=tuple(view.layers[0].reshape for view in (trace[name] for name in names)),
         method=method,
         masking=trace.masking,
-        status=_status(raw),
+        status=_status(raw, trace, found),
         details={name: value for one in found for name, value in one.details.items()},
         seconds=seconds,
         passes=shared_passes + trace.passes - passes,
@@ -173,18 +174,28 @@ def _as_saliency(found: Tensor | Saliency) -> Saliency:
     return found if isinstance(found, Saliency) else Saliency(found)
 
 
-def _status(raw: Tensor) -> tuple[str, ...]:
+_GAP = 0.01
+"""How far shares that must add up may be off, relative to what they must add up to."""
+
+
+def _status(raw: Tensor, trace: Trace, found: Sequence[Saliency]) -> tuple[str, ...]:
     flat = raw.flatten(1)
-    high, flat_map, finite = flat.amax(1), is_constant(raw), flat.isfinite().all(1)
+    high, constant = flat.amax(1), is_constant(raw)
+    finite = flat.isfinite().all(1) & trace.finite.to(raw.device)
+    complete = torch.ones_like(finite)
+    for one in found:
+        if "gap" in one.details:
+            complete &= one.details["gap"].abs().to(raw.device) <= _GAP
+    facts = zip(*(one.tolist() for one in (finite, complete, constant, high)), strict=True)
     return tuple(
         "not finite"
-        if not ok
+        if not is_finite
+        else "incomplete"
+        if not is_complete
         else "ok"
-        if not constant
+        if not is_flat
         else "no positive evidence"
         if most <= 0
         else "constant map"
-        for most, constant, ok in zip(
-            high.tolist(), flat_map.tolist(), finite.tolist(), strict=True
-        )
+        for is_finite, is_complete, is_flat, most in facts
     )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from torchsaliency.core.errors import InputError
+from torchsaliency.core.layer import Reshape
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.target import Target
 
@@ -45,9 +46,12 @@ class Explanation:
         score: (N,) the target's value on the clean images.
         output: the network's output on the clean images, (N, K) logits for a classifier.
         layers: names of the layers read.
+        reshapes: how each layer's output became feature maps.
         method: the method with its hyper-parameters.
         masking: the baseline of masked passes.
-        status: one an image: "ok", "constant map", "no positive evidence" or "not finite".
+        status: one an image: "ok", "constant map", "no positive evidence"; "incomplete" where
+            shares that must add up to the score are off by more than 1 % (`details["gap"]`); "not
+            finite" where the network or the method gave NaN or infinite numbers.
         details: what else the method found out, by name, first dimension N.
         seconds: what the batch took: the shared pass, the shared backward pass if the method reads
             gradients, and the method's own work. Over several methods they add up to more than it
@@ -62,6 +66,7 @@ class Explanation:
     score: Tensor
     output: Any
     layers: tuple[str, ...]
+    reshapes: tuple[Reshape | None, ...]
     method: Method
     masking: Masking
     status: tuple[str, ...]
@@ -74,7 +79,7 @@ class Explanation:
 
     def __getitem__(self, index: int | slice) -> Explanation:
         """Return the explanation of one image, or of some, still as a batch."""
-        where = torch.arange(len(self))[[index] if isinstance(index, int) else index]
+        where = torch.arange(len(self), device="cpu")[[index] if isinstance(index, int) else index]
         where = where.to(self.map.device)
         return replace(
             self,

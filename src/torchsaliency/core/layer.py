@@ -192,6 +192,14 @@ def infer_reshape(shape: tuple[int, ...], image_size: tuple[int, int]) -> Reshap
     return None
 
 
+def is_ambiguous(shape: tuple[int, ...], image_size: tuple[int, int]) -> bool:
+    """Whether an output can be read as (N, C, h, w) and as (N, h, w, C) alike."""
+    if len(shape) != 4:  # noqa: PLR2004
+        return False
+    off = _cells_off(shape[2:], image_size)
+    return off < math.inf and off == _cells_off(shape[1:3], image_size)
+
+
 def _infer_tokens(count: int, image_size: tuple[int, int]) -> Tokens | None:
     """Try every patch size, cut or padded at the border; the fewest prefix tokens win."""
     height, width = image_size

@@ -54,7 +54,7 @@ def _weights(given: int, wanted: int, align_corners: bool, dtype: torch.dtype) -
     """Return the matrix (wanted, given) of linear resizing along one axis."""
     # kept for later calls, some of which record a graph: not a tensor of inference mode
     with torch.inference_mode(mode=False), torch.no_grad():
-        ones = torch.eye(given, dtype=dtype)[None]
+        ones = torch.eye(given, dtype=dtype, device="cpu")[None]
         return F.interpolate(ones, wanted, mode="linear", align_corners=align_corners)[0].mT
 
 

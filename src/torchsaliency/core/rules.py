@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from torchsaliency.core.errors import LayerError
+from torchsaliency.core.maps import wide
 
 Gradients = Sequence[Tensor | None]
 """One for each input (or output) of an operation that can have a gradient, in ATen's order."""
@@ -117,7 +118,7 @@ class Recording(TorchDispatchMode):
     """
 
     def __init__(self, *, values: bool = True) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
         self._values = values
         self._made: dict[int, Operation | _Part] = {}  # by the tensor that holds the result
@@ -197,7 +198,7 @@ class Recording(TorchDispatchMode):
         for one in _tensors((operation.args, operation.options)):
             self._holding.setdefault(_storage(one), []).append(operation)
         if hidden:
-            number = torch._C._autograd._get_sequence_nr()  # type: ignore[attr-defined]
+            number = torch._C._autograd._get_sequence_nr()
             inner = _Inner(operation, [id(one) for one in tensors], tensors, out)
             self._inner.setdefault(number, []).append(inner)
         else:
@@ -221,7 +222,7 @@ class Recording(TorchDispatchMode):
         self._made[id(tensor)] = operation
         base = tensor._base
         if base is not None:
-            offset = tensor.storage_offset() - base.storage_offset()
+            offset = int(tensor.storage_offset() - base.storage_offset())
             self._made[id(base)] = _Part(operation, tuple(tensor.shape), tensor.stride(), offset)
             self._made.pop(id(tensor))  # its own node is a view's, made anew
 
@@ -353,14 +354,10 @@ class _Graph:
             return
         out, into = ([one for one in some if one is not None] for some in (given, plain))
         if out and into:
-            lost = sum(one.sum(dtype=_summed(one)) for one in out) - sum(
-                one.sum(dtype=_summed(one)) for one in into
-            )
-            whole = sum(one.abs().sum(dtype=_summed(one)) for one in out)
+            lost = _total(out) - _total(into)
             label = name.rstrip("0123456789").removesuffix("Backward")
-            self.losses.append(
-                (label if operation is None else operation.name, lost.detach(), whole.detach())
-            )
+            label = label if operation is None else operation.name
+            self.losses.append((label, lost, _total([one.abs() for one in out])))
 
     def insist_on_conservation(self) -> None:
         """Insist that every operation without a rule handed on what it was given.
@@ -387,9 +384,9 @@ class _Graph:
         ends = [one.out for one in inner if _is_of(one.out, node)]
         name = node.name().removesuffix("Backward")
         if not ends or all(place is None for place in places):
-            if not self.rules:
-                return lambda plain, given: plain
-            raise _unseen(f"the custom function {name}, whose inside cannot be seen", self.conserves)
+            raise _unseen(
+                f"the custom function {name}, whose inside cannot be seen", self.conserves
+            )
         steps = [(one.operation, one.ids, _ids(one.out)) for one in inner]
         last = next(
             (step[0], place)
@@ -400,7 +397,7 @@ class _Graph:
         return partial(_replayed, steps, places, last, self.rules, self.conserves)
 
 
-def _replayed(  # noqa: PLR0913, PLR0917 (bound once)
+def _replayed(
     steps: Sequence[tuple[Operation, list[int], list[int]]],
     places: Sequence[tuple[int, Tensor] | None],
     last: tuple[Operation, int],
@@ -421,11 +418,7 @@ def _replayed(  # noqa: PLR0913, PLR0917 (bound once)
     with torch.enable_grad(), Recording() as again:
         known = {key: value.view_as(value) for key, value in known.items()}
         for operation, ids, outs in steps:
-            order = iter(ids)
-
-            def renewed(one: Any, order: Iterator[int] = order) -> Any:
-                return known.get(next(order), one) if isinstance(one, Tensor) else one
-
+            renewed = partial(_renewed, known, iter(ids))
             args, options = tree_map(renewed, (operation.args, operation.options))
             before = len(again.operations)
             made = operation.call(*args, **options)
@@ -437,6 +430,11 @@ def _replayed(  # noqa: PLR0913, PLR0917 (bound once)
     sources = [one for one in leaves if one is not None]
     found = iter(backward(result, sources, again, rules, weight=given[0], conserves=conserves))
     return tuple(None if one is None else next(found) for one in leaves)
+
+
+def _renewed(known: Mapping[int, Tensor], ids: Iterator[int], one: Any) -> Any:
+    """Return what stands for a tensor when operations are repeated."""
+    return known.get(next(ids), one) if isinstance(one, Tensor) else one
 
 
 def _places(node: Any, inner: Sequence[_Inner]) -> list[tuple[int, Tensor] | None]:
@@ -516,8 +514,9 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _summed(one: Tensor) -> torch.dtype:
-    return torch.float32 if one.dtype in (torch.float16, torch.bfloat16) else one.dtype
+def _total(parts: Sequence[Tensor]) -> Tensor:
+    """Return the sum of all numbers, in float32 or better."""
+    return torch.stack([wide(one.detach()).sum() for one in parts]).sum()
 
 
 def _written(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> list[Tensor]:

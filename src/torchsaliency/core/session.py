@@ -18,6 +18,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from torchsaliency.core.draws import normal
 from torchsaliency.core.errors import InputError, TorchSaliencyError
 from torchsaliency.core.maps import wide
 from torchsaliency.core.target import unwrap_output
@@ -107,6 +108,41 @@ def call(net: nn.Module, images: Tensor) -> Any:
     return unwrap_output(net(images))
 
 
+def notice_probabilities(net: nn.Module, output: Any) -> None:
+    """Say once a network that its scores are probabilities already, if they are.
+
+    They are where every row adds up to 1, or where the last module is a sigmoid and all numbers lie
+    in [0, 1].
+
+    Args:
+        net: held still.
+        output: that it gave.
+    """
+    if net in _noticed or not isinstance(output, Tensor) or output.ndim != 2:  # noqa: PLR2004
+        return
+    numbers = wide(output.detach())
+    if numbers.shape[1] == 0 or not bool(((numbers >= 0) & (numbers <= 1)).all()):
+        return
+    last = list(net.modules())[-1]
+    summed = numbers.shape[1] > 1 and bool(((numbers.sum(1) - 1).abs() < _SUMMED).all())
+    if not summed and not isinstance(last, nn.Sigmoid):
+        return
+    _noticed.add(net)
+    kind = "softmax" if summed else "a sigmoid"
+    warnings.warn(
+        f"The {type(net).__name__} ends in {kind}, so its scores are probabilities already, and "
+        "class probabilities (Probability, AD, AI, AG, insertion, deletion …) take their softmax "
+        "once more; give the network without that last step.",
+        stacklevel=2,
+    )
+
+
+_SUMMED = 1e-3
+"""How far a row of probabilities may be from adding up to 1."""
+
+_noticed: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
 def mixes_images(net: nn.Module, images: Tensor) -> bool:
     """Whether an image's output depends on its batch mates, or a batch cannot be run at all.
 
@@ -128,7 +164,7 @@ def mixes_images(net: nn.Module, images: Tensor) -> bool:
 def _mixes(net: nn.Module, images: Tensor) -> bool:
     first = images[:1]
     draw = torch.Generator().manual_seed(0)
-    noise = torch.randn(first.shape, generator=draw, device="cpu").to(first)
+    noise = normal(draw, *first.shape).to(first)
     other = images[1:2] if len(images) > 1 else first.mean() + first.std() * noise
     with torch.no_grad():
         alone = call(net, first.clone())
@@ -136,7 +172,7 @@ def _mixes(net: nn.Module, images: Tensor) -> bool:
             both = call(net, torch.cat([first, other]))
         except (torch.OutOfMemoryError, MemoryError):
             raise
-        except Exception:  # noqa: BLE001 (a network may raise anything that it likes)
+        except Exception:
             return True
     if not isinstance(alone, Tensor) or not isinstance(both, Tensor):
         return False
@@ -148,7 +184,7 @@ def _mixes(net: nn.Module, images: Tensor) -> bool:
     return not torch.allclose(a, b, rtol=0, atol=near * scale, equal_nan=True)
 
 
-# --- who holds what --------------------------------------------------------------------------------
+# --- who holds what ------------------------------------------------------------------------------
 
 
 def _enter(net: nn.Module, device: torch.device) -> Session:
@@ -194,7 +230,7 @@ def _give_back(session: Session) -> None:
         _changed.notify_all()
 
 
-# --- what is restored --------------------------------------------------------------------------------
+# --- what is restored ----------------------------------------------------------------------------
 
 
 class _State:

@@ -7,7 +7,7 @@ target can be taken at an index, because methods run the network on many variant
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -43,10 +43,17 @@ class ClassTarget(Target):
     """A score of one class an image.
 
     Attributes:
-        labels: class indices, int64 of shape (N,).
+        labels: class indices, one for each image, or one for all of them: anything that
+            `class_indices` takes. Kept as int64, of shape (N,) or ().
+
+    Raises:
+        TargetError: they are no class indices.
     """
 
     labels: Tensor
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", class_indices(self.labels))
 
     @abc.abstractmethod
     def of_logits(self, logits: Float[Tensor, "n k"]) -> Scores:
@@ -59,11 +66,15 @@ class ClassTarget(Target):
         Raises:
             TargetError: the output is no (N, K) tensor, or the labels do not fit it.
         """
-        return self.of_logits(_checked_logits(output, self.labels))
+        logits = _check_logits(output, self.labels)
+        labels = self.labels.to(logits.device).expand(len(logits))
+        return type(self)(labels).of_logits(logits)
 
     @final
     def take(self, index: Tensor) -> Target:
         """Return the target of the images at `index`."""
+        if self.labels.ndim == 0:
+            return self
         return type(self)(self.labels[index.to(self.labels.device)])
 
     @final
@@ -334,29 +345,47 @@ def resolve_target(spec: TargetLike, output: Any) -> Target:
     Raises:
         TargetError: the specification does not fit the output.
     """
+    if isinstance(spec, ClassTarget):
+        logits = _check_logits(output, spec.labels)
+        return type(spec)(spec.labels.to(logits.device).expand(len(logits)))
     if isinstance(spec, Target):
         return spec
     if isinstance(spec, OwnEmbedding):
         return spec.resolve(output)
     if spec is None:
-        logits = _checked_logits(output, None)
-        return Logit(logits.argmax(1))
+        return Logit(_check_logits(output, None).argmax(1))
     if not isinstance(spec, Tensor) and callable(spec):
         return RowWise(spec)
-    logits = _checked_logits(output, None)
-    return Logit(_labels(spec, logits))
+    return resolve_target(Logit(class_indices(spec)), output)
 
 
-def _labels(spec: int | Sequence[int] | Tensor, logits: Tensor) -> Tensor:
+def class_indices(spec: Any) -> Tensor:
+    """Return class indices as int64 of shape (N,), or () for one that all images share.
+
+    Args:
+        spec: a whole number, or a tensor, array, Series or sequence of such.
+
+    Raises:
+        TargetError: anything else: fractions, truth values, words, a matrix.
+    """
+    if hasattr(spec, "to_numpy"):  # pandas: its own index does not matter
+        spec = spec.to_numpy()
+    if hasattr(spec, "tolist") and not isinstance(spec, Tensor):  # NumPy
+        spec = spec.tolist()
+    if isinstance(spec, list | tuple) and not spec:
+        raise TargetError("No class index was given; give one class, or one for each image.")
+    if isinstance(spec, list | tuple):
+        spec = [one.item() if getattr(one, "ndim", None) == 0 else one for one in spec]
+        if any(isinstance(one, bool) for one in spec):
+            raise _no_indices(spec)
     try:
-        labels = torch.as_tensor(spec, device=logits.device)
-    except (ValueError, TypeError, RuntimeError):
-        raise TargetError(f"Class indices must be integers, and {spec!r} was given.") from None
+        # on the processor, whatever the default device: tensors stay where they are
+        labels = spec if isinstance(spec, Tensor) else torch.as_tensor(spec, device="cpu")
+    except (ValueError, TypeError, RuntimeError, OverflowError):
+        raise _no_indices(spec) from None
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise TargetError(f"Class indices must be integers, and {labels.dtype} was given.")
-    if labels.ndim == 0:
-        labels = labels.expand(len(logits))
-    if labels.ndim != 1:
+    if labels.ndim > 1:
         raise TargetError(
             f"Class indices of shape {tuple(labels.shape)} were given; give one class, or one for "
             "each image."
@@ -364,8 +393,12 @@ def _labels(spec: int | Sequence[int] | Tensor, logits: Tensor) -> Tensor:
     return labels.long()
 
 
+def _no_indices(spec: Any) -> TargetError:
+    return TargetError(f"Class indices must be integers, and {spec!r} was given.")
+
+
 def score(target: Target, output: Any, count: int) -> Scores:
-    """Apply a target and insist on one finite-shaped score an image.
+    """Apply a target, which must give one score an image.
 
     Raises:
         TargetError: the target gave another number of scores.
@@ -377,40 +410,73 @@ def score(target: Target, output: Any, count: int) -> Scores:
     return scores
 
 
-def unwrap_output(output: Any) -> Any:
-    """Return the tensor inside a network's output: `.logits`, a dict's or a tuple's first tensor.
+_SCORES = (
+    *("logits", "out", "output", "outputs", "cls_logits", "class_logits", "pred", "preds"),
+    *("prediction", "predictions", "pred_logits", "scores", "score", "y_hat", "y_pred", "y"),
+    *("image_embeds", "embeds", "pooler_output"),
+)
+"""What networks call their scores, or else the embedding that stands for them."""
 
-    A detector's list of dicts is returned as it is, for targets that read it.
+_FEATURES = ("feature", "embed", "hidden", "loss", "aux", "attention")
+"""Parts of the names of what is no score."""
+
+
+def unwrap_output(output: Any) -> Any:
+    """Return the tensor of scores inside a network's output.
+
+    The output itself; the entry of a dict, object or named tuple that is called `logits`, `out`,
+    `scores` … ; the only tensor with one row an image; or the only one of shape (N, K) beside
+    feature maps. A detector's list of dicts is returned as it is, for targets that read it.
 
     Raises:
-        TargetError: there is no tensor in it.
+        TargetError: there is no tensor in it, or several that may be the scores.
     """
     if isinstance(output, Tensor):
         return output
-    if isinstance(logits := getattr(output, "logits", None), Tensor):
-        return logits
-    if isinstance(output, dict):
-        for key in ("logits", "out", "output", "pred", "preds"):
-            if isinstance(output.get(key), Tensor):
-                return output[key]
-        output = tuple(output.values())
-    if isinstance(output, tuple | list) and output:
-        if isinstance(output, list) and isinstance(output[0], dict):
-            return output
-        for part in output:
-            if isinstance(part, Tensor):
-                return part
+    if isinstance(output, list) and output and isinstance(output[0], dict):
+        return output
+    found = {name: one for name, one in _entries(output) if isinstance(one, Tensor)}
+    for name in _SCORES:
+        if name in found:
+            return found[name]
+    rows = {name: one for name, one in found.items() if one.ndim and one.is_floating_point()}
+    named = {
+        name: one
+        for name, one in rows.items()
+        if not any(part in str(name).lower() for part in _FEATURES)
+    }
+    for fitting in (rows, named, {n: one for n, one in named.items() if one.ndim == 2}):  # noqa: PLR2004
+        if len(fitting) == 1:
+            return next(iter(fitting.values()))
+    if not found:
+        raise TargetError(
+            f"The network gave a {type(output).__name__} without a tensor in it; accepted are a "
+            "tensor, an object with .logits, or a dict, tuple or list that holds a tensor."
+        )
+    told = ", ".join(f"{name!r} {tuple(one.shape)}" for name, one in found.items())
     raise TargetError(
-        f"The network gave a {type(output).__name__} without a tensor in it; accepted are a "
-        "tensor, an object with .logits, or a dict, tuple or list that holds a tensor."
+        f"The network gave a {type(output).__name__} of several tensors ({told}), and which one "
+        "holds the scores cannot be known; wrap it in a module that returns that one alone."
     )
+
+
+def _entries(output: Any) -> list[tuple[Any, Any]]:
+    """Return what an output holds, each with its name or place."""
+    if isinstance(output, Mapping):
+        return list(output.items())
+    names = getattr(output, "_fields", None) or getattr(output, "__dataclass_fields__", None)
+    if names is not None:
+        return [(name, getattr(output, name)) for name in names]
+    if isinstance(output, tuple | list):
+        return list(enumerate(output))
+    return list(getattr(output, "__dict__", {}).items())
 
 
 def _pick(values: Tensor, labels: Tensor) -> Tensor:
     return values.gather(1, labels[:, None])[:, 0]
 
 
-def _checked_logits(output: Any, labels: Tensor | None) -> Tensor:
+def _check_logits(output: Any, labels: Tensor | None) -> Tensor:
     if not isinstance(output, Tensor) or output.ndim != 2:  # noqa: PLR2004
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise TargetError(
@@ -419,7 +485,7 @@ def _checked_logits(output: Any, labels: Tensor | None) -> Tensor:
         )
     if labels is None:
         return output
-    if len(labels) != len(output):
+    if labels.ndim and len(labels) != len(output):
         raise TargetError(
             f"{len(labels)} target classes were given for {len(output)} images; "
             "give one class, or one for each image."

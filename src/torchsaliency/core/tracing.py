@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar, final
 
@@ -22,11 +22,17 @@ from torchsaliency.core.attention import Attention, recorded
 from torchsaliency.core.clock import seconds_now
 from torchsaliency.core.errors import InputError, LayerError
 from torchsaliency.core.layer import Layer, LayerLike, first_tensor, replace_first
+from torchsaliency.core.layout import decide_layout
 from torchsaliency.core.maps import is_constant, minmax, upsample, wide
 from torchsaliency.core.masking import Masked, Masking, MeanColour
 from torchsaliency.core.memory import checked_chunk, measuring, suited_chunk, with_less_memory
 from torchsaliency.core.rules import checkpointed
-from torchsaliency.core.session import call, held_still, mixes_images
+from torchsaliency.core.session import (
+    call,
+    held_still,
+    mixes_images,
+    notice_probabilities,
+)
 from torchsaliency.core.target import Target, TargetLike, resolve_target, score
 from torchsaliency.core.wrapper import unwrap
 
@@ -233,6 +239,18 @@ class Trace:
         tensors = [self.images, self.output, *captured]
         return any(isinstance(one, Tensor) and one.dtype in dtypes for one in tensors)
 
+    @property
+    def finite(self) -> Tensor:
+        """(N,) whether the network gave numbers for an image; a class may be out of the question.
+
+        NaN and plus infinity are none; minus infinity is the logit of a class that cannot be.
+        """
+        sound = self.score.isfinite()
+        if isinstance(self.output, Tensor) and self.output.is_floating_point():
+            numbers = self.output.flatten(1) if self.output.ndim > 1 else self.output[:, None]
+            sound = sound & ~(numbers.isnan() | numbers.isposinf()).any(1)
+        return sound
+
     # --- the shared pass ---------------------------------------------------------------------
 
     def _run_once(self, layers: Sequence[Layer], target: TargetLike, *, gradients: bool) -> None:
@@ -272,6 +290,7 @@ class Trace:
         for name, found in raw.items():
             _check_runs(name, len(found), len(outputs))
         output = _joined(outputs)
+        notice_probabilities(self._net, output)
         self.target = resolve_target(target, _detached(output))
         with torch.set_grad_enabled(gradients):
             graph_score = wide(score(self.target, output, len(self.images)))
@@ -279,8 +298,13 @@ class Trace:
         self._graph_score = graph_score if gradients and graph_score.requires_grad else None
         for layer in layers:
             self._captured[layer.name] = raw[layer.name]
-            shown = raw[layer.name][0]
-            self._layers[layer.name] = layer.resolved(shown, self.size)
+            self._layers[layer.name] = self._laid_out(layer, raw[layer.name][0])
+
+    def _laid_out(self, layer: Layer, output: Tensor) -> Layer:
+        if layer.reshape is None:
+            layout = decide_layout(self._net, layer.name, output, self.images[:1])
+            layer = replace(layer, reshape=layout)
+        return layer.resolved(output, self.size)
 
     def _parts(self) -> Sequence[Tensor]:
         """Return the images that run together: all, but where a network would mix them."""
@@ -343,11 +367,11 @@ class Trace:
             return call(self._net, features.to(image.dtype, copy=True))
         reshape = layer.reshape
 
-        def replace(output: Any) -> Any:
+        def put_in(output: Any) -> Any:
             own = first_tensor(output, layer.name)
             return replace_first(output, reshape.from_maps(features.to(own.dtype), own))
 
-        handle = module.register_forward_hook(_after(replace))
+        handle = module.register_forward_hook(_after(put_in))
         try:
             return call(self._net, image.repeat(rows, 1, 1, 1))
         finally:
@@ -557,8 +581,8 @@ def _check_runs(name: str, count: int, passes: int) -> None:
         raise LayerError(f"Layer {name!r} did not run in the forward pass; choose one that does.")
     if count > passes:
         raise LayerError(
-            f"Layer {name!r} ran {count // passes} times in one forward pass, so it has no single map; "
-            "choose the block around it."
+            f"Layer {name!r} ran {count // passes} times in one forward pass, so it has no single "
+            "map; choose the block around it."
         )
 
 

@@ -85,6 +85,7 @@ def batches(
         batch_sampler=groups,  # type: ignore[arg-type]  # any sequence of lists of indices
         collate_fn=list,
         num_workers=count,
+        generator=torch.Generator(),  # or it would move the caller's on
     )
     for opened in loader:
         failed = [one for one in opened if isinstance(one, Unreadable)]

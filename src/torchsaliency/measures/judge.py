@@ -21,7 +21,7 @@ from torchsaliency.core.memory import (
     suited_chunk,
     with_less_memory,
 )
-from torchsaliency.core.session import held_still, mixes_images
+from torchsaliency.core.session import held_still, mixes_images, notice_probabilities
 from torchsaliency.core.target import ClassTarget, Target, resolve_target
 from torchsaliency.core.tracing import checked_images
 from torchsaliency.core.wrapper import unwrap
@@ -155,7 +155,9 @@ class Judge:
             InputError: the given logits are of another number of images.
         """
         if given is None:
-            return self.logits(len(self.images), lambda index: self.images[index])
+            found = self.logits(len(self.images), lambda index: self.images[index])
+            notice_probabilities(self._net, found)
+            return found
         if len(given) != len(self.images):
             raise InputError(
                 f"Clean logits of {len(given)} images were given for {len(self.images)} images."

@@ -169,7 +169,7 @@ def crop_scores(
     with judging(model, x, chunk=chunk) as judge:
         corners = boxes.round().long().cpu()
         height, width = judge.size
-        limits = torch.tensor([width, height, width, height])
+        limits = torch.tensor([width, height, width, height], device="cpu")
         if len(boxes) != len(x) or bool(((corners < 0) | (corners > limits)).any()):
             raise InputError(
                 f"{len(boxes)} boxes were given for {len(x)} images of {height}x{width}; give one "

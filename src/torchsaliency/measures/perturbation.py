@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torchsaliency.core.draws import normal
 from torchsaliency.core.errors import OptionError
 from torchsaliency.core.maps import checked_maps, wide
 from torchsaliency.core.masking import Masking, MeanColour, RISEBlur
@@ -180,13 +181,13 @@ def removal_curves(  # noqa: PLR0913 (options of a published protocol)
     with judging(model, x, chunk=chunk) as judge:
         ranks = _ranks(checked_maps(judge.maps(maps)))
         pixels = ranks.shape[1]
-        fractions = torch.tensor(percentages, dtype=torch.float64) / 100
+        fractions = torch.tensor(percentages, dtype=torch.float64, device="cpu") / 100
         counts = (fractions * pixels).round().long().to(ranks.device)
         labels = class_labels(target, judge.clean_logits(clean))
         each = 2 * len(counts)
         draw = torch.Generator().manual_seed(seed)
         shape = (each, *judge.images.shape[1:])
-        speckle = float(noise) * torch.randn(shape, generator=draw)
+        speckle = float(noise) * normal(draw, *shape)
 
         def build(image: Tensor, place: Tensor) -> Tensor:
             most, count = place < len(counts), counts[place % len(counts)]
@@ -213,10 +214,10 @@ def _counts(pixels: int, step: int, budget: int | None) -> Int[Tensor, " s"]:
     if step < 1:
         raise OptionError(f"A step must be at least one pixel, and {step} was given.")
     steps = math.ceil(pixels / step)
-    counts = torch.arange(steps + 1).mul(step).clamp_max(pixels)
+    counts = torch.arange(steps + 1, device="cpu").mul(step).clamp_max(pixels)
     if budget is None or budget >= steps:
         return counts
     if budget < 1:
         raise OptionError(f"The budget must be at least one pass, and {budget} was given.")
-    places = torch.linspace(0, steps, budget + 1, dtype=torch.float64).round().long()
+    places = torch.linspace(0, steps, budget + 1, dtype=torch.float64, device="cpu").round().long()
     return counts[places]

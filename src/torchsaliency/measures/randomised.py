@@ -120,7 +120,7 @@ def _randomise(module: nn.Module) -> None:
 
 def _assign(parameter: Tensor, fill: Callable[[Tensor], Tensor]) -> None:
     """Fill a parameter from the processor's generator: the same weights on every device."""
-    drawn = torch.empty(parameter.shape, dtype=torch.float32)
+    drawn = torch.empty(parameter.shape, dtype=torch.float32, device="cpu")
     if fill is _like_itself:
         drawn.copy_(parameter)
     parameter.copy_(fill(drawn))
@@ -128,7 +128,7 @@ def _assign(parameter: Tensor, fill: Callable[[Tensor], Tensor]) -> None:
 
 def _like_itself(values: Tensor) -> Tensor:
     deviation = values.std() if values.numel() > 1 else values.abs().mean()
-    return torch.randn(values.shape) * deviation + values.mean()
+    return torch.randn(values.shape, dtype=values.dtype, device="cpu") * deviation + values.mean()
 
 
 def _is_norm(module: nn.Module) -> bool:

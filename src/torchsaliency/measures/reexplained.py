@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchsaliency.core import engine
+from torchsaliency.core.draws import uniform
 from torchsaliency.core.errors import OptionError
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation
@@ -83,7 +84,7 @@ def noisy_maps(
         )
     images = explanation.images
     draw = torch.Generator().manual_seed(seed)
-    noise = torch.rand((samples, *images.shape[1:]), generator=draw).mul_(2).sub_(1).mul_(radius)
+    noise = uniform(draw, samples, *images.shape[1:]).mul_(2).sub_(1).mul_(radius)
     noise = noise.to(images)
     maps = []
     layers = _layers(model, explanation, layer)
@@ -237,7 +238,8 @@ def _read(explanation: Explanation, layers: list[Layer]) -> list[Layer]:
 def _layers(model: nn.Module, explanation: Explanation, layer: Layers) -> list[Layer]:
     """Return the layers by name, so that a copy of the network has them, too."""
     if layer is None:
-        return [Layer(name) for name in explanation.layers]
+        pairs = zip(explanation.layers, explanation.reshapes, strict=True)
+        return [Layer(name, reshape) for name, reshape in pairs]
     group = [layer] if isinstance(layer, str | nn.Module | Layer) else layer
     return [Layer.of(one, unwrap(model)) for one in group]
 

@@ -112,7 +112,7 @@ class SaliencyMetric(Metric, abc.ABC):
             warnings.warn(
                 f"{self.name} is undefined: of {undefined} images none defines it.", stacklevel=2
             )
-            return torch.tensor(torch.nan, dtype=torch.float64)
+            return torch.tensor(torch.nan, dtype=torch.float64, device="cpu")
         return self.aggregate(rows)
 
     @property
@@ -198,7 +198,11 @@ class SaliencyMetric(Metric, abc.ABC):
         kept = getattr(self, self._state)
         if isinstance(kept, Tensor):  # as torchmetrics leaves it after a synchronisation
             return kept
-        return torch.cat(kept) if kept else torch.empty(0, self.width, dtype=torch.float64)
+        return (
+            torch.cat(kept)
+            if kept
+            else torch.empty(0, self.width, dtype=torch.float64, device="cpu")
+        )
 
     def _defined(self) -> tuple[Tensor, int]:
         rows = self._rows()

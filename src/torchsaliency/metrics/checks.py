@@ -82,7 +82,9 @@ def checked_boxes(boxes: Sequence[Tensor], maps: Tensor) -> list[Tensor]:
     """
     if len(boxes) != len(maps):
         raise InputError(f"Boxes of {len(boxes)} images were given for {len(maps)} maps.")
-    return [_checked_box(torch.as_tensor(one), place) for place, one in enumerate(boxes)]
+    return [
+        _checked_box(torch.as_tensor(one, device="cpu"), place) for place, one in enumerate(boxes)
+    ]
 
 
 def _checked_box(boxes: Tensor, place: int) -> Tensor:

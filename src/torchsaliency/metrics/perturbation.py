@@ -100,7 +100,7 @@ class CurveMetric(SaliencyMetric):
     @property
     def fractions(self) -> Float[Tensor, " p"]:
         """Where `curve` and `curves` are given: every percent, (101,)."""
-        return torch.linspace(0, 1, _POINTS, dtype=torch.float64)
+        return torch.linspace(0, 1, _POINTS, dtype=torch.float64, device="cpu")
 
     @property
     def curves(self) -> Float[Tensor, "n p"]:

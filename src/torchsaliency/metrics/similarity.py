@@ -34,7 +34,7 @@ def spearman(a: Float[Tensor, "n ..."], b: Float[Tensor, "n ..."]) -> Float[Tens
 def hog_features(maps: Float[Tensor, "n h w"], cell: int = 16) -> Float[Tensor, "n d"]:
     """Return the histogram of oriented gradients of every map: 9 orientations, blocks of 3×3."""
     if len(maps) == 0:
-        return torch.zeros(0, 1, dtype=torch.float64)
+        return torch.zeros(0, 1, dtype=torch.float64, device="cpu")
     found = [hog(one, pixels_per_cell=(cell, cell)) for one in maps.double().cpu().numpy()]
     return torch.from_numpy(np.stack(found))
 
@@ -52,7 +52,7 @@ def ssim(
     how = {"gaussian_weights": True} if window is None else {"win_size": window}
     pairs = zip(a.double().cpu().numpy(), b.double().cpu().numpy(), strict=True)
     found = [structural_similarity(one, other, data_range=1.0, **how) for one, other in pairs]
-    return torch.tensor(found, dtype=torch.float64)
+    return torch.tensor(found, dtype=torch.float64, device="cpu")
 
 
 def _ranks(maps: Tensor) -> Tensor:

@@ -61,12 +61,16 @@ def bootstrap(
     count, batch = len(rows), max(1, _NUMBERS // len(rows))
     found = []
     for start in range(0, resamples, batch):
-        index = torch.randint(count, (min(batch, resamples - start), count), generator=draw)
-        weights = torch.zeros(index.shape, dtype=torch.float64)
+        index = torch.randint(
+            count, (min(batch, resamples - start), count), generator=draw, device="cpu"
+        )
+        weights = torch.zeros(index.shape, dtype=torch.float64, device="cpu")
         weights.scatter_add_(1, index, torch.ones_like(weights))
         found.append(of_mean(weights @ rows / count))
     tail = (1 - confidence) / 2
-    ends = torch.cat(found).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))
+    ends = torch.cat(found).quantile(
+        torch.tensor([tail, 1 - tail], dtype=torch.float64, device="cpu")
+    )
     return float(ends[0]), float(ends[1])
 
 

@@ -315,7 +315,9 @@ def _wrapped_row(row: Row, columns: int, *, with_photo: bool) -> list[tuple[Pane
 def _draw_bar(sheet: Image.Image, corner: tuple[int, int], colormap: str, style: _Style) -> None:
     """Draw the colour bar, one cell wide, with 0, the quantity and 1 under it."""
     left, top = corner
-    colours = colourise(torch.linspace(0, 1, style.width).expand(style.bar_thickness, -1), colormap)
+    colours = colourise(
+        torch.linspace(0, 1, style.width, device="cpu").expand(style.bar_thickness, -1), colormap
+    )
     sheet.paste(Image.fromarray(colours), corner)
     pen = ImageDraw.Draw(sheet)
     below = top + style.bar_thickness + style.text_gap

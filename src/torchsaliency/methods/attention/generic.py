@@ -58,7 +58,7 @@ class GenericAttention(Method):
         blocks = from_block("generic-attention", self.start, whole_attentions(view))
         gradients = view.attention_gradients[self.start :]
         size = blocks[0].shape[-1]
-        relevance = torch.eye(size).to(blocks[0]).expand(len(blocks[0]), -1, -1)
+        relevance = torch.eye(size, device="cpu").to(blocks[0]).expand(len(blocks[0]), -1, -1)
         for block, gradient in zip(blocks, gradients, strict=True):
             positive = (gradient * block).relu().mean(1)
             relevance = relevance + positive @ relevance

@@ -65,7 +65,7 @@ class AttentionRollout(Method):
     def saliency(self, view: View) -> Tensor:
         """Return the class token's row of the product, (N, h, w)."""
         blocks = from_block("attention-rollout", self.start, whole_attentions(view))
-        identity = torch.eye(blocks[0].shape[-1]).to(blocks[0])
+        identity = torch.eye(blocks[0].shape[-1], device="cpu").to(blocks[0])
         flow = identity.expand(len(blocks[0]), -1, -1)
         for block in blocks:
             mixed = self._fused(block) + identity

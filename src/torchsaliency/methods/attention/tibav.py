@@ -46,7 +46,7 @@ class TIBAV(Method):
         attentions = whole_attentions(view)
         gradients = from_block("tibav", self.start, view.attention_gradients)
         relevances = from_block("tibav", self.start, attention_relevance(view, len(attentions)))
-        identity = torch.eye(attentions[0].shape[-1]).to(attentions[0])
+        identity = torch.eye(attentions[0].shape[-1], device="cpu").to(attentions[0])
         flow = identity.expand(len(view.images), -1, -1)
         for gradient, relevance in zip(gradients, relevances, strict=True):
             flow = (identity + (gradient * relevance).relu().mean(1)) @ flow

@@ -22,7 +22,7 @@ from torchsaliency.core.errors import LayerError
 from torchsaliency.core.maps import wide
 from torchsaliency.core.method import Saliency
 from torchsaliency.core.registry import register
-from torchsaliency.core.rules import Gradients, Operation, Recording, Rule, backward
+from torchsaliency.core.rules import Gradients, Operation, Recording, backward
 from torchsaliency.core.tracing import View
 from torchsaliency.methods.attribution.operations import ATTENTIONS, ELEMENTWISE, NORMS, POOLS
 from torchsaliency.methods.attribution.reduction import (
@@ -172,9 +172,7 @@ def _products(first: int) -> Compared:
 
     def rule(now: Operation, then: Operation, given: Gradients, plain: Gradients) -> Gradients:
         places = (first, first + 1)
-        if given[0] is None or any(
-            len(plain) <= place or plain[place] is None for place in places
-        ):
+        if given[0] is None or any(len(plain) <= place or plain[place] is None for place in places):
             return plain  # linear
         means = [(wide(now.args[place]) + wide(then.args[place])) / 2 for place in places]
         found = list(plain)
@@ -192,7 +190,7 @@ def _products(first: int) -> Compared:
 
 
 def _quotient(now: Operation, then: Operation, given: Gradients, plain: Gradients) -> Gradients:
-    """Return the rule of a/b = a · r, r = 1/b; as in norms, r is the smaller one where a changes."""
+    """Return the rule of a/b = a · r, r = 1/b: as in norms, the smaller r where a changes."""
     if len(plain) < 2 or plain[1] is None or given[0] is None:  # noqa: PLR2004
         return plain  # linear
     (a, b), (a0, b0) = ([wide(_tensor(x)) for x in one.args[:2]] for one in (now, then))
@@ -252,9 +250,7 @@ def _attention(now: Operation, then: Operation, given: Gradients, plain: Gradien
     weights = _log_mean(one.weights, other.weights)
     of_scores = _through_softmax(g @ v.mT, weights, -1) * one.scale
     found = (of_scores @ k, of_scores.mT @ q, mean.mT @ g)
-    return [
-        None if old is None else new for new, old in zip(found, plain, strict=False)
-    ]
+    return [None if old is None else new for new, old in zip(found, plain, strict=False)]
 
 
 def _normalised(now: Operation, then: Operation, given: Gradients, plain: Gradients) -> Gradients:
@@ -275,7 +271,7 @@ def _normalised(now: Operation, then: Operation, given: Gradients, plain: Gradie
     v, v0 = (one.square().mean(form.dims, keepdim=True) for one in (c, before))
     scale, scale0 = (v + form.eps).rsqrt(), (v0 + form.eps).rsqrt()
     slope, near = _slopes(scale, scale0, v, v0)
-    slope = torch.where(near, -scale**3 / 2, slope)
+    slope = torch.where(near, -(scale**3) / 2, slope)
     flatter = torch.where(scale <= scale0, before, c)
     of_scale = (flatter * g).sum(form.dims, keepdim=True)
     count = x.numel() // v.numel()
@@ -330,7 +326,7 @@ def _input(operation: Operation, place: int) -> Tensor:
 
 
 def _tensor(x: Any) -> Tensor:
-    return x if isinstance(x, Tensor) else torch.as_tensor(x)
+    return x if isinstance(x, Tensor) else torch.as_tensor(x, device="cpu")
 
 
 def _first(out: Any) -> Tensor:
@@ -339,10 +335,10 @@ def _first(out: Any) -> Tensor:
 
 
 _CAPTUM_NAMES = ("relu", "elu", "leaky_relu", "softplus", "sigmoid", "tanh")
-_CAPTUM: dict[str, Compared] = dict.fromkeys(_CAPTUM_NAMES, _by_slope) | dict.fromkeys(
+_CAPTUM: Mapping[str, Compared] = dict.fromkeys(_CAPTUM_NAMES, _by_slope) | dict.fromkeys(
     POOLS, _pooling
 )
-_RULES: dict[str, Compared] = {
+_RULES: Mapping[str, Compared] = {
     **dict.fromkeys(ELEMENTWISE, _by_slope),
     **_CAPTUM,
     **dict.fromkeys(("mul", "mm", "bmm", "mv", "dot", "vdot"), _products(0)),

@@ -9,6 +9,7 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
+from torchsaliency.core.draws import normal, uniform
 from torchsaliency.core.registry import register
 from torchsaliency.core.tracing import View
 from torchsaliency.methods.attribution.reduction import (
@@ -183,8 +184,8 @@ class GradientSHAP(Attribution):
         images, base = wide_images(view), baseline(view)
         noise = normal_draws(images, self.samples, self.seed) * self.noise
         generator = torch.Generator().manual_seed(self.seed)
-        alpha = torch.rand(self.samples, generator=generator).to(images)
-        itself = torch.rand(self.samples, generator=generator).to(images.device) < 0.5  # noqa: PLR2004
+        alpha = uniform(generator, self.samples).to(images)
+        itself = uniform(generator, self.samples).to(images.device) < 0.5  # noqa: PLR2004
         if self.baselines == "masking":
             itself = torch.zeros_like(itself)
 
@@ -199,4 +200,4 @@ class GradientSHAP(Attribution):
 def normal_draws(images: Tensor, count: int, seed: int) -> Tensor:
     """Return standard normal noise (count, C, H, W), the same on every device and for any batch."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn((count, *images.shape[1:]), generator=generator).to(images)
+    return normal(generator, count, *images.shape[1:]).to(images)

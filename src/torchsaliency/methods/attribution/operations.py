@@ -135,7 +135,7 @@ def _batch_norm(operation: Operation) -> NormForm | None:
 def batch_statistics(operation: Operation) -> tuple[Tensor, Tensor] | None:
     """Return the running mean and variance that a batch normalisation uses, None if its own."""
     mean, var = operation.given("running_mean"), operation.given("running_var")
-    training = operation.given("training", False) and "no_training" not in operation.name  # noqa: FBT003
+    training = operation.given("training", False) and "no_training" not in operation.name
     return None if training or mean is None or var is None else (mean, var)
 
 
@@ -177,7 +177,7 @@ NORMS: Mapping[str, Callable[[Operation], NormForm | None]] = {
 BATCH_NORMS = frozenset(_BATCH_NORMS)
 
 
-# --- layers with constant weights ------------------------------------------------------------------
+# --- layers with constant weights ----------------------------------------------------------------
 
 
 @final
@@ -284,7 +284,7 @@ def actives(operation: Operation, count: int) -> list[bool]:
     return [is_active(operation, place) for place in range(count)]
 
 
-# --- rules that several methods have ---------------------------------------------------------------
+# --- rules that several methods have -------------------------------------------------------------
 
 _GATE_DEPTH = 6
 """So many steps (views, a change of precision) may lie between a gate and its use."""

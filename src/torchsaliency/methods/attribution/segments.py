@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from torchsaliency.core.draws import uniform
 from torchsaliency.core.registry import Needs, register
 from torchsaliency.core.target import Logit, Probability
 from torchsaliency.core.tracing import View
@@ -90,7 +91,9 @@ class FeatureAblation(SegmentAttribution):
         def score(kept: Tensor, index: Tensor) -> Tensor:
             return view.trace.scores(torch.where(kept[:, None], pixels, behind), index)
 
-        scores = _scored(view, image, labels, ~torch.eye(count, dtype=torch.bool), score)
+        scores = _scored(
+            view, image, labels, ~torch.eye(count, dtype=torch.bool, device="cpu"), score
+        )
         return _without_rounding(view.score[image] - scores, view.score[image])
 
 
@@ -199,7 +202,7 @@ class KernelSHAP(SegmentAttribution):
         """Return the Shapley values (M,)."""
         count = int(labels.max()) + 1
         inner, weights = coalitions(count, self.passes, self.seed)
-        shown = torch.cat([torch.ones(1, count), torch.zeros(1, count), inner]).bool()
+        shown = torch.cat([inner.new_ones(1, count), inner.new_zeros(1, count), inner]).bool()
         pixels, behind = wide_images(view)[image], baseline(view)[image]
 
         def score(kept: Tensor, index: Tensor) -> Tensor:
@@ -252,7 +255,7 @@ def segment_means(
 def lime_samples(samples: int, count: int, seed: int) -> Tensor:
     """Return which of `count` superpixels each sample shows (samples, count); the first, all."""
     generator = torch.Generator().manual_seed(seed)
-    shown = torch.rand(samples, count, generator=generator) < 0.5  # noqa: PLR2004 (a fair coin)
+    shown = uniform(generator, samples, count) < 0.5  # noqa: PLR2004 (a fair coin)
     shown[0] = True
     return shown
 
@@ -265,21 +268,23 @@ def ridge(
     centred, values = z - share @ z, y - share @ y
     # Scores that are all equal leave nothing, not even rounding.
     values = values if bool(y.any()) else torch.zeros_like(y)
-    left = (centred.T * weights) @ centred + alpha * torch.eye(z.shape[1], dtype=z.dtype)
+    left = (centred.T * weights) @ centred + alpha * torch.eye(
+        z.shape[1], dtype=z.dtype, device=z.device
+    )
     return torch.linalg.solve(left, centred.T @ (weights * values))
 
 
 def coalitions(count: int, samples: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return coalitions (S, count) without the empty and the full one, and their weights (S,)."""
     if count == 1:
-        return torch.zeros(0, 1), torch.zeros(0, dtype=torch.float64)
-    sizes = torch.arange(1, count, dtype=torch.float64)
+        return uniform(torch.Generator(), 0, 1), torch.zeros(0, dtype=torch.float64, device="cpu")
+    sizes = torch.arange(1, count, dtype=torch.float64, device="cpu")
     if count <= _ENUMERABLE and 2**count - 2 <= samples:
-        numbers = torch.arange(1, 2**count - 1)
-        shown = (numbers[:, None] >> torch.arange(count)) % 2
+        numbers = torch.arange(1, 2**count - 1, device="cpu")
+        shown = (numbers[:, None] >> torch.arange(count, device="cpu")) % 2
         size = shown.sum(1).double()
         ways = torch.exp(
-            torch.lgamma(torch.tensor(count + 1.0, dtype=torch.float64))
+            torch.lgamma(torch.tensor(count + 1.0, dtype=torch.float64, device="cpu"))
             - torch.lgamma(size + 1)
             - torch.lgamma(count - size + 1)
         )
@@ -289,10 +294,10 @@ def coalitions(count: int, samples: int, seed: int) -> tuple[Tensor, Tensor]:
     drawn = torch.multinomial(
         (count - 1) / (sizes * (count - sizes)), pairs, replacement=True, generator=generator
     )
-    order = torch.rand(pairs, count, generator=generator).argsort(1).argsort(1)
+    order = uniform(generator, pairs, count).argsort(1).argsort(1)
     shown = (order <= drawn[:, None]).float()
     both = torch.stack([shown, 1 - shown], 1).flatten(0, 1)[:samples]
-    return both, torch.ones(len(both), dtype=torch.float64)
+    return both, torch.ones(len(both), dtype=torch.float64, device="cpu")
 
 
 def shapley(

@@ -249,8 +249,8 @@ class Canvas:
             1 + math.ceil(2 * sigma / spacing),
             radius + math.ceil((margin + spacing - 1) / (2 * spacing)),
         )
-        near = torch.arange(2 * radius + 1, dtype=torch.float64)[:, None]
-        apart = torch.arange(spacing) - sigma - spacing * (near - padding)
+        near = torch.arange(2 * radius + 1, dtype=torch.float64, device="cpu")[:, None]
+        apart = torch.arange(spacing, device="cpu") - sigma - spacing * (near - padding)
         down, across = apart[:, None, :, None], apart[None, :, None, :]
         away = (down.square() + across.square()).sqrt().flatten(0, 1)
         weights = (-2 * (away / sigma - 0.5).clamp_min(0).square()).exp()

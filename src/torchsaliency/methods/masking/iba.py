@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from torchsaliency.core.draws import normal
 from torchsaliency.core.errors import OptionError
 from torchsaliency.core.maps import is_constant
 from torchsaliency.core.method import Method, positive
@@ -79,7 +80,7 @@ class IBA(Method):
         draw = torch.Generator().manual_seed(self.seed)
         with aimed(view, LogProbability) as aim:
             for _ in range(self.optimization_steps):
-                noise = torch.randn(self.samples, *features.shape[1:], generator=draw).to(features)
+                noise = normal(draw, self.samples, *features.shape[1:]).to(features)
                 alpha = adam.rows.view_as(features)
                 climb = [self._climb(aim, neck, alpha, noise, i) for i in range(len(features))]
                 adam.ascend(everyone, torch.stack(climb).flatten(1))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from torchsaliency.core.draws import uniform
 from torchsaliency.core.errors import OptionError
 from torchsaliency.core.maps import is_constant
 from torchsaliency.core.masking import Blur, Masking
@@ -103,8 +104,10 @@ class MeaningfulPerturbation(Method):
         masking = Blur(self.image_blur) if self.perturbation == "blur" else view.trace.masking
         draw = torch.Generator().manual_seed(self.seed)
         grid = (-(-view.size[0] // self.cell), -(-view.size[1] // self.cell))
-        first = torch.rand(grid, generator=draw)
-        shifts = torch.randint(0, self.jitter, (self.iterations, 2), generator=draw).tolist()
+        first = uniform(draw, *grid)
+        shifts = torch.randint(
+            0, self.jitter, (self.iterations, 2), generator=draw, device="cpu"
+        ).tolist()
         wide = widest(view.images.device)
         start = first.expand(len(view.images), -1, -1).to(view.images.device, wide)
         if self.start == "disc":
@@ -124,7 +127,8 @@ class MeaningfulPerturbation(Method):
         """Return the cells (N, h, w) of the smallest disc that is as good as the largest."""
         height, width = view.size
         device = view.images.device
-        radii = torch.arange(0, _DISC_ROOM * max(view.size) + _DISC_STEP, _DISC_STEP, device=device)
+        most = _DISC_ROOM * max(view.size) + _DISC_STEP
+        radii = torch.arange(0, most, _DISC_STEP, device=device, dtype=torch.float32)
         down = torch.arange(height, device=device)[:, None] - (height - 1) / 2
         across = torch.arange(width, device=device) - (width - 1) / 2
         away = (down.square() + across.square()).sqrt()

@@ -76,6 +76,6 @@ class Occlusion(Method):
 
 def _windows(length: int, side: int, step: int) -> Tensor:
     """Return which pixels of one side each window covers, (windows, length), 0 or 1."""
-    starts = step * torch.arange(math.ceil((length - side) / step) + 1)[:, None]
-    pixels = torch.arange(length)
+    starts = step * torch.arange(math.ceil((length - side) / step) + 1, device="cpu")[:, None]
+    pixels = torch.arange(length, device="cpu")
     return ((pixels >= starts) & (pixels < starts + side)).float()

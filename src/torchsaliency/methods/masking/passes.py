@@ -114,14 +114,14 @@ def blurred(
 
 def _blur(length: int, sigma: float, border: Border, reach: int) -> Tensor:
     """Return the blur of one side as a matrix: no kernel is wider than the image then."""
-    offsets = torch.arange(-reach, reach + 1)
+    offsets = torch.arange(-reach, reach + 1, device="cpu")
     kernel = (-0.5 * (offsets.double() / sigma).square()).exp()
-    where = torch.arange(length)[:, None] + offsets
+    where = torch.arange(length, device="cpu")[:, None] + offsets
     weights = (kernel / kernel.sum()).expand(where.shape)
     if border == "zero":
         weights = weights * ((where >= 0) & (where < length))
     elif border == "mirror":
         where = where.remainder(max(1, 2 * (length - 1)))
         where = torch.minimum(where, 2 * (length - 1) - where)
-    matrix = torch.zeros(length, length, dtype=torch.float64)
+    matrix = torch.zeros(length, length, dtype=torch.float64, device="cpu")
     return matrix.scatter_add_(1, where.clamp(0, length - 1), weights)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from torchsaliency.core.draws import uniform
 from torchsaliency.core.errors import OptionError
 from torchsaliency.core.maps import is_constant
 from torchsaliency.core.method import Method, positive
@@ -91,9 +92,9 @@ class RandomMasks:
         """Draw on the CPU, from a generator of its own."""
         draw = torch.Generator().manual_seed(options.seed)
         cells = options.cells
-        grids = torch.rand(options.samples, cells, cells, generator=draw) < options.keep
-        pixels = torch.tensor([-(-side // cells) for side in size])
-        shifts = (torch.rand(options.samples, 2, generator=draw) * pixels).long()
+        grids = uniform(draw, options.samples, cells, cells) < options.keep
+        pixels = torch.tensor([-(-side // cells) for side in size], device="cpu")
+        shifts = (uniform(draw, options.samples, 2) * pixels).long()
         height, width = (_stretch(cells, int(side)).to(device) for side in pixels)
         return cls(grids.float().to(device), shifts.to(device), (height, width), size)
 
@@ -111,7 +112,7 @@ class RandomMasks:
 
 def _stretch(cells: int, pixels: int) -> Tensor:
     """Return bilinear resizing from s cells to (s+1)·pixels as a matrix."""
-    unit = torch.eye(cells)[None]
+    unit = torch.eye(cells, dtype=torch.float32, device="cpu")[None]
     return F.interpolate(unit, (cells + 1) * pixels, mode="linear")[0].T
 
 

@@ -150,9 +150,7 @@ class Relevance:
         assert given[0] is not None
         return [self._proportional(x, lambda own: own * scale.to(own), shift)(given[0])]
 
-    def _factors(
-        self, operation: Operation, start: int, relevance: Tensor
-    ) -> dict[int, Tensor]:
+    def _factors(self, operation: Operation, start: int, relevance: Tensor) -> dict[int, Tensor]:
         """Share among the factors of a product: to the signal, for a gate is constant."""
         places = [one for one in (start, start + 1) if is_active(operation, one)]
         gates = [is_gate(operation, one, self.rules) for one in places]
@@ -212,7 +210,9 @@ class Relevance:
         if all(active):
             a, b = (plain(one) * sign for one, sign in terms)
             parts = self._parts(a, b)
-            return [_shared(relevance, part, one) for part, (one, _) in zip(parts, terms, strict=True)]
+            return [
+                _shared(relevance, part, one) for part, (one, _) in zip(parts, terms, strict=True)
+            ]
         place = active.index(True)
         main, sign = terms[place]
         found: list[Tensor | None] = [None, None]
@@ -242,7 +242,7 @@ class Relevance:
     def _add_product(
         self, operation: Operation, given: Gradients, ordinary: Gradients
     ) -> Gradients:
-        """x + value · a · b."""
+        """X + value · a · b."""
         assert given[0] is not None
         x, a, b = operation.args[:3]
         active = actives(operation, 3)
@@ -266,7 +266,7 @@ class Relevance:
 
     # --- which rule, and how it divides ----------------------------------------------------------
 
-    def _by_epsilon(self, x: Tensor, positions: bool | None = None) -> bool:  # noqa: FBT001
+    def _by_epsilon(self, x: Tensor, positions: bool | None = None) -> bool:
         """Whether the ε rule holds here; scores of one number an image always have it."""
         if self._rule == "epsilon" or x.ndim < _FLAT:
             return True
@@ -278,9 +278,7 @@ class Relevance:
         rule = self._proportional(x, apply) if self._by_epsilon(x) else own_sign(x, apply)
         return rule(relevance)
 
-    def _proportional(
-        self, x: Tensor, apply: Linear, bias: Tensor | float | int = 0
-    ) -> Backward:
+    def _proportional(self, x: Tensor, apply: Linear, bias: Tensor | float | int = 0) -> Backward:
         return proportional(x, apply, self._epsilon, bias)
 
 

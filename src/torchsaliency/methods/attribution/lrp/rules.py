@@ -24,7 +24,9 @@ Weighted = Callable[[Tensor, Tensor], Tensor]
 """A linear function of its input and of its weights."""
 
 
-def proportional(x: Tensor, apply: Linear, epsilon: float, bias: Tensor | float | int = 0) -> Backward:
+def proportional(
+    x: Tensor, apply: Linear, epsilon: float, bias: Tensor | float | int = 0
+) -> Backward:
     """Return the ε rule of apply(x) + bias."""
 
     def rule(g: Tensor) -> Tensor:

@@ -1,0 +1,105 @@
+"""How a layer's output is laid out when its shape can be read in two ways.
+
+(N, 16, 16, 16) may be sixteen channels of 16 x 16 cells, or 16 x 16 cells of sixteen channels. An
+image of another width tells which sides are cells; where a network takes no other width, its
+modules or the order in memory do, and where they do not either, a warning says what was assumed.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchsaliency.core.errors import LayerError
+from torchsaliency.core.layer import ChannelsLast, Grid, Reshape, first_tensor, is_ambiguous
+from torchsaliency.core.maps import upsample
+from torchsaliency.core.session import call
+
+_decided: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Reshape]] = (
+    weakref.WeakKeyDictionary()
+)
+
+_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
+_LAST = (nn.Linear, nn.LayerNorm)
+
+
+def decide_layout(net: nn.Module, name: str, output: Tensor, image: Tensor) -> Reshape | None:
+    """Return the layout of an output that can be read in two ways, None for any other.
+
+    Args:
+        net: held still.
+        name: of the layer; the image itself is always (N, C, H, W).
+        output: of the layer.
+        image: one image (1, C, H, W) of the size that gave the output.
+    """
+    size = (image.shape[2], image.shape[3])
+    modules = dict(net.named_modules())
+    if name not in modules or not is_ambiguous(tuple(output.shape), size):
+        return None
+    known = _decided.setdefault(net, {})
+    key = (name, tuple(output.shape[1:]), size)
+    if key not in known:
+        known[key] = (
+            _by_another_width(net, modules[name], name, output, image)
+            or _by_modules(modules[name])
+            or _by_strides(output)
+            or _assume(name, output)
+        )
+    return known[key]
+
+
+def _by_another_width(
+    net: nn.Module, module: nn.Module, name: str, output: Tensor, image: Tensor
+) -> Reshape | None:
+    """Return the layout in which an image of twice the width has more cells."""
+    shapes: list[tuple[int, ...]] = []
+
+    def look(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001 (torch's signature)
+        try:
+            shapes.append(tuple(first_tensor(output, name).shape))
+        except LayerError:
+            return
+
+    wider = upsample(image[0], (image.shape[2], 2 * image.shape[3]))[None]
+    handle = module.register_forward_hook(look)
+    try:
+        with torch.no_grad():
+            call(net, wider)
+    except Exception:
+        pass
+    finally:
+        handle.remove()
+    if len(shapes) != 1 or len(shapes[0]) != 4:  # noqa: PLR2004
+        return None
+    grown = [now > then for now, then in zip(shapes[0][1:], output.shape[1:], strict=True)]
+    if grown == [False, False, True]:
+        return Grid()
+    return ChannelsLast() if grown == [False, True, False] else None
+
+
+def _by_modules(module: nn.Module) -> Reshape | None:
+    """Return the layout that all of a layer's modules work in."""
+    first = any(isinstance(one, _FIRST) for one in module.modules())
+    last = any(isinstance(one, _LAST) for one in module.modules())
+    return None if first == last else Grid() if first else ChannelsLast()
+
+
+def _by_strides(output: Tensor) -> Reshape | None:
+    """Return the layout of a view of another order in memory."""
+    _, one, two, three = output.stride()
+    if one < min(two, three):
+        return Grid()  # channels first, laid out channels last
+    return ChannelsLast() if three > max(one, two) else None
+
+
+def _assume(name: str, output: Tensor) -> Reshape:
+    warnings.warn(
+        f"Layer {name!r} gives {tuple(output.shape)}, which can be read as (N, C, h, w) or as "
+        "(N, h, w, C); the first is taken. Say Layer(name, ChannelsLast()) for the other.",
+        stacklevel=2,
+    )
+    return Grid()
