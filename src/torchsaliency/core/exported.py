@@ -9,7 +9,6 @@ import importlib.util
 import io
 import logging
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from torchsaliency.core.errors import OptionError
 from torchsaliency.core.layer import first_tensor
+from torchsaliency.core.quiet import without_warnings
 from torchsaliency.core.target import unwrap_output
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -125,8 +125,7 @@ def _exported(net: nn.Module, images: Tensor) -> Any:
 def _quiet() -> Iterator[None]:
     """Let the exporter say nothing: what matters is raised."""
     with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
+        stack.enter_context(without_warnings())
         stack.enter_context(redirect_stdout(io.StringIO()))
         kept = logging.root.manager.disable
         logging.disable(logging.ERROR)

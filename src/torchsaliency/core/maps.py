@@ -26,6 +26,16 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
+def exact(tensor: Tensor) -> Tensor:
+    """Return the numbers as float64, on the processor where the device knows no such."""
+    return (tensor if has_float64(tensor.device) else tensor.cpu()).double()
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in float64; Apple's graphics processors do not."""
+    return device.type != "mps"
+
+
 def upsample(
     maps: Float[Tensor, "n h w"], size: tuple[int, int], *, align_corners: bool = False
 ) -> Float[Tensor, "n H W"]:

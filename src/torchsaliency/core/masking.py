@@ -167,9 +167,9 @@ class RISEBlur(Masking):
     def baseline(self, images: Float[Tensor, "n c H W"]) -> Tensor:
         """Return the blurred images."""
         colour = self.colour.baseline(images)
-        half = images.new_tensor(_RISE_KERNEL, dtype=torch.float64)
+        half = torch.tensor(_RISE_KERNEL, dtype=torch.float64, device="cpu")
         line = torch.cat([half, half[:-1].flip(0)])
-        line = (line / line.sum()).to(images.dtype)
+        line = (line / line.sum()).to(images)
         radius = len(half) - 1
         planes = (images - colour).flatten(0, 1)[:, None]
         planes = F.conv2d(planes, line[None, None, None], padding=(0, radius))

@@ -40,7 +40,7 @@ def imputed(
         images: (N, C, H, W).
         removed: (N, H, W); an image without any pixel left becomes its mean colour.
     """
-    pairs = zip(images.double().cpu().numpy(), removed.cpu().numpy(), strict=True)
+    pairs = zip(images.cpu().double().numpy(), removed.cpu().numpy(), strict=True)
     filled = np.stack([_imputed(image, hidden) for image, hidden in pairs])
     return torch.from_numpy(filled).to(images)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from torchsaliency.core import engine
 from torchsaliency.core.errors import InputError, TargetError
-from torchsaliency.core.maps import wide
+from torchsaliency.core.maps import exact, wide
 from torchsaliency.core.memory import (
     checked_chunk,
     known,
@@ -204,10 +204,11 @@ def class_scores(logits: Float[Tensor, "n ... k"], labels: Int[Tensor, " n"]) ->
         logits: (N, K), or (N, M, K) of M variants of each image.
         labels: the classes.
     """
-    exact = logits.cpu().double() if logits.device.type == "mps" else logits.double()
-    place = labels.to(exact.device).view(-1, *[1] * (exact.ndim - 1)).expand(*exact.shape[:-1], 1)
-    own = exact.gather(-1, place)[..., 0]
-    others = exact.scatter(-1, place, -torch.inf).logsumexp(-1)
+    numbers = exact(logits)
+    ones = [1] * (numbers.ndim - 1)
+    place = labels.to(numbers.device).view(-1, *ones).expand(*numbers.shape[:-1], 1)
+    own = numbers.gather(-1, place)[..., 0]
+    others = numbers.scatter(-1, place, -torch.inf).logsumexp(-1)
     total = torch.logaddexp(own, others)
     return ClassScores(own, (own - total).exp(), (others - total).exp())
 

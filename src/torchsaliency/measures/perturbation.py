@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from torchsaliency.core.draws import normal
 from torchsaliency.core.errors import OptionError
-from torchsaliency.core.maps import checked_maps, wide
+from torchsaliency.core.maps import checked_maps, exact, wide
 from torchsaliency.core.masking import Masking, MeanColour, RISEBlur
 from torchsaliency.measures.imputation import imputed
 from torchsaliency.measures.judge import Labels, class_labels, class_scores, judging
@@ -110,7 +110,7 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
         known = class_scores(before, labels).probability[:, None]
         return PerturbationCurve(
             order=order,
-            fractions=counts.double() / ranks.shape[1],
+            fractions=exact(counts) / ranks.shape[1],
             probabilities=torch.cat([found, known] if insert else [known, found], 1),
             labels=labels,
             passes=judge.passes,

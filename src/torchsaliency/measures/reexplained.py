@@ -16,7 +16,7 @@ from torchsaliency.core.errors import OptionError
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.layer import Layer, LayerLike
-from torchsaliency.core.maps import checked_maps
+from torchsaliency.core.maps import checked_maps, exact
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.memory import checked_chunk, suited_chunk
 from torchsaliency.core.registry import Needs
@@ -98,7 +98,7 @@ def noisy_maps(
         maps=explanation.map,
         noisy_maps=found.view(len(images), samples, *found.shape[1:]),
         distances=noise.flatten(1).abs().amax(1).expand(len(images), -1),
-        norms=images.flatten(1).double().norm(dim=1),
+        norms=exact(images.flatten(1)).norm(dim=1),
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torchsaliency.core.errors import OptionError
-from torchsaliency.core.maps import checked_maps
+from torchsaliency.core.maps import checked_maps, exact
 from torchsaliency.core.masking import ImageMinimum, Masking, MeanColour
 from torchsaliency.measures.judge import Labels, class_labels, class_scores, judging
 
@@ -189,7 +189,7 @@ def _corners(
         )
     pad, stride = (patch - 1, 1) if placement == "sliding" else (0, patch)
     # sums in float64: float32 would order equal regions by their rounding
-    room = F.pad(saliency[:, None].double(), (pad, pad, pad, pad))
+    room = F.pad(exact(saliency[:, None]), (pad, pad, pad, pad))
     scores = F.avg_pool2d(room, patch, stride)[:, 0].clone()
     rows, columns = scores.shape[1:]
     reach = patch - 1 if placement == "sliding" else 0
@@ -206,7 +206,7 @@ def _corners(
         near_row = (torch.arange(rows, device=row.device) - row[:, None]).abs() <= reach
         near_column = (torch.arange(columns, device=row.device) - column[:, None]).abs() <= reach
         scores.masked_fill_(near_row[:, :, None] & near_column[:, None, :], -torch.inf)
-    return torch.stack(found, 1)
+    return torch.stack(found, 1).to(saliency.device)
 
 
 def _region_ranks(corners: Tensor, patch: int, size: tuple[int, int]) -> Int[Tensor, "n h w"]:

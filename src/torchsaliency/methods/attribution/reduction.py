@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torchsaliency.core.errors import OptionError, TargetError
+from torchsaliency.core.maps import exact
 from torchsaliency.core.masking import Blur
 from torchsaliency.core.method import Method, Saliency, positive
 from torchsaliency.core.registry import Needs
@@ -164,10 +165,10 @@ def completeness_gap(
 
     (Σ R - Δy) / max(|Δy|, 1 % of |y| + |y - Δy|).
     """
-    rises, scores = rises.double(), scores.to(rises.device).double()
+    rises, scores, sums = exact(rises), exact(scores), exact(shares.flatten(1)).sum(1)
     least = 0.01 * (scores.abs() + (scores - rises).abs())
     below = torch.maximum(rises.abs(), least).clamp_min(torch.finfo(torch.float32).tiny)
-    return ((shares.flatten(1).double().sum(1) - rises) / below).to(shares.dtype)
+    return ((sums - rises) / below).to(shares)
 
 
 def loss_scale(view: View) -> float:

@@ -143,7 +143,7 @@ class LIME(SegmentAttribution):
         """Return the linear model's coefficients (M,)."""
         shown = lime_samples(self.passes, int(labels.max()) + 1, self.seed)
         scores = self._scores(view, image, labels, shown)
-        changes = _without_rounding(scores - scores[0], scores[0]).double().cpu()
+        changes = _without_rounding(scores - scores[0], scores[0]).cpu().double()
         return ridge(shown.double(), changes, self._weights(shown), float(self.alpha))
 
     def _weights(self, shown: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ class KernelSHAP(SegmentAttribution):
             return view.trace.scores(torch.where(kept[:, None], pixels, behind), index)
 
         scores = _scored(view, image, labels, shown, score)
-        gains = _without_rounding(scores - scores[1], scores[0]).double().cpu()
+        gains = _without_rounding(scores - scores[1], scores[0]).cpu().double()
         return shapley(inner.double(), gains[2:], gains[0], weights)
 
 
@@ -221,7 +221,7 @@ def superpixels(
 
     shifted = pixels - pixels.amin()
     stretched = shifted / shifted.amax().clamp_min(torch.finfo(shifted.dtype).tiny)
-    picture = stretched.movedim(0, 2).double().cpu().numpy()
+    picture = stretched.movedim(0, 2).cpu().double().numpy()
     colour = picture.shape[2] == 3  # noqa: PLR2004 (red, green, blue)
     if segmentation == "slic":
         most = max(1, min(segments, picture[..., 0].size // _SMALLEST))

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from torchsaliency.core.maps import exact
 from torchsaliency.core.tracing import View
 
 
@@ -87,8 +88,7 @@ def unfold(features: Float[Tensor, "n k h w"]) -> Unfolding:
     """Unfold every image's features (N, K, h, w) along the channels."""
     # Squaring halves the digits, so the Gram matrix is made in double precision; the features of a
     # device without it (Apple's) are decomposed on the CPU.
-    place = torch.device("cpu") if features.device.type == "mps" else features.device
-    matrix = features.to(place).to(torch.float64).flatten(2)
+    matrix = exact(features).flatten(2)
     norms = matrix.norm(dim=(1, 2))[:, None]
     # An image whose features are not finite must not spoil the others: it gets NaN, they do not.
     finite = norms.isfinite()

@@ -7,7 +7,6 @@ norms: both maps have a closed form (ADR 3). Truncated ranks need the iteration,
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import final
 
@@ -15,7 +14,9 @@ import torch
 from torch import Tensor
 
 from torchsaliency.core.errors import OptionError
+from torchsaliency.core.maps import exact
 from torchsaliency.core.method import Method
+from torchsaliency.core.quiet import without_warnings
 from torchsaliency.core.registry import ACTIVATIONS, register
 from torchsaliency.core.tracing import View
 from torchsaliency.methods.decomposition.eigen import weighted_projections
@@ -102,11 +103,11 @@ def _hooi(features: Tensor, rank: tuple[int, int, int]) -> tuple[Tensor, Tensor]
     from tensorly.decomposition import tucker  # noqa: PLC0415
 
     cut = [min(wanted, size) for wanted, size in zip(rank, features.shape, strict=True)]
-    with tensorly.backend_context("pytorch", local_threadsafe=True), warnings.catch_warnings():
-        # It warns when it completes a factor beyond the rank of the unfolding; that is harmless.
-        warnings.simplefilter("ignore")
-        # The completion is drawn at random: fixed here, and not from the user's numpy generator.
-        core, factors = tucker(features.double(), rank=cut, random_state=0)
+    numbers = exact(features)
+    # It warns when it completes a factor beyond the rank of the unfolding; that is harmless.
+    with tensorly.backend_context("pytorch", local_threadsafe=True), without_warnings():
+        # Drawn at random where it must be completed: not from the user's numpy generator.
+        core, factors = tucker(numbers, rank=cut, random_state=0)
     values = core.flatten(1).norm(dim=1)
-    projections = torch.einsum("ki,khw->ihw", factors[0], features.double())
-    return values.to(features.dtype), projections.to(features.dtype)
+    projections = torch.einsum("ki,khw->ihw", factors[0], numbers)
+    return values.to(features), projections.to(features)

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from torchsaliency.core.maps import has_float64
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.registry import Needs
 from torchsaliency.core.target import ClassTarget, Probability, Target
@@ -80,7 +81,7 @@ def aimed(view: View, kind: type[ClassTarget]) -> Iterator[View]:
 
 def widest(device: torch.device) -> torch.dtype:
     """Return the type for sums: autocast leaves float64 alone, and Apple's devices have none."""
-    return torch.float32 if device.type == "mps" else torch.float64
+    return torch.float64 if has_float64(device) else torch.float32
 
 
 def slope(view: View, values: Tensor, leaf: Tensor) -> Tensor:
