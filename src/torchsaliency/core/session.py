@@ -245,6 +245,13 @@ class _State:
             )
         self._net = net
         self._attributes = [(one, one.__dict__.copy()) for one in modules]
+        self._containers = [
+            (found, found.copy())
+            for one in modules
+            for name, value in one.__dict__.items()
+            if name not in _TABLES and "hook" not in name
+            for found in _containers(value)
+        ]
         self._tables = [
             (table, table.copy())
             for one in modules
@@ -271,6 +278,12 @@ class _State:
             _put_back(table, before)
         for module, attributes in self._attributes:
             _put_back(module.__dict__, attributes)
+        for container, before in self._containers:
+            if isinstance(container, dict):
+                _put_back(container, before)
+            elif not _same_objects(container, before):
+                container.clear()
+                container.extend(before)
         for scripted, training in self._scripted:  # their attributes lie elsewhere
             if scripted.training != training:
                 scripted.training = training
@@ -334,3 +347,20 @@ def _put_back(table: dict[str, Any], before: dict[str, Any]) -> None:
 
 
 _MISSING = object()
+
+
+def _containers(value: Any, depth: int = 0) -> Iterator[Any]:
+    """Find the lists and dicts in an attribute, in which a pass may leave something."""
+    if not isinstance(value, list | dict) or depth > _DEEPEST:
+        return
+    yield value
+    for part in value.values() if isinstance(value, dict) else value:
+        yield from _containers(part, depth + 1)
+
+
+_DEEPEST = 3
+
+
+def _same_objects(now: list[Any], before: list[Any]) -> bool:
+    pairs = zip(now, before, strict=False)
+    return len(now) == len(before) and all(one is other for one, other in pairs)
