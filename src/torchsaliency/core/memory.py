@@ -73,9 +73,10 @@ def measuring(net: nn.Module, images: Tensor) -> Iterator[None]:
             most = max(most, output.nbytes // max(1, batch))
 
     with ExitStack() as stack:
-        stack.callback(net.register_forward_pre_hook(enter).remove)
-        for module in net.modules():
-            if not isinstance(module, torch.jit.ScriptModule):
+        plain = [one for one in net.modules() if not isinstance(one, torch.jit.ScriptModule)]
+        if net in plain:  # scripted modules take no hooks
+            stack.callback(net.register_forward_pre_hook(enter).remove)
+            for module in plain:
                 stack.callback(module.register_forward_hook(look).remove)
         yield
     _known.setdefault(net, {})[_key(images)] = most

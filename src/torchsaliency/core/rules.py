@@ -199,7 +199,7 @@ class Recording(TorchDispatchMode):
             self._holding.setdefault(_storage(one), []).append(operation)
         if hidden:
             number = torch._C._autograd._get_sequence_nr()
-            inner = _Inner(operation, [id(one) for one in tensors], tensors, out)
+            inner = _Inner(operation, tensors, [_origin(one) for one in tensors], out)
             self._inner.setdefault(number, []).append(inner)
         else:
             self.operations.append(operation)
@@ -230,12 +230,17 @@ class Recording(TorchDispatchMode):
 @final
 @dataclass(frozen=True, eq=False)
 class _Inner:
-    """One operation inside a custom function, and the tensors it read and made."""
+    """One operation inside a custom function, the tensors it read and made, and where from."""
 
     operation: Operation
-    ids: list[int]
     tensors: Sequence[Tensor]
+    origins: list[tuple[Any, int]]
     out: Any
+
+    @property
+    def ids(self) -> list[int]:
+        """What stands for the tensors that were read."""
+        return [id(one) for one in self.tensors]
 
 
 def backward(
@@ -381,9 +386,8 @@ class _Graph:
         """Return what hands relevance back through a custom function, by the rules inside it."""
         inner = self.recording.inner_of(node)
         places = _places(node, inner)
-        ends = [one.out for one in inner if _is_of(one.out, node)]
         name = node.name().removesuffix("Backward")
-        if not ends or all(place is None for place in places):
+        if not _reaches(node, inner, places):
             raise _unseen(
                 f"the custom function {name}, whose inside cannot be seen", self.conserves
             )
@@ -416,7 +420,7 @@ def _replayed(
         if one is not None and leaf is not None
     }
     with torch.enable_grad(), Recording() as again:
-        known = {key: value.view_as(value) for key, value in known.items()}
+        known = {key: value.clone() for key, value in known.items()}  # may be written to
         for operation, ids, outs in steps:
             renewed = partial(_renewed, known, iter(ids))
             args, options = tree_map(renewed, (operation.args, operation.options))
@@ -444,17 +448,32 @@ def _places(node: Any, inner: Sequence[_Inner]) -> list[tuple[int, Tensor] | Non
         match = None
         for one in inner:
             values = _tensors((one.operation.args, one.operation.options))
-            for tensor, value in zip(one.tensors, values, strict=True):
-                if match is None and before is not None and _made_by(tensor, before, number):
+            for tensor, origin, value in zip(one.tensors, one.origins, values, strict=True):
+                made_here = origin == (before, number) or (
+                    origin[0] is None and getattr(before, "variable", None) is tensor
+                )
+                if match is None and before is not None and made_here:
                     match = id(tensor), value
         found.append(match)
     return found
 
 
-def _made_by(tensor: Tensor, node: Any, number: int) -> bool:
-    if tensor.grad_fn is None:
-        return getattr(node, "variable", None) is tensor
-    return tensor.grad_fn is node and tensor.output_nr == number
+def _origin(tensor: Tensor) -> tuple[Any, int]:
+    """Return the node that made a tensor, which work in place changes, and which of its results."""
+    return tensor.grad_fn, tensor.output_nr
+
+
+def _reaches(
+    node: Any, inner: Sequence[_Inner], places: Sequence[tuple[int, Tensor] | None]
+) -> bool:
+    """Whether a custom function's result is made of its inputs by operations that were seen."""
+    made = {one[0] for one in places if one is not None}
+    for one in inner:
+        if made.intersection(one.ids):
+            if _is_of(one.out, node):
+                return True
+            made.update(_ids(one.out))
+    return False
 
 
 def _is_of(out: Any, node: Any) -> bool:
@@ -516,7 +535,8 @@ def _storage(tensor: Tensor) -> int:
 
 def _total(parts: Sequence[Tensor]) -> Tensor:
     """Return the sum of all numbers, in float32 or better."""
-    return torch.stack([wide(one.detach()).sum() for one in parts]).sum()
+    numbers = [torch.view_as_real(one) if one.is_complex() else one for one in parts]
+    return torch.stack([wide(one.detach()).sum() for one in numbers]).sum()
 
 
 def _written(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> list[Tensor]:

@@ -323,7 +323,8 @@ def _hold_still(module: nn.Module) -> None:
             own[name] = False
     if own.get("_compiled_call_impl") is not None:  # net.compile()
         own["_compiled_call_impl"] = None
-    inner = own.get("_modules", {}).get("_orig_mod")
+    parts = own.get("_modules")
+    inner = parts.get("_orig_mod") if isinstance(parts, dict) else None
     if inner is not None:  # a part inside torch.compile(part)
         own["forward"] = inner
 
@@ -337,7 +338,7 @@ def _generators(devices: set[torch.device]) -> list[tuple[torch.Generator, Tenso
     return [(one, one.get_state()) for one in found]
 
 
-def _put_back(table: dict[str, Any], before: dict[str, Any]) -> None:
+def _put_back(table: dict[Any, Any], before: dict[Any, Any]) -> None:
     """Let a table hold the same objects under the same names as before."""
     for name in [one for one in table if one not in before]:
         del table[name]
@@ -351,14 +352,14 @@ _MISSING = object()
 
 def _containers(value: Any, depth: int = 0) -> Iterator[Any]:
     """Find the lists and dicts in an attribute, in which a pass may leave something."""
-    if not isinstance(value, list | dict) or depth > _DEEPEST:
+    if not isinstance(value, list | dict) or depth > _DEEPEST or len(value) > _LONGEST:
         return
     yield value
     for part in value.values() if isinstance(value, dict) else value:
         yield from _containers(part, depth + 1)
 
 
-_DEEPEST = 3
+_DEEPEST, _LONGEST = 3, 1000
 
 
 def _same_objects(now: list[Any], before: list[Any]) -> bool:

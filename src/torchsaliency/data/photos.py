@@ -1,36 +1,47 @@
 """Opens photographs of every common kind as 8-bit RGB, or says in one sentence why it cannot.
 
-EXIF rotation is applied, transparency is laid over white, deeper images are scaled (not clipped) to
-8 bits, and of an animation or a multi-page file the first picture is taken.
+Whether a photograph is a file, an image that PIL opened, an array or a tensor, `to_rgb` makes the
+same pixels of it: EXIF rotation is applied, transparency is laid over white, deeper images are
+scaled (not clipped) to 8 bits, and of an animation or a multi-page file the first picture is taken.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
+from torch import Tensor
 
 from torchsaliency.core.errors import DataError
 from torchsaliency.data.damage import damaged
 from torchsaliency.data.dicom import is_dicom, open_dicom
-from torchsaliency.data.scaling import scaled_to_bytes
+from torchsaliency.data.limits import HINT, check_pixels, pixel_limit
+from torchsaliency.data.listing import PHOTO_SUFFIXES, images_below
+from torchsaliency.data.names import shown
+from torchsaliency.data.orientation import Frame, orientation_of, turn_pixels
+from torchsaliency.data.scaling import image_of
 
-PHOTO_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".dcm", ".dicom"}
-)
+__all__ = ["PHOTO_SUFFIXES", "Photo", "find_photos", "open_photo", "read_photo", "to_rgb"]
+
+Photo = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
+"""All that `to_rgb` takes for a photograph."""
 
 _ACCEPTED = "accepted are JPEG, PNG, TIFF, WebP, BMP, GIF and DICOM"
+_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "GIF")
+_DRAWN_BY_PROGRAMS = frozenset({"EPS"})
+_DEEP = ("I", "F")  # 16 and 32 bits a pixel: Pillow would clip these to 255, not scale them
 _WHITE = (255, 255, 255, 255)
-_FULL_16_BIT = 65535.0
+_TILE_SIZE = (322, 323)  # TIFF's tags TileWidth and TileLength
 
 
-def open_photo(path: str | Path) -> Image.Image:
+def open_photo(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> Image.Image:
     """Open a photograph as RGB, upright, 8 bits a channel.
 
     Grey images of 16 bits are scaled by 65535. Of 32-bit integers and floating-point images the
@@ -38,104 +49,204 @@ def open_photo(path: str | Path) -> Image.Image:
     [0, 65535] by 65535, any others from the lowest value to the highest.
 
     Args:
-        path: a JPEG, PNG, TIFF, WebP, BMP, GIF or DICOM file.
+        path: a JPEG, PNG, TIFF, WebP, BMP, GIF or DICOM file; its content decides, not its name.
+        max_pixels: the largest picture that is decoded; None takes the environment variable
+            TORCHSALIENCY_MAX_PIXELS, or 64 million. Pillow's own limit, PIL.Image.MAX_IMAGE_PIXELS,
+            holds beside it.
 
     Raises:
         DataError: the file is missing, empty, damaged, too large or of another kind.
+        OptionError: the limit is no whole number of at least 1.
     """
-    path = Path(path)
+    return read_photo(path, max_pixels=max_pixels)[0]
+
+
+def to_rgb(photo: Photo) -> Image.Image:
+    """Return a photograph as RGB, upright, 8 bits a channel, in whatever form it is given.
+
+    Values are scaled as `open_photo` says; arrays of uint16 by 65535, of bool by 1. Colours in
+    floating point must be in [0, 1] or [0, 255]. Two channels are grey and transparency, four are
+    RGB and transparency.
+
+    Args:
+        photo: a path, an image that PIL opened, or an array or a tensor (H, W), (H, W, C) or
+            (C, H, W) of bool, uint8, uint16, int32 (grey) or floats. Where a shape fits both
+            layouts, an array is (H, W, C) and a tensor (C, H, W). Arrays have no EXIF block and are
+            taken as they are.
+
+    Raises:
+        DataError: the photograph cannot be read or shown.
+
+    Example:
+        >>> to_rgb(np.array([[0, 65535]], dtype=np.uint16)).getpixel((1, 0))
+        (255, 255, 255)
+    """
+    if isinstance(photo, str | os.PathLike):
+        return open_photo(photo)
+    if isinstance(photo, Image.Image):
+        name = getattr(photo, "filename", "") or "The photograph"
+        return _opened(photo, name if isinstance(name, str) else os.fsdecode(name), pixel_limit())[0]
+    if isinstance(photo, Tensor):
+        return _over_white(image_of(_array_of(photo), channels_first=True))
+    if isinstance(photo, np.ndarray):
+        return _over_white(image_of(photo))
+    raise DataError(
+        f"The photograph is a {type(photo).__name__}; give a path, a PIL image, an array or a "
+        "tensor."
+    )
+
+
+def read_photo(
+    path: str | os.PathLike[str], *, max_pixels: int | None = None
+) -> tuple[Image.Image, Frame]:
+    """Open a photograph as `open_photo` does, and return how its file stores it.
+
+    Raises:
+        DataError: as `open_photo`.
+        OptionError: as `open_photo`.
+    """
+    path, limit = Path(path), pixel_limit(max_pixels)
     _check_file(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks on metadata and large sizes, not on pixels
-        return open_dicom(path) if is_dicom(path) else _rgb(_upright(_decoded(path)))
+    try:
+        if is_dicom(path):
+            image = open_dicom(path, limit)
+            return image, Frame(image.size)
+        with Image.open(path, formats=_FORMATS) as image:
+            return _opened(image, str(path), limit)
+    except DataError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(str(path), limit) from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{shown(path)} is no image that can be read; {_ACCEPTED}.") from error
+    except Exception as error:  # decoders raise many types for damaged files
+        raise damaged(path, error) from error
 
 
-def find_photos(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+def find_photos(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+) -> list[Path]:
     """List photographs: files as given, folders searched to the bottom in sorted order.
 
-    Of a folder, files with an image's suffix count, and hidden ones do not.
+    Of a folder, files with an image's suffix count, and hidden ones do not. Links are followed; one
+    that leads nowhere is listed, and an error when it is opened.
 
     Args:
         paths: one or more files and folders.
 
     Raises:
-        DataError: a path does not exist, or there is no photograph at all.
+        DataError: a path does not exist, a folder cannot be read, or there is no photograph at all.
     """
-    given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    given = [Path(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
     found: list[Path] = []
     for path in given:
-        if path.is_dir():
-            found += sorted(_photos_below(path))
-        elif path.exists():
+        if os.path.isdir(path):
+            found += sorted(path / name for name in images_below(path))
+        elif os.path.exists(path):
             found.append(path)
         else:
-            raise DataError(f"{path} does not exist; give image files or folders of them.")
+            raise DataError(f"{shown(path)} does not exist; give image files or folders of them.")
     if not found:
-        where = ", ".join(map(str, given)) or "no paths"
+        where = ", ".join(map(shown, given)) or "no paths"
         raise DataError(f"There are no photographs in {where}; {_ACCEPTED}.")
     return found
 
 
 def _check_file(path: Path) -> None:
     """Say what is wrong with a path before any decoder sees it."""
-    if path.is_dir():
-        raise DataError(f"{path} is a folder, not a photograph; give a file, or use find_photos.")
-    if not path.exists():
-        raise DataError(f"{path} does not exist; give the path of an image file.")
+    name = shown(path)
+    try:
+        state = path.stat()
+    except FileNotFoundError as error:
+        what = "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
+        raise DataError(f"{name} {what}; give the path of an image file.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{name} cannot be read ({reason}); give an image file.") from error
+    if stat.S_ISDIR(state.st_mode):
+        raise DataError(f"{name} is a folder, not a photograph; give a file, or use find_photos.")
+    if not stat.S_ISREG(state.st_mode):  # a pipe would be waited for
+        raise DataError(f"{name} is a pipe or a device, not a photograph; give an image file.")
     if not os.access(path, os.R_OK):
-        raise DataError(f"{path} may not be read; check its permissions.")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty; get the file again.")
+        raise DataError(f"{name} may not be read; check its permissions.")
+    if state.st_size == 0:
+        raise DataError(f"{name} is empty; get the file again.")
 
 
-def _photos_below(folder: Path) -> Iterator[Path]:
-    for root, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in PHOTO_SUFFIXES:
-                yield Path(root, name)
-
-
-def _decoded(path: Path) -> Image.Image:
-    """Decode the file's first picture."""
+def _opened(image: Image.Image, name: str, limit: int) -> tuple[Image.Image, Frame]:
+    """Return an image of any of PIL's kinds as RGB and upright, and how it was stored."""
+    if isinstance(image, ImageFile.ImageFile):
+        _check_before_decoding(image, name, limit)
+    if 0 in image.size:
+        raise DataError(f"{shown(name)} has no pixels; give another photograph.")
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except Image.DecompressionBombError as error:
-        raise DataError(
-            f"{path} is too large to open safely ({error}); scale it down, "
-            "or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
-        ) from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path} is no image that can be read; {_ACCEPTED}.") from error
+        image.load()
+        orientation = orientation_of(image)
+        colours = _colours(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(name, limit) from error
     except Exception as error:  # decoders raise many types for damaged files
-        raise damaged(path, error) from error
+        raise damaged(name, error) from error
+    if orientation != 1:
+        colours = Image.fromarray(turn_pixels(np.asarray(colours), orientation))
+    return colours, Frame(colours.size, orientation)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply the camera's EXIF rotation; a damaged EXIF block does not spoil the picture."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except (OSError, ValueError, SyntaxError, KeyError, TypeError, ArithmeticError):
-        return image
+def _check_before_decoding(image: ImageFile.ImageFile, name: str, limit: int) -> None:
+    """Refuse an image of too many pixels, or one that another program would have to draw."""
+    check_pixels(shown(name), image.size, limit)
+    tags = getattr(image, "tag_v2", {})
+    tile = [value for tag in _TILE_SIZE if isinstance(value := tags.get(tag), int)]
+    if len(tile) == len(_TILE_SIZE):  # a tile is decoded whole, however little of it is the image
+        check_pixels(f"A tile of {shown(name)}", (tile[0], tile[1]), limit)
+    if image.format in _DRAWN_BY_PROGRAMS and image.tile:
+        raise DataError(f"{shown(name)} is {image.format} and no image of pixels; {_ACCEPTED}.")
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Return any of PIL's kinds of image as RGB."""
+def _colours(image: Image.Image) -> Image.Image:
+    """Return a decoded image as RGB, as it lies."""
     if image.mode == "RGB" and not image.has_transparency_data:
-        return image.copy()
-    if image.mode.startswith("I;16"):
-        return _grey(np.asarray(image), _FULL_16_BIT)
-    if image.mode in {"I", "F"}:
-        return _grey(np.asarray(image), None)
-    if image.has_transparency_data:
-        colours = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", colours.size, _WHITE), colours).convert(
-            "RGB"
-        )
-    return image.convert("RGB")
+        return Image.Image.copy(image)  # of the pixels alone
+    if not image.mode.startswith(_DEEP):
+        return _over_white(image)
+    values = np.asarray(image)
+    grey = image_of(values)
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        grey.paste(255, mask=Image.fromarray(values == clear))
+    return grey.convert("RGB")
 
 
-def _grey(values: NDArray[Any], full: float | None) -> Image.Image:
-    return Image.fromarray(scaled_to_bytes(values, full)).convert("RGB")
+def _over_white(image: Image.Image) -> Image.Image:
+    """Return an image of 8 bits a channel as RGB, its transparency laid over white."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    colours = image.convert("RGBA")
+    paper = Image.new("RGBA", colours.size, _WHITE)
+    return Image.alpha_composite(paper, colours).convert("RGB")
+
+
+def _array_of(tensor: Tensor) -> NDArray[Any]:
+    """Return a tensor's values as an array; NumPy knows no bfloat16."""
+    values = tensor.detach()
+    if values.is_floating_point() and values.dtype != torch.float64:
+        values = values.float()
+    try:
+        array: NDArray[Any] = values.numpy(force=True)
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        raise DataError(
+            f"The photograph is a tensor of {tensor.dtype} on {tensor.device}, which has no values "
+            "that NumPy can read; give a dense tensor on a device."
+        ) from error
+    return array
+
+
+def _too_large(name: str, limit: int) -> DataError:
+    """Return the error for an image that Pillow itself refuses for its size."""
+    ours = limit <= (Image.MAX_IMAGE_PIXELS or limit)
+    most = limit if ours else Image.MAX_IMAGE_PIXELS
+    hint = HINT if ours else "raise PIL.Image.MAX_IMAGE_PIXELS"
+    return DataError(
+        f"{shown(name)} has more pixels than the {most} that are decoded; scale it down, or {hint} "
+        "if you trust it."
+    )

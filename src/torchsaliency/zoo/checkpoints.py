@@ -1,15 +1,12 @@
-"""Reads weights files, safetensors or torch, and executes nothing in them.
+"""Weights files and the networks that they fill: exactly, or not at all.
 
 A file either fills every parameter of the network or is refused; there are no half-loaded networks.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import hashlib
-import json
-import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,17 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from torchsaliency.core.errors import CheckpointError
-from torchsaliency.zoo.preprocessing import Preprocessing
+from torchsaliency.zoo.messages import describe_error
+from torchsaliency.zoo.notes import Note, read_note
+from torchsaliency.zoo.weights import file_sha256, list_names, read_tensors
 
-_NOTE = "torchsaliency"
-"""The entry of a safetensors file's metadata that holds a `Note`."""
+__all__ = [
+    "Checkpoint",
+    "Note",
+    "read_checkpoint",
+    "read_note",
+    "require_finite",
+    "state_dict_sha256",
+    "tensors_sha256",
+]
 
-_CONTAINERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _MOST_LISTED = 4
 
@@ -128,56 +131,6 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(path=path, sha256=sha256, tensors=_state_dict(read(path), path))
 
 
-@dataclass(frozen=True)
-class Note:
-    """What a weights file says of its network beside the tensors.
-
-    Attributes:
-        classes: names of the outputs, in order.
-        preprocessing: that the network was trained with.
-    """
-
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
-
-    def metadata(self) -> dict[str, str]:
-        """Return the metadata for a safetensors file.
-
-        It is one entry, so that equal files have equal bytes: several are written in any order.
-        """
-        facts = {"classes": self.classes, "preprocessing": self.preprocessing.to_dict()}
-        return {_NOTE: json.dumps(facts, ensure_ascii=False)}
-
-
-def read_note(path: str | Path) -> Note | None:
-    """Return what a safetensors file says of its network, None where it says nothing.
-
-    Only the file's header is read.
-
-    Raises:
-        CheckpointError: it says something that cannot be understood.
-    """
-    path = Path(path)
-    if path.suffix.lower() != ".safetensors" or not path.is_file():
-        return None
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(_NOTE)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-    if text is None:
-        return None
-    try:
-        facts = json.loads(text)
-        classes = tuple(map(str, facts["classes"]))
-        return Note(classes, Preprocessing.from_dict(facts["preprocessing"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"The metadata of {path} cannot be understood ({_first_line(error)}); write the file "
-            f"again, without the entry {_NOTE!r} or as `torchsaliency finetune` writes it."
-        ) from error
-
-
 def state_dict_sha256(model: nn.Module) -> str:
     """Return the SHA-256 of a network's parameters and buffers: names, types, shapes and bytes."""
     digest = hashlib.sha256()
@@ -188,63 +141,6 @@ def state_dict_sha256(model: nn.Module) -> str:
         values = tensor.detach().cpu().contiguous()
         digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _read_safetensors(path: Path) -> Any:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-
-
-def _read_torch(path: Path) -> Any:
-    # training scripts keep their command line beside the weights; a Namespace is a bag of values
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            if "GLOBAL" not in str(error).upper():
-                raise _damaged(path, error) from error
-            raise CheckpointError(
-                f"{path} holds Python objects besides tensors, and loading them would run code, so "
-                "nothing was loaded; "
-                "save the network's weights alone with torch.save(model.state_dict(), path)."
-            ) from error
-        except Exception as error:  # torch's readers raise many types for a damaged file
-            raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{path} is truncated or is no weights file ({_first_line(error)}); "
-        "get it again, as a .safetensors file or one that torch.save wrote."
-    )
-
-
-def _state_dict(content: Any, path: Path) -> Mapping[str, Tensor]:
-    """Return the state dict inside a file's content."""
-    candidates = [content]
-    if isinstance(content, Mapping):
-        candidates = [content[key] for key in _CONTAINERS if isinstance(content.get(key), Mapping)]
-        candidates.append(content)
-    for candidate in candidates:
-        if isinstance(candidate, Mapping) and candidate and _all_tensors(candidate):
-            return candidate
-    found = (
-        f"the entries {', '.join(map(str, list(content)[:_MOST_LISTED]))}"
-        if isinstance(content, Mapping)
-        else f"a {type(content).__name__}"
-    )
-    raise CheckpointError(
-        f"{path} holds {found} and no state dict; accepted is a dictionary of tensors, "
-        f"bare or under {', '.join(_CONTAINERS)}."
-    )
-
-
-def _all_tensors(candidate: Mapping[Any, Any]) -> bool:
-    return all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in candidate.items()
-    )
 
 
 def _without_prefixes(

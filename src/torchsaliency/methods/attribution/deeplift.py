@@ -204,6 +204,18 @@ def _quotient(now: Operation, then: Operation, given: Gradients, plain: Gradient
     ]
 
 
+def _gated(now: Operation, then: Operation, given: Gradients, plain: Gradients) -> Gradients:
+    """Return the rule of a · sigmoid(b), the halves of one tensor."""
+    if given[0] is None or plain[0] is None:
+        return plain
+    dim = now.given("dim", -1)
+    (a, b), (a0, b0) = (wide(one.args[0]).chunk(2, dim) for one in (now, then))
+    slopes, near = _slopes(b.sigmoid(), b0.sigmoid(), b, b0)
+    slopes = torch.where(near, b.sigmoid() * (1 - b.sigmoid()), slopes)
+    g = wide(given[0])
+    return [torch.cat([g * (b.sigmoid() + b0.sigmoid()) / 2, g * (a + a0) / 2 * slopes], dim)]
+
+
 def _softmax(now: Operation, then: Operation, given: Gradients, plain: Gradients) -> Gradients:
     if given[0] is None:
         return plain
@@ -345,6 +357,7 @@ _RULES: Mapping[str, Compared] = {
     **dict.fromkeys(("convolution", "_convolution"), _products(0)),
     **dict.fromkeys(("addmm", "baddbmm", "addbmm", "addmv", "addr", "addcmul"), _products(1)),
     "div": _quotient,
+    "glu": _gated,
     **dict.fromkeys(("_softmax", "_safe_softmax"), _softmax),
     "_log_softmax": _log_softmax,
     "linalg_vector_norm": _norm,

@@ -92,6 +92,7 @@ class Relevance:
             "addcmul": self._add_product,
             "div": divided_relevance,
             "glu": _gated,
+            "_trilinear": self._trilinear,
             "_log_softmax": self._log_softmax,
             **dict.fromkeys(ATTENTIONS, self._attend),
         }
@@ -181,6 +182,23 @@ class Relevance:
         value = operation.args[2]
         found = self._share(value, lambda own: weights.to(own) @ own, given[0])
         return [None, None, found]
+
+    def _trilinear(self, operation: Operation, given: Gradients, ordinary: Gradients) -> Gradients:
+        """`bilinear`: to each input, in proportion to what it adds; weights take nothing."""
+        assert given[0] is not None
+        places = [one for one in range(3) if is_active(operation, one)]
+        found: list[Tensor | None] = [None] * len(ordinary)
+        for place in places:
+
+            def apply(own: Tensor, place: int = place) -> Tensor:
+                args = [one.to(own) if isinstance(one, Tensor) else one for one in operation.args]
+                args[place] = own
+                made: Tensor = operation.call(*args, **operation.options)
+                return made
+
+            rule = self._proportional(operation.args[place], apply)
+            found[place] = rule(given[0]) / len(places)
+        return found
 
     # --- sums, means and products number by number -----------------------------------------------
 

@@ -1,0 +1,223 @@
+"""Opens weights files, safetensors or torch, and executes nothing in them."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+import stat
+import tarfile
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from torchsaliency.core.errors import CheckpointError
+from torchsaliency.core.quiet import without_warnings
+from torchsaliency.zoo.messages import describe_error, shorten
+
+_CONTAINERS = ("state_dict", "model_state_dict", "model")
+_ACCEPTED = "a .safetensors file or one that torch.save wrote"
+_MOST_LISTED = 4
+_HEAD = 1024
+"""Bytes that tell a web page or a text from a damaged file."""
+
+
+def read_tensors(path: Path) -> OrderedDict[str, Tensor]:
+    """Return the tensors of a weights file, with the layout versions that torch stores with them.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, carries code, holds no state dict, or tensors
+            that are sparse, quantised or without values.
+    """
+    require_file(path)
+    found = _find_state_dict(_read(path), path)
+    _require_plain_tensors(found, path)
+    tensors = OrderedDict((key, tensor.detach()) for key, tensor in found.items())
+    tensors._metadata = _layout_versions(found)  # type: ignore[attr-defined]
+    return tensors
+
+
+def require_file(path: Path) -> None:
+    """Refuse a path that is no file with content; a pipe would be waited for.
+
+    Raises:
+        CheckpointError: as described.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        what = "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
+        raise CheckpointError(f"The weights file {path} {what}; give {_ACCEPTED}.") from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if not stat.S_ISREG(status.st_mode):
+        what = "is a folder" if stat.S_ISDIR(status.st_mode) else "is no regular file"
+        raise CheckpointError(f"The weights file {path} {what}; give {_ACCEPTED}.")
+    if not status.st_size:
+        raise CheckpointError(f"The weights file {path} is empty; get it again, as {_ACCEPTED}.")
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def damaged(path: Path, reason: str = "") -> CheckpointError:
+    """Return the error for a file that cannot be decoded."""
+    reason = _describe_content(path) or reason
+    return CheckpointError(
+        f"{path} is truncated or is no weights file{f' ({reason})' if reason else ''}; get it "
+        f"again, as {_ACCEPTED}."
+    )
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Return the first few names for a message, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - _MOST_LISTED} more" if len(listed) > _MOST_LISTED else ""
+    return f"{', '.join(shorten(name) for name in listed[:_MOST_LISTED])}{more}"
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> CheckpointError:
+    reason = getattr(error, "strerror", None) or describe_error(error)
+    return CheckpointError(
+        f"The weights file {path} cannot be read ({reason}); check its name and its permissions."
+    )
+
+
+def _read(path: Path) -> Any:
+    if path.suffix.lower() == ".safetensors":
+        try:
+            return load_file(path)
+        except Exception as error:  # the library raises several types for a damaged file
+            raise damaged(path, describe_error(error)) from error
+    _check_archive(path)
+    # Training scripts keep their command line beside the weights; a Namespace is a bag of values.
+    # One thread at a time: torch's list of safe types belongs to the whole process.
+    with without_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            if "GLOBAL" not in str(error).upper():
+                raise damaged(path) from error
+            raise CheckpointError(
+                f"{path} holds Python objects besides tensors, and loading them would run code, so "
+                "nothing was loaded; "
+                "save the network's weights alone with torch.save(model.state_dict(), path)."
+            ) from error
+        except Exception as error:  # torch's readers raise many types for a damaged file
+            raise damaged(path) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse archives that torch would read without comparing checksums, or as a program.
+
+    torch.save writes a zip archive of uncompressed files, with checksums unless it was told
+    otherwise; then all are zero.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            if tarfile.is_tarfile(path):  # torch before 2.6 would unpickle it
+                raise damaged(path, "it is a tar archive")
+            return
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if any(PurePosixPath(entry.filename).name == "constants.pkl" for entry in entries):
+                raise damaged(path, "it is a TorchScript program")
+            if sum(entry.file_size for entry in entries) > path.stat().st_size:
+                raise damaged(path, "it is compressed")
+            if any(entry.CRC for entry in entries) and archive.testzip() is not None:
+                raise damaged(path, "its checksums do not hold")
+    except CheckpointError:
+        raise
+    except Exception as error:  # as above
+        raise damaged(path, describe_error(error)) from error
+
+
+def _describe_content(path: Path) -> str:
+    """Return what a file holds instead of weights, "" where that cannot be said."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+        text = head.decode("utf-8", errors="strict" if len(head) < _HEAD else "ignore")
+    except (OSError, ValueError):
+        return ""
+    if text.lstrip().lower().startswith(("<!doctype", "<html", "<?xml")):
+        return "it is a web page"
+    if text.startswith("version https://git-lfs"):
+        return "it is a pointer of Git LFS, so run `git lfs pull`"
+    written = text and all(letter.isprintable() or letter.isspace() for letter in text)
+    return "it is a text" if written else ""
+
+
+def _find_state_dict(content: Any, path: Path) -> Mapping[str, Tensor]:
+    """Return the state dict inside a file's content."""
+    candidates = [content]
+    if isinstance(content, Mapping):
+        candidates = [content[key] for key in _CONTAINERS if isinstance(content.get(key), Mapping)]
+        candidates.append(content)
+    for candidate in candidates:
+        if isinstance(candidate, Mapping) and candidate and _all_tensors(candidate):
+            return candidate
+    found = f"a {type(content).__name__}"
+    if isinstance(content, Mapping):
+        found = f"the entries {list_names(map(str, content))}" if content else "nothing"
+    raise CheckpointError(
+        f"{path} holds {found} and no state dict; accepted is a dictionary of tensors, "
+        f"bare or under {', '.join(_CONTAINERS)}."
+    )
+
+
+def _all_tensors(candidate: Mapping[Any, Any]) -> bool:
+    return all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in candidate.items()
+    )
+
+
+def _require_plain_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    kinds = {key: _special_kind(tensor) for key, tensor in tensors.items()}
+    special = {key: kind for key, kind in kinds.items() if kind}
+    if special:
+        kind = next(iter(special.values()))
+        raise CheckpointError(
+            f"{path} holds tensors that are {kind}: {list_names(special)}; accepted are dense ones "
+            "with their values, so save model.state_dict() of the unconverted network."
+        )
+
+
+def _special_kind(tensor: Tensor) -> str:
+    if tensor.is_nested:
+        return "nested"
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.layout is not torch.strided:
+        return "sparse"
+    return "on the meta device, without values" if tensor.is_meta else ""
+
+
+def _layout_versions(found: Mapping[str, Tensor]) -> dict[str, dict[str, int]]:
+    """Return the versions of the modules' layouts, by module, where they are what torch writes."""
+    versions = getattr(found, "_metadata", None)
+    if not isinstance(versions, Mapping):
+        return {}
+    return {
+        key: {"version": facts["version"]}
+        for key, facts in versions.items()
+        if isinstance(key, str)
+        and isinstance(facts, Mapping)
+        and isinstance(facts.get("version"), int)
+    }
