@@ -88,7 +88,7 @@ def settle(net: Net, seed: int = 0) -> Net:
             fan = max(1, parameter[0].numel()) if parameter.ndim > 1 else 4
             parameter.copy_(torch.randn(parameter.shape, generator=draw) * (1.5 / fan) ** 0.5)
         for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
                 module.weight.abs_().add_(0.5)
                 module.running_mean.copy_(torch.randn(module.num_features, generator=draw) * 0.1)
                 module.running_var.copy_(torch.rand(module.num_features, generator=draw) + 0.5)

@@ -10,10 +10,13 @@ import dataclasses
 import difflib
 import enum
 import importlib
-from collections.abc import Callable, Mapping
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from torchsaliency.core.errors import OptionError
@@ -119,13 +122,64 @@ def methods() -> Mapping[str, MethodEntry]:
 def load_all() -> None:
     """Import all that registers something: the library's own methods and layers, and plug-ins.
 
-    The core is below them and imports none of them by itself.
+    The core is below them and imports none of them by itself. A plug-in that cannot be loaded is
+    named in a warning and left out.
     """
-    if not _loaded:
-        _loaded.append(True)
+    if _loaded:
+        return
+    _loaded.append(True)
+    broken = []
+    try:
         importlib.import_module("torchsaliency._public")
         for point in metadata.entry_points(group=ENTRY_POINTS):
-            point.load()
+            if fault := _load_plugin(point):
+                broken.append(f"{point.name} = {point.value} ({fault})")
+    except BaseException:  # interrupted: the next call begins anew
+        _loaded.clear()
+        _forget(lambda entry: entry.factory.__module__ not in sys.modules)
+        raise
+    for plugin in broken:  # after the others are loaded, because warnings may be errors
+        warnings.warn(
+            f"The plug-in {plugin} was left out; update it, or uninstall it.", stacklevel=2
+        )
+
+
+def _load_plugin(point: metadata.EntryPoint) -> str:
+    """Import a plug-in and return why it cannot be used, "" if it can."""
+    before = set(_table)
+    try:
+        _check_plugin(point.load(), [_table[name] for name in _table if name not in before])
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, too, must not end the caller's process
+        package = re.split("[.:]", point.value)[0]
+        _forget(
+            lambda entry: (
+                entry.name not in before and entry.factory.__module__.split(".")[0] == package
+            )
+        )
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return ""
+
+
+def _check_plugin(found: object, entries: Iterable[MethodEntry]) -> None:
+    from torchsaliency.core.method import Method  # noqa: PLC0415 (it imports this module)
+
+    if not isinstance(found, ModuleType) and not _is_kind(found, Method):
+        raise TypeError(f"it is a {type(found).__name__}, and neither a module nor a Method")
+    for entry in entries:
+        if not _is_kind(entry.factory, Method):
+            raise TypeError(f"it registers {entry.name}, which is no Method")
+
+
+def _is_kind(found: object, kind: type) -> bool:
+    return isinstance(found, type) and issubclass(found, kind)
+
+
+def _forget(unwanted: Callable[[MethodEntry], bool]) -> None:
+    for entry in [*_table.values()]:
+        if unwanted(entry):
+            del _table[entry.name]
 
 
 def entry(name: str) -> MethodEntry:

@@ -289,7 +289,8 @@ class Trace:
                 self._attentions.append(blocks)
         for name, found in raw.items():
             _check_runs(name, len(found), len(outputs))
-        output = _joined(outputs)
+        with torch.set_grad_enabled(graph):
+            output = _joined(outputs)
         notice_probabilities(self._net, output)
         self.target = resolve_target(target, _detached(output))
         with torch.set_grad_enabled(gradients):
