@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from rich.console import Console
+
+from torchsaliency.core.files import json_text
 
 stdout = Console(highlight=False)
 stderr = Console(highlight=False, stderr=True)
@@ -18,7 +19,7 @@ def say(sentence: str) -> None:
 
 def give_json(value: Any) -> None:
     """Write a machine-readable result, and nothing else, to stdout."""
-    stdout.file.write(json.dumps(value, indent=2) + "\n")
+    stdout.file.write(json_text(value))
 
 
 def printable(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import pandas as pd
 from torchsaliency.apps.console import printable, stdout
 from torchsaliency.apps.evaluating import watched
 from torchsaliency.apps.tabulating import write
+from torchsaliency.core.files import json_text
 from torchsaliency.evaluation import Table
 from torchsaliency.evaluation.formats import frame
 from torchsaliency.evaluation.recipes import recipes
@@ -86,7 +86,7 @@ def _csv(tables: Mapping[str, Table]) -> str:
 def _json(tables: Mapping[str, Table]) -> str:
     """Return several tables as one object."""
     made = {name: table.to_dict() for name, table in tables.items()}
-    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+    return json_text(made)
 
 
 _WHOLE: Mapping[str, Callable[[Mapping[str, Table]], str]] = {"csv": _csv, "json": _json}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -92,7 +93,8 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
         names = [one.name for one in layers]
         shared = seconds_now(trace.images.device) - begun, trace.passes
         return {
-            label: _explanation(method, trace, names, *shared) for label, method in chosen.items()
+            label: replace(_explanation(method, trace, names, *shared), label=label)
+            for label, method in chosen.items()
         }
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import io
+import itertools
 import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchsaliency.core.errors import InputError
+from torchsaliency.core.errors import InputError, OptionError
+from torchsaliency.core.files import OutputFolder, file_name, file_names, finite, json_bytes
 from torchsaliency.core.layer import Reshape
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.target import Target
@@ -57,6 +61,7 @@ class Explanation:
             gradients, and the method's own work. Over several methods they add up to more than it
             took, since the passes are shared.
         passes: images that went through the network for the batch, the shared pass included.
+        label: the key that `explain` gave the method; its name by default.
     """
 
     map: Tensor
@@ -73,6 +78,7 @@ class Explanation:
     details: Mapping[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
     passes: int = 0
+    label: str = ""
 
     def __len__(self) -> int:
         return len(self.map)
@@ -113,7 +119,7 @@ class Explanation:
             "options": _jsonable(self.method.options),
             "layers": list(self.layers),
             "target": self.target.describe(),
-            "score": self.score.tolist(),
+            "score": finite(self.score.tolist()),
             "masking": self.masking.describe(),
             "status": list(self.status),
             "versions": versions(),
@@ -122,34 +128,125 @@ class Explanation:
     def save(self, directory: str | Path, names: Sequence[str] | None = None) -> list[Path]:
         """Write for every image an overlay (PNG) and the raw map (.npy), and one manifest.json.
 
+        Several explanations can be saved into one folder, at once, too. Files are called
+        `NAME.METHOD.npy`; a name that another explanation has taken (another label, class, layer
+        or option of the same method) gets the label or a number behind it, and the same
+        explanation saved again replaces itself. The manifest tells of the one saved last, and
+        under "explanations" of all of them, with the names of their files.
+
         Args:
-            directory: made if it does not exist; files of the same names are replaced.
-            names: one file stem an image; image-0, image-1, … by default.
+            directory: made if it does not exist.
+            names: one an image, "/" for folders; image-0, image-1, … by default.
 
         Returns:
-            The files written.
+            The files written, manifest.json last.
 
         Raises:
             InputError: another number of names than images, or a name twice.
+            OptionError: there is a file that no explanation wrote, or nothing can be written.
         """
         stems = list(names) if names is not None else [f"image-{i}" for i in range(len(self))]
         if len(set(stems)) != len(self) or len(stems) != len(self):
             raise InputError(
                 f"{len(stems)} names were given for {len(self)} maps; give one different name each."
             )
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        written = []
-        for stem, one in zip(stems, self, strict=True):
-            written += [folder / f"{stem}.{self.method.name}.npy"]
-            np.save(written[-1], one.raw[0].float().cpu().numpy())
-            if _renderers:
-                written += [folder / f"{stem}.{self.method.name}.png"]
-                written[-1].write_bytes(_renderers[0](one))
-        written += [folder / "manifest.json"]
-        facts = {"images": stems, **self.manifest()}
-        written[-1].write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        return written
+        folder = OutputFolder(directory)
+        with folder.held(wait=_PATIENCE):
+            return _save(self, folder, stems)
+
+
+_MANIFEST, _PATIENCE = "manifest.json", 600.0
+
+
+def _save(made: Explanation, folder: OutputFolder, stems: Sequence[str]) -> list[Path]:
+    kept = _kept(folder.path)
+    folder.know(kept.get("files", {}))
+    facts = {"images": list(stems), "label": made.label or made.method.name, **made.manifest()}
+    mine = {stem: _identity(facts, one) for stem, one in zip(stems, made, strict=True)}
+    earlier = [_without(one, mine) for one in kept.get("explanations", [])]
+    taken = {name for one in earlier for files in one["files"].values() for name in files}
+    contents: dict[str, Renderer] = {".npy": _npy}
+    if _renderers:
+        contents[".png"] = _renderers[0]
+    files = {
+        stem: _free(path, facts["method"], facts["label"], [*contents], taken)
+        for stem, path in file_names(stems).items()
+    }
+    folder.insist_on_own([*(name for one in files.values() for name in one), _MANIFEST])
+    for stem, one in zip(stems, made, strict=True):
+        for name, draw in zip(files[stem], contents.values(), strict=True):
+            folder.write(name, draw(one))
+    facts |= {"files": files, "identities": mine}
+    everything = [*(one for one in earlier if one["files"]), facts]
+    names = {name for one in everything for files in one["files"].values() for name in files}
+    found = {name: digest for name in sorted(names) if (digest := folder.digest(name))}
+    told = {"program": _PROGRAM, "schema": 1, **facts, "explanations": everything, "files": found}
+    folder.write(_MANIFEST, json_bytes(told))
+    folder.dissolve()
+    written = [name for stem in stems for name in files[stem]]
+    return [folder.path / name for name in [*written, _MANIFEST]]
+
+
+def _without(earlier: dict[str, Any], mine: Mapping[str, str]) -> dict[str, Any]:
+    """Return the facts of an explanation without the maps that the same one made again replaces."""
+    files, identities = earlier["files"], earlier["identities"]
+    kept = {stem: names for stem, names in files.items() if identities[stem] != mine.get(stem)}
+    return {**earlier, "files": kept}
+
+
+_PROGRAM = "torchsaliency"
+
+
+def _kept(folder: Path) -> dict[str, Any]:
+    """Return what a folder's manifest tells; its own digest is among its files.
+
+    Raises:
+        OptionError: the manifest is of something else.
+    """
+    path = folder.expanduser() / _MANIFEST
+    if not path.exists():
+        return {}
+    content = path.read_bytes()
+    try:
+        told = json.loads(content)
+        if told["program"] == _PROGRAM and isinstance(told["explanations"], list):
+            told["files"] = {**told["files"], _MANIFEST: hashlib.sha256(content).hexdigest()}
+            return dict(told)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise OptionError(
+        f"{path} exists and no explanation wrote it; choose another folder, or move it away."
+    )
+
+
+def _identity(facts: Mapping[str, Any], one: Explanation) -> str:
+    """Return what tells explanations of an image apart, as a digest."""
+    told = [facts[name] for name in ("label", "method", "options", "layers", "masking")]
+    text = json.dumps([*told, one.target.describe()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _free(
+    path: str, method: str, label: str, suffixes: Sequence[str], taken: set[str]
+) -> list[str]:
+    """Return the names of one image's files, the first that no other explanation has taken."""
+    stem = f"{path}.{file_name(method)}"
+    candidates = itertools.chain(
+        [stem],
+        [f"{stem}.{file_name(label)}"] if label != method else [],
+        (f"{stem}-{number}" for number in itertools.count(2)),
+    )
+    for one in candidates:
+        names = [one + suffix for suffix in suffixes]
+        if taken.isdisjoint(names):
+            return names
+    raise AssertionError  # there is always another number
+
+
+def _npy(one: Explanation) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, one.raw[0].detach().float().cpu().numpy())
+    return buffer.getvalue()
 
 
 def versions() -> dict[str, str]:

@@ -44,13 +44,13 @@ class ClassTarget(Target):
 
     Attributes:
         labels: class indices, one for each image, or one for all of them: anything that
-            `class_indices` takes. Kept as int64, of shape (N,) or ().
+            `class_indices` takes. Kept as a tensor in int64, of shape (N,) or ().
 
     Raises:
         TargetError: they are no class indices.
     """
 
-    labels: Tensor
+    labels: Any
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", class_indices(self.labels))
@@ -330,8 +330,10 @@ class RowWise(Target):
         return {"kind": "callable", "name": getattr(self.function, "__name__", repr(self.function))}
 
 
-TargetLike = None | int | Sequence[int] | Tensor | Target | OwnEmbedding | Callable[[Any], Tensor]
-"""What a user may give: see `resolve_target`."""
+TargetLike = (
+    None | int | Sequence[int] | Tensor | Target | OwnEmbedding | Callable[[Any], Tensor] | Any
+)
+"""What a user may give: see `resolve_target`; arrays and Series have no type of their own here."""
 
 
 def resolve_target(spec: TargetLike, output: Any) -> Target:

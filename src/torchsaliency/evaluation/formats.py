@@ -6,7 +6,6 @@ in colour and within its width. CSV and JSON have all numbers in full; the other
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from torchsaliency.core.errors import OptionError
+from torchsaliency.core.files import json_text
 from torchsaliency.evaluation.legend import BOLD, Parts, legend, parts
 from torchsaliency.evaluation.markup import html, latex
 from torchsaliency.evaluation.tables import Cell, Column, Line, Table
@@ -87,7 +87,7 @@ def csv(table: Table, *, intervals: bool = True) -> str:
 def to_json(table: Table, *, intervals: bool = True) -> str:
     """Return `Table.to_dict` as JSON; intervals are always in it."""
     del intervals
-    return json.dumps(table.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    return json_text(table.to_dict())
 
 
 _FORMATS: Mapping[str, Callable[..., str]] = {

@@ -26,7 +26,7 @@ from torchsaliency.core.target import ClassTarget, Target, resolve_target
 from torchsaliency.core.tracing import checked_images
 from torchsaliency.core.wrapper import unwrap
 
-Labels = None | int | Sequence[int] | Tensor | Target
+Labels = None | int | Sequence[int] | Tensor | Target | Any
 """Classes as a measure takes them: None is the one predicted on the clean image."""
 
 _FIRST = 8

@@ -312,6 +312,8 @@ def shapley(
     even = (total / count).expand(count)
     if not len(z):
         return even
+    if not gains.isfinite().all():  # LAPACK ends with an error of its own
+        return torch.full_like(even, torch.nan)
     root = weights.sqrt()[:, None]
     left = root * (z - z.mean(1, keepdim=True))
     right = root * (gains - z.mean(1) * total)[:, None]

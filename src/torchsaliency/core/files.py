@@ -1,0 +1,464 @@
+"""Everything that is written to disk: whole or not there, and never over what is somebody else's.
+
+A folder that is written to has, while it is, a private folder `.torchsaliency` inside: a lock, a
+record of the files that are ours with the SHA-256 of their contents, and files that are not whole
+yet. A file is ours while its content is what the record says; all others are left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+import stat
+import sys
+import time
+import unicodedata
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, final
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+from torchsaliency.core.errors import OptionError
+
+PRIVATE = ".torchsaliency"
+_LOCK, _HOLDER, _RECORD = "lock", "holder.json", "record.jsonl"
+
+
+@final
+class OutputFolder:
+    """A folder that is written to, by one process at a time.
+
+    Attributes:
+        path: where it lies.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Look at a folder; it is made when it is `held`."""
+        self.path = Path(path).expanduser()
+        self._private = self.path / PRIVATE
+        self._known: dict[str, set[str]] = {}
+        self._sure: dict[str, tuple[tuple[int, ...], str]] = {}
+        with self._sentences():
+            self._learn()
+
+    @contextmanager
+    def held(self, wait: float = 0.0) -> Iterator[None]:
+        """Keep other processes out while inside.
+
+        Args:
+            wait: seconds to wait for another process that holds it.
+
+        Raises:
+            OptionError: another process holds it, or it cannot be made.
+        """
+        with self._sentences():
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = self._locked(wait)
+        try:
+            with self._sentences():
+                self._learn()  # what the last holder wrote
+                for left in self._private.glob("new-*"):  # of one that was killed
+                    left.unlink()
+                holder = json_text(_this_process())
+                (self._private / _HOLDER).write_text(holder, encoding="utf-8")
+            yield
+        finally:
+            (self._private / _HOLDER).unlink(missing_ok=True)
+            lock.release()
+
+    def _locked(self, wait: float) -> BaseFileLock:
+        begun = time.monotonic()
+        while True:
+            if self._private.is_symlink():
+                raise self._link(self._private)
+            self._private.mkdir(exist_ok=True)
+            lock = FileLock(self._private / _LOCK)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                holder = self._holder()
+                # the children of a process that was killed take some seconds to end
+                patience = max(wait, _ORPHANS) if holder and _is_dead(holder) else wait
+                if time.monotonic() - begun > patience:
+                    raise OptionError(
+                        f"{self.path} is being written to by {_words(holder)}; wait until it has "
+                        "ended, or choose another folder."
+                    ) from None
+                time.sleep(_POLL)
+                continue
+            if (self._private / _LOCK).exists():
+                return lock
+            lock.release()  # its last holder has dissolved the folder in between
+
+    def _holder(self) -> dict[str, Any]:
+        try:
+            told = json.loads((self._private / _HOLDER).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return told if isinstance(told, dict) else {}
+
+    def _link(self, path: Path) -> OptionError:
+        return OptionError(
+            f"{path} is a link, and nothing is written through links; remove it, or choose another "
+            "folder."
+        )
+
+    # --- what is ours -----------------------------------------------------------------------------
+
+    def know(self, files: Mapping[str, str]) -> None:
+        """Take over the SHA-256 of files that are ours, by name, from another record of ours."""
+        for name, digest in files.items():
+            self._known.setdefault(name, set()).add(digest)
+
+    def owns(self, name: str) -> bool:
+        """Whether a file is there, and is as we wrote it."""
+        return self.digest(name) is not None
+
+    def digest(self, name: str) -> str | None:
+        """Return the SHA-256 of a file of ours; None if it is not there, or not as we wrote it."""
+        path = self.path / name
+        state = _state(path)
+        if state is None or name not in self._known:
+            return None
+        if name not in self._sure or self._sure[name][0] != state:
+            found = sha256_of(path)
+            if found not in self._known[name]:
+                return None
+            self._sure[name] = (state, found)
+        return self._sure[name][1]
+
+    def strangers(self) -> Iterator[str]:
+        """List the files in the folder that are not ours, by name."""
+        for place, folders, files in os.walk(self.path):
+            if Path(place) == self.path and PRIVATE in folders:
+                folders.remove(PRIVATE)
+            for one in files:
+                name = (Path(place) / one).relative_to(self.path).as_posix()
+                if not self.owns(name):
+                    yield name
+
+    def insist_on_own(self, names: Iterable[str]) -> None:
+        """Insist that files of these names are ours, or not there.
+
+        Raises:
+            OptionError: one is somebody else's.
+        """
+        with self._sentences():
+            for name in names:
+                self._place(name)
+                if os.path.lexists(self.path / name) and not self.owns(name):
+                    raise self._foreign(name)
+
+    def _foreign(self, name: str) -> OptionError:
+        changed = " as it is now" if name in self._known else ""
+        return OptionError(
+            f"{self.path / name} exists and no earlier run wrote it{changed}; choose another "
+            "folder, or move the file away."
+        )
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, or replace our own.
+
+        Raises:
+            OptionError: the file there is somebody else's, or the folder cannot be written to.
+        """
+        with self.writing(name) as file:
+            file.write(content)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """Give a file to write that takes its name when all of it is on the disk.
+
+        Args:
+            name: relative to the folder, with "/" between folders, made if they do not exist.
+
+        Raises:
+            OptionError: the file there is somebody else's, or the folder cannot be written to.
+        """
+        with self._sentences():
+            target = self._place(name)
+            draft = self._private / f"new-{uuid.uuid4().hex}"
+            try:
+                with draft.open("xb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                digest = sha256_of(draft)
+                own = self.owns(name)
+                if not own and os.path.lexists(target):
+                    raise self._foreign(name)
+                self._note(_RECORD, {"name": name, "sha256": digest})
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._place(name)
+                if own:
+                    draft.replace(target)
+                else:
+                    self._rename(draft, target, name)
+                _sync(target.parent)
+            finally:
+                draft.unlink(missing_ok=True)
+            self._known.setdefault(name, set()).add(digest)
+            state = _state(target)
+            assert state is not None
+            self._sure[name] = (state, digest)
+
+    def _rename(self, draft: Path, target: Path, name: str) -> None:
+        """Give a file its name, unless something of that name has just appeared."""
+        try:
+            os.link(draft, target, follow_symlinks=False)
+        except FileExistsError:
+            raise self._foreign(name) from None
+        except (OSError, NotImplementedError):  # a file system without hard links
+            draft.replace(target)
+
+    def remove(self, name: str) -> None:
+        """Remove a file of ours; others stay."""
+        with self._sentences():
+            if self.owns(name):
+                (self.path / name).unlink()
+
+    def set_aside(self, name: str) -> str:
+        """Move a file away that we wrote and that has changed since; return its new name."""
+        with self._sentences():
+            self._place(name)
+            new = f"damaged-{uuid.uuid4().hex[:8]}-{Path(name).name}"
+            (self.path / name).replace(self._private / new)
+        return f"{PRIVATE}/{new}"
+
+    def dissolve(self) -> None:
+        """Remove the private folder, where a file of ours tells what it recorded; while held."""
+        shutil.rmtree(self._private, ignore_errors=True)
+
+    # --- notes: lines that are added, for who goes on after a kill --------------------------------
+
+    def note(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Add a line to a private list."""
+        with self._sentences():
+            self._note(name, facts)
+
+    def notes(self, name: str) -> list[dict[str, Any]]:
+        """Return the lines of a private list; one that a kill tore is left out."""
+        try:
+            lines = (self._private / name).read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in lines:
+            try:
+                told = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(told, dict):
+                found.append(told)
+        return found
+
+    def forget(self, name: str) -> None:
+        """Remove a private list."""
+        (self._private / name).unlink(missing_ok=True)
+
+    def _note(self, name: str, facts: Mapping[str, Any]) -> None:
+        # the newline comes first: after a torn line, too, this one is whole
+        line = b"\n" + json_bytes(facts, indent=None)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        with os.fdopen(os.open(self._private / name, flags, 0o666), "ab") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _learn(self) -> None:
+        for told in self.notes(_RECORD):
+            name, digest = told.get("name"), told.get("sha256")
+            if isinstance(name, str) and isinstance(digest, str):
+                self._known.setdefault(name, set()).add(digest)
+
+    def _place(self, name: str) -> Path:
+        """Return where a file lies.
+
+        Raises:
+            OptionError: it would lie outside, or behind a link.
+        """
+        parts = PurePosixPath(name).parts
+        if not parts or {"..", PRIVATE} & {*parts} or PurePosixPath(name).is_absolute():
+            raise OptionError(f"{name!r} is no name of a file below {self.path}.")
+        place = self.path
+        for part in parts[:-1]:
+            place = place / part
+            if place.is_symlink():
+                raise self._link(place)
+        return place / parts[-1]
+
+    @contextmanager
+    def _sentences(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            full = "free some space, or " if error.errno in _FULL else ""
+            raise OptionError(
+                f"{self.path} cannot be written to ({error.strerror or error}); {full}choose "
+                "another folder."
+            ) from error
+
+
+_FULL = {28, 122}
+"""errno of a full disk, and of an exhausted quota (which Windows does not have)."""
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+def file_name(text: str) -> str:
+    """Return text as one part of a path: what a file system may not bear is percent-encoded."""
+    found = "".join(one if one.isprintable() and one not in _ODD else _hex(one) for one in text)
+    if found.strip(".") == "" or found.split(".")[0].casefold() in _DEVICES:
+        found = _hex(found[:1]) + found[1:]
+    if found.endswith((".", " ")):
+        found = found[:-1] + _hex(found[-1])
+    if len(found.encode()) > _LONGEST:
+        found = f"{found.encode()[: _LONGEST - 17].decode('utf-8', 'ignore')}~{_short(text)}"
+    return found
+
+
+def file_names(ids: Sequence[str], suffix: str = "") -> dict[str, str]:
+    """Return a path for each id, below one folder, none the same or inside of another.
+
+    Parts between "/" become folders. Names that differ only in case, or in how letters are
+    composed, count as the same, since some file systems do not tell them apart.
+    """
+    found = {
+        one: "/".join(file_name(part) for part in one.split("/")) + suffix
+        for one in dict.fromkeys(ids)
+    }
+    plain = {one: unicodedata.normalize("NFC", path).casefold() for one, path in found.items()}
+    taken = Counter(plain.values())
+    for path in [*taken]:
+        taken.update(str(above) for above in PurePosixPath(path).parents)
+    for one, path in plain.items():
+        if taken[path] > 1:
+            folder, _, _ = found[one].rpartition("/")
+            own = file_name(one.rpartition("/")[2] + "~" + _short(one)) + suffix
+            found[one] = f"{folder}/{own}" if folder else own
+    return found
+
+
+def _hex(text: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in text.encode("utf-8", "surrogateescape")) or "%"
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+_ODD = set('%/\\:*?"<>|')
+"""What has a meaning in paths on some system, and what the encoding begins with."""
+
+_LONGEST = 180
+"""Bytes: suffixes come after it, and 255 is the most."""
+
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{x}{n}" for x in ("com", "lpt") for n in range(10))}
+"""Windows keeps these names for devices."""
+
+
+# --- contents -------------------------------------------------------------------------------------
+
+
+def json_bytes(value: Any, indent: int | None = 1) -> bytes:
+    """Return a value as a JSON file; what is no number (NaN, infinity) is null."""
+    # bytes of file names that are no text become the escapes that JSON has for them
+    return _json(value, indent, ascii=False).encode("utf-8", "backslashreplace")
+
+
+def json_text(value: Any, indent: int | None = 2) -> str:
+    """Return a value as JSON for any terminal or pipe; what is no number is null."""
+    return _json(value, indent, ascii=True)
+
+
+def _json(value: Any, indent: int | None, *, ascii: bool) -> str:  # noqa: A002 (what it is)
+    text = json.dumps(
+        finite(value), indent=indent, ensure_ascii=ascii, allow_nan=False, default=str
+    )
+    return text if indent is None else text + "\n"
+
+
+def finite(value: Any) -> Any:
+    """Return a value with None in place of every number that JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    return value
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file does; None if there is no file, or a link."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _sync(folder: Path) -> None:
+    """Let a name in a folder survive a loss of power, where folders can be synced."""
+    if os.name == "posix":
+        place = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(place)
+        except OSError:  # some network file systems do not know it
+            pass
+        finally:
+            os.close(place)
+
+
+def _this_process() -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(_STARTED)),
+        "command": " ".join([Path(sys.argv[0] or "python").name, *sys.argv[1:2]]),
+    }
+
+
+def _is_dead(holder: Mapping[str, Any]) -> bool:
+    """Whether a process surely does not run any more."""
+    if holder.get("host") != platform.node() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(holder["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return False
+
+
+def _words(holder: Mapping[str, Any]) -> str:
+    if not {"pid", "host", "since", "command"} <= holder.keys():
+        return "another process"
+    return (
+        f"{holder['command']} (process {holder['pid']} on {holder['host']}, since "
+        f"{holder['since']})"
+    )
+
+
+_STARTED = time.time()
+_POLL, _ORPHANS = 0.05, 20.0
