@@ -16,13 +16,13 @@ import typer
 from typer.core import TyperGroup
 
 from torchsaliency.apps import options
-from torchsaliency.apps.console import give_json, printable, say, stdout
+from torchsaliency.apps.console import give_json, say, speak_plainly, stdout
 from torchsaliency.apps.process import prepare
 
 OK, PARTIAL, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 _EXIT_CODES = (
-    "Exit codes: 0 done; 1 done but for photos that could not be read (each is reported); "
+    "Exit codes: 0 done; 1 done but for photos that could not be used (each is reported); "
     "2 wrong input, told in one sentence; 130 interrupted."
 )
 
@@ -49,7 +49,7 @@ def _exit_code(run: Callable[[], Any]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED  # newer Typers return this themselves
     except TorchSaliencyError as error:
-        say(" ".join(str(error).split()))
+        say(str(error))
         return WRONG
     except OSError as error:
         say(f"{error.filename or 'A file'} cannot be used ({error.strerror or error}).")
@@ -259,10 +259,11 @@ def evaluate(  # noqa: PLR0913 (Typer reads the options off the signature)
     from torchsaliency.apps import evaluating
     from torchsaliency.apps.tabulating import show
 
-    results = evaluating.run(evaluating.asked_plan(plan, given, settings), output)
+    results, complete = evaluating.run(evaluating.asked_plan(plan, given, settings), output)
     show(results, "json" if json else "text")
     if not json:
         say_where(f"The rows are in {output}/; see `torchsaliency table {output}`")
+    raise typer.Exit(OK if complete else PARTIAL)
 
 
 @app.command(epilog=_EXIT_CODES)
@@ -374,10 +375,11 @@ def reproduce(  # noqa: PLR0913 (Typer reads the options off the signature)
         "workers": workers,
     }
     folder = output or Path("reproduced") / name
-    found = reproducing.run(name, folder, data, model, limit, changes)
+    found, complete = reproducing.run(name, folder, data, model, limit, changes)
     reproducing.show(found, form)
     if form == "text":
         say_where(reproducing.where(found))
+    raise typer.Exit(OK if complete else PARTIAL)
 
 
 @app.command("survey-score", epilog=_EXIT_CODES)
@@ -398,12 +400,13 @@ def survey_score(
 
 def say_where(sentence: str) -> None:
     """Tell on stdout where something was written, on one line that can be copied."""
-    stdout.print(f"{printable(sentence)}.", markup=False, soft_wrap=True)
+    stdout.print(f"{sentence}.", markup=False, soft_wrap=True)
 
 
 def main() -> None:
     """Run the command line."""
     prepare()
+    speak_plainly()
     app(prog_name="torchsaliency")
 
 

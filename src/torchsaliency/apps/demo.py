@@ -57,13 +57,16 @@ def run(output: Path) -> Shown:
     style = Style(alpha=0.5, colormap="turbo", raw=False, titled=False)
     folder = Folder(output)
     planned = [style.stem(photo, None, one) + ".png" for photo in photos for one in _METHODS]
-    folder.refuse_to_replace([*planned, f"{SHEET}.png"], photos.values())
-    job = _job(len(photos))
-    recorder, sheets = Recorder(job, folder, style), Sheets(folder, style.colormap, SHEET)
-    with Report(len(photos), job.maps_per_photo) as report:
-        rows = [_show(job, finding, recorder, sheets) for finding in explained(job, photos, report)]
-    sheets.flush()
-    folder.write_manifest(recorder.manifest({"demo": True}, report, sheets.written))
+    with folder.held():
+        folder.refuse_to_replace([*planned, f"{SHEET}.png"], photos.values())
+        job = _job(len(photos))
+        recorder, sheets = Recorder(job, folder, style), Sheets(folder, style.colormap, SHEET)
+        with Report(len(photos), job.maps_per_photo) as report:
+            found = explained(job, photos, report)
+            rows = [_show(job, one, recorder, sheets) for one in found if isinstance(one, Finding)]
+        sheets.flush()
+        manifest = recorder.manifest({"demo": True}, report, sheets.written)
+        folder.write_manifest(manifest, ended=True)
     return Shown(folder.path / sheets.written[0], rows, len(planned) + 2)
 
 
@@ -71,7 +74,7 @@ def _show(job: Job, finding: Finding, recorder: Recorder, sheets: Sheets) -> dic
     """Write the pictures of one photo, and say what they show."""
     masked = _masked(job, finding)
     captions = {method: f"masked {share:.1%}" for method, share in masked.items()}
-    sheets.add(finding, recorder.record(finding), captions)
+    sheets.add(recorder.record(finding), captions)
     return {
         "photo": finding.photo.name,
         "class": finding.target.name,

@@ -46,14 +46,46 @@ def asked_plan(path: Path | None, given: Mapping[str, Any], settings: Sequence[s
     return _with_settings(plan, settings)
 
 
-def run(plan: Plan, output: Path) -> Results:
-    """Evaluate, and show how far it is."""
-    with watched() as watch:
-        return evaluate(plan, output, watch=watch)
+def run(plan: Plan, output: Path) -> tuple[Results, bool]:
+    """Evaluate, show how far it is, and tell whether every image could be used."""
+    with watched() as watched_:
+        results = evaluate(plan, output, watch=watched_)
+    return results, watched_.complete
+
+
+class Watched:
+    """Is told of an evaluation, or of several one after another.
+
+    Attributes:
+        before: images that earlier sessions finished.
+        done: images of this one.
+        skipped: images that could not be used.
+        odd: images of which some map is not finite.
+    """
+
+    def __init__(self, tell: Watch) -> None:
+        self.before = self.done = self.skipped = self.odd = 0
+        self._tell = tell
+        self._last = Progress(0, 0, 0, 0)
+
+    def __call__(self, now: Progress) -> None:
+        """Take what an evaluation tells of itself."""
+        last = self._last if now.done else Progress(0, 0, 0, 0)  # another one begins with 0
+        self.before += now.before - last.before
+        self.done += now.done - last.done
+        self.skipped += now.skipped - last.skipped
+        self.odd += now.odd - last.odd
+        self._last = now
+        self._tell(now)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image could be used."""
+        return not self.skipped and not self.odd
 
 
 @contextmanager
-def watched() -> Iterator[Watch]:
+def watched() -> Iterator[Watched]:
     """Show images done, images a second and the time left; say at the end what was skipped."""
     bar = Bar(
         TextColumn("{task.description}"),
@@ -68,19 +100,17 @@ def watched() -> Iterator[Watch]:
         transient=True,
     )
     task = bar.add_task("evaluating", total=None)
-    last: list[Progress] = []
-
-    def watch(now: Progress) -> None:
-        bar.update(task, completed=now.done, total=now.total)
-        last[:] = [now]
-
+    found = Watched(lambda now: bar.update(task, completed=now.done, total=now.total))
     with bar:
-        yield watch
-    if last and last[0].before:
-        say(f"{last[0].before} images were finished before; {last[0].done} are new.")
-    if last and last[0].skipped:
-        images = "image" if last[0].skipped == 1 else "images"
-        say(f"{last[0].skipped} {images} could not be used; run.json says why.")
+        yield found
+    if found.before:
+        say(f"{found.before} images were finished before; {found.done} are new.")
+    if found.skipped:
+        images = "image" if found.skipped == 1 else "images"
+        say(f"{found.skipped} {images} could not be used; run.json says why.")
+    if found.odd:
+        images = "image has" if found.odd == 1 else "images have"
+        say(f"{found.odd} {images} maps that are not finite; run.json says of which methods.")
 
 
 class _Speed(ProgressColumn):

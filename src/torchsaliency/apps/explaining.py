@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,8 @@ from torchsaliency.apps.sharing import Shared
 from torchsaliency.core.errors import DataError, OptionError
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.files import file_name
+from torchsaliency.core.isolation import Isolation, in_words, insist_on_numbers
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method
 from torchsaliency.core.target import Target
@@ -29,8 +31,22 @@ from torchsaliency.zoo import Network, Preprocessing
 if TYPE_CHECKING:
     from torchsaliency.metrics import SaliencyMetric
 
-Rows = list[dict[str, float | None]]
-"""One dictionary of metrics an image, None where undefined."""
+
+@dataclass(frozen=True)
+class Graded:
+    """One map by one metric.
+
+    Attributes:
+        value: None where undefined.
+        row: what the metric's mean is made of.
+    """
+
+    value: float | None
+    row: tuple[float | None, ...]
+
+
+Rows = list[dict[str, Graded]]
+"""One dictionary of metrics an image."""
 
 Score = Callable[[Mapping[str, Explanation], Report], Mapping[str, Rows]]
 """Scores the maps of a batch, by method."""
@@ -126,7 +142,7 @@ class Finding:
         predicted: the class with the largest logit; None of an encoder.
         row: of the photograph in the batches of `maps`.
         maps: by method; those that failed are not there.
-        scores: by method and metric, None where undefined.
+        scores: by method and metric.
     """
 
     photo: Photo
@@ -134,53 +150,95 @@ class Finding:
     predicted: Verdict | None
     row: int
     maps: Mapping[str, Explanation]
-    scores: Mapping[str, Mapping[str, float | None]]
+    scores: Mapping[str, Mapping[str, Graded]]
 
 
 def explained(
-    job: Job, photos: Mapping[str, Path], report: Report, score: Score | None = None
-) -> Iterator[Finding]:
+    job: Job,
+    photos: Mapping[str, Path],
+    report: Report,
+    score: Score | None = None,
+    known: Collection[str] = (),
+) -> Iterator[Finding | Photo]:
     """Explain photographs batch by batch.
 
     Args:
         job: how.
         photos: files by unique name.
-        report: is told of progress, and of what cannot be read or does not fit.
+        report: is told of progress, and of what cannot be read or explained, or does not fit.
         score: scores the maps of a batch, if that was asked for.
+        known: SHA-256 of photographs that need not be explained again.
 
     Yields:
-        One finding a photograph and target, those of a photograph one after another.
+        One finding a photograph and target, those of a photograph one after another; or the
+        photograph alone, if it is known.
 
     Raises:
         DataError: the only photograph cannot be read.
         TorchSaliencyError: what was asked does not fit the network.
     """
-    for batch, x in _batches(job, photos, report):
-        answers = []
-        for target in job.targets:
-            asked = target if job.shared is None else job.shared.target([p.name for p in batch])
-            maps, logits = _explain_batch(job, x, asked, report)
-            answers.append((target, maps, logits, score(maps, report) if score else {}))
-        for row, photo in enumerate(batch):
-            for target, maps, logits, scores in answers:
-                chosen, predicted = _verdicts(job, photo, target, maps, logits, row)
-                own = {method: found[row] for method, found in scores.items()}
-                yield Finding(photo, chosen, predicted, row, maps, own)
+    isolation = Isolation()
+    for batch, x in _batches(job, photos, report, known):
+        if x is None:
+            yield from batch
+            continue
+
+        def work(rows: slice, batch: list[Photo] = batch, x: Tensor = x) -> list[Finding]:
+            return list(_findings(job, batch[rows], x[rows], report, score))
+
+        for rows, found in isolation.run(work, len(batch)):
+            if not isinstance(found, Exception):
+                yield from found
+                continue
+            if len(photos) == 1:
+                raise found
+            for photo in batch[rows]:
+                reason = f"{photo.path}: {in_words(found)}"
+                report.unexplained[photo.path] = reason
+                report.leave_out_photo(photo.path, reason)
+
+
+def _findings(
+    job: Job, batch: Sequence[Photo], x: Tensor, report: Report, score: Score | None
+) -> Iterator[Finding]:
+    answers = []
+    for target in job.targets:
+        asked = target if job.shared is None else job.shared.target([one.name for one in batch])
+        maps, logits = _explain_batch(job, x, asked, report)
+        answers.append((target, maps, logits, score(maps, report) if score else {}))
+    for row, photo in enumerate(batch):
+        for target, maps, logits, scores in answers:
+            chosen, predicted = _verdicts(job, photo, target, maps, logits, row)
+            own = {method: found[row] for method, found in scores.items()}
+            yield Finding(photo, chosen, predicted, row, maps, own)
 
 
 def _batches(
-    job: Job, photos: Mapping[str, Path], report: Report
-) -> Iterator[tuple[list[Photo], Tensor]]:
+    job: Job, photos: Mapping[str, Path], report: Report, known: Collection[str]
+) -> Iterator[tuple[list[Photo], Tensor | None]]:
     """Read photographs; only the batch's inputs are kept, for a folder may hold any number."""
     batch: list[Photo] = []
     inputs: list[Tensor] = []
     for name, path in photos.items():
         try:
-            photo, x = _read(job, name, path)
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            picture = open_photo(path)
+            photo = Photo(name, path, sha256, (picture.height, picture.width))
+            if sha256 in known:
+                yield [photo], None
+                continue
+            x = job.preprocessing(picture)
         except DataError as error:
             if len(photos) == 1:
                 raise
             report.leave_out_photo(path, str(error))
+            continue
+        except Exception as error:  # a decoder may raise anything
+            reason = f"{path} cannot be read: {in_words(error)}"
+            if len(photos) == 1:
+                raise DataError(reason) from error
+            report.leave_out_photo(path, reason)
             continue
         batch.append(photo)
         inputs.append(x)
@@ -189,14 +247,6 @@ def _batches(
             batch, inputs = [], []
     if batch:
         yield batch, torch.stack(inputs)
-
-
-def _read(job: Job, name: str, path: Path) -> tuple[Photo, Tensor]:
-    picture = open_photo(path)
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    photo = Photo(name, path, sha256, (picture.height, picture.width))
-    return photo, job.preprocessing(picture)
 
 
 def _explain_batch(
@@ -212,6 +262,7 @@ def _explain_batch(
     layers = list(job.layers) or None
     with running(job.network.name):
         made = explain(job.network, x, guards, target, layers, masking=job.masking, chunk=job.chunk)
+        insist_on_numbers(job.network.name, next(iter(made.values())).output)
     logits = next(iter(made.values())).output.detach().float().cpu()
     for label, guard in guards.items():
         if guard.failures:
@@ -268,8 +319,7 @@ def unique_names(paths: Sequence[Path]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     taken: set[str] = set()
     for path in paths:
-        stem = path.stem.encode("utf-8", "surrogateescape")[:_LONGEST_NAME]
-        name = stem.decode("utf-8", "ignore") or "photo"
+        name = file_name(path.stem) or "photo"
         number, candidate = 1, name
         while candidate.casefold() in taken:
             number += 1
@@ -277,6 +327,3 @@ def unique_names(paths: Sequence[Path]) -> dict[str, Path]:
         taken.add(candidate.casefold())
         named[candidate] = path
     return named
-
-
-_LONGEST_NAME = 160  # bytes; method, target and suffix come after it, and 255 is the most

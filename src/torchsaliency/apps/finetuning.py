@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from torchsaliency.apps.console import printable, say, stderr, stdout
+from torchsaliency.apps.console import say, stderr, stdout
 from torchsaliency.core.errors import CheckpointError
 from torchsaliency.evaluation.finetuning import (
     Accuracy,
@@ -126,7 +126,7 @@ def _accuracy_table(report: Report) -> Table:
         table.add_column(f"{part} ({found.count})", justify="right")
     parts = report.accuracy.values()
     for name in report.classes:
-        table.add_row(Text(printable(name)), *(_percent(found.per_class[name]) for found in parts))
+        table.add_row(Text(name), *(_percent(found.per_class[name]) for found in parts))
     table.add_row("mean of the classes", *(_percent(found.balanced) for found in parts))
     table.add_row(
         Text("all images", style="bold"),
@@ -146,7 +146,7 @@ def _confusion_table(part: str, found: Accuracy) -> Table:
             Text(str(count), style="bold" if place == number else "" if count else "dim")
             for place, count in enumerate(row)
         )
-        table.add_row(Text(f"{number} {printable(name)}"), *cells)
+        table.add_row(Text(f"{number} {name}"), *cells)
     return table
 
 

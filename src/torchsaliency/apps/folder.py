@@ -1,21 +1,26 @@
-"""The folder a run writes to: its files never replace anything that is not an earlier run's.
+"""The folder of `explain`: one `manifest.json` tells of every run whose files are still there.
 
-One `manifest.json` tells of every run whose files are still there, newest last.
+While a run is on, a list in the folder's private part tells of the photographs that are finished,
+so that a run that was killed goes on where it stopped.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
 from torchsaliency.core.errors import OptionError
+from torchsaliency.core.files import OutputFolder, finite, json_bytes
 
 MANIFEST = "manifest.json"
 _SCHEMA = 1
 _PROGRAM = "torchsaliency"
+_FINISHED = "finished.jsonl"
 
 
 @final
@@ -23,20 +28,27 @@ class Folder:
     """An output folder.
 
     Attributes:
-        path: made if it did not exist.
-
-    Raises:
-        OptionError: it cannot be made, or holds a manifest of another program.
+        path: where it lies.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.expanduser()
-        with _sentences(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-        self._runs = self._earlier_runs()
-        self._own = {name for run in self._runs for name in files_of(run)} | {MANIFEST}
+        self._output = OutputFolder(path)
+        self.path = self._output.path
+        self._runs: list[dict[str, Any]] = []
 
-    def refuse_to_replace(self, names: Iterable[str], photos: Iterable[Path]) -> None:
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from writing to the folder.
+
+        Raises:
+            OptionError: one does, or the folder cannot be made, or holds a manifest of another
+                program.
+        """
+        with self._output.held():
+            self._runs = self._earlier_runs()
+            yield
+
+    def refuse_to_replace(self, names: Sequence[str], photos: Iterable[Path]) -> None:
         """Insist, before any work is done, that no file to be written is somebody else's.
 
         Args:
@@ -44,8 +56,15 @@ class Folder:
             photos: that are read, and must stay as they are even if an earlier run wrote them.
 
         Raises:
-            OptionError: a file is not from an earlier run, or is one of the photos.
+            OptionError: a file is not from an earlier run, or is one of the photos; or two maps
+                would have one name.
         """
+        for name, count in Counter(name.casefold() for name in names).items():
+            if count > 1:
+                raise OptionError(
+                    f"Two of the files would be called {name}; explain those photographs one by "
+                    "one, with different --output."
+                )
         read = {photo.resolve() for photo in photos}
         for name in names:
             path = self.path / name
@@ -54,11 +73,7 @@ class Folder:
                     f"{path} is one of the photographs and would be written over; choose another "
                     "folder with --output."
                 )
-            if name not in self._own and path.exists():
-                raise OptionError(
-                    f"{path} exists and no earlier run wrote it; choose another folder with "
-                    "--output, or move the file away."
-                )
+        self._output.insist_on_own([*names, MANIFEST])
 
     def write(self, name: str, content: bytes) -> None:
         """Write one file.
@@ -66,41 +81,78 @@ class Folder:
         Raises:
             OptionError: it cannot be written.
         """
-        with _sentences(self.path):
-            (self.path / name).write_bytes(content)
+        self._output.write(name, content)
 
-    def write_manifest(self, run: dict[str, Any]) -> None:
+    # --- going on after a kill --------------------------------------------------------------------
+
+    def finish(self, identity: str, photo: Mapping[str, Any]) -> None:
+        """Note that all files of a photograph are written.
+
+        Args:
+            identity: of the run.
+            photo: what a run that goes on must know.
+        """
+        self._output.note(_FINISHED, {"identity": identity, **photo})
+
+    def finished(self, identity: str) -> dict[str, dict[str, Any]]:
+        """Return what was noted of photographs by a run that did not end, by their SHA-256.
+
+        Only those whose files are all there, as they were written.
+        """
+        found = {}
+        for told in self._output.notes(_FINISHED):
+            if told.pop("identity", None) != identity:
+                continue
+            names = [name for one in told["photo"]["maps"] for name in one["files"].values()]
+            if all(self._output.owns(name) for name in names):
+                found[told["photo"]["sha256"]] = told
+        return found
+
+    # --- the manifest -----------------------------------------------------------------------------
+
+    def write_manifest(self, run: dict[str, Any], *, ended: bool) -> None:
         """Add a run to the manifest; of earlier runs, what this one wrote over is forgotten.
+
+        Args:
+            run: what was made.
+            ended: whether nothing is left to be done.
 
         Raises:
             OptionError: it cannot be written.
         """
         written = set(files_of(run))
         earlier = [_without(old, written) for old in self._runs]
+        runs = [*(old for old in earlier if old["photos"]), run]
+        names = sorted({name for one in runs for name in files_of(one)})
         content = {
             "program": _PROGRAM,
             "schema": _SCHEMA,
-            "runs": [*(old for old in earlier if old["photos"]), run],
+            "runs": runs,
+            "files": {name: digest for name in names if (digest := self._output.digest(name))},
         }
-        # Replaced in one step: an interruption must not cost what is known of earlier runs.
-        draft = f".{MANIFEST}.part"
-        self.write(draft, (json.dumps(content, indent=2) + "\n").encode())
-        with _sentences(self.path):
-            (self.path / draft).replace(self.path / MANIFEST)
+        self._output.write(MANIFEST, json_bytes(finite(content), indent=2))
+        if ended:
+            self._output.dissolve()
 
     def _earlier_runs(self) -> list[dict[str, Any]]:
         path = self.path / MANIFEST
         if not path.exists():
             return []
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            told = path.read_bytes()
+            content = json.loads(told)
             if content["program"] == _PROGRAM and content["schema"] == _SCHEMA:
                 runs: list[dict[str, Any]] = content["runs"]
+                for run in runs:
+                    files_of(run)
+                own = {MANIFEST: hashlib.sha256(told).hexdigest()}
+                self._output.know({**content["files"], **own})
                 return runs
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass
         raise OptionError(
-            f"{path} exists and this program did not write it; choose another folder with --output."
+            f"{path} exists and `torchsaliency explain` did not write it; choose another folder "
+            "with --output."
         )
 
 
@@ -118,14 +170,3 @@ def _without(run: dict[str, Any], written: set[str]) -> dict[str, Any]:
         if maps:
             photos.append({**photo, "maps": maps})
     return {**run, "photos": photos, "grids": [one for one in run["grids"] if one not in written]}
-
-
-@contextmanager
-def _sentences(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OptionError(
-            f"{folder} cannot be written to ({error.strerror or error}); choose another folder "
-            "with --output."
-        ) from error

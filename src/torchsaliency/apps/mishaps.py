@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
-from torchsaliency.core.errors import InputError, TorchSaliencyError
+from torchsaliency.core.errors import InputError, TorchSaliencyError, out_of_memory
 
 
 @contextmanager
@@ -24,12 +22,12 @@ def running(name: str) -> Iterator[None]:
         yield
     except TorchSaliencyError:
         raise
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise InputError(
-            f"The memory does not suffice to run {name} ({first_line(error)}); give a smaller "
-            "--chunk or --batch-size."
-        ) from error
     except Exception as error:  # any module may raise anything
+        if out_of_memory(error):
+            raise InputError(
+                f"The memory does not suffice to run {name} ({first_line(error)}); give a smaller "
+                "--chunk or --batch-size."
+            ) from error
         raise InputError(
             f"{name} failed while it was explained ({type(error).__name__}: {first_line(error)}); "
             "check that its input size, --precision and --device suit it."

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 from PIL import Image
 
 from torchsaliency.api import overlay
-from torchsaliency.apps.explaining import Finding, Job
+from torchsaliency.apps.explaining import Finding, Job, Photo, Verdict
 from torchsaliency.apps.folder import Folder
 from torchsaliency.apps.report import Report
 from torchsaliency.core.explanation import Explanation, versions
+from torchsaliency.core.files import file_name, json_bytes, sha256_of
 from torchsaliency.core.registry import Needs
 from torchsaliency.data import open_photo
+from torchsaliency.viz.overlay import png
+from torchsaliency.zoo.checkpoints import state_dict_sha256
+from torchsaliency.zoo.sources.userfile import is_user_file
 
 OVERLAY, RAW = ".png", ".npy"
 
@@ -48,25 +55,60 @@ class Style:
 
     def stem(self, photo: str, target: int | None, method: str) -> str:
         """Return how the files of one map begin."""
+        method = file_name(method)
         return f"{photo}.{target}.{method}" if self.titled else f"{photo}.{method}"
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A photograph and the overlays that were written of it, small enough to keep many."""
+    """What was written of a photograph and a target, small enough to keep many.
 
+    Attributes:
+        name: of the photograph.
+        words: the class and its probability.
+        photo: the photograph.
+        overlays: by method.
+        remarks: what must be said of a map, by method; nothing if all went well.
+    """
+
+    name: str
+    words: str
     photo: Image.Image
     overlays: dict[str, Image.Image]
+    remarks: dict[str, str]
+
+
+Scored = dict[str, dict[str, list[Sequence[float | None]]]]
+"""By method and metric, what the metric's mean is made of, one row a map."""
 
 
 @final
 class Recorder:
-    """Writes findings into a folder, and keeps their facts for the manifest."""
+    """Writes findings into a folder, and keeps their facts for the manifest.
 
-    def __init__(self, job: Job, folder: Folder, style: Style) -> None:
+    Attributes:
+        identity: of the run, as a digest: runs of one identity make the same files of a photograph.
+        finished: what an earlier run of the same identity, that did not end, wrote, by SHA-256.
+    """
+
+    def __init__(
+        self, job: Job, folder: Folder, style: Style, arguments: Mapping[str, Any] | None = None
+    ) -> None:
+        """Begin, or go on.
+
+        Args:
+            job: how photographs are explained.
+            folder: held.
+            style: how pictures are drawn.
+            arguments: of the command; without them nothing is gone on with.
+        """
         self._job, self._folder, self._style = job, folder, style
         self._photos: dict[str, dict[str, Any]] = {}
         self._methods: dict[str, dict[str, Any]] = {}
+        self._rows: dict[str, Scored] = {}
+        self._left = dict[str, int]()
+        self.identity = "" if arguments is None else _identity(job, arguments)
+        self.finished = folder.finished(self.identity) if self.identity else {}
 
     def record(self, finding: Finding) -> Drawn:
         """Write the overlays and raw maps of one finding.
@@ -76,7 +118,9 @@ class Recorder:
         """
         # Read again rather than kept: a batch of camera photographs would fill the memory.
         picture = open_photo(finding.photo.path)
-        entry = self._photos.setdefault(finding.photo.name, _photo_facts(finding))
+        name = finding.photo.name
+        entry = self._photos.setdefault(name, _photo_facts(finding))
+        rows = self._rows.setdefault(name, {})
         overlays: dict[str, Image.Image] = {}
         for method, made in finding.maps.items():
             image = overlay(
@@ -87,7 +131,7 @@ class Recorder:
                 alpha=self._style.alpha,
                 colormap=self._style.colormap,
             )
-            stem = self._style.stem(finding.photo.name, finding.target.index, method)
+            stem = self._style.stem(name, finding.target.index, method)
             files = {"overlay": stem + OVERLAY}
             self._folder.write(files["overlay"], png(image))
             if self._style.raw:
@@ -96,7 +140,49 @@ class Recorder:
             self._methods.setdefault(method, _method_facts(made))
             entry["maps"].append(_map_facts(finding, method, made, files))
             overlays[method] = _shrunk(image)
-        return Drawn(_shrunk(picture), overlays)
+            for metric, graded in finding.scores.get(method, {}).items():
+                rows.setdefault(method, {}).setdefault(metric, []).append(graded.row)
+        self._left[name] = self._left.get(name, len(self._job.targets)) - 1
+        if self.identity and not self._left[name]:
+            told = {"photo": entry, "methods": self._methods, "rows": rows}
+            self._folder.finish(self.identity, told)
+        remarks = {
+            method: _remark(made.status[finding.row]) for method, made in finding.maps.items()
+        }
+        return Drawn(name, finding.target.words, _shrunk(picture), overlays, remarks)
+
+    def remember(self, photo: Photo) -> Iterator[Drawn]:
+        """Take over what an earlier run wrote of a photograph; return its pictures by target."""
+        told = self.finished[photo.sha256]
+        entry = {**told["photo"], "name": photo.name, "path": str(photo.path.resolve())}
+        self._photos[photo.name] = entry
+        self._methods = {**told["methods"], **self._methods}
+        self._rows[photo.name] = told["rows"]
+        return self._drawn(photo, entry)
+
+    def _drawn(self, photo: Photo, entry: Mapping[str, Any]) -> Iterator[Drawn]:
+        picture = _shrunk(open_photo(photo.path))
+        by_target: dict[Any, list[dict[str, Any]]] = {}
+        for one in entry["maps"]:
+            by_target.setdefault(one["target"]["index"], []).append(one)
+        for maps in by_target.values():
+            target = maps[0]["target"]
+            overlays = {
+                one["method"]: _shrunk(open_photo(self._folder.path / one["files"]["overlay"]))
+                for one in maps
+            }
+            remarks = {one["method"]: _remark(one["status"]) for one in maps}
+            verdict = Verdict(*(target[name] for name in ("index", "name", "logit", "probability")))
+            yield Drawn(photo.name, verdict.words, picture, overlays, remarks)
+
+    def rows(self) -> Scored:
+        """Return what the metrics' means are made of, over all photographs in their order."""
+        found: Scored = {}
+        for rows in self._rows.values():
+            for method, columns in rows.items():
+                for metric, values in columns.items():
+                    found.setdefault(method, {}).setdefault(metric, []).extend(values)
+        return found
 
     def manifest(
         self, arguments: dict[str, Any], report: Report, grids: list[str]
@@ -121,18 +207,29 @@ class Recorder:
         }
 
 
-def png(image: Image.Image) -> bytes:
-    """Return an image as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    # a third of the time of Pillow's default level, for a file an eighth larger
-    image.save(buffer, format="PNG", compress_level=3)
-    return buffer.getvalue()
-
-
 def _shrunk(image: Image.Image) -> Image.Image:
     """Shrink an image in place: a camera's photograph for every method would fill the memory."""
     image.thumbnail(_KEPT, Image.Resampling.LANCZOS)
     return image
+
+
+def _remark(status: str) -> str:
+    return "" if status == "ok" else status
+
+
+def _identity(job: Job, arguments: Mapping[str, Any]) -> str:
+    """Return a digest of all that decides what is written of a photograph."""
+    free = {"output", "batch_size", "chunk", "grid"} | (set() if job.shared else {"photos"})
+    code = Path(job.network.name.rpartition(":")[0])
+    told = {
+        "arguments": {name: value for name, value in arguments.items() if name not in free},
+        "network": job.network.source,
+        "weights": state_dict_sha256(job.network.module),
+        "code": sha256_of(code) if is_user_file(job.network.name) and code.is_file() else None,
+        "preprocessing": job.preprocessing.to_dict(),
+        "versions": versions(),
+    }
+    return hashlib.sha256(json_bytes(told)).hexdigest()
 
 
 def _npy(made: Explanation, row: int) -> bytes:
@@ -165,7 +262,7 @@ def _map_facts(
         "layers": list(made.layers),
         "status": made.status[row],
         "details": found,
-        "scores": dict(finding.scores.get(method, {})),
+        "scores": {name: one.value for name, one in finding.scores.get(method, {}).items()},
         "files": files,
     }
 

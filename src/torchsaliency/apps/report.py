@@ -17,11 +17,13 @@ class Report:
 
     Attributes:
         photos: why a photograph was left out.
+        unexplained: of these, why one was that could be read.
         methods: why a method was left out.
     """
 
     def __init__(self, photos: int, steps_per_photo: int) -> None:
         self.photos: dict[Path, str] = {}
+        self.unexplained: dict[Path, str] = {}
         self.methods: dict[str, str] = {}
         self._share = 1 / steps_per_photo
         self._progress = Progress(

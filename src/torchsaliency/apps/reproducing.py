@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from torchsaliency.apps.console import printable, stdout
+from torchsaliency.apps.console import give, stdout
 from torchsaliency.apps.evaluating import watched
 from torchsaliency.apps.tabulating import write
 from torchsaliency.core.files import json_text
@@ -43,10 +42,10 @@ def run(
     models: Sequence[str],
     limit: int | None,
     changes: Mapping[str, Any],
-) -> Reproduction:
-    """Reproduce, and show how far it is."""
+) -> tuple[Reproduction, bool]:
+    """Reproduce, show how far it is, and tell whether every image could be used."""
     with watched() as watch:
-        return reproduce(
+        found = reproduce(
             name,
             output,
             data=data,
@@ -55,12 +54,13 @@ def run(
             changes={key: value for key, value in changes.items() if value is not None},
             watch=watch,
         )
+    return found, watch.complete
 
 
 def show(found: Reproduction, form: str) -> None:
     """Write the tables, and whether the paper's claims hold; without tables, what the notes say."""
     if form in _WHOLE and len(found.tables) > 1:
-        sys.stdout.write(_WHOLE[form](found.tables))
+        give(_WHOLE[form](found.tables))
         return
     for table in found.tables.values():
         write(table, form)
@@ -70,7 +70,7 @@ def show(found: Reproduction, form: str) -> None:
         recipe = found.recipe
         told = [f"{recipe.paper}, {recipe.item}: {recipe.title}", *found.differs, *recipe.notes]
         for sentence in told:
-            stdout.print(printable(sentence), markup=False, soft_wrap=True)
+            stdout.print(sentence, markup=False, soft_wrap=True)
     verdict = {True: "holds", False: "does not hold", None: "cannot be told"}
     for says, holds in found.claims:
         stdout.print(f"{says}: {verdict[holds]} here.", markup=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import torch
 
 from torchsaliency.apps import choosing
 from torchsaliency.apps.console import say
-from torchsaliency.apps.explaining import Job, explained, unique_names
+from torchsaliency.apps.explaining import Job, Photo, explained, unique_names
 from torchsaliency.apps.folder import Folder
 from torchsaliency.apps.recording import Recorder, Style
 from torchsaliency.apps.report import Report
@@ -19,7 +20,7 @@ from torchsaliency.apps.request import Request
 from torchsaliency.apps.sharing import Shared, insist_on_reading_targets, matching, shared
 from torchsaliency.apps.sheets import Sheets
 from torchsaliency.core.engine import accelerated
-from torchsaliency.core.errors import DataError, OptionError
+from torchsaliency.core.errors import DataError, OptionError, TorchSaliencyError
 from torchsaliency.core.method import Method
 from torchsaliency.core.registry import methods as registered
 from torchsaliency.viz import colourise
@@ -58,8 +59,8 @@ def run(request: Request) -> Outcome:
     job = _job(request, methods, metrics, photos)
     style = Style(request.alpha, request.colormap, request.raw, titled=bool(request.target))
     folder = Folder(request.output)
-    folder.refuse_to_replace(_planned(job, style, photos, grid=request.grid), photos.values())
-    with accelerated(request.accelerate):
+    with folder.held(), accelerated(request.accelerate):
+        folder.refuse_to_replace(_planned(job, style, photos, grid=request.grid), photos.values())
         return _carry_out(request, job, photos, folder, style)
 
 
@@ -192,24 +193,43 @@ def _planned(job: Job, style: Style, photos: dict[str, Path], *, grid: bool) -> 
 def _carry_out(
     request: Request, job: Job, photos: dict[str, Path], folder: Folder, style: Style
 ) -> Outcome:
-    recorder = Recorder(job, folder, style)
+    recorder = Recorder(job, folder, style, request.arguments())
     scorer = _scorer(job)
     score = scorer.score if scorer else None
     sheets = Sheets(folder, request.colormap)
-    manifest: dict[str, Any] = {"photos": []}
+    remembered = 0
+
+    def told(report: Report) -> dict[str, Any]:
+        manifest = recorder.manifest(request.arguments(), report, sheets.written)
+        return {**manifest, "scores": scorer.summaries(recorder.rows()) if scorer else []}
+
     with Report(len(photos), job.steps_per_photo) as report:
         try:
-            for finding in explained(job, photos, report, score):
-                drawn = recorder.record(finding)
-                if request.grid:
-                    sheets.add(finding, drawn)
-        finally:
-            # Also after an interruption: what was written must be known to the next run.
+            for found in explained(job, photos, report, score, recorder.finished):
+                if isinstance(found, Photo):
+                    remembered += 1
+                    report.advance(job.steps_per_photo)
+                    drawn = recorder.remember(found)
+                else:
+                    drawn = iter([recorder.record(found)])
+                for one in drawn if request.grid else ():
+                    sheets.add(one)
             sheets.flush()
-            manifest = recorder.manifest(request.arguments(), report, sheets.written)
-            manifest["scores"] = scorer.summaries() if scorer else []
+        except BaseException:
+            # after an interruption, too, what was written is told; the same command goes on
+            manifest = told(report)
             if manifest["photos"]:
-                folder.write_manifest(manifest)
+                with suppress(TorchSaliencyError):  # it would hide what went wrong first
+                    folder.write_manifest(manifest, ended=False)
+            raise
+    manifest = told(report)
     if not manifest["photos"]:
-        raise DataError(f"None of the {len(photos)} photographs could be read.")
+        if not report.unexplained:
+            raise DataError(f"None of the {len(photos)} photographs could be read.")
+        reason = next(iter(report.unexplained.values()))
+        raise DataError(f"None of the {len(photos)} photographs could be explained: {reason}")
+    folder.write_manifest(manifest, ended=True)
+    if remembered:
+        photographs = "photograph was" if remembered == 1 else "photographs were"
+        say(f"{remembered} {photographs} finished by an interrupted run of the same command.")
     return Outcome(manifest, complete=not report.photos)

@@ -10,12 +10,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
+import torch
+from torch import Tensor
+
 from torchsaliency.apps.choosing import listed, parted
-from torchsaliency.apps.explaining import Job, Rows
+from torchsaliency.apps.explaining import Graded, Job, Rows
 from torchsaliency.apps.mishaps import running
 from torchsaliency.apps.report import Report
 from torchsaliency.core.errors import OptionError
 from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.files import finite
 from torchsaliency.evaluation import score
 from torchsaliency.metrics import SaliencyMetric, create_metric, metric_entry, metrics
 
@@ -54,11 +58,10 @@ def chosen_metrics(words: Sequence[str], settings: Sequence[str]) -> dict[str, S
 
 @final
 class Scorer:
-    """Keeps the metrics of every method over all batches."""
+    """Scores the maps of a run by its metrics."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._metrics: dict[str, list[SaliencyMetric]] = {}
 
     def score(self, maps: Mapping[str, Explanation], report: Report) -> dict[str, Rows]:
         """Score the maps of one batch, for the classes they explain.
@@ -68,34 +71,47 @@ class Scorer:
             report: is told of progress.
 
         Returns:
-            By method, one dictionary of metrics an image; None where undefined.
+            By method, one dictionary of metrics an image.
 
         Raises:
             TorchSaliencyError: a metric is not defined for this network.
         """
         found = {}
         for method, made in maps.items():
-            metrics = self._metrics.setdefault(
-                method, [copy.deepcopy(one) for one in self._job.metrics.values()]
-            )
+            metrics = [copy.deepcopy(one) for one in self._job.metrics.values()]
             with running(self._job.network.name):
                 score(self._job.network, made, metrics, chunk=self._job.chunk)
             report.advance(len(made))
-            columns = {one.name: one.per_image[-len(made) :].tolist() for one in metrics}
+            columns = {
+                one.name: zip(
+                    finite(one.per_image.tolist()), finite(one.rows.tolist()), strict=True
+                )
+                for one in metrics
+            }
             found[method] = [
-                {name: _finite(values[row]) for name, values in columns.items()}
-                for row in range(len(made))
+                {
+                    name: Graded(value, tuple(row))
+                    for name, (value, row) in zip(columns, image, strict=True)
+                }
+                for image in zip(*columns.values(), strict=True)
             ]
         return found
 
-    def summaries(self) -> list[dict[str, Any]]:
-        """Return the aggregate of every method and metric over all maps, in JSON types."""
+    def summaries(
+        self, rows: Mapping[str, Mapping[str, Sequence[Sequence[float | None]]]]
+    ) -> list[dict[str, Any]]:
+        """Return the aggregate of every method and metric over all maps, in JSON types.
+
+        Args:
+            rows: by method and metric, one a map.
+        """
         return [
-            {"method": method, **one.summary().to_dict()}
-            for method, metrics in self._metrics.items()
-            for one in metrics
+            {"method": method, **self._job.metrics[name].summarise(_tensor(found)).to_dict()}
+            for method, columns in rows.items()
+            for name, found in columns.items()
         ]
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _tensor(rows: Sequence[Sequence[float | None]]) -> Tensor:
+    plain = [[math.nan if one is None else one for one in row] for row in rows]
+    return torch.tensor(plain, dtype=torch.float64, device="cpu")

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import final
 
 from torchsaliency.apps.console import printable
-from torchsaliency.apps.explaining import Finding
 from torchsaliency.apps.folder import Folder
-from torchsaliency.apps.recording import Drawn, png
+from torchsaliency.apps.recording import Drawn
 from torchsaliency.viz import Panel, Row, grid
+from torchsaliency.viz.overlay import png
 
 _ROWS = 20
 """Rows on a sheet: bounds the memory, and the height that a viewer must bear."""
@@ -36,24 +36,19 @@ class Sheets:
         for number in range(1, -(-rows // _ROWS) + 1):
             yield f"{name}.png" if number == 1 else f"{name}-{number}.png"
 
-    def add(
-        self, finding: Finding, drawn: Drawn, captions: Mapping[str, str] | None = None
-    ) -> None:
+    def add(self, drawn: Drawn, captions: Mapping[str, str] | None = None) -> None:
         """Add a row: the photo with its class and probability, then an overlay a method.
 
         Args:
-            finding: what the row is about.
-            drawn: its pictures.
+            drawn: the pictures.
             captions: what stands under the overlays, by method.
         """
         notes = captions or {}
         overlays = tuple(
-            Panel(image, method, notes.get(method) or _remark(finding, method))
+            Panel(image, method, notes.get(method) or drawn.remarks[method])
             for method, image in drawn.overlays.items()
         )
-        photo = Panel(
-            drawn.photo, "photo", f"{finding.target.words}\n{printable(finding.photo.name)}"
-        )
+        photo = Panel(drawn.photo, "photo", f"{drawn.words}\n{printable(drawn.name)}")
         self._rows.append(Row(overlays, photo))
         if len(self._rows) == _ROWS:
             self.flush()
@@ -67,9 +62,3 @@ class Sheets:
         self._folder.write(name, png(picture))
         self.written.append(name)
         self._rows = []
-
-
-def _remark(finding: Finding, method: str) -> str:
-    """Return what must be said of a map: nothing, if all went well."""
-    status = finding.maps[method].status[finding.row]
-    return "" if status == "ok" else status

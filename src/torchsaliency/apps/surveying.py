@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from torchsaliency.apps.console import printable, say, stdout
+from torchsaliency.apps.console import say, stdout
 from torchsaliency.apps.tabulating import checked, write
 from torchsaliency.evaluation.survey import score_answers
 
@@ -23,7 +23,7 @@ def run(
     write(found.table(by), form)
     if form == "text" and by == "participant":
         for code, comment in found.comments.items():
-            stdout.print(printable(f"{code}: {comment}"), markup=False, soft_wrap=True)
+            stdout.print(f"{code}: {comment}", markup=False, soft_wrap=True)
     for sentence in found.left_out:
         say(f"Left out: {sentence}")
     return not found.left_out

@@ -10,8 +10,6 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from torchsaliency.apps.console import printable
-
 _MOST_PHOTOS = 30
 
 
@@ -126,7 +124,7 @@ def findings_table(photos: Sequence[dict[str, Any]]) -> Table:
             by_class.setdefault(key, []).append(one["method"] + remark)
         for index, ((name, probability), made) in enumerate(by_class.items()):
             table.add_row(
-                "" if index else escape(printable(photo["name"])),
+                "" if index else escape(photo["name"]),
                 escape(name),
                 "" if probability is None else f"{probability:.1%}",
                 ", ".join(made),

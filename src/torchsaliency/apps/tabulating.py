@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from torchsaliency.apps.console import stdout
+from torchsaliency.apps.console import give, stdout
 from torchsaliency.core.errors import OptionError
 from torchsaliency.evaluation import FORMATS, Results, Table, comparison, render, table
 from torchsaliency.evaluation.formats import Terminal
@@ -37,4 +35,4 @@ def write(made: Table, form: str) -> None:
     if form == "text" and stdout.is_terminal:
         stdout.print(Terminal(made))
     else:
-        sys.stdout.write(render(made, form))
+        give(render(made, form))

@@ -25,10 +25,9 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torchsaliency.core.clock import seconds_now
 from torchsaliency.core.copies import Likeness, buffer_versions, copy_network
 from torchsaliency.core.draws import normal
-from torchsaliency.core.errors import OptionError, TargetError
+from torchsaliency.core.errors import OptionError, TargetError, out_of_memory
 from torchsaliency.core.exported import ExportedNetwork, missing_packages, require_onnx
 from torchsaliency.core.layer import Layer, replace_first
-from torchsaliency.core.memory import out_of_memory
 from torchsaliency.core.session import Session, call, current_session
 from torchsaliency.core.target import unwrap_output
 

@@ -24,9 +24,44 @@ class OptionError(TorchSaliencyError, ValueError):
     """A method, a hyper-parameter or a name is unknown or out of range."""
 
 
+class OutputError(OptionError, OSError):
+    """A folder cannot be written to."""
+
+
 class CheckpointError(TorchSaliencyError, ValueError):
     """A network or its weights cannot be loaded."""
 
 
 class DataError(TorchSaliencyError, ValueError):
     """A photograph or a data set cannot be read."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory is too small; many libraries have no error for it."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if {"MemoryError", "OutOfMemoryError"} & kinds:  # torch's own, which is not imported here
+        return True
+    told = str(error).lower()
+    return any(all(part in told for part in parts) for parts in _NO_MEMORY)
+
+
+_NO_MEMORY = (
+    ("defaultcpuallocator", "alloc"),  # torch on processors
+    ("out of memory",),  # CUDA, HIP, MPS and XPU
+    ("out_of_memory",),
+    ("invalid buffer size",),  # MPS: larger than any buffer may be
+    ("could not create a memory",),  # oneDNN
+    ("could not create a primitive",),
+    ("cublas_status_alloc_failed",),
+    ("cudnn_status_alloc_failed",),
+    ("cudnn_status_internal_error", "allocation_failed"),
+    ("unable to find a valid cudnn algorithm",),  # none fits into what is left
+    ("unable to find an engine to execute",),
+    ("cusolver_status_alloc_failed",),
+    ("cufft_alloc_failed",),
+    ("failed to allocate memory",),  # ONNX Runtime
+    ("bad allocation",),  # C++, in the words of Windows
+    ("bad_alloc",),
+    ("cannot allocate memory",),  # the system
+)
+"""Lower-case parts of the messages; what is said in one sense by none is not here."""

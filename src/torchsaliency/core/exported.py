@@ -17,7 +17,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from torchsaliency.core.errors import OptionError
+from torchsaliency.core.errors import OptionError, out_of_memory
 from torchsaliency.core.layer import first_tensor
 from torchsaliency.core.quiet import without_warnings
 from torchsaliency.core.target import unwrap_output
@@ -138,10 +138,10 @@ def _told() -> Iterator[None]:
     """Turn errors of exporter and runtime, which have many classes, into two of Python's own."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError):
+    except MemoryError:
         raise
     except Exception as error:
-        if "llocate memory" in str(error):
+        if out_of_memory(error):
             raise MemoryError(str(error)) from error
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise RuntimeError(lines[0]) from error

@@ -15,6 +15,7 @@ import platform
 import shutil
 import stat
 import sys
+import threading
 import time
 import unicodedata
 import uuid
@@ -26,7 +27,7 @@ from typing import Any, BinaryIO, final
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from torchsaliency.core.errors import OptionError
+from torchsaliency.core.errors import OptionError, OutputError
 
 PRIVATE = ".torchsaliency"
 _LOCK, _HOLDER, _RECORD = "lock", "holder.json", "record.jsonl"
@@ -61,17 +62,27 @@ class OutputFolder:
         """
         with self._sentences():
             self.path.mkdir(parents=True, exist_ok=True)
+        holder = (self.path.resolve(), threading.get_ident())
+        if holder in _holders:  # by who called: a table and its rows may lie in one folder
+            self._learn()
+            yield
+            return
+        with self._sentences():
             lock = self._locked(wait)
+        _holders.add(holder)
         try:
             with self._sentences():
                 self._learn()  # what the last holder wrote
                 for left in self._private.glob("new-*"):  # of one that was killed
                     left.unlink()
-                holder = json_text(_this_process())
-                (self._private / _HOLDER).write_text(holder, encoding="utf-8")
+                told = json_text(_this_process())
+                (self._private / _HOLDER).write_text(told, encoding="utf-8")
             yield
         finally:
+            _holders.discard(holder)
             (self._private / _HOLDER).unlink(missing_ok=True)
+            if {one.name for one in self._private.glob("*")} <= {_LOCK}:
+                self.dissolve()  # nothing was written
             lock.release()
 
     def _locked(self, wait: float) -> BaseFileLock:
@@ -172,8 +183,8 @@ class OutputFolder:
         Raises:
             OptionError: the file there is somebody else's, or the folder cannot be written to.
         """
-        with self.writing(name) as file:
-            file.write(content)
+        with self._draft(name) as draft:
+            draft.write_bytes(content)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
@@ -185,14 +196,18 @@ class OutputFolder:
         Raises:
             OptionError: the file there is somebody else's, or the folder cannot be written to.
         """
+        with self._draft(name) as draft, draft.open("xb") as file:
+            yield file
+
+    @contextmanager
+    def _draft(self, name: str) -> Iterator[Path]:
+        """Give a path to write to, and the name to what is there at the end."""
         with self._sentences():
             target = self._place(name)
             draft = self._private / f"new-{uuid.uuid4().hex}"
             try:
-                with draft.open("xb") as file:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
+                yield draft
+                _sync(draft)
                 digest = sha256_of(draft)
                 own = self.owns(name)
                 if not own and os.path.lexists(target):
@@ -207,9 +222,9 @@ class OutputFolder:
                 _sync(target.parent)
             finally:
                 draft.unlink(missing_ok=True)
-            self._known.setdefault(name, set()).add(digest)
             state = _state(target)
             assert state is not None
+            self._known.setdefault(name, set()).add(digest)
             self._sure[name] = (state, digest)
 
     def _rename(self, draft: Path, target: Path, name: str) -> None:
@@ -301,9 +316,11 @@ class OutputFolder:
     def _sentences(self) -> Iterator[None]:
         try:
             yield
+        except OutputError:
+            raise
         except OSError as error:
             full = "free some space, or " if error.errno in _FULL else ""
-            raise OptionError(
+            raise OutputError(
                 f"{self.path} cannot be written to ({error.strerror or error}); {full}choose "
                 "another folder."
             ) from error
@@ -417,16 +434,18 @@ def _state(path: Path) -> tuple[int, ...] | None:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _sync(folder: Path) -> None:
-    """Let a name in a folder survive a loss of power, where folders can be synced."""
-    if os.name == "posix":
-        place = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(place)
-        except OSError:  # some network file systems do not know it
-            pass
-        finally:
-            os.close(place)
+def _sync(path: Path) -> None:
+    """Let a file's content, or the names in a folder, survive a loss of power."""
+    if os.name != "posix" and path.is_dir():
+        return  # Windows opens no folders
+    place = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(place)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise  # others come from file systems that sync no folders
+    finally:
+        os.close(place)
 
 
 def _this_process() -> dict[str, Any]:
@@ -459,6 +478,9 @@ def _words(holder: Mapping[str, Any]) -> str:
         f"{holder['since']})"
     )
 
+
+_holders: set[tuple[Path, int]] = set()
+"""Folders that are held, and by which threads of this process."""
 
 _STARTED = time.time()
 _POLL, _ORPHANS = 0.05, 20.0

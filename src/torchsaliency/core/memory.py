@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from torchsaliency.core.errors import InputError
+from torchsaliency.core.errors import InputError, out_of_memory
 from torchsaliency.core.session import call
 
 T = TypeVar("T")
@@ -125,21 +125,21 @@ def with_less_memory(
     while True:
         try:
             return work(chunk), chunk
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:  # each library has errors of its own
             if not out_of_memory(error) or chunk == 1:
                 raise
         # outside the handler, whose error holds the frames and with them their tensors
         chunk //= 2
         _limits.setdefault(net, {})[_key(images)] = chunk
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        empty_caches()
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the memory is too small; processors have no error of their own."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "DefaultCPUAllocator" in str(error) and "alloc" in str(error)
+def empty_caches() -> None:
+    """Give back what the accelerators' allocators keep, where there are any."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def _kept() -> int:

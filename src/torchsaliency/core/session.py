@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from torchsaliency.core.draws import normal
-from torchsaliency.core.errors import InputError, TorchSaliencyError
+from torchsaliency.core.errors import InputError, TorchSaliencyError, out_of_memory
 from torchsaliency.core.maps import wide
 from torchsaliency.core.target import unwrap_output
 
@@ -170,9 +170,9 @@ def _mixes(net: nn.Module, images: Tensor) -> bool:
         alone = call(net, first.clone())
         try:
             both = call(net, torch.cat([first, other]))
-        except (torch.OutOfMemoryError, MemoryError):
-            raise
-        except Exception:
+        except Exception as error:  # a network may raise anything
+            if out_of_memory(error):
+                raise
             return True
     if not isinstance(alone, Tensor) or not isinstance(both, Tensor):
         return False

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchsaliency.core import engine
 from torchsaliency.core.attention import Attention, recorded
 from torchsaliency.core.clock import seconds_now
-from torchsaliency.core.errors import InputError, LayerError
+from torchsaliency.core.errors import InputError, LayerError, out_of_memory
 from torchsaliency.core.layer import Layer, LayerLike, first_tensor, replace_first
 from torchsaliency.core.layout import decide_layout
 from torchsaliency.core.maps import is_constant, minmax, upsample, wide
@@ -387,9 +387,9 @@ class Trace:
         try:
             output = self._run_replaced(layer, self.images[image : image + 1], features, 1)
             scores = wide(score(self.target.take(index), output, 2))
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError, IndexError, AssertionError):
+        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+            if out_of_memory(error):
+                raise
             # A tail that joins earlier features, or that remembers the batch size, cannot grow.
             return False
         loose = 3e-2 if self.holds(torch.float16, torch.bfloat16) else 1e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from torchsaliency.core.errors import DataError
+from torchsaliency.core.isolation import in_words
 from torchsaliency.evaluation.setting import Setting
 
 _FEW = 64
@@ -80,17 +81,80 @@ def batches(
         workers: processes that read; None for as many as the machine bears.
     """
     count = _workers(sum(map(len, groups))) if workers is None else workers
-    loader: DataLoader[Any] = DataLoader(
-        _Reader(setting),
-        batch_sampler=groups,  # type: ignore[arg-type]  # any sequence of lists of indices
-        collate_fn=list,
-        num_workers=count,
-        generator=torch.Generator(),  # or it would move the caller's on
-    )
-    for opened in loader:
+    for opened in loaded(_Reader(setting), groups, workers=count):
         failed = [one for one in opened if isinstance(one, Unreadable)]
         good = [one for one in opened if not isinstance(one, Unreadable)]
         yield (_batch(good) if good else None), failed
+
+
+class Reader(TorchDataset[Any], abc.ABC):
+    """Opens samples; what a worker process needs, and nothing of the networks."""
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return what `open` gives, or why it gives nothing: one sample never ends a run."""
+        try:
+            return self.open(key)
+        except Exception as error:  # a decoder may raise anything
+            return Unreadable(self.name(key), in_words(error))
+
+    @abc.abstractmethod
+    def open(self, key: Any) -> Any:
+        """Return a sample, or `Unreadable`."""
+
+    @abc.abstractmethod
+    def name(self, key: Any) -> str:
+        """Return the id of a sample."""
+
+
+def loaded(
+    reader: Reader, groups: Sequence[Sequence[Any]], *, workers: int, pinned: bool = False
+) -> Iterator[list[Any]]:
+    """Read groups of samples in worker processes, in order.
+
+    A worker that dies (killed by the system for its memory, or by a file that crashes a decoder)
+    takes nothing along: the group is read again, each sample in a process of its own, and the one
+    that kills that, too, is unreadable.
+    """
+    at = 0
+    while at < len(groups):
+        try:
+            for opened in _loader(reader, groups[at:], workers, pinned):
+                yield opened
+                at += 1
+        except RuntimeError as error:
+            if not _worker_died(error):
+                raise
+        else:
+            return
+        yield [one for key in groups[at] for one in _alone(reader, key, pinned)]
+        at += 1
+
+
+def _alone(reader: Reader, key: Any, pinned: bool) -> list[Any]:
+    try:
+        return [one for opened in _loader(reader, [[key]], 1, pinned) for one in opened]
+    except RuntimeError as error:
+        if not _worker_died(error):
+            raise
+    name = reader.name(key)
+    return [Unreadable(name, f"{name} cannot be read: the process that reads it is killed.")]
+
+
+def _loader(
+    reader: Reader, groups: Sequence[Sequence[Any]], workers: int, pinned: bool
+) -> DataLoader[Any]:
+    return DataLoader(
+        reader,
+        batch_sampler=groups,  # type: ignore[arg-type]  # any sequence of lists of keys
+        collate_fn=list,
+        num_workers=workers,
+        pin_memory=pinned,
+        generator=torch.Generator(),  # or it would move the caller's on
+    )
+
+
+def _worker_died(error: RuntimeError) -> bool:
+    return "DataLoader worker" in str(error)
 
 
 def _workers(images: int) -> int:
@@ -100,8 +164,8 @@ def _workers(images: int) -> int:
 
 
 @final
-class _Reader(TorchDataset[Any]):
-    """Opens samples; what a worker process needs, and nothing of the networks."""
+class _Reader(Reader):
+    """Opens samples with all that a plan's metrics need."""
 
     def __init__(self, setting: Setting) -> None:
         self.data = setting.data
@@ -109,12 +173,14 @@ class _Reader(TorchDataset[Any]):
         self.classes = setting.class_of_label
         self.needed = setting.plan.needs.keys()
 
-    def __getitem__(self, index: int) -> dict[str, Any] | Unreadable:
-        sample = self.data.samples[index]
-        try:
-            picture = self.data.picture(index)
-        except DataError as error:
-            return Unreadable(sample.id, str(error))
+    def name(self, key: int) -> str:
+        """Return the id of a sample."""
+        return self.data.samples[key].id
+
+    def open(self, key: int) -> dict[str, Any] | Unreadable:
+        """Return a sample in the networks' numbers."""
+        sample = self.data.samples[key]
+        picture = self.data.picture(key)
         label = sample.label
         size = (picture.image.height, picture.image.width)
         found: dict[str, Any] = {

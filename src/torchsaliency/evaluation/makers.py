@@ -34,6 +34,7 @@ from torchsaliency.metrics.registry import Direction, metric_entry
 from torchsaliency.viz import Row, grid
 from torchsaliency.viz.curves import Chart, charts
 from torchsaliency.viz.curves import boxes as box_plot
+from torchsaliency.viz.overlay import png
 
 _MASKED = ("ad", "ag", "ai")
 """The metrics of a study, in the order of the papers' columns."""
@@ -286,9 +287,9 @@ def make_sanity(job: Job) -> Made:
         ]
         figures[job.name("figure", part)] = charts(panels)
         if count := int(job.options.get("images", 0)):
-            path = job.folder / f"{job.name('maps', part)}.png"
-            _random_maps(job.setting(part), count).save(path, optimize=True)
-            pages.append(path)
+            name = f"{job.name('maps', part)}.png"
+            job.output.write(name, png(_random_maps(job.setting(part), count)))
+            pages.append(job.output.path / name)
     made_table = _beside(tables, _order(job), job.caption)
     return Made({"table": made_table}, figures, tuple(pages), results)
 

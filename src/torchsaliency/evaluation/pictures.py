@@ -26,6 +26,7 @@ from torchsaliency.evaluation.tables import Column
 from torchsaliency.measures import judging
 from torchsaliency.metrics.segmentation import MeanIoU
 from torchsaliency.viz import Panel, Row, grid, overlay
+from torchsaliency.viz.overlay import png
 from torchsaliency.zoo import Network
 from torchsaliency.zoo.placement import Placement
 
@@ -68,10 +69,9 @@ def make_grid(job: Job) -> Made:
             columns=max(_COLUMNS, 2 + each) if len(shown) > 1 else _COLUMNS,
             colour_bar="map" in shown,
         )
-        path = job.folder / f"{job.name('figure', part)}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path, optimize=True)
-        pages.append(path)
+        name = f"{job.name('figure', part)}.png"
+        job.output.write(name, png(picture))
+        pages.append(job.output.path / name)
     return Made(pages=tuple(pages))
 
 
@@ -97,7 +97,7 @@ def make_survey_page(job: Job) -> Made:
         published={name: one["preferred"] for name, one in known.items() if one},
         notes=notes,
     )
-    return Made(pages=made.write(job.folder))
+    return Made(pages=made.write(job.output))
 
 
 # --- grids ---------------------------------------------------------------------------------------

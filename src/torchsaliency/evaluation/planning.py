@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
 from torch import nn
 
 from torchsaliency.core.errors import OptionError
+from torchsaliency.core.files import OutputFolder
 from torchsaliency.core.registry import entry, load_all
 from torchsaliency.data import open_data
 from torchsaliency.evaluation.plan import Choice, Plan, make_plan
@@ -106,6 +108,11 @@ class Job:
     folder: Path
     differs: tuple[str, ...]
     watch: Watch | None = None
+
+    @cached_property
+    def output(self) -> OutputFolder:
+        """What writes into the folder."""
+        return OutputFolder(self.folder)
 
     @property
     def options(self) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,13 +11,14 @@ from typing import Any, final
 
 from matplotlib.figure import Figure
 
+from torchsaliency.core.files import OutputFolder, json_bytes
 from torchsaliency.evaluation.formats import render
 from torchsaliency.evaluation.planning import BUILT_IN, Job, Part, plan_job
 from torchsaliency.evaluation.recipes import Claim, Recipe, recipe
 from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.runner import Watch
 from torchsaliency.evaluation.tables import Table
-from torchsaliency.viz.curves import save
+from torchsaliency.viz.curves import encoded
 
 
 @final
@@ -105,6 +107,14 @@ def reproduce(
     from torchsaliency.evaluation import makers, pictures  # noqa: F401, PLC0415 (they register)
 
     job = plan_job(recipe(name), Path(folder), data, models, limit, changes or {}, watch)
+    with job.output.held():
+        return _made(job)
+
+
+def _made(job: Job) -> Reproduction:
+    job.output.know(_recorded(job.folder))
+    # before hours of work: these names every recipe, or most of them, will need
+    job.output.insist_on_own([_FACTS, *(f"table.{suffix}" for suffix in _SUFFIXES.values())])
     made = _MAKERS[job.recipe.kind](job)
     tables = {key: _with_notes(one, job) for key, one in made.tables.items()}
     found = Reproduction(
@@ -114,9 +124,9 @@ def reproduce(
         made.pages,
         tuple(checked for one in job.recipe.claims for checked in _checked(one, made.results)),
         job.differs,
-        job.folder,
+        job.output.path,
     )
-    _write(found)
+    _write(found, job.output)
     return found
 
 
@@ -167,15 +177,30 @@ def _holds(claim: Claim, results: Results) -> bool | None:
     return all(value is None or sign * own >= sign * value for value in values)
 
 
-def _write(found: Reproduction) -> None:
-    found.folder.mkdir(parents=True, exist_ok=True)
-    suffixes = {"text": "txt", "markdown": "md", "latex": "tex", "csv": "csv", "html": "html"}
+_FACTS = "reproduction.json"
+_SUFFIXES = {"text": "txt", "markdown": "md", "latex": "tex", "csv": "csv", "html": "html"}
+
+
+def _recorded(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file that an earlier run wrote; of none if there is none."""
+    try:
+        told = (folder / _FACTS).read_bytes()
+        files = dict(json.loads(told)["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {**files, _FACTS: hashlib.sha256(told).hexdigest()}
+
+
+def _write(found: Reproduction, output: OutputFolder) -> None:
+    written = [path.relative_to(output.path).as_posix() for path in found.pages]
     for name, table in found.tables.items():
-        for form, suffix in suffixes.items():
-            path = found.folder / f"{name}.{suffix}"
-            path.write_text(render(table, form), encoding="utf-8")
+        for form, suffix in _SUFFIXES.items():
+            written.append(f"{name}.{suffix}")
+            output.write(written[-1], render(table, form).encode("utf-8", "replace"))
     for name, figure in found.figures.items():
-        save(figure, found.folder / name)
+        for suffix in (".png", ".svg"):
+            written.append(name + suffix)
+            output.write(written[-1], encoded(figure, suffix))
     facts = {
         "recipe": found.recipe.name,
         "paper": found.recipe.paper,
@@ -186,9 +211,10 @@ def _write(found: Reproduction) -> None:
         "tables": {name: table.to_dict() for name, table in found.tables.items()},
         "figures": list(found.figures),
         "pages": [path.name for path in found.pages],
+        "files": {name: output.digest(name) for name in written},
     }
-    path = found.folder / "reproduction.json"
-    path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    output.write(_FACTS, json_bytes(facts))
+    output.dissolve()
 
 
 __all__ = [

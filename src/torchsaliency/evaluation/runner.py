@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -14,10 +15,11 @@ import torch
 from torch import Tensor
 
 from torchsaliency.core.engine import accelerated
-from torchsaliency.core.errors import DataError
+from torchsaliency.core.errors import DataError, out_of_memory
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation, versions
-from torchsaliency.core.memory import out_of_memory
+from torchsaliency.core.isolation import Isolation, in_words, insist_on_numbers
+from torchsaliency.core.memory import empty_caches
 from torchsaliency.data import DataSet
 from torchsaliency.evaluation.batches import Batch, batches
 from torchsaliency.evaluation.plan import Plan
@@ -44,13 +46,15 @@ class Progress:
         done: images of this session that are finished.
         total: images of this session.
         before: images that earlier sessions finished.
-        skipped: images that cannot be read.
+        skipped: images that cannot be read, or that a network fails on.
+        odd: images of which some method's map is not finite.
     """
 
     done: int
     total: int
     before: int
     skipped: int
+    odd: int = 0
 
 
 Watch = Callable[[Progress], None]
@@ -90,7 +94,8 @@ def evaluate(
     """
     setting = make_setting(plan, model=model, judge=judge, data=data)
     store = Store(folder)
-    Run(setting, store).go(watch)
+    with store.held():
+        Run(setting, store).go(watch)
     return load_results(folder)
 
 
@@ -129,10 +134,15 @@ class Run:
         setting: what is evaluated.
         store: where the rows go.
         chunk: images in one derived pass; halved when the memory is too small.
+        skipped: why an image has no rows, by its id.
+        odd: methods that gave an image a map with NaN, by its id; its metrics are undefined.
     """
 
     def __init__(self, setting: Setting, store: Store) -> None:
         self.setting, self.store = setting, store
+        self.skipped: dict[str, str] = {}
+        self.odd: dict[str, list[str]] = {}
+        self._isolation = Isolation()
         self.chunk = setting.plan.chunk
         self._rows: list[dict[str, Any]] = []
         self._flushed = time.monotonic()
@@ -145,7 +155,7 @@ class Run:
         self.store.write(facts)
         groups, wanted = self._missing(self.store.done())
         total = sum(map(len, groups))
-        before, done, skipped = len(self.setting.data) - total, 0, dict[str, str]()
+        before, done = len(self.setting.data) - total, 0
         session = facts["sessions"][-1]
         tell = watch or (lambda _: None)
         tell(Progress(0, total, before, 0))
@@ -153,20 +163,20 @@ class Run:
             for methods, (batch, failed) in zip(
                 wanted, batches(self.setting, groups, self.setting.plan.workers), strict=True
             ):
-                skipped |= {one.id: one.reason for one in failed}
+                self.skipped |= {one.id: one.reason for one in failed}
                 done += len(failed)
                 if batch is not None:
                     with accelerated(self.setting.plan.accelerate):
-                        self._rows += self._with_less_memory(batch, methods)
+                        self._compute(batch, methods)
                     done += len(batch)
                 self._flush()
-                tell(Progress(done, total, before, len(skipped)))
+                tell(Progress(done, total, before, len(self.skipped), len(self.odd)))
         finally:
             self._flush(now=True)
         session |= {"finished": _now(), "images": done, "chunk": self.chunk}
-        self.store.write({**facts, "skipped": skipped})
+        self.store.write({**facts, "skipped": self.skipped, "not finite": self.odd})
         if not self.store.done():
-            reason = next(iter(skipped.values()), "the data is empty")
+            reason = next(iter(self.skipped.values()), "the data is empty")
             raise DataError(f"None of the {len(self.setting.data)} images can be used: {reason}")
 
     def _facts(self) -> dict[str, Any]:
@@ -234,25 +244,29 @@ class Run:
 
     # --- one batch -------------------------------------------------------------------------------
 
+    def _compute(self, batch: Batch, methods: tuple[str, ...]) -> None:
+        """Compute a batch; an image that fails is skipped alone."""
+
+        def work(rows: slice) -> list[dict[str, Any]]:
+            return self._with_less_memory(batch.part(rows), methods)
+
+        for rows, found in self._isolation.run(work, len(batch)):
+            if isinstance(found, Exception):
+                self.skipped |= {one: in_words(found) for one in batch.ids[rows]}
+            else:
+                self._rows += found
+
     def _with_less_memory(self, batch: Batch, methods: tuple[str, ...]) -> list[dict[str, Any]]:
-        """Compute a batch; where memory ends, halve the chunk, and then the batch."""
+        """Compute a batch; where memory ends, halve the chunk."""
         while True:
             try:
                 return self._computed(batch, methods)
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or (self.chunk in (None, 1) and len(batch) == 1):
+            except Exception as error:  # each library has errors of its own
+                # one not given halves where it is used
+                if not out_of_memory(error) or self.chunk in (None, 1):
                     raise
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            if self.chunk is not None and self.chunk > 1:  # one not given halves where it is used
-                self.chunk //= 2
-            else:
-                middle = len(batch) // 2
-                return [
-                    row
-                    for part in (slice(0, middle), slice(middle, None))
-                    for row in self._with_less_memory(batch.part(part), methods)
-                ]
+            empty_caches()
+            self.chunk //= 2
 
     def _computed(self, batch: Batch, methods: Sequence[str]) -> list[dict[str, Any]]:
         setting = self.setting
@@ -267,7 +281,10 @@ class Run:
             masking=setting.masking,
             chunk=self.chunk,
         )
+        insist_on_numbers(setting.network.name, next(iter(made.values())).output)
         clean, first_cost = self._clean(judged)
+        if setting.judge is not None and clean is not None:
+            insist_on_numbers(setting.judge.name, clean)
         scene = Scene(
             setting,
             batch,
@@ -284,7 +301,10 @@ class Run:
             scored = [*metrics[label], *study[label]]
             if place == 0:
                 scored[0] = replace(scored[0], passes=scored[0].passes + first_cost)
-            rows += _rows(batch, label, explanation, scored)
+            odd = [status == "not finite" for status in explanation.status]
+            for one in (one for one, is_odd in zip(batch.ids, odd, strict=True) if is_odd):
+                self.odd[one] = sorted({*self.odd.get(one, []), label})
+            rows += _rows(batch, label, explanation, scored, odd)
             if setting.plan.maps:
                 for one, saliency in zip(batch.ids, explanation.map, strict=True):
                     self.store.keep_map(one, label, saliency.half().cpu().numpy())
@@ -325,24 +345,28 @@ class Run:
 
 
 def _rows(
-    batch: Batch, label: str, explanation: Explanation, scored: Sequence[Scored]
+    batch: Batch,
+    label: str,
+    explanation: Explanation,
+    scored: Sequence[Scored],
+    odd: Sequence[bool],
 ) -> list[dict[str, Any]]:
-    """Return a line an image and metric, in the store's columns."""
+    """Return a line an image and metric, in the store's columns; undefined for an odd map."""
     count = len(batch)
     return [
         {
             "sample": sample,
             "method": label,
             "metric": one.metric,
-            "value": value,
-            "row": row,
+            "value": math.nan if is_odd else value,
+            "row": [math.nan] * len(row) if is_odd else row,
             "seconds": explanation.seconds / count,
             "passes": explanation.passes / count,
             "judge_passes": one.passes / count,
         }
         for one in scored
-        for sample, value, row in zip(
-            batch.ids, one.values.tolist(), one.rows.tolist(), strict=True
+        for sample, value, row, is_odd in zip(
+            batch.ids, one.values.tolist(), one.rows.tolist(), odd, strict=True
         )
     ]
 

@@ -1,21 +1,23 @@
-"""Where an evaluation keeps what it found: shards that are whole or not there at all.
+"""Where an evaluation keeps what it found: shards that are whole, unchanged or not there at all.
 
 A folder holds `plan.yaml` (what was asked), `run.json` (what decides the numbers, the data's
-fingerprint, versions, hardware, every session) and `rows/*.parquet`. A shard is written under
-another name, synced and renamed, so that a process that is killed leaves whole shards only; what
-is missing is computed by the next session.
+fingerprint, versions, hardware, every session) and `rows/*.parquet`. A shard's name ends in the
+SHA-256 of its content, and `run.json` holds its own: what was changed or damaged since is noticed,
+and a session computes the rows of damaged shards again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-import os
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
-from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -24,6 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from torchsaliency.core.errors import DataError, OptionError
+from torchsaliency.core.files import OutputFolder, file_name, file_names, json_bytes, sha256_of
 
 SCHEMA = pa.schema(
     [
@@ -42,6 +45,9 @@ map took (seconds, and passes of the explained network) and what the metric's me
 
 KEY = ["sample", "method", "metric"]
 
+_FACTS, _PLAN, _ROWS = "run.json", "plan.yaml", "rows"
+_SHARD = re.compile(r"part-\d{6,}-([0-9a-f]{32})\.parquet")
+
 
 @final
 class Store:
@@ -52,8 +58,18 @@ class Store:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self._rows = self.folder / "rows"
+        self._output = OutputFolder(folder)
+        self.folder = self._output.path
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from writing to the folder.
+
+        Raises:
+            OptionError: one does.
+        """
+        with self._output.held():
+            yield
 
     @property
     def facts(self) -> dict[str, Any] | None:
@@ -62,17 +78,23 @@ class Store:
         Raises:
             DataError: it is damaged.
         """
-        path = self.folder / "run.json"
+        path = self.folder / _FACTS
         if not path.exists():
             return None
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{path} is damaged ({error}); choose another folder.") from error
+            found: dict[str, Any] = json.loads(path.read_bytes())
+            whole = found.pop("sha256") == _digest(found)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            whole = False
+        if not whole:
+            raise DataError(
+                f"{path} is damaged, or was not written by this version's `torchsaliency evaluate` "
+                "(the checksum in it is not that of its content); choose another folder."
+            )
         return found
 
     def begin(self, facts: Mapping[str, Any], plan: str) -> dict[str, Any]:
-        """Begin, or go on, and return the facts as they now stand.
+        """Begin, or go on, and return the facts as they now stand; while held.
 
         Args:
             facts: with "identity" (decides all numbers), "methods" (what decides each method's
@@ -85,7 +107,7 @@ class Store:
         """
         known = self.facts
         if known is None:
-            if self._foreign():
+            if next(self._output.strangers(), None) is not None:
                 raise OptionError(
                     f"{self.folder} holds files of something else; give a folder that is empty or "
                     "does not exist."
@@ -94,40 +116,58 @@ class Store:
         else:
             self._refuse_mixing(known, facts)
             known = {**known, "methods": {**known["methods"], **facts["methods"]}}
+            # its checksum says that it is ours, also in a folder that was copied without the record
+            self._output.know({_FACTS: sha256_of(self.folder / _FACTS)})
+            for name in self._damaged():
+                moved = self._output.set_aside(name)
+                warnings.warn(
+                    f"{self.folder / name} is damaged and was moved to {moved}; its rows are "
+                    "computed again.",
+                    stacklevel=2,
+                )
         sessions = [*known["sessions"], facts["session"]]
         known = {**{k: v for k, v in known.items() if k != "session"}, "sessions": sessions}
-        for left in self.folder.glob("**/*.part"):  # of a session that was killed
-            left.unlink()
         self.write(known)
-        _write_whole(self.folder / "plan.yaml", plan.encode())
+        content = plan.encode()
+        if self._output.owns(_PLAN) or not (self.folder / _PLAN).exists():
+            self._output.write(_PLAN, content)
         return known
 
     def write(self, facts: Mapping[str, Any]) -> None:
         """Replace `run.json`."""
-        text = json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n"
-        _write_whole(self.folder / "run.json", text.encode())
+        plain = json.loads(json_bytes(dict(facts)))
+        self._output.write(_FACTS, json_bytes({**plain, "sha256": _digest(plain)}))
+        self.__dict__.pop("_map_names", None)
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write rows as one more shard, wholly or not at all."""
         table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
         if len(table) == 0:
             return
-        number = len(list(self._rows.glob("*.parquet")))
-        path = self._rows / f"part-{number:06d}-{uuid.uuid4().hex[:8]}.parquet"
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
-        _write_whole(path, sink.getvalue().to_pybytes())
+        content = sink.getvalue().to_pybytes()
+        number = len(list((self.folder / _ROWS).glob("*.parquet")))
+        digest = hashlib.sha256(content).hexdigest()[:32]
+        self._output.write(f"{_ROWS}/part-{number:06d}-{digest}.parquet", content)
 
     def keep_map(self, sample: str, method: str, saliency: NDArray[Any]) -> None:
         """Write one map as `maps/METHOD/SAMPLE.npy`."""
         buffer = io.BytesIO()
         np.save(buffer, saliency)
-        _write_whole(self.map_path(sample, method), buffer.getvalue())
+        self._output.write(self._map_name(sample, method), buffer.getvalue())
 
     def map_path(self, sample: str, method: str) -> Path:
         """Return where the map of a sample lies if maps are kept."""
-        parts = [quote(one, safe=" ") for one in sample.split("/")]
-        return self.folder.joinpath("maps", quote(method, safe=""), *parts[:-1], f"{parts[-1]}.npy")
+        return self.folder / self._map_name(sample, method)
+
+    def _map_name(self, sample: str, method: str) -> str:
+        name = self._map_names.get(sample) or file_names([sample], ".npy")[sample]
+        return f"maps/{file_name(method)}/{name}"
+
+    @cached_property
+    def _map_names(self) -> dict[str, str]:
+        return file_names((self.facts or {}).get("samples", []), ".npy")
 
     def done(self) -> set[tuple[str, str]]:
         """Return the (sample, method) pairs that are there, with all their metrics."""
@@ -159,24 +199,25 @@ class Store:
                 frame = frame.sort_values(name, key=lambda c, p=places: c.map(p), kind="stable")
         return frame.reset_index(drop=True)
 
-    def _foreign(self) -> bool:
-        """Whether there are files that no session of ours can have left."""
-        if not self.folder.exists():
-            return False
-        names = {one.name for one in self.folder.iterdir() if one.suffix != ".part"}
-        return bool(names - {"rows", "maps", "plan.yaml"})
+    def _shards(self) -> list[Path]:
+        return sorted(
+            one for one in (self.folder / _ROWS).glob("*.parquet") if _SHARD.fullmatch(one.name)
+        )
+
+    def _damaged(self) -> list[str]:
+        """Return the names of shards whose content is not what it was."""
+        return [f"{_ROWS}/{one.name}" for one in self._shards() if _content(one) is None]
 
     def _read(self, columns: list[str] | None = None) -> pd.DataFrame:
-        shards = sorted(self._rows.glob("*.parquet"))
         tables = []
-        for shard in shards:
-            try:
-                tables.append(pq.read_table(shard, columns=columns, schema=SCHEMA))
-            except (pa.ArrowInvalid, OSError) as error:
+        for shard in self._shards():
+            content = _content(shard)
+            if content is None:
                 raise DataError(
-                    f"{shard} is damaged ({error}); delete it, and the next session computes its "
-                    "rows again."
-                ) from error
+                    f"{shard} is damaged; start `torchsaliency evaluate` again, and its rows are "
+                    "computed again."
+                )
+            tables.append(pq.read_table(pa.BufferReader(content), columns=columns, schema=SCHEMA))
         if not tables:
             names = columns or SCHEMA.names
             return pd.DataFrame({name: [] for name in names})
@@ -208,12 +249,14 @@ def _said(value: Any) -> str:
     return "nothing" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is either as before or as it should be, whatever happens."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+def _content(shard: Path) -> bytes | None:
+    """Return a shard's content; None if it is not what the name says."""
+    named = _SHARD.fullmatch(shard.name)
+    content = shard.read_bytes()
+    whole = named and hashlib.sha256(content).hexdigest()[:32] == named[1]
+    return content if whole else None
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    """Return the checksum of what `run.json` says."""
+    return hashlib.sha256(json_bytes(facts, indent=None)).hexdigest()

@@ -28,6 +28,7 @@ from scipy import stats
 from torch import Tensor
 
 from torchsaliency.core.errors import DataError, InputError, OptionError
+from torchsaliency.core.files import OutputFolder
 from torchsaliency.data.sets import draw_key
 from torchsaliency.evaluation.tables import Cell, Column, Table
 from torchsaliency.metrics.statistics import CONFIDENCE, bootstrap
@@ -130,13 +131,18 @@ class Survey:
     page: str
     key: Key
 
-    def write(self, folder: Path) -> tuple[Path, Path]:
-        """Write the page and, beside it, the key, which must not be sent."""
-        folder.mkdir(parents=True, exist_ok=True)
-        page, key = folder / PAGE, folder / KEY
-        page.write_text(self.page, encoding="utf-8")
-        key.write_text(self.key.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        return page, key
+    def write(self, folder: Path | OutputFolder) -> tuple[Path, Path]:
+        """Write the page and, beside it, the key, which must not be sent.
+
+        Raises:
+            OptionError: a file of such a name is somebody else's, or nothing can be written.
+        """
+        output = folder if isinstance(folder, OutputFolder) else OutputFolder(folder)
+        with output.held():
+            output.insist_on_own([PAGE, KEY])
+            output.write(PAGE, self.page.encode("utf-8", "replace"))
+            output.write(KEY, (self.key.model_dump_json(indent=1) + "\n").encode())
+        return output.path / PAGE, output.path / KEY
 
 
 def make_survey(

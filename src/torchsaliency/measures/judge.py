@@ -226,7 +226,8 @@ def class_labels(target: Labels, logits: Float[Tensor, "n k"]) -> Int[Tensor, " 
             "indices, or None for the predicted class."
         )
     resolved(logits)  # raises if there are too few labels, or no such class
-    return resolved.labels.to(logits.device)
+    labels: Tensor = resolved.labels
+    return labels.to(logits.device)
 
 
 def checked_logits(logits: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ yellow, which white paper swallows), then the same dashed, and a marker of its o
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -262,10 +263,17 @@ def save(figure: Figure, path: str | Path) -> tuple[Path, ...]:
     single = path.suffix.lower() in _METADATA
     # a stem may have a dot: "opticam-0.1"
     paths = (path,) if single else tuple(path.with_name(path.name + end) for end in _METADATA)
-    with _style():
-        for one in paths:
-            figure.savefig(one, metadata=_METADATA[one.suffix.lower()])
+    for one in paths:
+        one.write_bytes(encoded(figure, one.suffix.lower()))
     return paths
+
+
+def encoded(figure: Figure, suffix: str) -> bytes:
+    """Return a figure as the bytes of a file, ".png" or ".svg"."""
+    buffer = io.BytesIO()
+    with _style():
+        figure.savefig(buffer, format=suffix[1:], metadata=_METADATA[suffix])
+    return buffer.getvalue()
 
 
 _METADATA: Mapping[str, dict[str, Any]] = {".png": {"Software": None}, ".svg": {"Date": None}}

@@ -7,7 +7,6 @@ to its own minimum and maximum.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from torchsaliency.core.errors import InputError
 from torchsaliency.viz.grid import Panel, Row, grid
-from torchsaliency.viz.overlay import overlay
+from torchsaliency.viz.overlay import overlay, png
 
 _SHOWN = 8
 _CELL = 192
@@ -61,9 +60,7 @@ def png_bytes(
         pixels = visible(images[index], mean, std)
         picture = overlay(Image.fromarray(pixels.numpy()), maps[index], colormap=colormap)
         panels.append(Panel(picture, subtitle=titles[index] if titles else ""))
-    buffer = io.BytesIO()
-    grid([Row(tuple(panels))], width=_CELL, colormap=colormap).save(buffer, format="PNG")
-    return buffer.getvalue()
+    return png(grid([Row(tuple(panels))], width=_CELL, colormap=colormap))
 
 
 def visible(

@@ -11,6 +11,7 @@ Two blends p·(1 - w) + c(s)·w of the photo p and the colour c(s), from a table
 from __future__ import annotations
 
 import difflib
+import io
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -72,6 +73,14 @@ def overlay(
     colours = Image.fromarray(_table(colormap)[levels])
     weights = np.round(255 * alpha * _ramp(blend)).astype(np.uint8)[levels]
     return Image.composite(colours, base, Image.fromarray(weights))
+
+
+def png(image: Image.Image) -> bytes:
+    """Return an image as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    # a third of the time of Pillow's default level, for a file an eighth larger
+    image.save(buffer, format="PNG", compress_level=3)
+    return buffer.getvalue()
 
 
 def colourise(saliency: Tensor, colormap: str = "turbo") -> UInt8[np.ndarray, "H W 3"]:

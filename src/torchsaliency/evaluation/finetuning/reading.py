@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
-from torchsaliency.core.errors import DataError
 from torchsaliency.data import DataSet
-from torchsaliency.evaluation.batches import Unreadable
+from torchsaliency.evaluation.batches import Reader, Unreadable, loaded
 from torchsaliency.zoo import Preprocessing
 
 Key = tuple[int, bool]
@@ -40,31 +37,27 @@ def read(
         workers: processes that read; None for as many as the machine bears.
         pinned: in memory that a GPU copies from at once.
     """
-    loader: DataLoader[Any] = DataLoader(
-        _Reader(data, preprocessing),
-        batch_sampler=groups,  # type: ignore[arg-type]  # any sequence of lists of keys
-        collate_fn=_collated,
-        num_workers=_workers(sum(map(len, groups))) if workers is None else workers,
-        pin_memory=pinned,
-        generator=torch.Generator(),  # or it would move on the one that draws dropout
-    )
-    yield from loader
+    count = _workers(sum(map(len, groups))) if workers is None else workers
+    reader = _Reader(data, preprocessing)
+    yield from map(_collated, loaded(reader, groups, workers=count, pinned=pinned))
 
 
 @final
-class _Reader(TorchDataset[Any]):
-    """Opens samples, mirrored where asked; what a worker process needs."""
+class _Reader(Reader):
+    """Opens samples, mirrored where asked."""
 
     def __init__(self, data: DataSet, preprocessing: Preprocessing) -> None:
         self.data, self.preprocessing = data, preprocessing
 
-    def __getitem__(self, key: tuple[int, bool]) -> tuple[Tensor, int] | Unreadable:
+    def name(self, key: Key) -> str:
+        """Return the id of a sample."""
+        return self.data.samples[key[0]].id
+
+    def open(self, key: Key) -> tuple[Tensor, int] | Unreadable:
+        """Return an image and its label."""
         index, mirrored = key
         sample = self.data.samples[index]
-        try:
-            image = self.preprocessing(self.data.picture(index).image)
-        except DataError as error:
-            return Unreadable(sample.id, str(error))
+        image = self.preprocessing(self.data.picture(index).image)
         assert sample.label is not None  # `open_parts` insists on labels
         return (image.flip(-1) if mirrored else image), sample.label
 

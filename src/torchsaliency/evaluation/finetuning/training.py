@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import math
 import time
 from collections import Counter
@@ -20,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchsaliency.core.errors import DataError, OptionError
+from torchsaliency.core.errors import DataError, OptionError, out_of_memory
 from torchsaliency.core.explanation import versions
-from torchsaliency.core.memory import out_of_memory
+from torchsaliency.core.files import json_bytes
 from torchsaliency.data import DataSet
 from torchsaliency.evaluation.finetuning.accuracy import Accuracy
 from torchsaliency.evaluation.finetuning.heads import with_new_head
@@ -67,8 +66,7 @@ def finetune(settings: Finetuning, folder: str | Path, *, watch: Watch | None = 
     parts = open_parts(settings.data)
     settings = settings.for_data(parts.name)
     saved = Saved(Path(folder))
-    saved.insist_on_own_folder()
-    with _repeatable(settings.device):
+    with saved.held(), _repeatable(settings.device):
         torch.manual_seed(settings.seed)
         network, head = with_new_head(
             settings.model,
@@ -213,8 +211,7 @@ class Training:
             "versions": versions(),
             "hardware": hardware(self.settings.device),
         }
-        text = json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n"
-        self._saved.keep(REPORT, text.encode())
+        self._saved.keep(REPORT, json_bytes(facts))
 
     # --- training --------------------------------------------------------------------------------
 
@@ -377,7 +374,7 @@ def _enough_memory() -> Iterator[None]:
     """Say what helps when the memory ends; a smaller batch is another run, so nothing is halved."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:  # each library has errors of its own
         if not out_of_memory(error):
             raise
         raise OptionError(
