@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from torchsaliency import viz
-from torchsaliency.core.errors import InputError
+from torchsaliency.core.errors import DataError, InputError
 from torchsaliency.core.explanation import Explanation, set_renderer
-from torchsaliency.data import open_photo
+from torchsaliency.data import Photo, to_rgb
 from torchsaliency.zoo import Network, Preprocessing, imagenet
-
-Photo = str | Path | Image.Image
 
 
 def preprocess(
-    photos: Photo | list[Photo],
+    photos: Photo | Sequence[Photo],
     model: Network | Preprocessing | None = None,
 ) -> Tensor:
     """Read photographs and make them the network's input.
 
+    A photograph gives the same input whether it is a path, the image that PIL opens there or the
+    array of its pixels: see `torchsaliency.data.to_rgb`.
+
     Args:
-        photos: one photograph or several: paths, or PIL images.
+        photos: one photograph, or a list or tuple of several: paths, PIL images, or arrays or
+            tensors (H, W), (H, W, C) or (C, H, W) of uint8, uint16 or floats in [0, 1] or [0, 255].
         model: whose preprocessing is used; None means the ImageNet standard (short side 256,
             224x224 from the centre, mean and std of ImageNet).
 
@@ -32,14 +35,16 @@ def preprocess(
         (N, 3, H, W), normalised.
 
     Raises:
-        DataError: a photograph cannot be read.
+        DataError: a photograph cannot be read, or none was given.
 
     Example:
         >>> x = torchsaliency.preprocess("cat.jpg", net)  # doctest: +SKIP
     """
-    several = photos if isinstance(photos, list) else [photos]
+    several = photos if isinstance(photos, list | tuple) else [cast("Photo", photos)]
+    if not several:
+        raise DataError("No photograph was given; give one, or a list of at least one.")
     preparation = _preprocessing(model)
-    return torch.stack([preparation(opened(photo)) for photo in several])
+    return torch.stack([preparation(to_rgb(photo)) for photo in several])
 
 
 def overlay(
@@ -54,7 +59,7 @@ def overlay(
     """Draw a map over the photograph it explains, at the photograph's own size.
 
     Args:
-        photo: the photograph that was preprocessed: a path or a PIL image.
+        photo: the photograph that was preprocessed, in any form that `preprocess` takes.
         explanation: what `explain` made of it.
         model: whose preprocessing was used; it tells where on the photograph the map lies.
         index: of the image in the explained batch.
@@ -68,7 +73,7 @@ def overlay(
         DataError: the photograph cannot be read.
         OptionError: there is no such colormap.
     """
-    picture = opened(photo)
+    picture = to_rgb(photo)
     saliency = placed(explanation.map[index], picture, _preprocessing(model))
     return viz.overlay(picture, saliency, alpha=alpha, colormap=colormap)
 
@@ -77,11 +82,6 @@ def placed(saliency: Tensor, photo: Image.Image, preparation: Preprocessing) -> 
     """Put a map (h, w) over the network's input back onto the photograph's pixels (H, W)."""
     where = preparation.placement((photo.height, photo.width))
     return where.to_photo(saliency.detach().float().cpu())
-
-
-def opened(photo: Photo) -> Image.Image:
-    """Return the photograph as an RGB image, read from its file if need be."""
-    return photo.convert("RGB") if isinstance(photo, Image.Image) else open_photo(photo)
 
 
 def _preprocessing(model: Network | Preprocessing | None) -> Preprocessing:

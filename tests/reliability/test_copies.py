@@ -42,9 +42,7 @@ def test_every_method_gives_its_map_in_every_mode(networks, plain, mode, tally):
     for name, expected in plain.items():
         attends = name in ATTENTION_NAMES
         net, x = (networks[1], images(2, 32, 32)) if attends else (networks[0], images(2, seed=1))
-        made = explain(
-            net, x, quick(name), 1, None if attends else "relu3", accelerate=mode
-        )[name]
+        made = explain(net, x, quick(name), 1, None if attends else "relu3", accelerate=mode)[name]
         near = LOOSE.get(mode, 1e-2)  # a hundred times the tolerance of a score: maps divide
         off = (made.map - expected.map).abs().mean()
         assert off < near, (name, mode, float(off))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def chosen_photos(words: Sequence[str], output: Path) -> list[Path]:
     Raises:
         DataError: a path does not exist, or there is no photograph at all.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for word in words:
         path = _sample(word) or Path(word).expanduser()
         if not path.exists():
@@ -98,7 +99,8 @@ def chosen_photos(words: Sequence[str], output: Path) -> list[Path]:
         if path.is_dir():
             inside = [one for one in inside if not _below(one, output)]
         for one in inside:
-            found.setdefault(one.resolve(), one)
+            # not Path.resolve, which raises for a link to itself
+            found.setdefault(os.path.realpath(one), one)
     if not found:
         raise DataError(
             f"There are no photographs in {', '.join(words)} but those below {output}; give others."
@@ -129,4 +131,4 @@ def _is_metric(name: str) -> bool:
 
 
 def _below(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.expanduser().resolve())
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder.expanduser()))

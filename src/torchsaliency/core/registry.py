@@ -12,6 +12,7 @@ import enum
 import importlib
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -128,20 +129,21 @@ def load_all() -> None:
     if _loaded:
         return
     _loaded.append(True)
-    broken = []
     try:
         importlib.import_module("torchsaliency._public")
-        for point in metadata.entry_points(group=ENTRY_POINTS):
-            if fault := _load_plugin(point):
-                broken.append(f"{point.name} = {point.value} ({fault})")
+        points = metadata.entry_points(group=ENTRY_POINTS)
+        faults = [(point, _load_plugin(point)) for point in points]
     except BaseException:  # interrupted: the next call begins anew
         _loaded.clear()
         _forget(lambda entry: entry.factory.__module__ not in sys.modules)
         raise
-    for plugin in broken:  # after the others are loaded, because warnings may be errors
-        warnings.warn(
-            f"The plug-in {plugin} was left out; update it, or uninstall it.", stacklevel=2
-        )
+    for point, fault in faults:  # after all are loaded, because warnings may be errors
+        if fault:
+            warnings.warn(
+                f"The plug-in {point.name} = {point.value} was left out ({fault}); update it, or "
+                "uninstall it.",
+                stacklevel=2,
+            )
 
 
 def _load_plugin(point: metadata.EntryPoint) -> str:
@@ -158,7 +160,7 @@ def _load_plugin(point: metadata.EntryPoint) -> str:
                 entry.name not in before and entry.factory.__module__.split(".")[0] == package
             )
         )
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        return " ".join(traceback.format_exception_only(error)[-1].split())
     return ""
 
 

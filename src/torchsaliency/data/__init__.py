@@ -1,7 +1,7 @@
 """Photographs from files and folders, data sets, samples that come along, and drawn shapes."""
 
 from torchsaliency.data.opening import open_data
-from torchsaliency.data.photos import PHOTO_SUFFIXES, find_photos, open_photo
+from torchsaliency.data.photos import PHOTO_SUFFIXES, Photo, find_photos, open_photo, to_rgb
 from torchsaliency.data.samples import SamplePhoto, sample_paths, sample_photo, sample_photos
 from torchsaliency.data.sets import (
     VOID,
@@ -18,6 +18,7 @@ __all__ = [
     "PHOTO_SUFFIXES",
     "VOID",
     "DataSet",
+    "Photo",
     "Picture",
     "Sample",
     "SamplePhoto",
@@ -33,4 +34,5 @@ __all__ = [
     "sample_photos",
     "select",
     "shapes",
+    "to_rgb",
 ]

@@ -2,12 +2,14 @@
 
 Numbers are kept as they are written, x0 y0 x1 y1 on the image's pixel grid. ImageNet's are read so
 in the published evaluations: with the maximum side taken as exclusive and no pixel added they give
-the tables of Opti-CAM.
+the tables of Opti-CAM. They are of the pixels as the file stores them, and turned with a photograph
+whose EXIF block turns it, unless the size that they record fits the upright photograph alone.
 """
 
 from __future__ import annotations
 
 import abc
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,20 +22,26 @@ from torch import Tensor
 
 from torchsaliency.core.errors import DataError
 from torchsaliency.data.damage import damaged
-from torchsaliency.data.listing import size_of
+from torchsaliency.data.limits import check_pixels, pixel_limit
+from torchsaliency.data.listing import hash_of
+from torchsaliency.data.names import shown
+from torchsaliency.data.orientation import Frame, turn_boxes
 from torchsaliency.data.sets import Sample
 
 Box = tuple[float, float, float, float]
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
+_FARTHEST = 10
+"""Times the image's longer side: a box that reaches further out is a mistake."""
+
 
 class Boxes(abc.ABC):
     """Where the boxes of samples are."""
 
     @abc.abstractmethod
-    def of(self, sample: Sample, size: tuple[int, int]) -> Float[Tensor, "b 4"] | None:
-        """Return a sample's boxes in pixels of its image of (width, height), None if it has none.
+    def of(self, sample: Sample, frame: Frame) -> Float[Tensor, "b 4"] | None:
+        """Return a sample's boxes in pixels of its upright image, None if it has none.
 
         Raises:
             DataError: they are damaged or do not fit the image.
@@ -41,7 +49,7 @@ class Boxes(abc.ABC):
 
     @abc.abstractmethod
     def mark(self, sample: Sample) -> str:
-        """Return what tells these boxes from others, cheaply."""
+        """Return what tells these boxes from others."""
 
 
 @final
@@ -57,11 +65,11 @@ class TableBoxes(Boxes):
     table: Mapping[str, tuple[Box, ...]]
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
-    def of(self, sample: Sample, size: tuple[int, int]) -> Float[Tensor, "b 4"] | None:
+    def of(self, sample: Sample, frame: Frame) -> Float[Tensor, "b 4"] | None:
         """Return a sample's boxes; None if the file lists none."""
         if sample.id not in self.table:
             return None
-        return placed(self.table[sample.id], self.sizes.get(sample.id), size, f"of {sample.id}")
+        return placed(self.table[sample.id], self.sizes.get(sample.id), frame, f"of {sample.id}")
 
     def mark(self, sample: Sample) -> str:
         """Return the boxes as they are listed."""
@@ -81,72 +89,100 @@ class XMLBoxes(Boxes):
     folder: Path
     codes: tuple[str, ...] = ()
 
-    def of(self, sample: Sample, size: tuple[int, int]) -> Float[Tensor, "b 4"] | None:
+    def of(self, sample: Sample, frame: Frame) -> Float[Tensor, "b 4"] | None:
         """Return a sample's boxes; None if it has no file."""
         path = self._file(sample)
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         annotated, objects = read_xml(path)
         wanted = self.codes[sample.label] if self.codes and sample.label is not None else None
         boxes = [box for name, box in objects if wanted in (None, name)]
         if not boxes:
             what = "object" if wanted is None else f"object of class {wanted}"
-            raise DataError(f"{path} has no {what}; get the official file, or correct the label.")
-        return placed(boxes, annotated, size, f"in {path}")
+            raise DataError(
+                f"{shown(path)} has no {what}; get the official file, or correct the label."
+            )
+        return placed(boxes, annotated, frame, f"in {shown(path)}")
 
     def mark(self, sample: Sample) -> str:
-        """Return the file's size."""
-        return str(size_of(self._file(sample)))
+        """Return the hash of the file's content."""
+        return hash_of(self._file(sample))
 
     def _file(self, sample: Sample) -> Path:
         source = Path(str(sample.source))
         path = self.folder / f"{source.stem}.xml"
-        return path if path.exists() else self.folder / source.parent.name / path.name
+        return path if os.path.lexists(path) else self.folder / source.parent.name / path.name
 
 
-def read_xml(path: Path) -> tuple[tuple[int, int] | None, list[tuple[str, Box]]]:
-    """Return the (width, height) that an XML file records, if any, and its objects with boxes.
+def read_xml(path: Path) -> tuple[tuple[int, int], list[tuple[str, Box]]]:
+    """Return the (width, height) that an XML file records, zeros if none, and its objects' boxes.
 
     Raises:
-        DataError: the file is empty or damaged.
+        DataError: the file is empty or damaged, or has a document type.
     """
     try:
-        root = ElementTree.parse(path).getroot()
+        root = ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_Plain()))
         width, height = (int(root.findtext(f"size/{side}", "0")) for side in ("width", "height"))
         objects = [(one.findtext("name", "").strip(), _corners(one)) for one in root.iter("object")]
-    except (ElementTree.ParseError, OSError, ValueError, TypeError) as error:
+    except Exception as error:  # a damaged file breaks the parser in many ways
         raise damaged(path, error) from error
-    return ((width, height) if width > 0 and height > 0 else None), objects
+    return (width, height), objects
 
 
 def placed(
-    boxes: Iterable[Box], annotated: tuple[int, int] | None, size: tuple[int, int], where: str
+    boxes: Iterable[Box], annotated: tuple[int, int] | None, frame: Frame, where: str
 ) -> Float[Tensor, "b 4"]:
-    """Return boxes in the pixels of an image, scaled if they were drawn on it at another scale.
+    """Return boxes in the pixels of an upright image, scaled if they were drawn at another scale.
 
     Args:
         boxes: that belong to the image; those without area are left out.
-        annotated: (width, height) of the image they were drawn on, None if unknown.
-        size: (width, height) of the image.
+        annotated: (width, height) of the image they were drawn on, None if unknown. They are of the
+            stored pixels if that size fits those, or is unknown; else of the upright image.
+        frame: of the image.
         where: the boxes are from, for the error.
 
     Raises:
-        DataError: no box has an area, or the image has another shape than the annotated one.
+        DataError: no box has an area, one lies far outside of the image, or the annotated image has
+            another shape or more pixels than are decoded.
     """
+    annotated = annotated if annotated and min(annotated) > 0 else None  # zeros stand for unknown
     values = torch.tensor(list(boxes), dtype=torch.float64).reshape(-1, 4)
-    sound = values.isfinite().all(1) & (values[:, 2:] > values[:, :2]).all(1)
-    if not bool(sound.any()):
-        raise DataError(f"No box {where} has an area; give x0 y0 x1 y1 with x0 < x1 and y0 < y1.")
-    if annotated is not None and annotated != size:
-        across, down = size[0] / annotated[0], size[1] / annotated[1]
-        # scaling rounds each side to a pixel; a turned or another image is further off
-        if abs(across * annotated[1] - size[1]) > 1 and abs(down * annotated[0] - size[0]) > 1:
+    is_stored = annotated is None or _fits(annotated, frame.stored)
+    size = frame.stored if is_stored else frame.size
+    if annotated is not None:
+        check_pixels(f"The annotated image {where}", annotated, pixel_limit())
+        if not _fits(annotated, size):
             raise DataError(
                 f"The boxes {where} are of an image of {annotated[0]}x{annotated[1]} pixels, and "
                 f"the image has {size[0]}x{size[1]}; get image and boxes from the same source."
             )
-        values = values * values.new_tensor([across, down, across, down])
-    return values[sound].float()
+        values = values * values.new_tensor([size[0] / annotated[0], size[1] / annotated[1]] * 2)
+    outside = ~(values.abs() <= _FARTHEST * max(size)).all(1)  # NaN is outside, too
+    if bool(outside.any()):
+        corners = ", ".join(f"{end:g}" for end in values[outside][0].tolist())
+        raise DataError(
+            f"The box {corners} {where} lies far outside its image of {size[0]}x{size[1]} pixels; "
+            "correct it."
+        )
+    values = values[(values[:, 2:] > values[:, :2]).all(1)]
+    if not len(values):
+        raise DataError(f"No box {where} has an area; give x0 y0 x1 y1 with x0 < x1 and y0 < y1.")
+    return (turn_boxes(values, frame) if is_stored else values).float()
+
+
+def _fits(annotated: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether an image of one size is one of another, scaled: each side is rounded to a pixel."""
+    across, down = size[0] / annotated[0], size[1] / annotated[1]
+    return min(abs(across * annotated[1] - size[1]), abs(down * annotated[0] - size[0])) <= 1
+
+
+class _Plain(ElementTree.TreeBuilder):
+    """Builds a tree without entities, which may grow without end or name other files."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        """Refuse a document type, the only place where entities are declared."""
+        del pubid, system
+        raise ValueError(f"it declares the document type {name!r}, which annotations do not")
 
 
 def _corners(one: ElementTree.Element) -> Box:

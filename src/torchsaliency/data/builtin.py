@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from torchsaliency.core.errors import OptionError
+from torchsaliency.data.limits import MAX_IMAGES
 from torchsaliency.data.photosets import PhotoSet
 from torchsaliency.data.samples import sample_photos
 from torchsaliency.data.sets import DataSet, Picture, Sample
@@ -77,8 +78,8 @@ def shapes_set(
     Raises:
         OptionError: a number out of range.
     """
-    if count < 1:
-        raise OptionError(f"{count} shapes were asked for; give at least 1.")
+    if not 1 <= count <= MAX_IMAGES:
+        raise OptionError(f"{count} shapes were asked for; give 1 to {MAX_IMAGES}.")
     shapes(0, seed=seed, objects=objects, context=context, side=side)  # refuses what is wrong
     labels = shape_labels(count, seed=seed, objects=objects)
     return ShapesSet(

@@ -16,6 +16,7 @@ from torchsaliency.data.boxes import Boxes
 from torchsaliency.data.imagenet_files import read_boxes, read_labels, tells_boxes
 from torchsaliency.data.layouts import wrong_layout
 from torchsaliency.data.listing import folders_in, images_below, images_in
+from torchsaliency.data.names import readable_id, shown
 from torchsaliency.data.photosets import PhotoSet
 from torchsaliency.data.sets import Sample
 from torchsaliency.data.synsets import SYNSET, synset_indices, synset_names, synsets
@@ -74,7 +75,9 @@ def imagenet(
     boxes = boxes or _first(places, _BOX_PLACES)
     if names := folders_in(folder):
         if labels is not None:
-            raise OptionError(f"{folder} tells labels by its folders; leave {labels} out.")
+            raise OptionError(
+                f"{shown(folder)} tells labels by its folders; leave {shown(labels)} out."
+            )
         samples = tuple(_foldered(folder, names, split))
     else:
         given = labels or _first(places, _LABEL_FILES) or (boxes if _is_tree(boxes) else None)
@@ -107,8 +110,8 @@ def _flat(folder: Path, labels: Path, split: str) -> tuple[Sample, ...]:
     missing = [name for name in names if Path(name).stem not in table]
     if missing:
         raise DataError(
-            f"{labels} has no label for {len(missing)} of {len(names)} images, {missing[0]} among "
-            "them; give the labels of this split."
+            f"{shown(labels)} has no label for {len(missing)} of {len(names)} images, "
+            f"{shown(missing[0])} among them; give the labels of this split."
         )
     return tuple(Sample(_id(split, name), folder / name, table[Path(name).stem]) for name in names)
 
@@ -116,7 +119,7 @@ def _flat(folder: Path, labels: Path, split: str) -> tuple[Sample, ...]:
 def _id(split: str, name: str) -> str:
     """Return a sample's id: the official name of an image says enough, whatever its folder."""
     last = name.rpartition("/")[2]
-    return f"{split}/{last if _OFFICIAL.fullmatch(last) else name}"
+    return readable_id(f"{split}/{last if _OFFICIAL.fullmatch(last) else name}")
 
 
 def _boxes(given: Path | None, samples: tuple[Sample, ...]) -> Boxes | None:
@@ -134,15 +137,14 @@ def _holder(path: Path, split: str) -> Path | None:
         path / f"ILSVRC2012_img_{split}",
         *(() if path.name in {*_SPLITS} - {split} else (path,)),
     )
-    return next((place for place in places if place.is_dir() and _holds(place)), None)
+    return next((place for place in places if os.path.isdir(place) and _holds(place)), None)
 
 
 def _holds(folder: Path) -> bool:
     names = folders_in(folder)
     if names:
         return all(map(SYNSET.fullmatch, names)) and synset_indices().keys() >= set(names)
-    with os.scandir(folder) as entries:
-        return any(_OFFICIAL.fullmatch(one.name) for one in entries)
+    return any(map(_OFFICIAL.fullmatch, images_in(folder)))
 
 
 def _around(folder: Path, path: Path) -> list[Path]:
@@ -155,7 +157,7 @@ def _around(folder: Path, path: Path) -> list[Path]:
 
 
 def _first(places: list[Path], names: tuple[str, ...]) -> Path | None:
-    found = (place / name for name in names for place in places if (place / name).exists())
+    found = (place / name for name in names for place in places if os.path.exists(place / name))
     return next(found, None)
 
 

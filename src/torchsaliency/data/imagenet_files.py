@@ -15,13 +15,15 @@ from typing import Any
 from torchsaliency.core.errors import DataError
 from torchsaliency.data.boxes import Box, Boxes, TableBoxes, XMLBoxes, read_xml
 from torchsaliency.data.damage import damaged
-from torchsaliency.data.listing import is_image, lines_of
+from torchsaliency.data.listing import files_below, is_image, lines_of
+from torchsaliency.data.names import shown
 from torchsaliency.data.sets import Sample
 from torchsaliency.data.synsets import SYNSET, synset_indices, synsets
 from torchsaliency.data.tables import is_table, read_table
 
 _KAGGLE_HEAD = "ImageId,"
 _NUMBERS_OF_A_BOX = 5
+_MOST_DIGITS = 9
 _CLASSES = 1000
 
 
@@ -37,7 +39,7 @@ def read_labels(path: Path) -> dict[str, int]:
     if lines[0].startswith(_KAGGLE_HEAD):
         return {stem: _index(found[0][0], path) for stem, found in _kaggle(path, lines).items()}
     if all(line.isdecimal() for line in lines):
-        return _labels_of_devkit(path, [int(line) for line in lines])
+        return _labels_of_devkit(path, lines)
     if is_table(lines[0]):
         words = read_table(path).labels
         return {Path(name).stem: _index(word or "", path) for name, word in words.items()}
@@ -96,20 +98,21 @@ def _labels_of_list(path: Path, lines: list[str]) -> dict[str, int]:
             continue
         if len(rest) != 1 or not name:
             raise DataError(
-                f"{path}, line {number}, is {line[:80]!r}; give lines such as "
+                f"{shown(path)}, line {number}, is {line[:80]!r}; give lines such as "
                 "ILSVRC2012_val_00000001.JPEG,65."
             )
         found[Path(name).stem] = _index(rest[0], path)
     return found
 
 
-def _labels_of_devkit(path: Path, numbers: list[int]) -> dict[str, int]:
+def _labels_of_devkit(path: Path, lines: list[str]) -> dict[str, int]:
     """Translate the devkit's own numbers, one line an image."""
     meta = path.with_name("meta.mat")
     if not meta.exists():
         raise DataError(
-            f"{path} numbers classes in the devkit's own order, which only its meta.mat tells; put "
-            f"that file into {path.parent}, or give lines such as ILSVRC2012_val_00000001.JPEG,65."
+            f"{shown(path)} numbers classes in the devkit's own order, which only its meta.mat "
+            f"tells; put that file into {shown(path.parent)}, or give lines such as "
+            "ILSVRC2012_val_00000001.JPEG,65."
         )
     from scipy.io import loadmat  # noqa: PLC0415 (needed for this file only)
 
@@ -117,7 +120,7 @@ def _labels_of_devkit(path: Path, numbers: list[int]) -> dict[str, int]:
         table: Any = loadmat(meta, squeeze_me=True)["synsets"]
         pairs = zip(table["ILSVRC2012_ID"].tolist(), table["WNID"].tolist(), strict=True)
         own = {int(number): str(synset) for number, synset in pairs}
-        synset_of = [own[number] for number in numbers]
+        synset_of = [own[int(line[:_MOST_DIGITS])] for line in lines]
     except Exception as error:  # a damaged file breaks the reader in many ways
         raise damaged(meta, error) from error
     return {
@@ -128,10 +131,12 @@ def _labels_of_devkit(path: Path, numbers: list[int]) -> dict[str, int]:
 
 def _labels_of_xml(path: Path) -> dict[str, int]:
     found = {}
-    for file in sorted(_tree(path).rglob("*.xml")):
+    tree = _tree(path)
+    for name in files_below(tree, {".xml"}):
+        file = tree / name
         _, objects = read_xml(file)
         if not objects:
-            raise DataError(f"{file} names no object; get the official file.")
+            raise DataError(f"{shown(file)} names no object; get the official file.")
         found[file.stem] = _index(objects[0][0], file)
     return found
 
@@ -139,7 +144,11 @@ def _labels_of_xml(path: Path) -> dict[str, int]:
 def _kaggle(path: Path, lines: list[str]) -> dict[str, list[tuple[str, Box]]]:
     """Read each image's synsets and boxes from Kaggle's form."""
     found = {}
-    for number, row in enumerate(csv.reader(lines[1:]), start=2):
+    try:
+        rows = list(csv.reader(lines[1:], strict=True))
+    except csv.Error as error:
+        raise damaged(path, error) from error
+    for number, row in enumerate(rows, start=2):
         words = row[1].split() if len(row) > 1 else []
         try:
             groups = [
@@ -148,8 +157,8 @@ def _kaggle(path: Path, lines: list[str]) -> dict[str, list[tuple[str, Box]]]:
             ]
         except ValueError as error:
             raise DataError(
-                f"{path}, line {number}, has the prediction string {' '.join(words)[:80]!r}; give "
-                "groups of a synset and four numbers."
+                f"{shown(path)}, line {number}, has the prediction string "
+                f"{' '.join(words)[:80]!r}; give groups of a synset and four numbers."
             ) from error
         if groups:
             found[row[0]] = groups
@@ -165,7 +174,8 @@ def _listed_boxes(path: Path, lines: list[str]) -> list[tuple[str, Box]]:
             found.append((name, _box(numbers)))
         except ValueError as error:
             raise DataError(
-                f"{path}, line {number}, is {line[:80]!r}; give lines of a file, x0, y0, x1 and y1."
+                f"{shown(path)}, line {number}, is {line[:80]!r}; give lines of a file, x0, y0, x1 "
+                "and y1."
             ) from error
     return found
 
@@ -179,7 +189,8 @@ def _sizes(path: Path, samples: Mapping[str, Sample]) -> dict[str, tuple[int, in
             width, height = map(int, numbers)
         except ValueError as error:
             raise DataError(
-                f"{path}, line {number}, is {line[:80]!r}; give lines of a file, width and height."
+                f"{shown(path)}, line {number}, is {line[:80]!r}; give lines of a file, width and "
+                "height."
             ) from error
         if sample := samples.get(Path(name).stem):
             found[sample.id] = (width, height)
@@ -196,7 +207,9 @@ def _tree(path: Path) -> Path:
     for folder in (path, path / "val"):
         if folder.is_dir() and (any(folder.glob("*.xml")) or any(folder.glob("n*/*.xml"))):
             return folder
-    raise DataError(f"{path} holds no XML files; give the folder of ILSVRC2012_val_00000001.xml.")
+    raise DataError(
+        f"{shown(path)} holds no XML files; give the folder of ILSVRC2012_val_00000001.xml."
+    )
 
 
 def _index(word: str, path: Path) -> int:
@@ -204,10 +217,10 @@ def _index(word: str, path: Path) -> int:
     if SYNSET.fullmatch(word):
         index = synset_indices().get(word, _CLASSES)
     else:
-        index = int(word) if word.isdecimal() else _CLASSES
+        index = int(word) if word.isdecimal() and len(word) <= _MOST_DIGITS else _CLASSES
     if index >= _CLASSES:
         raise DataError(
-            f"{path} names the class {word!r}; give 0 to {_CLASSES - 1} in the sorted order of the "
-            "synsets, or a synset such as n01440764."
+            f"{shown(path)} names the class {word[:40]!r}; give 0 to {_CLASSES - 1} in the sorted "
+            "order of the synsets, or a synset such as n01440764."
         )
     return index

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from torchsaliency.core.errors import DataError
+from torchsaliency.data.names import shown
 
 TREES = {
     "imagenet": """\
@@ -60,10 +61,12 @@ def wrong_layout(kind: str, path: Path, found: str) -> DataError:
         path: that was given.
         found: what is wrong with it, as the sentence's predicate.
     """
-    return DataError(f"{path} {found}; expected is\n\n{TREES[kind]}")
+    return DataError(f"{shown(path)} {found}; expected is\n\n{TREES[kind]}")
 
 
 def unknown_layout(path: Path) -> DataError:
     """Return the error for a folder that holds no data set."""
     trees = "\n\n".join(TREES.values())
-    return DataError(f"{path} holds no images in a known layout; expected is one of\n\n{trees}")
+    return DataError(
+        f"{shown(path)} holds no images in a known layout; expected is one of\n\n{trees}"
+    )

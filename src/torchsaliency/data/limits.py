@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from PIL import Image
+
 from torchsaliency.core.errors import DataError, OptionError
 
 MAX_PIXELS = 64_000_000
@@ -15,7 +17,7 @@ MAX_IMAGES = 10_000_000
 VARIABLE = "TORCHSALIENCY_MAX_PIXELS"
 """The environment variable that sets another limit of pixels."""
 
-HINT = f"raise the limit with max_pixels or the environment variable {VARIABLE}"
+HINT = f"set the environment variable {VARIABLE} higher"
 
 
 def pixel_limit(max_pixels: int | None = None) -> int:
@@ -56,3 +58,18 @@ def check_pixels(name: str, size: tuple[int, int], limit: int) -> None:
             f"{name} has {size[0]}x{size[1]} pixels and at most {limit} are decoded; scale it "
             f"down, or {HINT} if you trust it."
         )
+
+
+def too_large(name: str, limit: int) -> DataError:
+    """Return the error for an image that Pillow itself refuses for its size.
+
+    Args:
+        name: of the image's file, for the error.
+        limit: of pixels that are decoded; Pillow's own holds beside it.
+    """
+    pillows = Image.MAX_IMAGE_PIXELS or limit
+    hint = HINT if limit <= pillows else "raise PIL.Image.MAX_IMAGE_PIXELS"
+    return DataError(
+        f"{name} has more pixels than the {min(limit, pillows)} that are decoded; scale it down, "
+        f"or {hint} if you trust it."
+    )

@@ -21,7 +21,9 @@ _LEFT_BY_SYSTEMS = frozenset({"__MACOSX", "lost+found"})
 
 
 def folders_in(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder; links to folders count.
+    """Return the names of the folders in a folder.
+
+    Links to folders count, but not one to the folder itself or to one that it lies in.
 
     Raises:
         DataError: the folder cannot be read.
@@ -124,12 +126,17 @@ def _new_hash() -> hashlib.blake2b:
 
 def _members(folder: Path) -> tuple[list[str], list[str]]:
     """Return the names of the visible folders and files in a folder, each sorted."""
-    folders, files = [], []
+    folders: list[str] = []
+    files: list[str] = []
     try:
         with os.scandir(folder) as entries:
             for one in entries:
-                if _visible(one.name):
-                    (folders if _is_folder(one) else files).append(one.name)
+                if not _visible(one.name):
+                    continue
+                if not _is_folder(one):
+                    files.append(one.name)
+                elif not (one.is_symlink() and _holds(one.path, folder)):
+                    folders.append(one.name)
     except OSError as error:
         raise _unreadable(folder, error) from error
     return sorted(folders), sorted(files)
@@ -140,6 +147,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself, or into a folder that may not be read
         return False
+
+
+def _holds(path: str, folder: Path) -> bool:
+    """Whether a path leads to a folder or to one that it lies in."""
+    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(path))
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from torchsaliency.core.errors import OptionError
 from torchsaliency.data.layouts import wrong_layout
 from torchsaliency.data.listing import images_below
+from torchsaliency.data.names import readable_id
 from torchsaliency.data.photosets import PhotoSet
 from torchsaliency.data.sets import Sample, draw_key
 
@@ -114,7 +115,7 @@ def _part(samples: Sequence[Sample], split: str, seed: int) -> list[Sample]:
 
 def _samples(root: Path, classes: Sequence[str], prefix: str = "") -> list[Sample]:
     return [
-        Sample(f"{prefix}{name}/{file}", root / f"{prefix}{name}" / file, index)
+        Sample(readable_id(f"{prefix}{name}/{file}"), root / f"{prefix}{name}" / file, index)
         for index, name in enumerate(classes)
         for file in images_below(root / f"{prefix}{name}")
     ]

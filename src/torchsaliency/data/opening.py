@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torchsaliency.data.folders import find_image_folder, image_folder
 from torchsaliency.data.imagenet import find_imagenet, imagenet
 from torchsaliency.data.layouts import unknown_layout
 from torchsaliency.data.medical import chest_xray, find_chest_xray, find_kvasir, kvasir
+from torchsaliency.data.names import shown
 from torchsaliency.data.sets import DataSet
 from torchsaliency.data.voc import find_voc, voc2012
 
@@ -79,12 +81,20 @@ def open_data(
         _refuse(given, frozenset(), spec)
         return built
     kind, path = _path_of(spec)
-    chosen = _KINDS[kind or _recognised(path)]
-    _refuse(given, chosen.options, str(spec))
-    data = chosen.read(path, **given)
+    try:
+        chosen = _KINDS[kind or _recognised(path)]
+        _refuse(given, chosen.options, shown(spec))
+        data = chosen.read(path, **given)
+    except OSError as error:
+        raise DataError(
+            f"{shown(error.filename or path)} cannot be read ({error.strerror or error}); check "
+            "its permissions."
+        ) from error
     if not len(data):
         where = "" if split is None else f" in the split {split}"
-        raise DataError(f"{path} has the right folders and no images{where}; unpack it again.")
+        raise DataError(
+            f"{shown(path)} has the right folders and no images{where}; unpack it again."
+        )
     return data
 
 
@@ -114,15 +124,17 @@ def _path_of(spec: str | Path) -> tuple[str | None, Path]:
     """Return the kind that is forced, if any, and the path, which exists."""
     head, colon, rest = str(spec).partition(":")
     kind = head if isinstance(spec, str) and colon and head in _KINDS else None
-    path = Path(rest if kind else spec).expanduser()
-    if not path.exists():
+    path = Path(os.path.expanduser(rest if kind else spec))
+    if not os.path.exists(path):
         kinds = ", ".join(_KINDS)
         raise DataError(
-            f"{path} does not exist; give samples, shapes, a folder of images, or kind:folder with "
-            f"one of the kinds {kinds}."
+            f"{shown(path)} does not exist; give samples, shapes, a folder of images, or "
+            f"kind:folder with one of the kinds {kinds}."
         )
-    if path.is_file() and (path.suffix.lower() != ".csv" or kind not in (None, "folder")):
-        raise DataError(f"{path} is a file; give the folder of the images, or a CSV of labels.")
+    if not path.is_dir() and (path.suffix.lower() != ".csv" or kind not in (None, "folder")):
+        raise DataError(
+            f"{shown(path)} is a file; give the folder of the images, or a CSV of labels."
+        )
     return kind, path
 
 

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile
 from torch import Tensor
 
 from torchsaliency.core.errors import DataError
-from torchsaliency.data.damage import damaged
+from torchsaliency.data.damage import decoding
 from torchsaliency.data.dicom import is_dicom, open_dicom
-from torchsaliency.data.limits import HINT, check_pixels, pixel_limit
+from torchsaliency.data.limits import check_pixels, pixel_limit
 from torchsaliency.data.listing import PHOTO_SUFFIXES, images_below
 from torchsaliency.data.names import shown
 from torchsaliency.data.orientation import Frame, orientation_of, turn_pixels
@@ -34,8 +34,7 @@ Photo = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
 """All that `to_rgb` takes for a photograph."""
 
 _ACCEPTED = "accepted are JPEG, PNG, TIFF, WebP, BMP, GIF and DICOM"
-_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "GIF")
-_DRAWN_BY_PROGRAMS = frozenset({"EPS"})
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF")  # MPO opens as JPEG
 _DEEP = ("I", "F")  # 16 and 32 bits a pixel: Pillow would clip these to 255, not scale them
 _WHITE = (255, 255, 255, 255)
 _TILE_SIZE = (322, 323)  # TIFF's tags TileWidth and TileLength
@@ -46,7 +45,8 @@ def open_photo(path: str | os.PathLike[str], *, max_pixels: int | None = None) -
 
     Grey images of 16 bits are scaled by 65535. Of 32-bit integers and floating-point images the
     range decides: floats within [0, 1] are scaled by 1 and within [0, 255] by 255, integers within
-    [0, 65535] by 65535, any others from the lowest value to the highest.
+    [0, 65535] by 65535, any others from the lowest value to the highest. Half a level beyond a
+    range counts as within.
 
     Args:
         path: a JPEG, PNG, TIFF, WebP, BMP, GIF or DICOM file; its content decides, not its name.
@@ -84,8 +84,9 @@ def to_rgb(photo: Photo) -> Image.Image:
     if isinstance(photo, str | os.PathLike):
         return open_photo(photo)
     if isinstance(photo, Image.Image):
-        name = getattr(photo, "filename", "") or "The photograph"
-        return _opened(photo, name if isinstance(name, str) else os.fsdecode(name), pixel_limit())[0]
+        name, limit = getattr(photo, "filename", "") or "The photograph", pixel_limit()
+        with decoding(os.fsdecode(name), limit, _ACCEPTED):
+            return _upright(photo, os.fsdecode(name), limit)[0]
     if isinstance(photo, Tensor):
         return _over_white(image_of(_array_of(photo), channels_first=True))
     if isinstance(photo, np.ndarray):
@@ -107,20 +108,12 @@ def read_photo(
     """
     path, limit = Path(path), pixel_limit(max_pixels)
     _check_file(path)
-    try:
+    with decoding(path, limit, _ACCEPTED):
         if is_dicom(path):
-            image = open_dicom(path, limit)
-            return image, Frame(image.size)
+            picture = open_dicom(path, limit)
+            return picture, Frame(picture.size)
         with Image.open(path, formats=_FORMATS) as image:
-            return _opened(image, str(path), limit)
-    except DataError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(str(path), limit) from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"{shown(path)} is no image that can be read; {_ACCEPTED}.") from error
-    except Exception as error:  # decoders raise many types for damaged files
-        raise damaged(path, error) from error
+            return _upright(image, str(path), limit)
 
 
 def find_photos(
@@ -173,22 +166,18 @@ def _check_file(path: Path) -> None:
         raise DataError(f"{name} is empty; get the file again.")
 
 
-def _opened(image: Image.Image, name: str, limit: int) -> tuple[Image.Image, Frame]:
+def _upright(image: Image.Image, name: str, limit: int) -> tuple[Image.Image, Frame]:
     """Return an image of any of PIL's kinds as RGB and upright, and how it was stored."""
     if isinstance(image, ImageFile.ImageFile):
         _check_before_decoding(image, name, limit)
     if 0 in image.size:
         raise DataError(f"{shown(name)} has no pixels; give another photograph.")
-    try:
-        image.load()
-        orientation = orientation_of(image)
-        colours = _colours(image)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(name, limit) from error
-    except Exception as error:  # decoders raise many types for damaged files
-        raise damaged(name, error) from error
+    image.load()
+    orientation = orientation_of(image)
+    colours = _colours(image)
     if orientation != 1:
         colours = Image.fromarray(turn_pixels(np.asarray(colours), orientation))
+    colours.info.clear()  # an EXIF block that was followed must not be followed again
     return colours, Frame(colours.size, orientation)
 
 
@@ -199,14 +188,12 @@ def _check_before_decoding(image: ImageFile.ImageFile, name: str, limit: int) ->
     tile = [value for tag in _TILE_SIZE if isinstance(value := tags.get(tag), int)]
     if len(tile) == len(_TILE_SIZE):  # a tile is decoded whole, however little of it is the image
         check_pixels(f"A tile of {shown(name)}", (tile[0], tile[1]), limit)
-    if image.format in _DRAWN_BY_PROGRAMS and image.tile:
-        raise DataError(f"{shown(name)} is {image.format} and no image of pixels; {_ACCEPTED}.")
+    if image.format == "EPS" and image.tile:
+        raise DataError(f"{shown(name)} is EPS and no image of pixels; {_ACCEPTED}.")
 
 
 def _colours(image: Image.Image) -> Image.Image:
     """Return a decoded image as RGB, as it lies."""
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return Image.Image.copy(image)  # of the pixels alone
     if not image.mode.startswith(_DEEP):
         return _over_white(image)
     values = np.asarray(image)
@@ -239,14 +226,3 @@ def _array_of(tensor: Tensor) -> NDArray[Any]:
             "that NumPy can read; give a dense tensor on a device."
         ) from error
     return array
-
-
-def _too_large(name: str, limit: int) -> DataError:
-    """Return the error for an image that Pillow itself refuses for its size."""
-    ours = limit <= (Image.MAX_IMAGE_PIXELS or limit)
-    most = limit if ours else Image.MAX_IMAGE_PIXELS
-    hint = HINT if ours else "raise PIL.Image.MAX_IMAGE_PIXELS"
-    return DataError(
-        f"{shown(name)} has more pixels than the {most} that are decoded; scale it down, or {hint} "
-        "if you trust it."
-    )

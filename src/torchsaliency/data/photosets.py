@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import final
 
 from torchsaliency.data.boxes import Boxes
-from torchsaliency.data.listing import size_of
-from torchsaliency.data.photos import open_photo
+from torchsaliency.data.listing import hash_of
+from torchsaliency.data.photos import read_photo
 from torchsaliency.data.sets import DataSet, Picture, Sample
 
 
@@ -30,11 +30,11 @@ class PhotoSet(DataSet):
             DataError: the image or its boxes are missing, damaged or do not fit.
         """
         sample = self.samples[index]
-        image = open_photo(Path(str(sample.source)))
-        boxes = None if self.boxes is None else self.boxes.of(sample, image.size)
+        image, frame = read_photo(Path(str(sample.source)))
+        boxes = None if self.boxes is None else self.boxes.of(sample, frame)
         return Picture(sample, image, boxes=boxes)
 
     def mark(self, sample: Sample) -> str:
-        """Return the file's size, and its boxes' mark."""
-        size = str(size_of(Path(str(sample.source))))
-        return size if self.boxes is None else f"{size} {self.boxes.mark(sample)}"
+        """Return the hash of the file's content, and its boxes' mark."""
+        content = hash_of(Path(str(sample.source)))
+        return content if self.boxes is None else f"{content} {self.boxes.mark(sample)}"

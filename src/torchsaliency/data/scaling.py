@@ -29,18 +29,20 @@ def scaled_to_bytes(values: NDArray[Any], full: float | None) -> NDArray[np.uint
             a range, as resampling leaves it, counts as within.
     """
     exact = values.astype(np.float64)
-    finite = exact[np.isfinite(exact)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
-    if full is not None:
-        low, high = 0.0, full
-    else:
+    low, high = _range(exact) if full is None else (0.0, full)
+    if full is None:
         scales = _INTEGER_SCALES if np.issubdtype(values.dtype, np.integer) else _FLOAT_SCALES
         if fitting := [scale for scale in scales if _fits(low, high, scale)]:
             low, high = 0.0, fitting[0]
-    exact = np.where(np.isfinite(exact), exact, low)
-    unit = (exact - low) / (high - low) if high > low else np.zeros_like(exact)
-    scaled: NDArray[np.uint8] = np.rint(unit.clip(0, 1) * 255).astype(np.uint8)
-    return scaled
+    if not high > low:
+        return np.zeros(values.shape, np.uint8)
+    if values.dtype.kind == "f":
+        exact[~np.isfinite(exact)] = low
+    exact -= low  # in place: a large image need not be in memory five times
+    exact /= high - low
+    np.clip(exact, 0, 1, out=exact)
+    exact *= 255
+    return np.rint(exact, out=exact).astype(np.uint8)
 
 
 def image_of(values: NDArray[Any], *, channels_first: bool = False) -> Image.Image:
@@ -87,14 +89,21 @@ def _with_channels_last(values: NDArray[Any], *, channels_first: bool) -> NDArra
 
 def _check_colours(pixels: NDArray[Any]) -> None:
     """Refuse colours outside [0, 255], such as a network's normalised input."""
-    finite = pixels[np.isfinite(pixels)]
-    if finite.size and not _fits(finite.min(), finite.max(), _FLOAT_SCALES[-1]):
+    low, high = _range(pixels)
+    if not _fits(low, high, _FLOAT_SCALES[-1]):
         raise DataError(
-            f"The photograph's colours run from {finite.min():.4g} to {finite.max():.4g}; give "
-            "floats in [0, 1] or [0, 255], before any normalisation."
+            f"The photograph's colours run from {low:.4g} to {high:.4g}; give floats in [0, 1] or "
+            "[0, 255], before any normalisation."
         )
+
+
+def _range(values: NDArray[Any]) -> tuple[float, float]:
+    """Return the lowest and the highest of the finite values."""
+    finite = np.isfinite(values)
+    known = values if finite.all() else values[finite]
+    return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
 
 
 def _fits(low: float, high: float, scale: float) -> bool:
     slack = _HALF_A_LEVEL * scale
-    return bool(low >= -slack and high <= scale + slack)
+    return low >= -slack and high <= scale + slack

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torchsaliency.core.errors import OptionError
+from torchsaliency.data.limits import HINT, pixel_limit
 
 CLASSES = ("circle", "square", "triangle", "star", "cross", "ring", "crescent", "bar")
 """The objects, in the order of their class numbers."""
@@ -82,7 +83,7 @@ def shapes(
         start: number of the first; images start … start+count-1 are the same however they are asked
             for.
         seed: of the data set. Training and test data differ in it.
-        side: of the images, in pixels, at least 16.
+        side: of the images, in pixels, at least 16 and of no more pixels than `open_photo` decodes.
         objects: in each image: one, or two of different classes, side by side.
         context: probability that the background has the hue and the stripes of the (first) object's
             class; 0 means that it says nothing, 1 that it betrays the class.
@@ -101,6 +102,7 @@ def shapes(
             f"{count} images from number {start}, {side} pixels wide, with {objects} objects were "
             f"asked for; accepted are 0 and more, at least {_FEWEST_PIXELS} pixels, 1 or 2 objects."
         )
+    _check_side(side)
     if not 0 <= context <= 1:
         raise OptionError(f"The context must be in [0, 1], and {context} was given.")
     if classes is not None and (
@@ -142,13 +144,25 @@ def backgrounds(
         start: number of the first.
         seed: of the data set.
         side: of the images, in pixels.
+
+    Raises:
+        OptionError: an image has more pixels than `open_photo` decodes.
     """
+    _check_side(side)
     draws = [_draw(seed, start + number, 0) for number in range(count)]
     if not draws:
         return torch.zeros(0, 3, side, side)
     numbers, grids = (torch.stack(part) for part in zip(*draws, strict=True))
     nothing = torch.full((count,), -1)
     return _background(numbers[:, 3], grids, side, nothing)
+
+
+def _check_side(side: int) -> None:
+    if side**2 > (limit := pixel_limit()):
+        raise OptionError(
+            f"Images of {side}x{side} pixels were asked for, and at most {limit} are drawn; give a "
+            f"smaller side, or {HINT}."
+        )
 
 
 def _draw(seed: int, number: int, objects: int) -> tuple[Tensor, Tensor]:

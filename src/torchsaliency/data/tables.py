@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +12,14 @@ from typing import final
 
 from torchsaliency.core.errors import DataError
 from torchsaliency.data.boxes import CORNERS, Box
-from torchsaliency.data.listing import lines_of
+from torchsaliency.data.listing import text_of
+from torchsaliency.data.names import shown
 
 _FILE = ("file", "path", "image", "filename")
 _LABEL = ("label", "class", "class_index")
 _BOX = (("x0", "y0", "x1", "y1"), CORNERS)
+_KNOWN = frozenset({*_FILE, *_LABEL, *_BOX[0], *_BOX[1]})
+_DELIMITERS = ",;\t"
 
 
 @final
@@ -34,60 +39,88 @@ class Table:
 
 def is_table(head: str) -> bool:
     """Whether a file's first line names the columns of images and labels."""
-    columns = _columns(head)
-    return _one_of(_FILE, columns) is not None and _one_of(_LABEL, columns) is not None
+    try:
+        columns = _columns(head)[1]
+    except csv.Error:
+        return False
+    return _first_of(_FILE, columns) is not None and _first_of(_LABEL, columns) is not None
 
 
 def read_table(path: Path) -> Table:
     """Read a CSV with the columns file, label and, if known, x0, y0, x1, y1.
 
+    Commas, semicolons or tabs part the cells, as the first line does; quoted cells may hold them,
+    and ends of lines.
+
     Raises:
-        DataError: it has no column or row of images, or a row is incomplete or contradicts another.
+        DataError: it has no column or row of images, a column twice, or a row that is damaged or
+            incomplete or contradicts another.
     """
-    lines = lines_of(path)
-    columns = _columns(lines[0])
-    rows = list(csv.DictReader(lines, fieldnames=columns))[1:]
-    file, label = _one_of(_FILE, columns), _one_of(_LABEL, columns)
-    box = next((one for one in _BOX if set(one) <= set(columns)), ())
+    text, place = text_of(path), shown(path)
+    try:
+        delimiter, columns = _columns(next(line for line in text.splitlines() if line.strip()))
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        rows = [row for row in lines if any(cell.strip() for cell in row)][1:]
+    except csv.Error as error:
+        raise DataError(f"{place} is no CSV that can be read ({error}); save it again.") from error
+    if twice := sorted(one for one in _KNOWN.intersection(columns) if columns.count(one) > 1):
+        raise DataError(f"{place} has the column {twice[0]} twice; give each column once.")
+    file, label = _first_of(_FILE, columns), _first_of(_LABEL, columns)
+    corners = next((names for names in _BOX if set(names) <= set(columns)), ())
     if file is None or not rows:
         raise DataError(
-            f"{path} has the columns {', '.join(columns)} and {len(rows)} rows; give file, label "
-            "and, if known, x0, y0, x1, y1, and a row for each image or box."
+            f"{place} has the columns {shown(', '.join(columns))} and {len(rows)} rows; give file, "
+            "label and, if known, x0, y0, x1, y1, and a row for each image or box."
         )
     labels: dict[str, str | None] = {}
-    boxes: dict[str, tuple[Box, ...]] = {}
-    for number, row in enumerate(rows, start=2):
-        where = f"{path}, row {number},"
-        name = (row[file] or "").strip()
-        word = (row[label] or "").strip() if label else None
+    boxes: defaultdict[str, list[Box]] = defaultdict(list)
+    for number, cells in enumerate(rows, start=2):
+        where = f"{place}, row {number},"
+        if any(cell.strip() for cell in cells[len(columns) :]):
+            raise DataError(
+                f"{where} has {len(cells)} cells and the file {len(columns)} columns; put quotes "
+                "around a cell that holds the delimiter."
+            )
+        row = {name: cell.strip() for name, cell in zip(columns, cells, strict=False)}
+        name, word = row.get(file, ""), row.get(label, "") if label else None
         if not name or word == "":
             raise DataError(f"{where} has no file or no label; give every row both.")
         name = Path(name).as_posix()
         if labels.setdefault(name, word) != word:
             raise DataError(
-                f"{where} labels {name} {word!r} and an earlier one {labels[name]!r}; give one "
-                "label."
+                f"{where} labels {shown(name)} {word!r} and an earlier one {labels[name]!r}; give "
+                "one label."
             )
-        if corners := _box([row[one] for one in box], where):
-            boxes[name] = (*boxes.get(name, ()), corners)
-    return Table(labels, boxes)
+        if box := _box([row.get(corner, "") for corner in corners], where):
+            boxes[name].append(box)
+    return Table(labels, {name: tuple(found) for name, found in boxes.items()})
 
 
-def _box(cells: Sequence[str | None], where: str) -> Box | None:
+def _box(cells: Sequence[str], where: str) -> Box | None:
     """Return a row's box, None if it has no cells for one or they are empty."""
     if not any(cells):
         return None
     try:
-        x0, y0, x1, y1 = (float(cell or "") for cell in cells)
+        x0, y0, x1, y1 = map(float, cells)
     except ValueError as error:
-        shown = ", ".join(str(cell) for cell in cells)
-        raise DataError(f"{where} has the box {shown}; give four numbers, or none.") from error
+        raise DataError(
+            f"{where} has the box {shown(', '.join(cells)[:80])}; give four numbers, or none."
+        ) from error
     return x0, y0, x1, y1
 
 
-def _columns(head: str) -> list[str]:
-    return [name.strip() for name in next(csv.reader([head]))]
+def _columns(head: str) -> tuple[str, list[str]]:
+    """Return the delimiter of a first line, by which it names most known columns, and all names.
+
+    Raises:
+        csv.Error: the line is damaged.
+    """
+    found = [
+        (delimiter, [name.strip() for name in next(csv.reader([head], delimiter=delimiter))])
+        for delimiter in _DELIMITERS
+    ]
+    return max(found, key=lambda one: len(_KNOWN.intersection(one[1])))
 
 
-def _one_of(wanted: Sequence[str], columns: Sequence[str]) -> str | None:
+def _first_of(wanted: Sequence[str], columns: Sequence[str]) -> str | None:
     return next((name for name in wanted if name in columns), None)

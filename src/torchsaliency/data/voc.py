@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -13,10 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from torchsaliency.core.errors import DataError
-from torchsaliency.data.damage import damaged
+from torchsaliency.data.damage import decoding
 from torchsaliency.data.layouts import wrong_layout
-from torchsaliency.data.listing import lines_of, size_of
-from torchsaliency.data.photos import open_photo
+from torchsaliency.data.limits import check_pixels, pixel_limit
+from torchsaliency.data.listing import hash_of, images_in, lines_of
+from torchsaliency.data.names import readable_id, shown
+from torchsaliency.data.orientation import Frame, turn_pixels
+from torchsaliency.data.photos import read_photo
 from torchsaliency.data.sets import VOID, DataSet, Picture, Sample
 
 CLASSES = (
@@ -48,15 +52,15 @@ class VOCSet(DataSet):
             DataError: one is missing or damaged, or they do not fit.
         """
         sample = self.samples[index]
-        image = open_photo(Path(str(sample.source)))
-        return Picture(sample, image, mask=open_mask(self._mask(sample), image.size))
+        image, frame = read_photo(Path(str(sample.source)))
+        return Picture(sample, image, mask=open_mask(self._mask(sample), frame))
 
     def mark(self, sample: Sample) -> str:
-        """Return the sizes of the image's and the mask's files."""
-        return f"{size_of(Path(str(sample.source)))} {size_of(self._mask(sample))}"
+        """Return the hashes of the image's and the mask's files."""
+        return f"{hash_of(Path(str(sample.source)))} {hash_of(self._mask(sample))}"
 
     def _mask(self, sample: Sample) -> Path:
-        return self.masks / f"{sample.id}.png"
+        return self.masks / f"{Path(str(sample.source)).stem}.png"
 
 
 def find_voc(path: Path) -> bool:
@@ -80,14 +84,16 @@ def voc2012(path: Path, *, split: str | None = None) -> VOCSet:
         raise wrong_layout("voc", path, "holds no JPEGImages and SegmentationClass")
     listed = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     if split == _ALL:
-        names = sorted(one.stem for one in (root / _PARTS[1]).glob("*.png"))
+        names = [Path(one).stem for one in images_in(root / _PARTS[1]) if one.endswith(".png")]
     elif listed.is_file():
         names = lines_of(listed)
     else:
         raise wrong_layout("voc", root, f"has no list {listed.name} (split {_ALL} needs none)")
     return VOCSet(
         name="voc2012",
-        samples=tuple(Sample(name, root / _PARTS[0] / f"{name}.jpg") for name in names),
+        samples=tuple(
+            Sample(readable_id(name), root / _PARTS[0] / f"{name}.jpg") for name in names
+        ),
         classes=CLASSES,
         annotations=frozenset({"masks"}),
         facts=(f"split {split}",),
@@ -95,37 +101,46 @@ def voc2012(path: Path, *, split: str | None = None) -> VOCSet:
     )
 
 
-def open_mask(path: Path, size: tuple[int, int]) -> UInt8[Tensor, "h w"]:
-    """Open a mask of palette indices.
+def open_mask(path: Path, frame: Frame) -> UInt8[Tensor, "h w"]:
+    """Open a mask of palette indices, turned upright with its image.
+
+    A mask of the size of the image's stored pixels is turned as these are; one that has only the
+    upright image's size is upright.
 
     Args:
         path: of a PNG.
-        size: (width, height) it must have.
+        frame: of the image.
 
     Raises:
         DataError: it is missing, damaged, of another size, or holds colours or unknown labels.
     """
-    if not path.exists():
-        raise DataError(f"{path} does not exist; give every image its mask.")
-    try:
-        with Image.open(path) as opened:
-            mode, labels = opened.mode, np.array(opened)
-    except Exception as error:  # decoders raise many types for damaged files
-        raise damaged(path, error) from error
+    name = shown(path)
+    if not os.path.exists(path):
+        raise DataError(f"{name} does not exist; give every image its mask.")
+    limit = pixel_limit()
+    with (
+        decoding(path, limit, "a mask is a PNG"),
+        Image.open(path, formats=["PNG"]) as opened,
+    ):
+        check_pixels(name, opened.size, limit)
+        mode, labels = opened.mode, np.array(opened)
     if mode not in {"P", "L"}:
         raise DataError(
-            f"{path} is an image of colours (mode {mode}); give the original PNG, whose palette "
+            f"{name} is an image of colours (mode {mode}); give the original PNG, whose palette "
             "indices are the classes."
         )
-    if labels.shape[::-1] != size:
+    size = labels.shape[::-1]
+    if size == frame.stored:
+        labels = turn_pixels(labels, frame.orientation)
+    elif size != frame.size:
         raise DataError(
-            f"{path} has {labels.shape[1]}x{labels.shape[0]} pixels and its image "
-            f"{size[0]}x{size[1]}; give image and mask of one size."
+            f"{name} has {size[0]}x{size[1]} pixels and its image "
+            f"{frame.stored[0]}x{frame.stored[1]}; give image and mask of one size."
         )
     unknown = labels[(labels > len(CLASSES)) & (labels != VOID)]
     if unknown.size:
         raise DataError(
-            f"{path} holds the label {unknown[0]}; give 0 to {len(CLASSES)}, and {VOID} for void."
+            f"{name} holds the label {unknown[0]}; give 0 to {len(CLASSES)}, and {VOID} for void."
         )
     return torch.from_numpy(labels)
 

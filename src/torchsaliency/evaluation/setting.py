@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -125,6 +126,9 @@ def make_setting(
     insist_on_classes(metrics, network, scorer)
     known = scorer if network.encoder and scorer is not None else network
     labels = _labels(found, known)
+    target = _named("target", lambda: _target(plan, found, known, labels))
+    if labels is None:
+        _say_if_unmatched(plan, found, known, target)
     return Setting(
         plan=plan,
         data=_named("classes", lambda: _subset(plan, found)),
@@ -137,7 +141,7 @@ def make_setting(
         layers=_named("layers", lambda: _layers(plan.layers, network)),
         masking=preprocessing.baseline(plan.masking),
         judge_masking=None if seen is None else seen.baseline(plan.masking),
-        target=_named("target", lambda: _target(plan, found, known, labels)),
+        target=target,
         class_of_label=labels,
     )
 
@@ -223,7 +227,12 @@ _WITHOUT_CLASSES = ("maps", "masked_embeddings", "masked_maps", "noisy_maps", "r
 
 
 def _labels(data: DataSet, network: Network) -> tuple[int, ...] | None:
-    """Return the network's class of each of the data's classes, by name or else by number."""
+    """Return the network's class of each of the data's labels, None if they are not known to fit.
+
+    Labels without names are the network's numbers. Names are looked for among the network's own;
+    names that are numbers, as of folders 0 … 999, are the network's numbers, too. Two lists of one
+    length are in one order if most of their names say so: ImageNet's are spelt in several ways.
+    """
     count = network.class_count
     if data.classes is None:
         known = [sample.label for sample in data.samples if sample.label is not None]
@@ -231,14 +240,47 @@ def _labels(data: DataSet, network: Network) -> tuple[int, ...] | None:
             return None
         return tuple(range(max(known) + 1))
     theirs, ours = [*map(_plain, data.classes)], [*map(_plain, network.classes or ())]
-    if theirs != ours and all(ours.count(name) == 1 for name in theirs):
+    if all(ours.count(name) == 1 for name in theirs):
         return tuple(ours.index(name) for name in theirs)
-    # also where ImageNet's names are spelt in another way, or one stands for two classes (crane)
-    return tuple(range(len(theirs))) if len(theirs) in (len(ours), count) else None
+    if all(name.isascii() and name.isdecimal() for name in theirs):
+        numbers = tuple(map(int, theirs))
+        fits = count is not None and max(numbers) < count and len({*numbers}) == len(numbers)
+        return numbers if fits else None
+    if len(theirs) == len(ours):
+        same = sum(map(_share_a_word_for_it, theirs, ours))
+        return tuple(range(len(theirs))) if same > len(theirs) / 2 else None
+    if data.codes is not None and not ours and len(theirs) == count:
+        warnings.warn(
+            f"{network.name} has no class names; its {count} classes are taken for those of "
+            f"{data.name}, in their usual order.",
+            stacklevel=2,
+        )
+        return tuple(range(len(theirs)))
+    return None
 
 
 def _plain(name: str) -> str:
     return " ".join(name.replace("_", " ").lower().split())
+
+
+def _share_a_word_for_it(one: str, other: str) -> bool:
+    """Whether two entries of the kind "tench, tinca tinca" have a name in common."""
+    return not {*one.split(", ")}.isdisjoint(other.split(", "))
+
+
+def _say_if_unmatched(plan: Plan, data: DataSet, network: Network, target: int | str) -> None:
+    if plan.target is not None or target != PREDICTED or network.encoder:
+        return
+    named = [sample for sample in data.samples if sample.label is not None]
+    if named and data.classes is not None:
+        some = ", ".join(repr(name) for name in data.classes[:3])
+        warnings.warn(
+            f"The classes of the data ({some}{', …' if len(data.classes) > 3 else ''}) are not "  # noqa: PLR2004
+            f"those of {network.name}, so the predicted classes are explained and judged; name "
+            "them as the network does, or label the images by the network's numbers (labels=FILE), "
+            "if the labels are to be.",
+            stacklevel=2,
+        )
 
 
 def _target(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from torchsaliency.core.errors import InputError
 
@@ -29,12 +29,17 @@ def check(photo: Image.Image) -> None:
 
 
 def rgb(photo: Image.Image) -> Image.Image:
-    """Return the photo as 8-bit RGB; grayscale, palette and CMYK convert, transparency shows white.
+    """Return the photo as 8-bit RGB, upright, as `torchsaliency.data.to_rgb` does.
+
+    Grayscale, palette and CMYK convert, transparency shows white, and a photo that PIL opened and
+    whose EXIF block says how it is turned is turned.
 
     Raises:
         InputError: the photo has no pixels, or more than 8 bits a channel.
     """
     check(photo)
+    if photo.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        photo = ImageOps.exif_transpose(photo)
     if photo.has_transparency_data:
         paper = Image.new("RGBA", photo.size, _WHITE)
         return Image.alpha_composite(paper, photo.convert("RGBA")).convert("RGB")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchsaliency.core.errors import CheckpointError
 from torchsaliency.zoo.messages import describe_error
 from torchsaliency.zoo.notes import Note, read_note
-from torchsaliency.zoo.weights import file_sha256, list_names, read_tensors
+from torchsaliency.zoo.weights import file_sha256, list_names, read_tensors, require_file
 
 __all__ = [
     "Checkpoint",
@@ -32,7 +32,11 @@ __all__ = [
 ]
 
 _PREFIXES = ("module.", "_orig_mod.", "model.")
-_MOST_LISTED = 4
+_MOST_PREFIXES = 8
+_UNCOUNTED = "num_batches_tracked"
+"""Files older than torch 0.4.1 do not count batches, averaged ones count them in fractions."""
+
+_FLOATING = {torch.float32, torch.float64, torch.float16, torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,18 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
 
     def renamed(self, rename: Callable[[str], str]) -> Checkpoint:
-        """Return the checkpoint with its tensors' names changed."""
-        return replace(self, tensors=_renamed(self.tensors, rename))
+        """Return the checkpoint with its tensors' names changed.
+
+        Raises:
+            CheckpointError: two tensors get one name.
+        """
+        tensors = _renamed(self.tensors, rename)
+        if len(tensors) < len(self.tensors):
+            raise CheckpointError(
+                f"{self.path} holds several tensors under spellings of one name; give a file with "
+                "each tensor once."
+            )
+        return replace(self, tensors=tensors)
 
     def without_prefixes(self, model: nn.Module) -> Checkpoint:
         """Return the checkpoint without the prefixes that training puts before every name."""
@@ -61,38 +75,60 @@ class Checkpoint:
         """Load every tensor into the network.
 
         Raises:
-            CheckpointError: a name or a shape differs; the first few are listed.
+            CheckpointError: a name, a shape or a type differs, or there are numbers that are not
+                finite; the first few are listed.
         """
         wanted = model.state_dict()
-        tensors = self.without_prefixes(model).tensors
-        # files older than torch 0.4.1 do not count batches, and evaluation does not need the count
-        missing = [
-            key for key in wanted if key not in tensors and not key.endswith("num_batches_tracked")
-        ]
+        checkpoint = self.without_prefixes(model)
+        tensors = checkpoint.tensors
+        missing = [key for key in wanted if key not in tensors and not key.endswith(_UNCOUNTED)]
         unexpected = [key for key in tensors if key not in wanted]
         misshaped = _misshaped(tensors, wanted)
         if missing or unexpected or misshaped:
             described = [
                 f"{key} is {_shape(tensors[key])} for {_shape(wanted[key])}" for key in misshaped
             ]
-            problems = (
-                _problem("missing", missing),
-                _problem("unexpected", unexpected),
-                _problem("of another shape", described),
-            )
+            problems = {
+                "missing": missing,
+                "unexpected": unexpected,
+                "of another shape": described,
+            }
+            listed = [f"{what}: {list_names(names)}" for what, names in problems.items() if names]
             raise CheckpointError(
-                f"{self.path} does not fit the {type(model).__name__}: "
-                f"{'; '.join(filter(None, problems))}; "
+                f"{self.path} does not fit the {type(model).__name__}: {'; '.join(listed)}; "
                 "give the weights of this architecture (and num_classes= where its number of "
                 "classes differs)."
             )
+        checkpoint.check_values(model)
         try:
             model.load_state_dict(tensors, strict=False)
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # a module's own code may take part
             raise CheckpointError(
-                f"{self.path} does not fit the {type(model).__name__} ({_first_line(error)}); "
+                f"{self.path} does not fit the {type(model).__name__} ({describe_error(error)}); "
                 "give the weights of this architecture."
             ) from error
+
+    def check_values(self, model: nn.Module) -> None:
+        """Refuse tensors whose types or numbers cannot be those of the network's.
+
+        Raises:
+            CheckpointError: of the names that the network has, one has integers for floating-point
+                numbers or the other way round, or one holds NaN or infinity.
+        """
+        wanted = model.state_dict()
+        matched = {key: value for key, value in self.tensors.items() if key in wanted}
+        mistyped = [
+            f"{key} is {_type(tensor)} for {_type(wanted[key])}"
+            for key, tensor in matched.items()
+            if not _fits(tensor.dtype, wanted[key].dtype, key)
+        ]
+        if mistyped:
+            raise CheckpointError(
+                f"{self.path} holds numbers of another type than the {type(model).__name__}: "
+                f"{list_names(mistyped)}; give floating-point weights, as they were trained."
+            )
+        converted = ((key, tensor.to(wanted[key].dtype)) for key, tensor in matched.items())
+        require_finite(converted, model, str(self.path))
 
     def class_count(self, model: nn.Module) -> int | None:
         """Return the file's number of classes when only the classifier's size differs."""
@@ -101,60 +137,86 @@ class Checkpoint:
         misshaped = _misshaped(tensors, wanted)
         if any(_shape(tensors[key])[1:] != _shape(wanted[key])[1:] for key in misshaped):
             return None
-        counts = {len(tensors[key]) for key in misshaped if tensors[key].ndim}
+        counts = {len(tensors[key]) for key in misshaped if _is_whole(tensors[key])}
         return counts.pop() if len(counts) == 1 else None
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a safetensors or torch weights file.
 
-    A state dict is accepted bare or under `state_dict`, `model_state_dict` or `model`.
+    A state dict is accepted bare or under `state_dict`, `model_state_dict` or `model`. Where a
+    `Note` beside it has the tensors' SHA-256, they are compared with it.
 
     Raises:
-        CheckpointError: the file is missing, damaged, carries code, or holds no state dict.
+        CheckpointError: the file is missing, damaged, carries code, or holds no state dict of dense
+            tensors.
     """
     path = Path(path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
+    require_file(path)
+    sha256, tensors, note = file_sha256(path), read_tensors(path), read_note(path)
+    if note is not None and note.sha256 not in {None, tensors_sha256(tensors)}:
         raise CheckpointError(
-            f"The weights file {path} {what}; give a .safetensors file or one that torch.save "
-            "wrote."
+            f"{path} is damaged: its tensors are not those whose checksum stands beside them; get "
+            "the file again."
         )
-    try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(
-            f"The weights file {path} cannot be read ({error.strerror}); check its permissions."
-        ) from error
-    read = _read_safetensors if path.suffix.lower() == ".safetensors" else _read_torch
-    return Checkpoint(path=path, sha256=sha256, tensors=_state_dict(read(path), path))
+    return Checkpoint(path, sha256, tensors)
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of tensors, in any order: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for key, tensor in sorted(tensors.items()):
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        values = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+        digest.update(values.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def state_dict_sha256(model: nn.Module) -> str:
     """Return the SHA-256 of a network's parameters and buffers: names, types, shapes and bytes."""
-    digest = hashlib.sha256()
-    for key, tensor in sorted(model.state_dict().items()):
-        if not isinstance(tensor, Tensor):
-            continue
-        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        values = tensor.detach().cpu().contiguous()
-        digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    state = model.state_dict().items()
+    return tensors_sha256({key: value for key, value in state if isinstance(value, Tensor)})
+
+
+def require_finite(tensors: Iterable[tuple[str, Tensor]], model: nn.Module, weights: str) -> None:
+    """Refuse weights that make every answer of the network NaN.
+
+    Parameters must be finite; a buffer may hold infinity, as masks of attention do, but not NaN.
+
+    Args:
+        tensors: names, as in the network's state dict, and values of its types.
+        model: tells parameters from buffers.
+        weights: what they are called in the message.
+
+    Raises:
+        CheckpointError: as described; the first few tensors are named.
+    """
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    broken = [
+        key
+        for key, tensor in tensors
+        if not (tensor.isfinite() if key in parameters else ~tensor.isnan()).all()
+    ]
+    if broken:
+        raise CheckpointError(
+            f"{weights} holds NaN or infinite numbers in {list_names(broken)}; give weights of a "
+            "training that did not diverge."
+        )
 
 
 def _without_prefixes(
     tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> Mapping[str, Tensor]:
     """Take off the prefixes that data-parallel, compiled and Lightning training leave."""
-    while True:
+    for _ in range(_MOST_PREFIXES):
         for prefix in _PREFIXES:
             ours = any(key.startswith(prefix) for key in wanted)
             if tensors and not ours and all(key.startswith(prefix) for key in tensors):
                 tensors = _renamed(tensors, functools.partial(_stripped, prefix))
                 break
         else:
-            return tensors
+            break
+    return tensors
 
 
 def _renamed(tensors: Mapping[str, Tensor], rename: Callable[[str], str]) -> Mapping[str, Tensor]:
@@ -178,14 +240,18 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
     return tuple(tensor.shape)
 
 
-def _problem(what: str, keys: Iterable[str]) -> str:
-    listed = list(keys)
-    if not listed:
-        return ""
-    more = f" and {len(listed) - _MOST_LISTED} more" if len(listed) > _MOST_LISTED else ""
-    return f"{what}: {', '.join(listed[:_MOST_LISTED])}{more}"
+def _is_whole(tensor: Tensor) -> bool:
+    """Whether a tensor has a first axis, and each of its numbers stands in the file."""
+    return bool(tensor.ndim) and tensor.nbytes <= tensor.untyped_storage().nbytes()
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(". ") if lines else type(error).__name__
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _fits(found: torch.dtype, wanted: torch.dtype, key: str) -> bool:
+    """Whether numbers of one type can be loaded as another."""
+    if wanted.is_floating_point or wanted.is_complex:
+        return found in _FLOATING or (found == wanted)
+    whole = not (found.is_floating_point or found.is_complex)
+    return whole or (found in _FLOATING and key.endswith(_UNCOUNTED))

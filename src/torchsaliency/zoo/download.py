@@ -1,129 +1,302 @@
-"""Published files: fetched once, resumed where the connection broke, their hash recorded."""
+"""Published weights files: fetched once, and known to be the same whenever they are read again.
+
+What a server sends enters the cache only when it is whole and fits the network. Beside each file
+FILE.json records its SHA-256, which is compared from then on.
+
+Environment variables: TORCHSALIENCY_CACHE is the cache folder, TORCHSALIENCY_MIRROR takes the place
+of the publisher's https://HOST, and TORCHSALIENCY_OFFLINE=1 forbids to connect.
+"""
+
+# ruff: noqa: PLC0415 (heavy libraries load only when used)
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import os
-import urllib.error
+import re
+import shutil
+import sys
 import urllib.parse
-import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from filelock import FileLock
 
 from torchsaliency.core.errors import CheckpointError
+from torchsaliency.zoo.messages import describe_error, shorten
+from torchsaliency.zoo.weights import describe_content
 
-_PIECE = 1 << 20
-_PARTIAL, _REFUSED_RANGE = 206, 416
-_PATIENCE = 30.0
-"""Seconds without an answer."""
+TIMEOUT = 30.0
+"""Seconds without an answer after which a server is given up."""
+
+_CHUNK = 1 << 20
+_REASONS = {
+    "ChunkedEncodingError": "the connection broke",
+    "ProtocolError": "the connection broke",
+    "ContentDecodingError": "what came cannot be decompressed",
+}
+"""What requests' and urllib3's errors mean, by their names, where their texts are for experts."""
+
+_FIRST_ERROR = 400  # of HTTP's status codes
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A weights file that its authors offer.
+
+    Attributes:
+        address: of the file.
+        hash: what its hash begins with, "md5:a04e12f8"; "" where its authors publish none.
+    """
+
+    address: str
+    hash: str = ""
+
+
+_META = "https://dl.fbaipublicfiles.com"
+_BARLOW_TWINS = "ep1000_bs2048_lrw0.2_lrb0.0048_lambd0.0051"
+
+FILES: Mapping[str, PublishedFile] = {
+    "moco_v2": PublishedFile(
+        f"{_META}/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar",
+        "md5:a04e12f8",
+    ),
+    "moco_v2_200ep": PublishedFile(
+        f"{_META}/moco/moco_checkpoints/moco_v2_200ep/moco_v2_200ep_pretrain.pth.tar",
+        "md5:59fd9945",
+    ),
+    "swav": PublishedFile(f"{_META}/deepcluster/swav_800ep_pretrain.pth.tar"),
+    "barlow_twins": PublishedFile(f"{_META}/barlowtwins/{_BARLOW_TWINS}/resnet50.pth"),
+    "vicregl_resnet50": PublishedFile(f"{_META}/vicregl/resnet50_alpha0.9.pth"),
+    "vicregl_resnet50_alpha0.75": PublishedFile(f"{_META}/vicregl/resnet50_alpha0.75.pth"),
+    "vicregl_convnext": PublishedFile(f"{_META}/vicregl/convnext_small_alpha0.9.pth"),
+    "vicregl_convnext_small_alpha0.75": PublishedFile(
+        f"{_META}/vicregl/convnext_small_alpha0.75.pth"
+    ),
+    "vicregl_convnext_base": PublishedFile(f"{_META}/vicregl/convnext_base_alpha0.9.pth"),
+    "vicregl_convnext_base_alpha0.75": PublishedFile(
+        f"{_META}/vicregl/convnext_base_alpha0.75.pth"
+    ),
+    "vicregl_convnext_xlarge": PublishedFile(f"{_META}/vicregl/convnext_xlarge_alpha0.75.pth"),
+}
+"""The files of the self-supervised encoders, by the encoders' names."""
 
 
 def cache_folder() -> Path:
     """Return where published files are kept: $TORCHSALIENCY_CACHE, or the user's cache folder."""
-    if own := os.environ.get("TORCHSALIENCY_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "torchsaliency"
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    own = os.environ.get("TORCHSALIENCY_CACHE") or f"{base}/torchsaliency"
+    return Path(os.path.expanduser(own))
 
 
-def fetched(address: str, *, name: str, md5_prefix: str = "") -> Path:
-    """Return the file at an address, from the cache or fetched into it.
+def is_offline() -> bool:
+    """Whether TORCHSALIENCY_OFFLINE forbids to connect."""
+    return os.environ.get("TORCHSALIENCY_OFFLINE", "").lower() not in {"", "0", "false", "no"}
 
-    What was fetched of it before is kept and completed, and a file counts as fetched only when it
-    is whole. Beside it lies FILE.json with its address, size and SHA-256.
+
+def fetch_file(file: PublishedFile, *, name: str, check: Callable[[Path], object]) -> Path:
+    """Return a published file, from the cache or fetched into it.
 
     Args:
-        address: of the file.
-        name: of the network, for errors.
-        md5_prefix: what the file's MD5 begins with, where its publisher says so.
+        file: what to fetch.
+        name: of the network, for messages.
+        check: raises CheckpointError for a file that is not the network's weights. It is called
+            before a file enters the cache.
 
     Raises:
-        CheckpointError: it cannot be reached, or is not the file that was published.
+        CheckpointError: the file cannot be fetched, is not the one that was published or that was
+            fetched before, or the cache cannot be used.
     """
-    parts = urllib.parse.urlsplit(address)
-    place = cache_folder() / "checkpoints" / parts.netloc.replace(":", "_") / parts.path.lstrip("/")
-    if place.exists():
-        return place
-    part = place.with_name(f"{place.name}.part")
+    parts = urllib.parse.urlsplit(file.address)
+    folder = cache_folder() / "checkpoints" / parts.netloc.replace(":", "_")
+    place = folder / parts.path.lstrip("/")
+    if not os.path.exists(place):
+        if is_offline():
+            raise CheckpointError(
+                f"The weights of {name} are not in {cache_folder()}, and TORCHSALIENCY_OFFLINE "
+                "forbids to fetch them; unset it, or give a local file with weights=FILE."
+            )
+        with _locked(place):
+            if not os.path.exists(place):  # another process may have fetched it meanwhile
+                _fetch(place, file, name, check)
+                return place
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        _complete(address, part)
-    except (urllib.error.URLError, HTTPException, OSError) as error:
+        fault = "it is no regular file"
+        if place.is_file():
+            fault = _find_fault(place, place, file, check)
+    except OSError as error:
+        fault = _describe(error)
+    if fault:
         raise CheckpointError(
-            f"The weights of {name} could not be fetched from {address} ({_reason(error)}); "
-            "connect to the network and try again (what was fetched is kept), or give a local "
-            "file with weights=FILE (--weights FILE)."
-        ) from error
-    digests = _digests(part)
-    if not digests["md5"].startswith(md5_prefix):
-        part.unlink()
-        raise CheckpointError(
-            f"{address} gave a file whose MD5 begins with {digests['md5'][:8]} and not with "
-            f"{md5_prefix}, as its publisher says; it was deleted, try again."
+            f"The cached file {place} is not the one that was fetched for {name} ({fault}); delete "
+            "it, so that it is fetched again."
         )
-    facts = {"address": address, "size": part.stat().st_size, "sha256": digests["sha256"]}
-    place.with_name(f"{place.name}.json").write_text(json.dumps(facts, indent=1) + "\n")
-    part.replace(place)
     return place
 
 
-def _complete(address: str, part: Path) -> None:
-    """Fetch what is missing of a file."""
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"User-Agent": "torchsaliency"} | ({"Range": f"bytes={have}-"} if have else {})
-    request = urllib.request.Request(address, headers=headers)
+@contextlib.contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    """Let one thread and process at a time fetch a file."""
+    lock = FileLock(f"{place}.lock")
     try:
-        answer = urllib.request.urlopen(request, timeout=_PATIENCE)
-    except urllib.error.HTTPError as error:
-        if error.code == _REFUSED_RANGE and have:  # it was whole already, or is another file now
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        raise CheckpointError(
+            f"The cache folder {cache_folder()} cannot be used ({_describe(error)}); set "
+            "TORCHSALIENCY_CACHE to a folder that can be written."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch(place: Path, file: PublishedFile, name: str, check: Callable[[Path], object]) -> None:
+    """Fetch a file under another name, and give it its own when it is the right one."""
+    source = _source(file.address)
+    parts = urllib.parse.urlsplit(source)
+    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # without a password
+    part = place.with_name(f"{place.stem}.part{place.suffix}")
+    try:
+        try:
+            _download(source, part)
+            fault = _find_fault(part, place, file, check)
+            if not fault:
+                part.replace(place)
+        except (OSError, ValueError, HTTPException) as error:
+            raise CheckpointError(
+                f"The weights of {name} could not be fetched from {shown} ({_describe(error)}); "
+                "connect to the network and try again, or give a local file with weights=FILE."
+            ) from error
+        if fault:
+            raise CheckpointError(
+                f"{shown} sent a file that is not the weights of {name} ({fault}), so it was "
+                "deleted; try again later, or give a local file with weights=FILE."
+            )
+    finally:
+        with contextlib.suppress(OSError):
             part.unlink()
-            _complete(address, part)
-            return
-        raise
-    with answer:
-        if have and answer.status != _PARTIAL:
-            have = 0
-        length = answer.headers.get("Content-Length")
-        total = None if length is None else have + int(length)
-        _save(answer, part, have, total)
-    got = part.stat().st_size
-    if total is not None and got != total:
-        raise OSError(f"the connection broke after {got} of {total} bytes")
 
 
-def _save(answer: Any, part: Path, have: int, total: int | None) -> None:
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
+def _source(address: str) -> str:
+    """Return where to fetch an address from."""
+    mirror = os.environ.get("TORCHSALIENCY_MIRROR")
+    if not mirror:
+        return address
+    if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", mirror):
+        raise CheckpointError(
+            f"TORCHSALIENCY_MIRROR is {shorten(mirror)!r}; give http://HOST or https://HOST, with "
+            "the folder that the files lie in if there is one."
+        )
+    return mirror.rstrip("/") + urllib.parse.urlsplit(address).path
+
+
+def _download(source: str, part: Path) -> None:
+    """Write what a server sends, to the last byte that it announced.
+
+    Raises:
+        OSError: it cannot be had, among them all of requests' errors.
+        ValueError: an answer that is not HTTP.
+    """
+    import pooch  # type: ignore[import-untyped]
+
+    answers: list[Any] = []
+    announced = 0
+
+    def look(answer: Any, **_: Any) -> None:
+        nonlocal announced
+        answers.append(answer)
+        encoded = "Content-Encoding" in answer.headers or "Transfer-Encoding" in answer.headers
+        length = answer.headers.get("Content-Length", "0")
+        if not length.isdecimal():
+            raise OSError(f"the server announced a length of {shorten(length)!r}")
+        announced = 0 if encoded else int(length)
+        free = shutil.disk_usage(part.parent).free
+        if announced > free:
+            raise OSError(f"the file has {announced} bytes, and the disk has {free} free")
+
+    part.unlink(missing_ok=True)
+    download = pooch.HTTPDownloader(
+        progressbar=sys.stderr is not None and sys.stderr.isatty(),
+        chunk_size=_CHUNK,
+        timeout=TIMEOUT,
+        headers={"User-Agent": "torchsaliency", "Accept-Encoding": "identity"},
+        hooks={"response": look},
     )
-    with bar, part.open("r+b" if have else "wb") as file:
-        file.seek(have)
-        task = bar.add_task(part.stem, total=total, completed=have)
-        while piece := answer.read(_PIECE):
-            file.write(piece)
-            bar.advance(task, len(piece))
+    try:
+        download(source, part, None)
+    finally:
+        for answer in answers:
+            answer.close()
+    if announced and part.stat().st_size != announced:
+        raise OSError(f"the connection broke after {part.stat().st_size} of {announced} bytes")
 
 
-def _digests(path: Path) -> dict[str, str]:
-    found = {"md5": hashlib.md5(usedforsecurity=False), "sha256": hashlib.sha256()}
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            for one in found.values():
-                one.update(piece)
-    return {name: one.hexdigest() for name, one in found.items()}
+def _find_fault(
+    path: Path, place: Path, file: PublishedFile, check: Callable[[Path], object]
+) -> str:
+    """Return why a file is not the published one, "" if it is.
+
+    The first file that is right is recorded; from then on only that one is right.
+
+    Args:
+        path: the file.
+        place: its name in the cache; the record lies beside it.
+        file: as it was published.
+        check: as in `fetch_file`.
+    """
+    import pooch
+
+    record = place.with_name(f"{place.name}.json")
+    sha256 = pooch.file_hash(path)
+    recorded = _recorded_sha256(record)
+    if recorded is not None:
+        same = recorded == sha256
+        return "" if same else f"its SHA-256 is {sha256} and not {recorded}, as {record} says"
+    algorithm, _, published = file.hash.partition(":")
+    if published and not (found := pooch.file_hash(path, algorithm)).startswith(published):
+        return f"its {algorithm.upper()} begins with {found[:8]} and not with {published}"
+    try:
+        check(path)
+    except CheckpointError:
+        return describe_content(path) or "it is damaged or of another architecture"
+    facts = {"address": file.address, "size": path.stat().st_size, "sha256": sha256}
+    new = record.with_name(f"{record.name}.part")
+    with contextlib.suppress(OSError):  # a cache that cannot be written is still good to read
+        new.write_text(json.dumps(facts, indent=1) + "\n")
+        new.replace(record)
+    return ""
 
 
-def _reason(error: Exception) -> str:
-    reason = getattr(error, "reason", None) or error
-    return str(reason).strip().rstrip(".") or type(error).__name__
+def _recorded_sha256(record: Path) -> str | None:
+    try:
+        found = json.loads(record.read_bytes())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _describe(error: BaseException) -> str:
+    """Return the reason of an error of requests, urllib3 or the system in a few words."""
+    answer = getattr(error, "response", None)
+    if answer is not None and answer.status_code >= _FIRST_ERROR:
+        return f"the server answered {answer.status_code} {shorten(str(answer.reason))}"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, TimeoutError):
+            return f"nothing came for {TIMEOUT:g} seconds"
+        if isinstance(cause, HTTPException):
+            return "the connection broke"
+        if type(cause).__name__ in _REASONS:
+            return _REASONS[type(cause).__name__]
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        if not type(cause).__module__.startswith(("requests", "urllib3")):
+            break  # what lies behind it is the caller's
+        cause = cause.__cause__ or cause.__context__
+    return describe_error(error)

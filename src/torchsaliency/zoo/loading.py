@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from torchsaliency.core.errors import CheckpointError, OptionError
 from torchsaliency.zoo.checkpoints import read_note
+from torchsaliency.zoo.messages import describe_error
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.sources import (
     builtin,
@@ -86,7 +88,7 @@ def load_model(
     load, inner_name = _source(name)
     request = Request(
         name=inner_name,
-        weights=None if weights is None else Path(weights).expanduser(),
+        weights=None if weights is None else Path(os.path.expanduser(weights)),
         pretrained=pretrained,
         num_classes=num_classes,
     )
@@ -131,8 +133,7 @@ def _placed(network: Network, device: str | torch.device, dtype: torch.dtype | N
     try:
         return network.to(device=device, dtype=dtype)
     except (RuntimeError, AssertionError) as error:  # torch asserts when it was built without CUDA
-        reason = str(error).strip().splitlines()[0]
         raise OptionError(
-            f"The network cannot be put on device={str(device)!r} ({reason}); accepted are cpu and "
-            "the accelerators torch sees, such as cuda or mps."
+            f"The network cannot be put on device={str(device)!r} ({describe_error(error)}); "
+            "accepted are cpu and the accelerators torch sees, such as cuda or mps."
         ) from error

@@ -72,7 +72,7 @@ def read_note(path: str | Path) -> Note | None:
         return None
     try:
         return _parse(text)
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise CheckpointError(
             f"The metadata of {path} cannot be understood ({_describe(error)}); write the file "
             f"again, without the entry {_NOTE!r} or as `torchsaliency finetune` writes it."
@@ -92,7 +92,10 @@ def _parse(text: str) -> Note:
         raise ValueError(f"it has more than {_MOST_CLASSES} classes")
     if sha256 is not None and not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
         raise ValueError("its sha256 is no SHA-256")
-    return Note(tuple(classes), Preprocessing.from_dict(facts["preprocessing"]), sha256)
+    preprocessing = facts["preprocessing"]
+    if not isinstance(preprocessing, Mapping):
+        raise TypeError(f"its preprocessing is a {type(preprocessing).__name__} and no object")
+    return Note(tuple(classes), Preprocessing.from_dict(preprocessing), sha256)
 
 
 def _describe(error: Exception) -> str:

@@ -8,6 +8,8 @@ antialiased.
 from __future__ import annotations
 
 import enum
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,12 +22,16 @@ from torch import Tensor
 
 from torchsaliency.core.errors import OptionError
 from torchsaliency.core.masking import BlackPixel, Blur, Masking, MeanColour
+from torchsaliency.zoo.messages import shorten
 from torchsaliency.zoo.placement import Placement
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _VOID = 255  # the mask's label of pixels that count neither as object nor as background
+
+_MAX_PIXELS = "TORCHSALIENCY_MAX_PIXELS"
+_DEFAULT_MAX_PIXELS = 64_000_000
 
 _MOST_WASTE = 16  # resized pixels per pixel kept, beyond which only the visible window is resampled
 
@@ -68,11 +74,19 @@ class Preprocessing:
     std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        if min(*self.size, *(self.resize or (1, 1))) < 1 or min(self.std) <= 0:
+        numbers = (*self.mean, *self.std)
+        sides = (*self.size, *(self.resize or ()))
+        if min(sides) < 1 or min(self.std) <= 0 or not all(map(math.isfinite, numbers)):
             raise OptionError(
-                f"Preprocessing was given size {self.size}, resize {self.resize} and std "
-                f"{self.std}; "
-                "sizes must be at least one pixel and standard deviations positive."
+                f"Preprocessing was given size {self.size}, resize {self.resize}, mean {self.mean} "
+                f"and std {self.std}; sizes must be at least one pixel, means finite and standard "
+                "deviations finite and positive."
+            )
+        limit = _max_pixels()
+        if max(math.prod(self.size), math.prod(self.resize or ())) > limit:
+            raise OptionError(
+                f"Preprocessing was given size {self.size} and resize {self.resize}; accepted are "
+                f"at most {limit} pixels, or as many as {_MAX_PIXELS} says."
             )
 
     def __call__(self, photo: Image.Image) -> Float[Tensor, "3 height width"]:
@@ -185,17 +199,17 @@ class Preprocessing:
             TypeError: a value is of another type.
             ValueError: a value is out of range.
         """
-        height, width = facts["size"]
-        box = facts["resize"]
-        red, green, blue = facts["mean"]
-        deviation = facts["std"]
+        filters = {one.name.lower(): one for one in Image.Resampling}
+        interpolation = facts["interpolation"]
+        if not isinstance(interpolation, str) or interpolation not in filters:
+            raise ValueError(f"there is no interpolation {interpolation!r}")
         return cls(
-            size=(int(height), int(width)),
-            resize=None if box is None else (int(box[0]), int(box[1])),
+            size=_side_pair(facts["size"]),
+            resize=None if facts["resize"] is None else _side_pair(facts["resize"]),
             fit=Fit(facts["fit"]),
-            interpolation=Image.Resampling[facts["interpolation"].upper()],
-            mean=(float(red), float(green), float(blue)),
-            std=(float(deviation[0]), float(deviation[1]), float(deviation[2])),
+            interpolation=filters[interpolation],
+            mean=_channel_triple(facts["mean"]),
+            std=_channel_triple(facts["std"]),
         )
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -241,6 +255,36 @@ def imagenet(size: int = 224) -> Preprocessing:
     """
     side = round(size / 0.875)
     return Preprocessing(size=(size, size), resize=(side, side))
+
+
+def _max_pixels() -> int:
+    """Return how many pixels a picture may have, the same limit as for photographs."""
+    given = os.environ.get(_MAX_PIXELS) or _DEFAULT_MAX_PIXELS
+    try:
+        limit = int(given)
+    except ValueError:
+        limit = 0
+    if limit < 1:
+        raise OptionError(
+            f"{_MAX_PIXELS} is {shorten(str(given))!r}; give a whole number of at least 1, such as "
+            f"{_DEFAULT_MAX_PIXELS}."
+        )
+    return limit
+
+
+def _side_pair(sides: Any) -> tuple[int, int]:
+    if not isinstance(sides, list | tuple) or [*map(type, sides)] != [int, int]:
+        raise TypeError(f"a size is {sides!r} and no two whole numbers")
+    height, width = sides
+    return height, width
+
+
+def _channel_triple(values: Any) -> tuple[float, float, float]:
+    numbers = isinstance(values, list | tuple) and {*map(type, values)} <= {int, float}
+    if not numbers or len(values) != len("RGB"):
+        raise TypeError(f"a mean or standard deviation is {values!r} and no three numbers")
+    red, green, blue = map(float, values)
+    return red, green, blue
 
 
 def _scaled(photo_size: tuple[int, int], box: tuple[int, int], fit: Fit) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchsaliency.core.errors import CheckpointError, InputError
 from torchsaliency.core.target import EmbeddingSimilarity
 from torchsaliency.zoo.network import Network
-from torchsaliency.zoo.sources.request import unreachable
+from torchsaliency.zoo.sources.request import hub_as_allowed, unreachable
 
 _PREFIX = "hf/"
 
@@ -52,10 +52,10 @@ def _embedded(network: Network, texts: Sequence[str]) -> Tensor:
 
     place = network.name.removeprefix(_PREFIX)
     try:
-        tokens: Any = AutoTokenizer.from_pretrained(place)(
-            list(texts), padding=True, truncation=True, return_tensors="pt"
-        )
-        encoder = CLIPTextModelWithProjection.from_pretrained(place).float().eval()
+        with hub_as_allowed():
+            tokenizer: Any = AutoTokenizer.from_pretrained(place)
+            encoder = CLIPTextModelWithProjection.from_pretrained(place).float().eval()
+        tokens = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
     except Exception as error:  # the hub's clients raise their own kinds of errors
         raise unreachable(f"the texts of {network.name}", error) from error
     with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import pickle
 import stat
 import tarfile
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -24,6 +26,13 @@ from torchsaliency.zoo.messages import describe_error, shorten
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
 _ACCEPTED = "a .safetensors file or one that torch.save wrote"
 _MOST_LISTED = 4
+_MOST_TENSORS = 100_000
+_FOLDER = 0x10
+"""The attribute of folders in a zip archive."""
+
+_ZIP_END = 22
+"""Bytes of the record that ends a zip archive, before its comment."""
+
 _HEAD = 1024
 """Bytes that tell a web page or a text from a damaged file."""
 
@@ -32,11 +41,10 @@ def read_tensors(path: Path) -> OrderedDict[str, Tensor]:
     """Return the tensors of a weights file, with the layout versions that torch stores with them.
 
     Raises:
-        CheckpointError: the file is missing, damaged, carries code, holds no state dict, or tensors
-            that are sparse, quantised or without values.
+        CheckpointError: the file is damaged, carries code, or holds no state dict of dense tensors.
     """
-    require_file(path)
     found = _find_state_dict(_read(path), path)
+    _require_count(len(found), path)
     _require_plain_tensors(found, path)
     tensors = OrderedDict((key, tensor.detach()) for key, tensor in found.items())
     tensors._metadata = _layout_versions(found)  # type: ignore[attr-defined]
@@ -78,7 +86,7 @@ def file_sha256(path: Path) -> str:
 
 def damaged(path: Path, reason: str = "") -> CheckpointError:
     """Return the error for a file that cannot be decoded."""
-    reason = _describe_content(path) or reason
+    reason = describe_content(path) or reason
     return CheckpointError(
         f"{path} is truncated or is no weights file{f' ({reason})' if reason else ''}; get it "
         f"again, as {_ACCEPTED}."
@@ -102,10 +110,20 @@ def _unreadable(path: Path, error: OSError | ValueError) -> CheckpointError:
 def _read(path: Path) -> Any:
     if path.suffix.lower() == ".safetensors":
         try:
+            with safe_open(path, "pt") as file:
+                count = len(file.keys())
+            _require_count(count, path)
             return load_file(path)
+        except CheckpointError:
+            raise
         except Exception as error:  # the library raises several types for a damaged file
             raise damaged(path, describe_error(error)) from error
-    _check_archive(path)
+    try:
+        fault = _archive_fault(path)
+    except Exception as error:  # as above
+        raise damaged(path, describe_error(error)) from error
+    if fault:
+        raise damaged(path, fault)
     # Training scripts keep their command line beside the weights; a Namespace is a bag of values.
     # One thread at a time: torch's list of safe types belongs to the whole process.
     with without_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
@@ -123,32 +141,43 @@ def _read(path: Path) -> Any:
             raise damaged(path) from error
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse archives that torch would read without comparing checksums, or as a program.
+def _archive_fault(path: Path) -> str:
+    """Return why torch must not see an archive: it compares no checksums, and may run programs.
 
     torch.save writes a zip archive of uncompressed files, with checksums unless it was told
     otherwise; then all are zero.
     """
-    try:
-        if not zipfile.is_zipfile(path):
-            if tarfile.is_tarfile(path):  # torch before 2.6 would unpickle it
-                raise damaged(path, "it is a tar archive")
-            return
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            if any(PurePosixPath(entry.filename).name == "constants.pkl" for entry in entries):
-                raise damaged(path, "it is a TorchScript program")
-            if sum(entry.file_size for entry in entries) > path.stat().st_size:
-                raise damaged(path, "it is compressed")
-            if any(entry.CRC for entry in entries) and archive.testzip() is not None:
-                raise damaged(path, "its checksums do not hold")
-    except CheckpointError:
-        raise
-    except Exception as error:  # as above
-        raise damaged(path, describe_error(error)) from error
+    if not _is_zip(path):
+        # torch before 2.6 runs the code in a tar archive
+        return "it is a tar archive, or empty" if tarfile.is_tarfile(path) else ""
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        file.seek(-_ZIP_END - len(archive.comment), os.SEEK_END)
+        faults = {
+            "there are bytes behind its end": file.read(4) != b"PK\x05\x06",
+            "it is a TorchScript program": any(
+                PurePosixPath(entry.filename).name == "constants.pkl" for entry in entries
+            ),
+            # torch would take what lies in memory for their content
+            "its files are marked as folders": any(
+                entry.external_attr & _FOLDER for entry in entries
+            ),
+            "it is compressed": any(entry.compress_type != zipfile.ZIP_STORED for entry in entries),
+        }
+        for fault, found in faults.items():
+            if found:
+                return fault
+        checked = any(entry.CRC for entry in entries)
+        return "its checksums do not hold" if checked and archive.testzip() is not None else ""
 
 
-def _describe_content(path: Path) -> str:
+def _is_zip(path: Path) -> bool:
+    """Whether torch takes a file for a zip archive."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def describe_content(path: Path) -> str:
     """Return what a file holds instead of weights, "" where that cannot be said."""
     try:
         with path.open("rb") as file:
@@ -156,12 +185,11 @@ def _describe_content(path: Path) -> str:
         text = head.decode("utf-8", errors="strict" if len(head) < _HEAD else "ignore")
     except (OSError, ValueError):
         return ""
-    if text.lstrip().lower().startswith(("<!doctype", "<html", "<?xml")):
-        return "it is a web page"
+    if not text or not all(letter.isprintable() or letter.isspace() for letter in text):
+        return ""
     if text.startswith("version https://git-lfs"):
         return "it is a pointer of Git LFS, so run `git lfs pull`"
-    written = text and all(letter.isprintable() or letter.isspace() for letter in text)
-    return "it is a text" if written else ""
+    return "it is a web page" if text.lstrip().startswith("<") else "it is a text"
 
 
 def _find_state_dict(content: Any, path: Path) -> Mapping[str, Tensor]:
@@ -173,7 +201,7 @@ def _find_state_dict(content: Any, path: Path) -> Mapping[str, Tensor]:
     for candidate in candidates:
         if isinstance(candidate, Mapping) and candidate and _all_tensors(candidate):
             return candidate
-    found = f"a {type(content).__name__}"
+    found = f"an object of type {type(content).__name__}"
     if isinstance(content, Mapping):
         found = f"the entries {list_names(map(str, content))}" if content else "nothing"
     raise CheckpointError(
@@ -186,6 +214,14 @@ def _all_tensors(candidate: Mapping[Any, Any]) -> bool:
     return all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in candidate.items()
     )
+
+
+def _require_count(count: int, path: Path) -> None:
+    if count > _MOST_TENSORS:
+        raise CheckpointError(
+            f"{path} holds {count} tensors, where networks have {_MOST_TENSORS} at most; give the "
+            "weights of one network."
+        )
 
 
 def _require_plain_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

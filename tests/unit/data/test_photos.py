@@ -117,6 +117,7 @@ def test_exif_rotation(tmp_path):
     assert reopened(image, tmp_path / "turned.jpg", exif=exif).shape == (20, 10, 3)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_exif_does_not_spoil_the_photo(tmp_path):
     image = Image.new("RGB", (20, 10))
     opened = reopened(image, tmp_path / "exif.jpg", exif=b"Exif\0\0MM\0*\0\0\xff\xff")
@@ -155,15 +156,6 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     Image.new("RGB", (4, 4)).save(path := tmp_path / "mine.png")
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may read anything
     with pytest.raises(DataError, match="may not be read"):
-        open_photo(path)
-
-
-def test_decompression_bombs(tmp_path, monkeypatch):
-    Image.new("RGB", (40, 40)).save(path := tmp_path / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert open_photo(path).size == (40, 40)  # large, and PIL only remarks on it
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(DataError, match="too large to open safely"):
         open_photo(path)
 
 

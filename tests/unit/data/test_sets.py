@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 
@@ -114,14 +115,42 @@ def test_the_fingerprint_tells_data_sets_apart(tmp_path):
     assert data.fingerprint() == other.fingerprint() == animals(tmp_path / "here").fingerprint()
     assert len(data.fingerprint()) == 64
     seen = {data.fingerprint(), data.subset(count=5).fingerprint()}
-    trees.image(tmp_path / "there" / "cat" / "0.png", size=(50, 50))
+    file = tmp_path / "there" / "cat" / "0.png"
+    file.write_bytes(file.read_bytes()[:-1] + b"!")  # of the same size
+    seen.add(other.fingerprint())
+    file.unlink()
     seen.add(other.fingerprint())
     (tmp_path / "there" / "cat").rename(tmp_path / "there" / "lynx")
     seen.add(open_data(tmp_path / "there").fingerprint())
     for spec in ("shapes:9", "shapes:9?seed=3", "shapes:9?objects=2", "shapes:9?context=0.5"):
         seen.add(open_data(spec).fingerprint())
-    assert len(seen) == 8
+    assert len(seen) == 9
     assert open_data("shapes:9?context=0").fingerprint() == open_data("shapes:9").fingerprint()
+
+
+@pytest.mark.parametrize("kind", ["photo", "mask", "box"])
+def test_the_fingerprint_is_of_the_content_of_every_file(kind, tmp_path):
+    if kind == "mask":
+        data = open_data(trees.voc(tmp_path))
+        file = tmp_path / "SegmentationClass" / "2007_000042.png"
+    else:
+        root = trees.foldered_imagenet(tmp_path / "data")
+        boxes = tmp_path / "boxes"
+        for sample in open_data(root).samples:
+            synset = trees.FIRST if sample.label == 0 else trees.LAST
+            trees.xml(boxes / f"{sample.source.stem}.xml", (8, 6), (synset, 1, 2, 3, 4))
+        data = open_data(root, boxes=boxes)
+        photo = data.samples[0].source
+        file = photo if kind == "photo" else boxes / f"{photo.stem}.xml"
+    before = data.fingerprint()
+    assert data.fingerprint() == before
+    stamp = file.stat().st_mtime_ns
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    os.utime(file, ns=(stamp, stamp))  # name, size and time say nothing of it
+    assert data.fingerprint() != before
+    file.unlink()
+    assert "missing" in data.mark(data.samples[0])
+    assert data.fingerprint() != before
 
 
 def test_damaged_and_missing_files_are_listed(tmp_path):

@@ -114,7 +114,7 @@ def test_a_whole_pickled_network_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize("kept", [0, 1, 10, 200, 0.5])
+@pytest.mark.parametrize("kept", [1, 10, 200, 0.5])
 def test_truncated_files(suffix, kept, tmp_path):
     whole = tmp_path / f"whole{suffix}"
     write = save_file if suffix == ".safetensors" else torch.save

@@ -1,107 +1,103 @@
-"""Published files: fetched whole, resumed, remembered, and refused when they are others."""
+"""Published files: the list of them, and where they are kept (tests/reliability has the rest)."""
 
 from __future__ import annotations
 
-import hashlib
 import http.server
-import json
+import io
 import threading
 
 import pytest
+import torch
+from torch import nn
 
 from torchsaliency.core.errors import CheckpointError
-from torchsaliency.zoo import download
+from torchsaliency.zoo import download, load_model
+from torchsaliency.zoo.sources import ssl
 
-CONTENT = bytes(range(256)) * 12_000  # 3 MB
+
+def test_every_encoder_has_a_file():
+    assert set(download.FILES) == set(ssl.ENCODERS)
+    addresses = [file.address for file in download.FILES.values()]
+    assert len(set(addresses)) == len(addresses)
+    assert all(address.startswith("https://") for address in addresses)
+    assert {file.hash for file in download.FILES.values()} == {"md5:a04e12f8", "md5:59fd9945", ""}
 
 
-class Publisher(http.server.BaseHTTPRequestHandler):
-    """Serves one file, with ranges; breaks off after `limit` bytes if told so."""
+def test_the_cache_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHSALIENCY_CACHE", "~/mine")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert download.cache_folder() == tmp_path / "mine"
+    monkeypatch.delenv("TORCHSALIENCY_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert download.cache_folder() == tmp_path / "xdg" / "torchsaliency"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert download.cache_folder() == tmp_path / ".cache" / "torchsaliency"
 
-    limit: int | None = None
-    ranges = True
-    asked: list[str | None] = []  # noqa: RUF012 (one server a test)
 
-    def do_GET(self):
-        wanted = self.headers.get("Range") if self.ranges else None
-        self.asked.append(self.headers.get("Range"))
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
-        if self.path == "/missing":
-            self.send_error(404)
-            return
-        if start >= len(CONTENT):
-            self.send_error(416)
-            return
-        body = CONTENT[start:]
-        self.send_response(206 if wanted else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body if self.limit is None else body[: self.limit])
+@pytest.mark.parametrize(
+    ("value", "offline"),
+    [("1", True), ("true", True), ("yes", True), ("0", False), ("False", False), ("", False)],
+)
+def test_offline(value, offline, monkeypatch):
+    monkeypatch.setenv("TORCHSALIENCY_OFFLINE", value)
+    assert download.is_offline() is offline
 
-    def log_message(self, *args):
-        """Say nothing."""
+
+class Small(nn.Module):
+    """An encoder with SwAV's names."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer4 = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(3)))
+
+    def forward(self, x):
+        return self.layer4(x).mean((2, 3))
 
 
 @pytest.fixture
-def publisher(monkeypatch, tmp_path):
+def mirror(monkeypatch, tmp_path):
+    """Serve what `body` is set to, instead of the publisher."""
+
+    class Publisher(http.server.BaseHTTPRequestHandler):
+        body = b""
+
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(self.body)))
+            self.end_headers()
+            self.wfile.write(self.body)
+
+        def log_message(self, *args):
+            """Say nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Publisher)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setenv("TORCHSALIENCY_MIRROR", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("TORCHSALIENCY_CACHE", str(tmp_path / "cache"))
-    kind = type("Own", (Publisher,), {"asked": [], "limit": None})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    kind.address = f"http://127.0.0.1:{server.server_port}"
-    yield kind
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    changed = {"swav": ssl.replace(ssl.ENCODERS["swav"], build=Small)}
+    monkeypatch.setattr(ssl, "ENCODERS", changed)
+    yield Publisher
     server.shutdown()
     server.server_close()
 
 
-def test_a_file_is_fetched_once_with_its_hash(publisher):
-    path = download.fetched(f"{publisher.address}/a/weights.pth", name="x")
-    assert path.read_bytes() == CONTENT
-    facts = json.loads(path.with_name("weights.pth.json").read_text())
-    assert facts["sha256"] == hashlib.sha256(CONTENT).hexdigest()
-    assert download.fetched(f"{publisher.address}/a/weights.pth", name="x") == path
-    assert publisher.asked == [None]
+def test_an_encoder_is_loaded_from_its_published_file(mirror):
+    source = Small()
+    state = {f"module.{key}": value for key, value in source.state_dict().items()}
+    heads = {"module.prototypes.weight": torch.ones(2)}
+    torch.save({**state, **heads}, buffer := io.BytesIO())
+    mirror.body = buffer.getvalue()
+    network = load_model("ssl/swav")
+    assert torch.equal(network.module.layer4[2].weight, source.layer4[2].weight)
+    mirror.body = b""
+    assert load_model("ssl/swav").source == network.source
+    assert network.source["sha256_of"] == "file"
 
 
-def test_a_broken_connection_is_resumed(publisher):
-    publisher.limit = 1_500_000
-    with pytest.raises(CheckpointError, match="what was fetched is kept"):
-        download.fetched(f"{publisher.address}/weights.pth", name="x")
-    publisher.limit = None
-    path = download.fetched(f"{publisher.address}/weights.pth", name="x")
-    assert path.read_bytes() == CONTENT
-    assert publisher.asked[1].startswith("bytes=")
-    assert publisher.asked[1] != "bytes=0-"
-
-
-def test_a_publisher_without_ranges_is_fetched_anew(publisher):
-    publisher.limit = 1_500_000
-    with pytest.raises(CheckpointError):
-        download.fetched(f"{publisher.address}/weights.pth", name="x")
-    publisher.limit, publisher.ranges = None, False
-    path = download.fetched(f"{publisher.address}/weights.pth", name="x")
-    assert path.read_bytes() == CONTENT
-
-
-def test_another_file_than_published_is_refused(publisher):
-    address = f"{publisher.address}/weights.pth"
-    with pytest.raises(CheckpointError, match="MD5 begins with"):
-        download.fetched(address, name="x", md5_prefix="00000000")
-    assert not list(download.cache_folder().glob("**/weights.pth*"))
-    right = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()[:8]
-    assert download.fetched(address, name="x", md5_prefix=right).exists()
-
-
-@pytest.mark.parametrize("address", ["http://127.0.0.1:9/weights.pth", "missing"])
-def test_offline_is_a_sentence(publisher, address):
-    if address == "missing":
-        address = f"{publisher.address}/missing"
-    with pytest.raises(CheckpointError, match=r"ssl/x could not be fetched .* weights=FILE"):
-        download.fetched(address, name="ssl/x")
-
-
-def test_the_cache_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.delenv("TORCHSALIENCY_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert download.cache_folder() == tmp_path / "torchsaliency"
+def test_another_architecture_is_not_kept(mirror):
+    torch.save({"module.conv1.weight": torch.ones(2)}, buffer := io.BytesIO())
+    mirror.body = buffer.getvalue()
+    with pytest.raises(CheckpointError, match="not the weights of ssl/swav"):
+        load_model("ssl/swav")
+    assert not list(download.cache_folder().rglob("*.tar"))

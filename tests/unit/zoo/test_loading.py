@@ -88,6 +88,14 @@ class TestTorchvision:
         with pytest.raises(CheckpointError, match=r"could not be fetched .*weights=FILE"):
             load_model("torchvision/resnet18")
 
+    def test_a_damaged_file_of_its_cache_is_an_error(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        (folder := tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+        (folder / "resnet18-f37072fd.pth").write_text("no weights")
+        with pytest.raises(CheckpointError, match=r"could not be fetched .*weights=FILE") as caught:
+            load_model("torchvision/resnet18")
+        assert "weights_only" not in str(caught.value)
+
     @pytest.mark.parametrize("classes", [1000, 5])
     def test_a_weights_file(self, classes, tmp_path):
         from torchvision.models import resnet18
@@ -232,6 +240,20 @@ class TestHuggingFace:
         save_file({"a": torch.zeros(1)}, folder / "other.safetensors")
         with pytest.raises(CheckpointError, match=r"leave .* random"):
             load_model(f"hf/{folder}", weights=folder / "other.safetensors")
+
+    def test_weights_that_are_not_finite(self, folder):
+        state = load_file(folder / "model.safetensors")
+        state["classifier.weight"][0, 0] = torch.nan
+        save_file(state, folder / "nan.safetensors")
+        with pytest.raises(CheckpointError, match=r"infinite numbers in classifier\.weight;"):
+            load_model(f"hf/{folder}", weights=folder / "nan.safetensors")
+        save_file(state, folder / "model.safetensors", {"format": "pt"})
+        with pytest.raises(CheckpointError, match=r"infinite numbers in classifier\.weight;"):
+            load_model(f"hf/{folder}")
+        state["classifier.weight"] = torch.ones(2, 8, dtype=torch.int64)
+        save_file(state, folder / "whole.safetensors")
+        with pytest.raises(CheckpointError, match=r"classifier\.weight is int64 for float32"):
+            load_model(f"hf/{folder}", weights=folder / "whole.safetensors")
 
     def test_random_weights_only_on_request(self, folder):
         network = load_model(f"hf/{folder}", pretrained=False, num_classes=5)

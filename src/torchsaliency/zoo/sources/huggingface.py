@@ -14,12 +14,18 @@ from typing import Any
 from torch import nn
 
 from torchsaliency.core.errors import CheckpointError
-from torchsaliency.zoo.checkpoints import Checkpoint
+from torchsaliency.zoo.checkpoints import Checkpoint, require_finite
 from torchsaliency.zoo.layers import paper_layer
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.preprocessing import Preprocessing, imagenet
 from torchsaliency.zoo.readers import from_hf
-from torchsaliency.zoo.sources.request import RANDOM, Request, facts, unreachable
+from torchsaliency.zoo.sources.request import (
+    RANDOM,
+    Request,
+    facts,
+    hub_as_allowed,
+    unreachable,
+)
 
 _CLIP = ("clip", "clip_vision_model")
 _UNNAMED = re.compile(r"LABEL_\d+")
@@ -28,6 +34,11 @@ _UNNAMED = re.compile(r"LABEL_\d+")
 def load(request: Request) -> Network:
     """Load a Hugging Face image classifier by hub name or folder."""
     _require_transformers()
+    with hub_as_allowed():
+        return _load(request)
+
+
+def _load(request: Request) -> Network:
     folder = request.weights if request.weights is not None and request.weights.is_dir() else None
     place = str(folder or request.name)
     weights: Checkpoint | str = RANDOM
@@ -96,6 +107,7 @@ def _filled(place: str, checkpoint: Checkpoint, num_classes: int | None) -> nn.M
     checkpoint = checkpoint.without_prefixes(model)
     if num_classes is None and (count := checkpoint.class_count(model)) is not None:
         model = _build(place, count)
+    checkpoint.check_values(model)
     try:
         filled, report = type(model).from_pretrained(  # type: ignore[attr-defined]
             None,
@@ -103,7 +115,7 @@ def _filled(place: str, checkpoint: Checkpoint, num_classes: int | None) -> nn.M
             state_dict=dict(checkpoint.tensors),
             output_loading_info=True,
         )
-    except RuntimeError as error:  # a tensor of another shape
+    except Exception as error:  # a tensor of another shape, or a name that its renaming breaks on
         raise CheckpointError(
             f"{checkpoint.path} does not fit {place}: its tensors have other shapes; "
             "give the weights of this architecture."
@@ -128,6 +140,7 @@ def _checked(model: nn.Module, report: dict[str, Any], weights: str) -> nn.Modul
             f"The weights {weights} leave {', '.join(unfilled[:4])} random; "
             "give those of the same architecture, trained as an image classifier."
         )
+    require_finite(model.state_dict().items(), model, weights)
     return model.float()
 
 

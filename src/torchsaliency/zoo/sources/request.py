@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from torch import nn
 
 from torchsaliency.core.errors import CheckpointError
 from torchsaliency.zoo.checkpoints import Checkpoint, read_checkpoint, state_dict_sha256
+from torchsaliency.zoo.download import is_offline
+from torchsaliency.zoo.messages import describe_error
 
 RANDOM = "random"
 UNKNOWN = "as the factory made them"
@@ -49,8 +52,8 @@ class Request:
         if self.num_classes is not None:
             raise CheckpointError(
                 f"num_classes={self.num_classes} was given for {self.name}'s own weights, which "
-                "would leave the "
-                "classifier random; give weights=FILE with such a classifier, or pretrained=False."
+                "would leave the classifier random; give weights=FILE with such a classifier, or "
+                "pretrained=False."
             )
 
 
@@ -79,12 +82,36 @@ def build_and_fill(
 
 def unreachable(what: str, error: Exception) -> CheckpointError:
     """Return the error for weights that could not be fetched; nothing falls back to random ones."""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
     return CheckpointError(
-        f"The weights of {what} could not be fetched ({reason}); connect to the network, or give a "
-        "local file with "
-        "weights=FILE (pretrained=False asks for random weights)."
+        f"The weights of {what} could not be fetched ({describe_error(error)}); connect to the "
+        "network, or give a local file with weights=FILE (pretrained=False asks for random "
+        "weights)."
     )
+
+
+def refuse_offline(what: str) -> None:
+    """Refuse weights that only a connection can bring, where connections are forbidden.
+
+    Raises:
+        CheckpointError: TORCHSALIENCY_OFFLINE is set.
+    """
+    if is_offline():
+        raise unreachable(what, OSError("TORCHSALIENCY_OFFLINE forbids to connect"))
+
+
+@contextmanager
+def hub_as_allowed() -> Iterator[None]:
+    """Let Hugging Face's clients read their cache alone where connections are forbidden."""
+    if not is_offline():
+        yield
+        return
+    from huggingface_hub import constants  # noqa: PLC0415 (heavy, and here alone)
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def facts(

@@ -12,6 +12,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import final
 
 from torch import Tensor, nn
@@ -19,13 +20,12 @@ from torch import Tensor, nn
 from torchsaliency.core.errors import CheckpointError
 from torchsaliency.core.layer import Layer
 from torchsaliency.zoo.checkpoints import Checkpoint, read_checkpoint
-from torchsaliency.zoo.download import fetched
+from torchsaliency.zoo.download import FILES, fetch_file
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.preprocessing import imagenet
 from torchsaliency.zoo.sources.convnext import ConvNeXtEncoder
 from torchsaliency.zoo.sources.request import RANDOM, Request, facts
-
-_HOST = "https://dl.fbaipublicfiles.com/"
+from torchsaliency.zoo.weights import list_names
 
 
 @final
@@ -36,20 +36,16 @@ class Published:
     Attributes:
         build: makes it, with random weights.
         layer: at which its maps are read, as the TMLR paper's Table 4.
-        address: of its file, below the publisher's host.
         inside: what the encoder's keys begin with, each tried in turn; "" for a bare state dict.
         beside: keys of the layout that are not the encoder's.
         judge: the classifier whose probabilities judge its maps (Table 5).
-        md5_prefix: of the file, where published.
     """
 
     build: Callable[[], nn.Module]
     layer: str
-    address: str
     inside: tuple[str, ...]
     beside: str
     judge: str
-    md5_prefix: str = ""
 
 
 def resnet50() -> nn.Module:
@@ -70,63 +66,53 @@ _BACKBONE = ("module.backbone.", "backbone.", "module.", "")
 _VICREGL_BESIDE = r"(module\.)?(projector|maps_projector|classifier)\."
 
 
-def _convnext(size: str, alpha: str) -> Published:
+def _convnext(size: str) -> Published:
     return Published(
         build=lambda: ConvNeXtEncoder(size),
         layer="stages.3.2.dwconv",
-        address=f"vicregl/convnext_{size}_alpha{alpha}.pth",
         inside=_BACKBONE,
         beside=_VICREGL_BESIDE,
         judge=f"torchvision/convnext_{'large' if size == 'xlarge' else size}",
     )
 
 
-def _vicregl(alpha: str) -> Published:
-    return Published(
-        **_RESNET,  # type: ignore[arg-type]
-        address=f"vicregl/resnet50_alpha{alpha}.pth",
-        inside=_BACKBONE,
-        beside=_VICREGL_BESIDE,
-    )
-
-
 _MOCO = Published(
     **_RESNET,  # type: ignore[arg-type]
-    address="moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar",
     inside=("module.encoder_q.", "encoder_q."),
     beside=r"(module\.)?(encoder_q\.fc\.|encoder_k\.|queue$|queue_ptr$)",
-    md5_prefix="a04e12f8",
+)
+_VICREGL = Published(
+    **_RESNET,  # type: ignore[arg-type]
+    inside=_BACKBONE,
+    beside=_VICREGL_BESIDE,
 )
 
 ENCODERS: Mapping[str, Published] = {
     "moco_v2": _MOCO,
-    "moco_v2_200ep": replace(
-        _MOCO,
-        address="moco/moco_checkpoints/moco_v2_200ep/moco_v2_200ep_pretrain.pth.tar",
-        md5_prefix="59fd9945",
-    ),
+    "moco_v2_200ep": _MOCO,
     "swav": Published(
         **_RESNET,  # type: ignore[arg-type]
-        address="deepcluster/swav_800ep_pretrain.pth.tar",
         inside=("module.", ""),
         beside=r"(module\.)?(projection_head|prototypes)\b",
     ),
     "barlow_twins": Published(
         **_RESNET,  # type: ignore[arg-type]
-        address="barlowtwins/ep1000_bs2048_lrw0.2_lrb0.0048_lambd0.0051/resnet50.pth",
         inside=_BACKBONE,
         # `bn` alone is the loss's normalisation; the encoder's own is called bn1
         beside=r"(module\.)?(projector|bn)\.",
     ),
-    "vicregl_resnet50": _vicregl("0.9"),
-    "vicregl_resnet50_alpha0.75": _vicregl("0.75"),
-    "vicregl_convnext": _convnext("small", "0.9"),
-    "vicregl_convnext_small_alpha0.75": _convnext("small", "0.75"),
-    "vicregl_convnext_base": _convnext("base", "0.9"),
-    "vicregl_convnext_base_alpha0.75": _convnext("base", "0.75"),
-    "vicregl_convnext_xlarge": _convnext("xlarge", "0.75"),
+    "vicregl_resnet50": _VICREGL,
+    "vicregl_resnet50_alpha0.75": _VICREGL,
+    "vicregl_convnext": _convnext("small"),
+    "vicregl_convnext_small_alpha0.75": _convnext("small"),
+    "vicregl_convnext_base": _convnext("base"),
+    "vicregl_convnext_base_alpha0.75": _convnext("base"),
+    "vicregl_convnext_xlarge": _convnext("xlarge"),
 }
-"""By name: those of the TMLR paper's Table 2, and their other published sizes."""
+"""By name: those of the TMLR paper's Table 2, and their other published sizes.
+
+`torchsaliency.zoo.download.FILES` has their files.
+"""
 
 NAMES = tuple(ENCODERS)
 
@@ -146,13 +132,18 @@ def load(request: Request) -> Network:
         )
     known = ENCODERS[request.name]
     model = known.build()
+
+    def fill(path: Path) -> Checkpoint:
+        found = encoder_part(read_checkpoint(path), known, f"ssl/{request.name}")
+        found.fill(model)
+        return found
+
     checkpoint: Checkpoint | None = None
-    if request.weights is not None or request.pretrained:
-        path = request.weights or fetched(
-            _HOST + known.address, name=f"ssl/{request.name}", md5_prefix=known.md5_prefix
-        )
-        checkpoint = encoder_part(read_checkpoint(path), known, f"ssl/{request.name}")
-        checkpoint.fill(model)
+    if request.weights is not None:
+        checkpoint = fill(request.weights)
+    elif request.pretrained:
+        name = f"ssl/{request.name}"
+        checkpoint = fill(fetch_file(FILES[request.name], name=name, check=fill))
     return Network(
         model,
         name=f"ssl/{request.name}",
@@ -179,8 +170,8 @@ def encoder_part(checkpoint: Checkpoint, known: Published, name: str) -> Checkpo
         strange = [key for key in rest if not key.startswith(expected)] or ["nothing else"]
         raise CheckpointError(
             f"{checkpoint.path} is not laid out as the published file of {name}: it has "
-            f"{', '.join(strange[:4])}, where keys of the encoder begin with {expected!r}; give "
-            f"the file of {known.address}."
+            f"{list_names(strange)}, where keys of the encoder begin with {expected!r}; give the "
+            f"file of {FILES[name.removeprefix('ssl/')].address}."
         )
     tensors: dict[str, Tensor] = {key.removeprefix(prefix): value for key, value in rest.items()}
     return replace(checkpoint, tensors=tensors)

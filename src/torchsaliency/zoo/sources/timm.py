@@ -16,7 +16,15 @@ from torchsaliency.zoo.classes import IMAGENET_CLASSES, imagenet_classes
 from torchsaliency.zoo.layers import paper_layer
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.readers import from_timm
-from torchsaliency.zoo.sources.request import RANDOM, Request, build_and_fill, facts, unreachable
+from torchsaliency.zoo.sources.request import (
+    RANDOM,
+    Request,
+    build_and_fill,
+    facts,
+    hub_as_allowed,
+    refuse_offline,
+    unreachable,
+)
 
 
 def families() -> dict[str, str]:
@@ -85,8 +93,11 @@ def _pretrained(name: str) -> nn.Module:
             f"timm has no pretrained weights for {name}; give weights=FILE, or pretrained=False "
             "for random weights."
         )
+    if not timm.get_pretrained_cfg(name).hf_hub_id:
+        refuse_offline(f"timm/{name}")  # some weights lie elsewhere
     try:
-        model: nn.Module = timm.create_model(name, pretrained=True)
+        with hub_as_allowed():
+            model: nn.Module = timm.create_model(name, pretrained=True)
     except Exception as error:  # the hub's clients raise their own kinds of errors
         raise unreachable(f"timm/{name}", error) from error
     return model

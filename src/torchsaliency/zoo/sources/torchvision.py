@@ -11,8 +11,10 @@ from __future__ import annotations
 import difflib
 import functools
 import re
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from torchsaliency.core.errors import CheckpointError
@@ -21,7 +23,14 @@ from torchsaliency.zoo.classes import IMAGENET_CLASSES, imagenet_classes
 from torchsaliency.zoo.layers import paper_layer
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.readers import from_torchvision
-from torchsaliency.zoo.sources.request import RANDOM, Request, build_and_fill, facts, unreachable
+from torchsaliency.zoo.sources.request import (
+    RANDOM,
+    Request,
+    build_and_fill,
+    facts,
+    refuse_offline,
+    unreachable,
+)
 
 # Both were trained on inputs scaled otherwise than their transforms scale, and undo it themselves
 # where `transform_input` is set, as torchvision sets it for its published weights.
@@ -106,10 +115,13 @@ def _published(architecture: str, checkpoint: Checkpoint) -> Any | None:
 def _pretrained(architecture: str, entry: Any) -> nn.Module:
     from torchvision.models import get_model
 
+    what = f"torchvision/{architecture} ({entry.name})"
+    if not Path(torch.hub.get_dir(), "checkpoints", Path(entry.url).name).exists():
+        refuse_offline(what)
     try:
         model: nn.Module = get_model(architecture, weights=entry)
-    except (OSError, RuntimeError) as error:  # no connection, no space, or a file with another hash
-        raise unreachable(f"torchvision/{architecture} ({entry.name})", error) from error
+    except Exception as error:  # no connection, no space, another hash, or a damaged file
+        raise unreachable(what, error) from error
     return model
 
 

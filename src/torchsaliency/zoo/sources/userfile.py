@@ -6,24 +6,32 @@ carry `preprocessing` (a `Preprocessing`), timm's `pretrained_cfg`, and `classes
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import inspect
+import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from torchsaliency.core.errors import CheckpointError
 from torchsaliency.core.wrapper import unwrap
 from torchsaliency.zoo.checkpoints import Checkpoint
 from torchsaliency.zoo.layers import paper_layer
+from torchsaliency.zoo.messages import describe_error, shorten
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.preprocessing import Preprocessing, imagenet
 from torchsaliency.zoo.readers import from_timm
 from torchsaliency.zoo.sources.request import UNKNOWN, Request, build_and_fill, facts
+from torchsaliency.zoo.weights import list_names
+
+_lock = threading.RLock()
 
 
 def is_user_file(name: str) -> bool:
@@ -43,12 +51,16 @@ def load(request: Request) -> Network:
     else:
         model = build(request.num_classes)
     inner = unwrap(model)
-    classes = _carried("classes", factory, inner)
+    with _running(
+        f"{request.name} carries classes or a preprocessing that cannot be read",
+        "let classes be a list of names, and preprocessing a Preprocessing",
+    ):
+        classes, preprocessing = _classes(factory, inner), _preprocessing(factory, inner)
     return Network(
         model,
         name=request.name,
-        preprocessing=_preprocessing(factory, inner),
-        classes=None if classes is None else tuple(map(str, classes)),
+        preprocessing=preprocessing,
+        classes=classes,
         layer=paper_layer(inner),
         source=facts("user file", inner, weights),
     )
@@ -57,34 +69,48 @@ def load(request: Request) -> Network:
 def _factory(name: str) -> Callable[..., Any]:
     """Import the file and return its factory."""
     file, _, attribute = name.rpartition(":")
-    path = Path(file).expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(file))  # Path's raises for unknown users
+    module_name = f"torchsaliency_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if not os.path.isfile(path) or spec is None or spec.loader is None:
         raise CheckpointError(
             f"The model file {path} does not exist; give path/to/file.py:factory with a file that "
             "does."
         )
-    module_name = f"torchsaliency_user_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise CheckpointError(f"{path} is no Python file; give path/to/file.py:factory.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses and pickling look the module up
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[module_name]
-        raise CheckpointError(
-            f"{path} cannot be imported ({type(error).__name__}: {error}); make it run by itself "
-            "first."
-        ) from error
-    factory: Callable[..., Any] | None = getattr(module, attribute, None)
+    with _running(f"{path} cannot be imported", "make it run by itself first"):
+        try:
+            spec.loader.exec_module(module)
+            factory: Callable[..., Any] | None = getattr(module, attribute, None)
+        except BaseException:
+            sys.modules.pop(module_name, None)
+            raise
     if not callable(factory):
         found = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
         raise CheckpointError(
-            f"{path} has no function {attribute!r}; give one that returns the network, such as "
-            f"{', '.join(found[:6]) or 'def model(): …'}."
+            f"{path} has no function {shorten(attribute)!r}; give one that returns the network, "
+            f"such as {', '.join(found[:6]) or 'def model(): …'}."
         )
     return factory
+
+
+@contextlib.contextmanager
+def _running(failure: str, remedy: str) -> Iterator[None]:
+    """Run a user's code: whatever it raises is one error, and what it prints goes to stderr.
+
+    One thread at a time, because `sys.stdout` belongs to the whole process.
+    """
+    with _lock, contextlib.redirect_stdout(sys.stderr):
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit, too, must not end the caller's process
+            kind, reason = type(error).__name__, describe_error(error)
+            raise CheckpointError(
+                f"{failure} ({kind if reason == kind else f'{kind}: {reason}'}); {remedy}."
+            ) from error
 
 
 def _call(factory: Callable[..., Any], name: str, num_classes: int | None) -> nn.Module:
@@ -95,16 +121,21 @@ def _call(factory: Callable[..., Any], name: str, num_classes: int | None) -> nn
             "let the factory have a parameter num_classes."
         )
     options = {} if num_classes is None else {"num_classes": num_classes}
-    try:
+    with _running(f"{name} failed", "make the factory run without arguments first"):
         model = factory(**options)
-    except Exception as error:
-        raise CheckpointError(
-            f"{name} failed ({type(error).__name__}: {error}); make the factory run without "
-            "arguments first."
-        ) from error
     if not isinstance(model, nn.Module):
         raise CheckpointError(
             f"{name} returned a {type(model).__name__}; let it return a torch.nn.Module."
+        )
+    empty = [
+        key
+        for key, tensor in (*model.named_parameters(), *model.named_buffers())
+        if is_lazy(tensor) or tensor.is_meta
+    ]
+    if empty:
+        raise CheckpointError(
+            f"{name} returned a network without values in {list_names(empty)}; let it run once on "
+            "an image, or make it on the CPU."
         )
     return model
 
@@ -124,11 +155,21 @@ def _fill(
 
 
 def _takes_num_classes(factory: Callable[..., Any]) -> bool:
-    parameters = inspect.signature(factory).parameters.values()
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # some of C's functions do not say
+        return False
     return any(
         parameter.name == "num_classes" or parameter.kind is inspect.Parameter.VAR_KEYWORD
         for parameter in parameters
     )
+
+
+def _classes(factory: Callable[..., Any], model: nn.Module) -> tuple[str, ...] | None:
+    carried = _carried("classes", factory, model)
+    if isinstance(carried, str):
+        raise TypeError("classes is one text")
+    return None if carried is None else tuple(map(str, carried))
 
 
 def _preprocessing(factory: Callable[..., Any], model: nn.Module) -> Preprocessing:
