@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -403,10 +404,15 @@ def say_where(sentence: str) -> None:
     stdout.print(f"{sentence}.", markup=False, soft_wrap=True)
 
 
+def _say_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    say(str(message))
+
+
 def main() -> None:
     """Run the command line."""
     prepare()
     speak_plainly()
+    warnings.showwarning = _say_warning
     app(prog_name="torchsaliency")
 
 

@@ -49,6 +49,8 @@ _NO_MEMORY = (
     ("defaultcpuallocator", "alloc"),  # torch on processors
     ("out of memory",),  # CUDA, HIP, MPS and XPU
     ("out_of_memory",),
+    ("out_of_device_memory",),
+    ("out_of_host_memory",),
     ("invalid buffer size",),  # MPS: larger than any buffer may be
     ("could not create a memory",),  # oneDNN
     ("could not create a primitive",),

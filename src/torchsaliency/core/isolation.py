@@ -13,6 +13,7 @@ from torchsaliency.core.errors import (
     LayerError,
     OptionError,
     TargetError,
+    TorchSaliencyError,
 )
 
 T = TypeVar("T")
@@ -47,8 +48,9 @@ class Isolation:
             Rows and what came of them, or, of a single row, why nothing came.
 
         Raises:
-            Exception: what the work raised, if it is of what was asked and not of an image: errors
-                of options, layers and targets, or if image after image fails.
+            TorchSaliencyError: what the work raised, if it is of what was asked and not of an
+                image: errors of options, layers and targets.
+            InputError: image after image fails.
         """
         yield from self._run(work, slice(0, count))
 
@@ -63,7 +65,12 @@ class Isolation:
             if rows.stop - rows.start == 1:
                 self._failed += 1
                 if self._failed >= (_IN_A_ROW if self.worked else _FIRST):
-                    raise
+                    if isinstance(error, TorchSaliencyError):
+                        raise
+                    raise InputError(
+                        f"The run ends, as {self._failed} images failed one after another, the "
+                        f"last with {in_words(error)}"
+                    ) from error
                 yield rows, error.with_traceback(None)
                 return
         else:

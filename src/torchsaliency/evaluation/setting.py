@@ -246,17 +246,15 @@ def _labels(data: DataSet, network: Network) -> tuple[int, ...] | None:
         numbers = tuple(map(int, theirs))
         fits = count is not None and max(numbers) < count and len({*numbers}) == len(numbers)
         return numbers if fits else None
-    if len(theirs) == len(ours):
-        same = sum(map(_share_a_word_for_it, theirs, ours))
-        return tuple(range(len(theirs))) if same > len(theirs) / 2 else None
-    if data.codes is not None and not ours and len(theirs) == count:
+    same = sum(map(_share_a_word_for_it, theirs, ours)) if len(theirs) == len(ours) else 0
+    usual = bool(data.codes) and not ours and len(theirs) == count
+    if usual:
         warnings.warn(
             f"{network.name} has no class names; its {count} classes are taken for those of "
             f"{data.name}, in their usual order.",
             stacklevel=2,
         )
-        return tuple(range(len(theirs)))
-    return None
+    return tuple(range(len(theirs))) if usual or same > len(theirs) / 2 else None
 
 
 def _plain(name: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +21,8 @@ from torch import Tensor
 
 from torchsaliency.core.errors import OptionError
 from torchsaliency.core.masking import BlackPixel, Blur, Masking, MeanColour
-from torchsaliency.zoo.messages import shorten
+from torchsaliency.data.limits import VARIABLE, pixel_limit
+from torchsaliency.data.photos import to_rgb
 from torchsaliency.zoo.placement import Placement
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -30,8 +30,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _VOID = 255  # the mask's label of pixels that count neither as object nor as background
 
-_MAX_PIXELS = "TORCHSALIENCY_MAX_PIXELS"
-_DEFAULT_MAX_PIXELS = 64_000_000
 
 _MOST_WASTE = 16  # resized pixels per pixel kept, beyond which only the visible window is resampled
 
@@ -82,11 +80,11 @@ class Preprocessing:
                 f"and std {self.std}; sizes must be at least one pixel, means finite and standard "
                 "deviations finite and positive."
             )
-        limit = _max_pixels()
+        limit = pixel_limit()
         if max(math.prod(self.size), math.prod(self.resize or ())) > limit:
             raise OptionError(
                 f"Preprocessing was given size {self.size} and resize {self.resize}; accepted are "
-                f"at most {limit} pixels, or as many as {_MAX_PIXELS} says."
+                f"at most {limit} pixels, or as many as {VARIABLE} says."
             )
 
     def __call__(self, photo: Image.Image) -> Float[Tensor, "3 height width"]:
@@ -96,8 +94,8 @@ class Preprocessing:
         return (pixels.to(torch.float32) / 255).sub_(mean).div_(std)
 
     def crop(self, photo: Image.Image) -> Image.Image:
-        """Return what the network sees, as an RGB picture of `size`."""
-        photo = photo if photo.mode == "RGB" else photo.convert("RGB")
+        """Return what the network sees, as an RGB picture of `size`, upright."""
+        photo = to_rgb(photo)
         scaled, (top, left) = self._layout((photo.height, photo.width))
         canvas = Image.new("RGB", self.size[::-1], self._padding())
         if scaled[0] * scaled[1] > _MOST_WASTE * self.size[0] * self.size[1]:
@@ -255,21 +253,6 @@ def imagenet(size: int = 224) -> Preprocessing:
     """
     side = round(size / 0.875)
     return Preprocessing(size=(size, size), resize=(side, side))
-
-
-def _max_pixels() -> int:
-    """Return how many pixels a picture may have, the same limit as for photographs."""
-    given = os.environ.get(_MAX_PIXELS) or _DEFAULT_MAX_PIXELS
-    try:
-        limit = int(given)
-    except ValueError:
-        limit = 0
-    if limit < 1:
-        raise OptionError(
-            f"{_MAX_PIXELS} is {shorten(str(given))!r}; give a whole number of at least 1, such as "
-            f"{_DEFAULT_MAX_PIXELS}."
-        )
-    return limit
 
 
 def _side_pair(sides: Any) -> tuple[int, int]:

@@ -32,7 +32,7 @@ from torchsaliency.evaluation.finetuning.saving import REPORT, TEST_LIST, WEIGHT
 from torchsaliency.evaluation.finetuning.settings import FREE, Finetuning
 from torchsaliency.evaluation.runner import hardware
 from torchsaliency.zoo import Network
-from torchsaliency.zoo.checkpoints import Note
+from torchsaliency.zoo.checkpoints import Note, tensors_sha256
 
 HEAD, ALL = "head", "all"
 
@@ -195,11 +195,11 @@ class Training:
 
     def _export(self, report: Report) -> None:
         """Write weights, the list of test images and, as the sign of an end, the report."""
-        note = Note(self.parts.classes, self.network.preprocessing)
         tensors = {
             name: tensor.detach().cpu().contiguous().clone()  # two names of one tensor are refused
             for name, tensor in self.network.module.state_dict().items()
         }
+        note = Note(self.parts.classes, self.network.preprocessing, tensors_sha256(tensors))
         self._saved.keep(WEIGHTS, safetensors.torch.save(tensors, note.metadata()))
         test = self.parts.sets.get(TEST)
         if self.parts.drawn and test is not None:
