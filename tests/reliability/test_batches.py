@@ -9,6 +9,7 @@ from nets import ATTENTION_NAMES, NAMES, convnet, images, quick, settle, tiny_vi
 from torchsaliency import LayerError, embeddings, explain, tracing
 from torchsaliency.core import session
 from torchsaliency.evaluation import score
+from torchsaliency.metrics import create_metric
 
 CLASSES = 5
 
@@ -55,7 +56,7 @@ def test_no_network_sees_an_empty_batch(kind, sizes, tally):
         try:
             made = quick(name)(net, x, 1, "conv2")
         except LayerError as error:
-            assert name in ("cam",), error  # noqa: PT017
+            assert name in ("cam",), error
         else:
             assert len(made) == 2
         held += 1
@@ -77,7 +78,7 @@ def test_an_empty_batch_is_a_sentence():
         session.call(settle(Strict()), images(1)[:0])
 
 
-# --- networks that mix a batch -----------------------------------------------------------------
+# --- networks that mix a batch --------------------------------------------------------------------
 
 
 class BatchMean(nn.Module):
@@ -144,13 +145,11 @@ def test_measures_and_embeddings_of_such_networks(kind):
 
 
 def _small(names):
-    from torchsaliency.metrics import create_metric
-
     options = {"aopc": {"patch": 4, "regions": 3}}
     return [create_metric(name, options.get(name, {})) for name in names]
 
 
-def test_attention_of_a_network_that_mixes(tally):
+def test_attention_of_a_network_that_mixes():
     vit = tiny_vit()
     vit.norm = nn.Sequential(vit.norm, BatchMeanTokens())
     x = images(2, 32, 32)

@@ -69,7 +69,7 @@ def test_a_mode_that_watches_functions_is_never_left_to_a_copy():
     assert watching.seen == 3
 
 
-# --- stale copies ----------------------------------------------------------------------------------
+# --- stale copies ---------------------------------------------------------------------------------
 
 
 class Options(nn.Module):
@@ -191,7 +191,7 @@ def test_auto_compares_warm_passes(monkeypatch):
     seconds = iter([0.0, 10.0, 20.0, 21.0, 30.0])  # network warm: 10; copy warm: 1 -> the copy
 
     class Clock:
-        def __call__(self, device):
+        def __call__(self, device):  # noqa: ARG002
             return next(seconds)
 
     monkeypatch.setattr(engine, "seconds_now", Clock())
@@ -203,7 +203,7 @@ def test_auto_compares_warm_passes(monkeypatch):
     assert next(seconds) == 30  # two readings each, of warm passes alone
 
 
-# --- networks that keep tensors of a graph ---------------------------------------------------------
+# --- networks that keep tensors of a graph --------------------------------------------------------
 
 
 class Keeps(nn.Module):

@@ -171,7 +171,7 @@ def test_mutated_images_that_pil_opens(tmp_path, trials, tally):
     tally("images", "mutated images, opened by PIL", tried, tried, "an RGB image, or one sentence")
 
 
-# --- other kinds of file ------------------------------------------------------------------------
+# --- other kinds of file --------------------------------------------------------------------------
 
 
 def saved_as(kind: str, mode: str = "RGB") -> bytes:
@@ -262,7 +262,7 @@ def test_the_content_decides_and_not_the_name(kind, tmp_path):
         assert opens(open_photo, path)
 
 
-# --- DICOM --------------------------------------------------------------------------------------
+# --- DICOM ----------------------------------------------------------------------------------------
 
 
 USUAL = {
@@ -366,7 +366,7 @@ def test_mutated_dicom(tmp_path, trials, tally):
     tally("images", "mutated DICOM", tried, tried, "an RGB image, or one sentence")
 
 
-# --- annotations --------------------------------------------------------------------------------
+# --- annotations ----------------------------------------------------------------------------------
 
 
 def test_mutated_annotations(tmp_path, trials, tally):

@@ -21,7 +21,7 @@ from torchsaliency.measures import masked_scores
 CLASSES = 4
 
 
-# --- which tensor is the scores --------------------------------------------------------------------
+# --- which tensor is the scores -------------------------------------------------------------------
 
 
 class Named(NamedTuple):
@@ -104,7 +104,7 @@ def test_or_the_question_names_the_choices(name, tally):
     tally("labels", "outputs of which any may be the scores", 1, 1, "a question that names them")
 
 
-# --- classes -----------------------------------------------------------------------------------------
+# --- classes --------------------------------------------------------------------------------------
 
 
 def net_of(classes):
@@ -191,7 +191,7 @@ def test_everything_else_is_refused_in_a_sentence(tally):
     tally("labels", "what is no class", len(REFUSED), len(REFUSED), "one sentence")
 
 
-# --- networks that give probabilities ----------------------------------------------------------------
+# --- networks that give probabilities -------------------------------------------------------------
 
 
 class Ends(nn.Module):

@@ -29,7 +29,7 @@ def assert_same(found, expected, what):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=near, msg=lambda m: f"{what}: {m}")
 
 
-# --- the same linear map, spelled otherwise --------------------------------------------------------
+# --- the same linear map, spelled otherwise -------------------------------------------------------
 
 
 class Spelled(nn.Module):
@@ -83,7 +83,7 @@ SPELLINGS = {
     "chain_matmul": lambda x, w, b: x.matmul(w.T).add_(b),
     "products summed": lambda x, w, b: (x[:, None] * w).sum(2) + b,
     "out of halves": lambda x, w, b: x[:, :3] @ w[:, :3].T + x[:, 3:] @ w[:, 3:].T + b,
-    "custom function": lambda x, w, b: LinearFunction.apply(x, w, b),
+    "custom function": lambda x, w, b: LinearFunction.apply(x, w, b),  # noqa: PLW0108 (below)
     "bilinear": lambda x, w, b: F.bilinear(x, x.new_ones(len(x), 1), w[..., None], b),
     "conv1d": lambda x, w, b: F.conv1d(x[..., None], w[..., None], b)[..., 0],
     "conv2d": lambda x, w, b: F.conv2d(x[..., None, None], w[..., None, None], b).flatten(1),
@@ -134,7 +134,7 @@ def test_all_spellings_of_a_linear_layer_have_the_same_shares(tally):
             try:
                 found = raw(net, method, x)
             except LayerError as error:
-                assert "has no rule for" in str(error)  # noqa: PT017
+                assert "has no rule for" in str(error)
                 continue
             assert_same(found, expected.setdefault(key, found), (name, key))
             held += 1
@@ -142,7 +142,7 @@ def test_all_spellings_of_a_linear_layer_have_the_same_shares(tally):
     tally("rules", "spellings of a linear layer × methods with rules", tried, held, "the same map")
 
 
-# --- activations -------------------------------------------------------------------------------------
+# --- activations ----------------------------------------------------------------------------------
 
 
 class Acts(nn.Module):
@@ -363,7 +363,7 @@ def test_captums_choice_on_gelu_is_called_incomplete():
     assert made.details["gap"].abs().min() > 0.01
 
 
-# --- the same network, traced, exported, checkpointed --------------------------------------------
+# --- the same network, traced, exported, checkpointed ---------------------------------------------
 
 
 def bottleneck():
@@ -386,7 +386,7 @@ class Checkpointed(nn.Module):
 
 
 FORMS = {
-    "traced": lambda net, x: torch.jit.trace(net, x),
+    "traced": torch.jit.trace,
     "scripted": lambda net, x: torch.jit.script(net),
     "exported": lambda net, x: torch.export.export(net, (x,)).module(),
     "symbolically traced": lambda net, x: torch.fx.symbolic_trace(net),
@@ -422,7 +422,7 @@ def test_other_forms_of_a_network_have_the_same_shares(tally):
 def test_reentrant_checkpointing_is_refused(name):
     net = Checkpointed(bottleneck(), reentrant=True)
     layer = "net.3" if name == "gradcam" else "input"
-    with pytest.raises(LayerError, match="reentrant|does not depend differentiably"):
+    with pytest.raises(LayerError, match=r"reentrant|does not depend differentiably"):
         raw(net, name, images(1), layer)
 
 
@@ -439,7 +439,7 @@ def test_checkpointing_left_on_changes_nothing(arch):
     assert net.grad_checkpointing if hasattr(net, "grad_checkpointing") else True
 
 
-# --- completeness on networks that others wrote --------------------------------------------------
+# --- completeness on networks that others wrote ---------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -463,7 +463,7 @@ def test_shares_add_up_on_whole_architectures(make, tally):
     tally("rules", "whole architectures under DeepLIFT and LRP", 1, 1, "shares add up")
 
 
-# --- TIBAV on scaled branches ----------------------------------------------------------------------
+# --- TIBAV on scaled branches ---------------------------------------------------------------------
 
 
 def test_tibav_goes_through_layer_scale_to_the_branch():
@@ -510,7 +510,7 @@ def test_the_order_of_factors_makes_no_difference(form):
     assert made[form].abs().sum() > 0
 
 
-# --- a rule that a user writes -----------------------------------------------------------------------
+# --- a rule that a user writes --------------------------------------------------------------------
 
 
 def test_a_rule_can_be_written_outside():

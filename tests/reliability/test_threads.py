@@ -47,7 +47,7 @@ CHOSEN = [name for name in CHOSEN if methods()[name].family != "attention"]
 
 
 def at_once(count, work):
-    """Run work(0), work(1) … in threads that start together; return results, raise the first error."""
+    """Run work(0), work(1) … in threads that start together; raise the first error."""
     found, errors = {}, []
     start = threading.Barrier(count)
 
@@ -55,7 +55,7 @@ def at_once(count, work):
         start.wait()
         try:
             found[index] = work(index)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             errors.append(error)
 
     threads = [threading.Thread(target=run, args=(index,)) for index in range(count)]
@@ -215,7 +215,7 @@ def test_whoever_waits_goes_on_after_an_error():
             try:
                 with held_still(net, torch.device("cpu")):
                     if index:
-                        raise RuntimeError("an error inside")
+                        raise RuntimeError("an error inside")  # noqa: TRY301
                     assert not net.training
             except RuntimeError:
                 continue
