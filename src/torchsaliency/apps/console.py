@@ -30,13 +30,17 @@ class _Plain(Console):
             yield Segment(text, one.style, one.control)
 
 
+_LONGEST = 400
+"""Letters of a word, beyond which it is only begun: no name is longer in earnest."""
+
 stdout = _Plain(highlight=False)
 stderr = _Plain(highlight=False, stderr=True)
 
 
 def say(sentence: str) -> None:
     """Tell the user something beside the result; progress bars make room for it."""
-    stderr.print(" ".join(sentence.split()), markup=False, soft_wrap=True)
+    words = (word if len(word) <= _LONGEST else f"{word[:60]}…" for word in sentence.split())
+    stderr.print(" ".join(words), markup=False, soft_wrap=True)
 
 
 def give(text: str) -> None:

@@ -13,7 +13,7 @@ from torchsaliency.apps.evaluating import watched
 from torchsaliency.apps.tabulating import write
 from torchsaliency.core.files import json_text
 from torchsaliency.evaluation import Table
-from torchsaliency.evaluation.formats import frame
+from torchsaliency.evaluation.formats import as_csv, frame
 from torchsaliency.evaluation.recipes import recipes
 from torchsaliency.evaluation.reproducing import Reproduction, reproduce
 from torchsaliency.evaluation.survey import read_key
@@ -79,8 +79,7 @@ def show(found: Reproduction, form: str) -> None:
 def _csv(tables: Mapping[str, Table]) -> str:
     """Return several tables under one heading, with the table of each line."""
     parts = [frame(table).assign(table=name) for name, table in tables.items()]
-    written: str = pd.concat(parts).to_csv(index=False, lineterminator="\n")
-    return written
+    return as_csv(pd.concat(parts))
 
 
 def _json(tables: Mapping[str, Table]) -> str:

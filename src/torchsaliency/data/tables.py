@@ -20,6 +20,7 @@ _LABEL = ("label", "class", "class_index")
 _BOX = (("x0", "y0", "x1", "y1"), CORNERS)
 _KNOWN = frozenset({*_FILE, *_LABEL, *_BOX[0], *_BOX[1]})
 _DELIMITERS = ",;\t"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @final
@@ -35,6 +36,20 @@ class Table:
 
     labels: dict[str, str | None]
     boxes: dict[str, tuple[Box, ...]]
+
+
+def defused(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula, an apostrophe before what looks so.
+
+    `read_table` takes it away again.
+    """
+    return f"'{cell}" if cell.lstrip("'").startswith(_FORMULA) else cell
+
+
+def _fused(cell: str) -> str:
+    """Return what `defused` was given."""
+    given = cell.removeprefix("'")
+    return given if defused(given) == cell else cell
 
 
 def is_table(head: str) -> bool:
@@ -81,7 +96,7 @@ def read_table(path: Path) -> Table:
                 f"{where} has {len(cells)} cells and the file {len(columns)} columns; put quotes "
                 "around a cell that holds the delimiter."
             )
-        row = {name: cell.strip() for name, cell in zip(columns, cells, strict=False)}
+        row = {name: _fused(cell.strip()) for name, cell in zip(columns, cells, strict=False)}
         name, word = row.get(file, ""), row.get(label, "") if label else None
         if not name or word == "":
             raise DataError(f"{where} has no file or no label; give every row both.")

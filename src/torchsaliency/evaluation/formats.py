@@ -20,6 +20,7 @@ from rich.text import Text
 
 from torchsaliency.core.errors import OptionError
 from torchsaliency.core.files import json_text
+from torchsaliency.data.tables import defused
 from torchsaliency.evaluation.legend import BOLD, Parts, legend, parts
 from torchsaliency.evaluation.markup import html, latex
 from torchsaliency.evaluation.tables import Cell, Column, Line, Table
@@ -78,9 +79,14 @@ def frame(table: Table) -> pd.DataFrame:
 def csv(table: Table, *, intervals: bool = True) -> str:
     """Return `frame` as CSV, a line a cell, with every digit that reading it back needs."""
     made = frame(table)
-    if not intervals:
-        made = made.drop(columns=["low", "high", "confidence"])
-    written: str = made.to_csv(index=False, lineterminator="\n")
+    return as_csv(made if intervals else made.drop(columns=["low", "high", "confidence"]))
+
+
+def as_csv(made: pd.DataFrame) -> str:
+    """Return a frame as CSV of which a spreadsheet takes no text for a formula."""
+    texts = made.select_dtypes(exclude=["number", "bool"])
+    harmless = texts.map(lambda cell: defused(cell) if isinstance(cell, str) else cell)
+    written: str = made.assign(**harmless).to_csv(index=False, lineterminator="\n")
     return written
 
 

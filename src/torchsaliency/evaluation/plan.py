@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from yaml.constructor import ConstructorError
 
 from torchsaliency.core.engine import Acceleration
 from torchsaliency.core.errors import DataError, OptionError
@@ -113,12 +114,12 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: str = "samples"
+    data: str = Field(default="samples", min_length=1)
     split: str | None = None
     boxes: Path | None = None
     labels: Path | None = None
     count: int | None = Field(default=None, ge=1)
-    subset_seed: int = 0
+    subset_seed: int = Field(default=0, ge=-(2**63), lt=2**64)
     classes: tuple[int | str, ...] = ()
     keep: Keep = "all"
     model: str = "builtin/efficientnet_lite0"
@@ -133,11 +134,11 @@ class Plan(BaseModel):
     masking: Baseline = "mean"
     fit: Framing | None = None
     normalise: bool = True
-    seed: int = 0
+    seed: int = Field(default=0, ge=-(2**63), lt=2**64)
     precision: Precision = "float32"
     batch_size: int = Field(default=8, ge=1)
     chunk: int | None = Field(default=None, ge=1)
-    workers: int | None = Field(default=None, ge=0)
+    workers: int | None = Field(default=None, ge=0, le=512)
     device: str = "cpu"
     accelerate: Acceleration = "off"
     maps: bool = False
@@ -245,15 +246,60 @@ def read_plan(path: str | Path, changes: Mapping[str, Any] | None = None) -> Pla
     """
     path = Path(path)
     try:
-        facts = yaml.safe_load(path.read_text(encoding="utf-8"))
+        facts = yaml.load(path.read_text(encoding="utf-8"), _Strict)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); give a plan's YAML.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        told = " ".join(str(error).split())
-        raise DataError(f"{path} is no YAML: {told}.") from error
+    except RecursionError:
+        raise DataError(f"{path} is nested too deeply for a plan.") from None
+    except (yaml.YAMLError, ValueError) as error:  # numbers and dates that Python refuses, too
+        told = " ".join(str(error).split()).rstrip(".")
+        raise DataError(f"{path} is no YAML of a plan: {told}.") from error
     if not isinstance(facts, dict):
         raise DataError(f"{path} holds a {type(facts).__name__}; a plan is a mapping of fields.")
     return make_plan({**facts, **(changes or {})})
+
+
+class _Strict(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+    """Reads YAML whose keys are words, each there once, and whose text is Unicode."""
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode) or not key.tag.endswith((":str", ":merge")):
+                    told = f"the key {key.value!r} is no word" if key.id == "scalar" else "no word"
+                    raise ConstructorError(None, None, told, key.start_mark)
+                if key.value in seen:
+                    raise ConstructorError(
+                        None, None, f"{key.value!r} is there twice", key.start_mark
+                    )
+                seen.add(key.value)
+        found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return found
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        number: int = super().construct_yaml_int(node)
+        if not -(2**63) <= number < 2**64:
+            raise ConstructorError(
+                None, None, "a whole number has more than 64 bits", node.start_mark
+            )
+        return number
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        if not _is_unicode(node.value):
+            raise ConstructorError(None, None, f"{node.value!r} is no Unicode", node.start_mark)
+        return super().construct_scalar(node)
+
+
+_Strict.add_constructor("tag:yaml.org,2002:int", _Strict.construct_yaml_int)
+
+
+def _is_unicode(text: Any) -> bool:
+    try:
+        str(text).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _choice(value: Any) -> Any:

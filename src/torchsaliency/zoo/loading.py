@@ -130,6 +130,8 @@ def _placed(network: Network, device: str | torch.device, dtype: torch.dtype | N
     """Move the network to its device and type."""
     if dtype is not None and not dtype.is_floating_point:
         raise OptionError(f"dtype={dtype} was given; a network's parameters are floating-point.")
+    if str(device).partition(":")[0] == "meta":
+        raise OptionError("device='meta' was given, whose tensors hold no numbers; give cpu, say.")
     try:
         return network.to(device=device, dtype=dtype)
     except (RuntimeError, AssertionError) as error:  # torch asserts when it was built without CUDA

@@ -65,9 +65,9 @@ class Finetuning(BaseModel):
     batch_size: int = Field(default=32, ge=1)
     flip: bool = True
     fit: Literal["crop", "squash"] | None = None
-    seed: int = 0
+    seed: int = Field(default=0, ge=-(2**63), lt=2**64)
     device: str = "cpu"
-    workers: int | None = Field(default=None, ge=0)
+    workers: int | None = Field(default=None, ge=0, le=512)
 
     @property
     def total(self) -> int:

@@ -23,6 +23,7 @@ from torchsaliency.core.errors import DataError, OptionError, out_of_memory
 from torchsaliency.core.explanation import versions
 from torchsaliency.core.files import json_bytes
 from torchsaliency.data import DataSet
+from torchsaliency.data.tables import defused
 from torchsaliency.evaluation.finetuning.accuracy import Accuracy
 from torchsaliency.evaluation.finetuning.heads import with_new_head
 from torchsaliency.evaluation.finetuning.parts import TEST, TRAIN, VAL, Parts, lies_in, open_parts
@@ -365,7 +366,8 @@ def _label_list(data: DataSet, classes: Sequence[str]) -> str:
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(("file", "label"))
-    lines.writerows((one.id, classes[one.label or 0]) for one in data.samples)
+    for one in data.samples:
+        lines.writerow((defused(one.id), defused(classes[one.label or 0])))
     return text.getvalue()
 
 
