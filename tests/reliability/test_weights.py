@@ -708,7 +708,7 @@ def test_right_notes_are_read(tmp_path, tally, monkeypatch):
     assert "at most 63999999 pixels" in outcome(path)
     for value in ("many", "0", "-3", "1.5"):
         monkeypatch.setenv("TORCHSALIENCY_MAX_PIXELS", value)
-        assert "TORCHSALIENCY_MAX_PIXELS is" in outcome(path)
+        assert f"TORCHSALIENCY_MAX_PIXELS) is {value!r}" in outcome(path)
     tally(KIND, "notes", 6, 6, "read exactly")
 
 

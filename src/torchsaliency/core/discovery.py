@@ -26,6 +26,7 @@ from torchsaliency.core.layer import (
 )
 from torchsaliency.core.layout import decide_layout
 from torchsaliency.core.registry import load_all
+from torchsaliency.core.rules import gradients
 from torchsaliency.core.session import call, held_still
 from torchsaliency.core.tracing import checked_images
 from torchsaliency.core.wrapper import unwrap
@@ -80,8 +81,8 @@ def _find(net: nn.Module, x: Tensor) -> Layer:
         places = _candidates(net, outputs, (image.shape[2], image.shape[3]))
         if places:
             sources = [outputs[name] for name in places]
-            gradients = torch.autograd.grad(score, sources, allow_unused=True)
-            for layer, gradient in zip(places.values(), gradients, strict=True):
+            found = gradients(score, sources)
+            for layer, gradient in zip(places.values(), found, strict=True):
                 assert layer.reshape is not None  # candidates have one
                 if gradient is not None and _reaches_everywhere(layer.reshape.to_maps(gradient)):
                     decided = decide_layout(net, layer.name, outputs[layer.name].detach(), image)

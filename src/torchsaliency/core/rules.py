@@ -277,12 +277,7 @@ def backward(
             if hook is not None:
                 stack.callback(node.register_hook(hook).remove)
         begin = torch.ones_like(score) if weight is None else weight.to(score)
-        try:
-            found = torch.autograd.grad(score, sources, begin, allow_unused=True)
-        except RuntimeError as error:
-            if "use_reentrant" not in str(error):
-                raise
-            raise checkpointed() from error
+        found = gradients(score, sources, begin)
     graph.insist_on_conservation()
     return [
         torch.zeros_like(one) if part is None else part
@@ -290,12 +285,23 @@ def backward(
     ]
 
 
-def checkpointed() -> LayerError:
-    """Return the error for a graph that reentrant checkpointing hides."""
-    return LayerError(
-        "The network runs under reentrant gradient checkpointing, which allows no gradients of its "
-        "layers; turn it off, or give checkpoint(…, use_reentrant=False)."
-    )
+def gradients(
+    scores: Tensor, sources: Sequence[Tensor], weight: Tensor | None = None
+) -> tuple[Tensor | None, ...]:
+    """Return Σ weight · ∂scores/∂source through a network, None where it does not depend on one.
+
+    Raises:
+        LayerError: reentrant checkpointing hides the graph.
+    """
+    try:
+        return torch.autograd.grad(scores, sources, weight, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise LayerError(
+            "The network runs under reentrant gradient checkpointing, which allows no gradients of "
+            "its layers; turn it off, or give checkpoint(…, use_reentrant=False)."
+        ) from error
 
 
 @final

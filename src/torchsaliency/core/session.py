@@ -266,7 +266,7 @@ class _State:
         known = net in _steady
         self._buffers = [(one, one._version, None if known else one.clone()) for one in buffers]
         places = {one.device for one in (*parameters, *buffers)} | {device}
-        self._generators = _generators(places)
+        self._generators = _generators(places, modules)
         for one in modules:
             _hold_still(one)
         for parameter in self._learnable:
@@ -329,8 +329,12 @@ def _hold_still(module: nn.Module) -> None:
         own["forward"] = inner
 
 
-def _generators(devices: set[torch.device]) -> list[tuple[torch.Generator, Tensor]]:
-    found = [torch.default_generator]
+def _generators(
+    devices: set[torch.device], modules: list[nn.Module]
+) -> list[tuple[torch.Generator, Tensor]]:
+    """Return torch's own generators and those that the network keeps, with their states."""
+    kept = (value for one in modules for value in one.__dict__.values())
+    found = [torch.default_generator, *(one for one in kept if isinstance(one, torch.Generator))]
     for device in devices:
         if device.type == "cuda":
             place = torch.cuda.current_device() if device.index is None else device.index

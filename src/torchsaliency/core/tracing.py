@@ -26,7 +26,7 @@ from torchsaliency.core.layout import decide_layout
 from torchsaliency.core.maps import is_constant, minmax, upsample, wide
 from torchsaliency.core.masking import Masked, Masking, MeanColour
 from torchsaliency.core.memory import checked_chunk, measuring, suited_chunk, with_less_memory
-from torchsaliency.core.rules import checkpointed
+from torchsaliency.core.rules import gradients
 from torchsaliency.core.session import (
     call,
     held_still,
@@ -330,10 +330,7 @@ class Trace:
         sources = [*captured, *(block.source for block in blocks)]
         weight = torch.full_like(self._graph_score, scale)
         begun = seconds_now(self.images.device)
-        try:
-            found = torch.autograd.grad(self._graph_score, sources, weight, allow_unused=True)
-        except RuntimeError as error:
-            raise (checkpointed() if "use_reentrant" in str(error) else error) from error
+        found = gradients(self._graph_score, sources, weight)
         self.backward_seconds = seconds_now(self.images.device) - begun
         self._graph_score = None  # the graph is freed, and with it the tail's memory
         rest = iter([None if one is None else wide(one) / scale for one in found])

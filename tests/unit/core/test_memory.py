@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
 import torch
 from torch import nn
@@ -22,12 +24,16 @@ class Wide(nn.Module):
         self.conv = nn.Conv2d(3, channels, 1)
         self.act = nn.ReLU()
         self.fc = nn.Linear(channels, 4)
-        self.room, self.seen = room, []
+        self.room, self._seen = room, deque()  # lists are given back as they were
+
+    @property
+    def seen(self) -> list[int]:
+        return [*self._seen]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if len(x) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        self.seen.append(len(x))
+        self._seen.append(len(x))
         return self.fc(self.act(self.conv(x)).mean((2, 3)))
 
 

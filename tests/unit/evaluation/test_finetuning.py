@@ -13,7 +13,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import trees
-from killing import kill_at_random
 from torchsaliency.core.errors import CheckpointError, DataError, OptionError
 from torchsaliency.data import open_data
 from torchsaliency.evaluation.finetuning import (
@@ -212,23 +211,6 @@ def test_stopped_in_every_epoch_it_ends_bit_by_bit_the_same(tmp_path, settings, 
     again = finetune(settings(), tmp_path / "stopped")
     assert again.before == 5
     assert same(tmp_path / "undisturbed", tmp_path / "stopped")
-
-
-def test_killed_at_random_it_ends_bit_by_bit_the_same(tmp_path, settings):
-    asked = settings(epochs=6)
-
-    def work(folder):
-        torch.set_num_threads(1)
-        finetune(asked, folder)
-
-    def readable(folder):
-        for path in folder.glob("checkpoint.pt"):
-            torch.load(path, weights_only=True)
-
-    folder = kill_at_random(work, tmp_path, times=5, seen=readable)
-    finetune(asked, folder)
-    assert same(tmp_path / "timed", folder)
-    assert not list(folder.glob("*.part"))
 
 
 def test_torn_writing_leaves_the_last_checkpoint(tmp_path, settings, monkeypatch):

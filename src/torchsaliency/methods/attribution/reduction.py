@@ -21,7 +21,7 @@ from torchsaliency.core.maps import exact
 from torchsaliency.core.masking import Blur
 from torchsaliency.core.method import Method, Saliency, positive
 from torchsaliency.core.registry import Needs
-from torchsaliency.core.rules import Recording, Rule, backward, checkpointed
+from torchsaliency.core.rules import Recording, Rule, backward, gradients
 from torchsaliency.core.tracing import View
 
 Channels = Literal["abs-sum", "sum-positive", "max-abs"]
@@ -131,11 +131,8 @@ def gradient(
     """
     leaf, scores = recorded_scores(view, images, index, nullcontext())
     begin = torch.full_like(scores, loss_scale(view))
-    try:
-        (found,) = torch.autograd.grad(scores, leaf, begin)
-    except RuntimeError as error:
-        raise (checkpointed() if "use_reentrant" in str(error) else error) from error
-    return found / loss_scale(view)
+    (found,) = gradients(scores, [leaf], begin)
+    return torch.zeros_like(leaf) if found is None else found / loss_scale(view)
 
 
 def recorded_scores(

@@ -18,6 +18,7 @@ from torchsaliency.core.errors import OptionError, TargetError
 from torchsaliency.core.maps import Normalisation
 from torchsaliency.core.method import ChannelCAM, Method, Saliency, asking, positive
 from torchsaliency.core.registry import PASSES, create, register
+from torchsaliency.core.rules import gradients
 from torchsaliency.core.target import (
     ClassTarget,
     EmbeddingSimilarity,
@@ -212,7 +213,8 @@ class OptiCAM(Method):
             with torch.enable_grad():
                 leaf, masks = solver.propose(live, view.size)
                 values = objective(masks, index[live])
-                (slope,) = torch.autograd.grad(values.sum(), leaf)
+                (found,) = gradients(values.sum(), [leaf])
+                slope = torch.zeros_like(leaf) if found is None else found
             now = values.detach().to(history.dtype)
             history[live, step] = now
             better = live[now > best[live]]

@@ -14,6 +14,7 @@ from torch import Tensor
 from torchsaliency.core.maps import has_float64
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.registry import Needs
+from torchsaliency.core.rules import gradients
 from torchsaliency.core.target import ClassTarget, Probability, Target
 from torchsaliency.core.tracing import View
 
@@ -90,7 +91,7 @@ def slope(view: View, values: Tensor, leaf: Tensor) -> Tensor:
     if not values.requires_grad:  # the network broke the graph: no evidence
         return torch.zeros_like(leaf)
     weight = torch.full_like(values, scale)
-    (found,) = torch.autograd.grad(values, leaf, weight, allow_unused=True)
+    (found,) = gradients(values, [leaf], weight)
     return torch.zeros_like(leaf) if found is None else found / scale
 
 
