@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import is_
 from typing import Any, final
 
 import torch
@@ -154,7 +155,8 @@ def mixes_images(net: nn.Module, images: Tensor) -> bool:
         net: held still.
         images: (N, C, H, W), N at least 1.
     """
-    kinds = tuple(type(module) for module in net.modules())
+    session = current_session(net)
+    kinds = tuple(map(type, net.modules() if session is None else session.modules))
     known = _mixing.get(net)
     if known is None or known[0] != kinds:
         known = _mixing[net] = kinds, _mixes(net, images)
@@ -189,16 +191,15 @@ def _mixes(net: nn.Module, images: Tensor) -> bool:
 
 def _enter(net: nn.Module, device: torch.device) -> Session:
     me = threading.get_ident()
+    session = current_session(net)
+    if session is not None:
+        session.depth += 1
+        return session
     modules = list(net.modules())
     with _changed:
         _changed.wait_for(lambda: all(_owners.get(one, (me,))[0] == me for one in modules))
         for one in modules:
             _owners.setdefault(one, [me, 0])[1] += 1
-        session = _sessions.get(net)
-        if session is not None:
-            session.depth += 1
-            session.modules += modules  # to be given back as often as they were taken
-            return session
         session = _sessions[net] = Session(net, modules, me)
     try:
         session._state = _State(net, modules, device)
@@ -237,36 +238,38 @@ class _State:
     """A network's state, from which it is restored."""
 
     def __init__(self, net: nn.Module, modules: list[nn.Module], device: torch.device) -> None:
-        parameters = list(net.parameters())
+        parameters = _members(modules, "_parameters")
         if any(parameter.is_inference() for parameter in parameters):
             raise TorchSaliencyError(
                 "The network was built under torch.inference_mode(), so torch keeps no gradients "
                 "of it; build it outside."
             )
         self._net = net
-        self._attributes = [(one, one.__dict__.copy()) for one in modules]
-        self._containers = [
-            (found, found.copy())
-            for one in modules
-            for name, value in one.__dict__.items()
-            if name not in _TABLES and "hook" not in name
-            for found in _containers(value)
-        ]
         self._tables = [
             (table, table.copy())
             for one in modules
-            for name in _TABLES
-            if isinstance(table := one.__dict__.get(name), dict) and table
+            for table in (one.__dict__, *map(one.__dict__.get, _TABLES))
+            if isinstance(table, dict) and table
+        ]
+        kept = [
+            value
+            for one in modules
+            for name, value in one.__dict__.items()
+            if type(value) not in _PLAIN and name not in _TABLES and "hook" not in name
+        ]
+        self._containers = [
+            (found, found.copy()) for value in kept for found in _containers(value)
         ]
         self._scripted = [
             (one, one.training) for one in modules if isinstance(one, torch.jit.ScriptModule)
         ]
         self._learnable = [parameter for parameter in parameters if parameter.requires_grad]
-        buffers = [one for one in net.buffers() if not one.is_inference()]
+        buffers = [one for one in _members(modules, "_buffers") if not one.is_inference()]
         known = net in _steady
         self._buffers = [(one, one._version, None if known else one.clone()) for one in buffers]
         places = {one.device for one in (*parameters, *buffers)} | {device}
-        self._generators = _generators(places, modules)
+        own = [value for value in kept if isinstance(value, torch.Generator)]
+        self._generators = _generators(places, own)
         for one in modules:
             _hold_still(one)
         for parameter in self._learnable:
@@ -274,10 +277,8 @@ class _State:
 
     def restore(self) -> None:
         """Put everything back that changed."""
-        for table, before in self._tables:
+        for table, before in reversed(self._tables):
             _put_back(table, before)
-        for module, attributes in self._attributes:
-            _put_back(module.__dict__, attributes)
         for container, before in self._containers:
             if isinstance(container, dict):
                 _put_back(container, before)
@@ -329,12 +330,22 @@ def _hold_still(module: nn.Module) -> None:
         own["forward"] = inner
 
 
+_PLAIN = frozenset({bool, int, float, str, type(None), tuple, torch.Size})
+"""Types of attributes in which a pass leaves nothing."""
+
+
+def _members(modules: list[nn.Module], table: str) -> list[Tensor]:
+    """Return all parameters or buffers, each once."""
+    tables = (one.__dict__.get(table) or {} for one in modules)
+    found = {id(one): one for table in tables for one in table.values() if one is not None}
+    return list(found.values())
+
+
 def _generators(
-    devices: set[torch.device], modules: list[nn.Module]
+    devices: set[torch.device], own: list[torch.Generator]
 ) -> list[tuple[torch.Generator, Tensor]]:
-    """Return torch's own generators and those that the network keeps, with their states."""
-    kept = (value for one in modules for value in one.__dict__.values())
-    found = [torch.default_generator, *(one for one in kept if isinstance(one, torch.Generator))]
+    """Return torch's generators and those that the network keeps, with their states."""
+    found = [torch.default_generator, *own]
     for device in devices:
         if device.type == "cuda":
             place = torch.cuda.current_device() if device.index is None else device.index
@@ -343,7 +354,12 @@ def _generators(
 
 
 def _put_back(table: dict[Any, Any], before: dict[Any, Any]) -> None:
-    """Let a table hold the same objects under the same names as before."""
+    """Let a table hold the same objects under the same names as before.
+
+    The same objects in the same order are never under other names: none is renamed by a pass.
+    """
+    if len(table) == len(before) and all(map(is_, table.values(), before.values())):
+        return
     for name in [one for one in table if one not in before]:
         del table[name]
     for name, value in before.items():
