@@ -18,7 +18,7 @@ from typing import Any, Literal, final, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as torch_module
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
@@ -215,12 +215,21 @@ def _require_device(mode: str, images: Tensor) -> None:
         )
 
 
+_EVERYONES = (
+    "_global_backward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_forward_pre_hooks",
+    "_global_forward_hooks",
+)
+"""torch's tables of the hooks that are on every module."""
+
+
 def _watched(net: nn.Module) -> bool:
     """Whether something beside the network itself runs in its passes."""
     modes = torch.overrides._get_current_function_mode_stack()
     if any(not isinstance(mode, DeviceContext) for mode in modes):
         return True
-    if _get_current_dispatch_mode() is not None or _has_any_global_hook():
+    if _get_current_dispatch_mode() is not None or any(map(vars(torch_module).get, _EVERYONES)):
         return True
     return any(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks

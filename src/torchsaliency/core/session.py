@@ -257,9 +257,7 @@ class _State:
             for name, value in one.__dict__.items()
             if type(value) not in _PLAIN and name not in _TABLES and "hook" not in name
         ]
-        self._containers = [
-            (found, found.copy()) for value in kept for found in _containers(value)
-        ]
+        self._containers = [(found, found.copy()) for value in kept for found in _containers(value)]
         self._scripted = [
             (one, one.training) for one in modules if isinstance(one, torch.jit.ScriptModule)
         ]
