@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,7 @@ def row(**changes):
     return plain | changes
 
 
+@pytest.mark.skipif(not find_spec("onnxruntime"), reason="needs the group bench")
 def test_the_report_renders():
     where = report.facts("cpu")
     failed = {"name": "two", "network": "vit_b_16", "error": "out of luck"}
@@ -153,6 +155,7 @@ def test_numpy_is_what_peers_get():
     assert isinstance(tucker_maps(features()[:1].numpy(), several=True), np.ndarray)
 
 
+@pytest.mark.skipif(not find_spec("onnxruntime"), reason="needs the group bench")
 def test_the_command_writes_both_files(tmp_path, monkeypatch):
     def answered(name, network, options):
         if "--side" in options:

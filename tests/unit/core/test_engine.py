@@ -18,12 +18,17 @@ from torchsaliency import create, explain
 from torchsaliency.apps.options import MODES
 from torchsaliency.core import engine
 from torchsaliency.core.errors import OptionError
+from torchsaliency.core.exported import missing_packages
 from torchsaliency.core.layer import Layer
 from torchsaliency.core.registry import Needs, methods
 from torchsaliency.measures import masked_maps, masked_scores, noisy_maps, perturbation_curve
 
 MANY = ("scorecam", "rise", "occlusion", "ablationcam", "opticam")
 FEW = {"rise": {"samples": 40}, "opticam": {"iterations": 5}}
+needs_onnx = pytest.mark.skipif(
+    bool(missing_packages()), reason="needs the extra torchsaliency[onnx]"
+)
+
 EXACT = ("channels-last", "auto")
 
 
@@ -37,7 +42,7 @@ def x():
     return images(3, 16, 16)
 
 
-@pytest.mark.parametrize("mode", [*EXACT, "onnx"])
+@pytest.mark.parametrize("mode", [*EXACT, pytest.param("onnx", marks=needs_onnx)])
 @pytest.mark.parametrize("name", MANY)
 def test_methods_give_the_same_maps(net, x, name, mode):
     method = create(name, FEW.get(name))
@@ -47,7 +52,7 @@ def test_methods_give_the_same_maps(net, x, name, mode):
     assert plain.passes == quick.passes
 
 
-@pytest.mark.parametrize("mode", [*EXACT, "onnx"])
+@pytest.mark.parametrize("mode", [*EXACT, pytest.param("onnx", marks=needs_onnx)])
 def test_measures_give_the_same_numbers(net, x, mode):
     maps = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
     curve, scores = perturbation_curve(net, x, maps), masked_scores(net, x, maps)
@@ -237,6 +242,7 @@ def engines(net):
     return [one for one in engine._kept.get(net, {}).values() if isinstance(one, engine.Engine)]
 
 
+@needs_onnx
 def test_maps_made_again_take_the_layer_from_onnx(net, x):
     more = Needs.PASSES | Needs.ATTENTION
     names = [name for name, entry in methods().items() if not entry.needs & more]
@@ -253,6 +259,7 @@ def test_maps_made_again_take_the_layer_from_onnx(net, x):
     assert not engines(net)  # nothing else was needed
 
 
+@needs_onnx
 def test_a_tail_that_reads_more_than_the_layer_runs_channels_last(x):
     net = Beside()
     made = explain(net, x, "gradcam", layer="first")["gradcam"]
@@ -266,6 +273,7 @@ def test_a_tail_that_reads_more_than_the_layer_runs_channels_last(x):
     assert made.mode == "channels-last"
 
 
+@needs_onnx
 def test_gradients_of_the_image_pass_a_reader(net, x):
     with torchsaliency.accelerated("onnx"), torch.no_grad():
         copied = engine.stand_in(net.eval(), x, [Layer("relu2")])
@@ -275,6 +283,7 @@ def test_gradients_of_the_image_pass_a_reader(net, x):
     torch.testing.assert_close(found, own, atol=1e-4, rtol=1e-4)
 
 
+@needs_onnx
 def test_passes_with_a_graph_run_channels_last(net, x):
     method = create("opticam", {"iterations": 5})
     plain = explain(net, x, method)["opticam"].map
@@ -284,6 +293,7 @@ def test_passes_with_a_graph_run_channels_last(net, x):
     assert made.mode == "channels-last"
 
 
+@needs_onnx
 def test_one_session_serves_batches_of_all_sizes(net, monkeypatch):
     sessions = []
     real = engine.ExportedNetwork
@@ -313,6 +323,7 @@ class Counting(nn.Module):
         return out * 2 if float(out.sum()) > 0 else out * 3
 
 
+@needs_onnx
 def test_a_network_that_cannot_be_exported_runs_itself(x):
     net = Counting()
     plain = explain(net, x, "scorecam", layer="inner.relu2")["scorecam"].map
@@ -323,6 +334,7 @@ def test_a_network_that_cannot_be_exported_runs_itself(x):
     assert len(told) == 1
 
 
+@needs_onnx
 def test_double_networks_run_somewhere(net, x):
     """Not every build of ONNX Runtime convolves doubles: its copy or the network, both right."""
     double = net.double()
@@ -333,6 +345,7 @@ def test_double_networks_run_somewhere(net, x):
     torch.testing.assert_close(plain, quick, atol=1e-4, rtol=1e-4)
 
 
+@needs_onnx
 def test_memory_that_ends_in_a_session_halves_the_chunk(net, x, monkeypatch):
     real = engine.ExportedNetwork
 
@@ -357,6 +370,7 @@ def test_without_its_packages_the_mode_says_what_to_install(net, x, monkeypatch)
         explain(net, x, "scorecam", accelerate="onnx")
 
 
+@needs_onnx
 def test_a_session_is_for_processors(net):
     elsewhere = torch.zeros(1, 3, 16, 16, device="meta")
     with torchsaliency.accelerated("onnx"):
@@ -418,7 +432,7 @@ class Slow(nn.Module):
         self.conv, self.seen = nn.Conv2d(3, 4, 3), []
 
     def forward(self, x):
-        if not torch.compiler.is_exporting():
+        if not torch.compiler.is_compiling():
             self.seen.append(len(x))
             time.sleep(0.05)
         return self.conv(x).relu().mean((2, 3))
@@ -429,6 +443,7 @@ def passes(net, x, count=4):
         return [engine.run(net, x) for _ in range(count)]
 
 
+@needs_onnx
 def test_auto_goes_over_to_onnx_when_passes_took_long(x, monkeypatch):
     monkeypatch.setattr(engine, "_PATIENCE", 0.12)
     net = Slow().eval()
@@ -450,6 +465,7 @@ def test_auto_tries_no_export_on_a_short_errand(net, x, monkeypatch):
     passes(net.eval(), x, 10)
 
 
+@needs_onnx
 @pytest.mark.parametrize("lack", ["packages", "export", "speed", "numbers"])
 def test_auto_stays_where_onnx_is_no_help(x, monkeypatch, lack):
     monkeypatch.setattr(engine, "_PATIENCE", 1e-6)

@@ -3,6 +3,7 @@
 import jaxtyping
 import numpy as np
 import pytest
+import scipy.integrate
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,7 +88,7 @@ class TestArea:
         found = area_under_curve(values, even(225).float())
         assert found.dtype == torch.float64
         places = even(225).float().double()
-        expected = 100 * np.trapezoid(values.double().numpy(), places.numpy(), axis=1)
+        expected = 100 * scipy.integrate.trapezoid(values.double().numpy(), places.numpy(), axis=1)
         assert found.numpy() == pytest.approx(expected, abs=1e-12)
 
     def test_rounding_above_one_is_cut(self):
