@@ -31,8 +31,9 @@ from torchsaliency.zoo.checkpoints import read_checkpoint
 from torchsaliency.zoo.download import PublishedFile, cache_folder, fetch_file
 
 KIND = "downloads"
-LAYER = nn.Linear(400, 200)
-OTHER = nn.Linear(400, 200)
+with torch.random.fork_rng():
+    torch.manual_seed(0)  # every process collects the same tests
+    LAYER, OTHER = nn.Linear(400, 200), nn.Linear(400, 200)
 PATH = "/authors/weights.pth.tar"
 
 

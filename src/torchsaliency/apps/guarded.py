@@ -8,11 +8,11 @@ from typing import final
 
 from torch import Tensor
 
-from torchsaliency.apps.mishaps import first_line
 from torchsaliency.core.errors import TorchSaliencyError
 from torchsaliency.core.maps import Normalisation
 from torchsaliency.core.method import Method, Saliency
 from torchsaliency.core.tracing import View
+from torchsaliency.zoo.messages import describe_error
 
 
 @final
@@ -50,7 +50,7 @@ class Guarded(Method):
             if not self.tolerant:
                 raise
             kind = "" if isinstance(error, TorchSaliencyError) else f"{type(error).__name__}: "
-            self.failures.append(f"{kind}{first_line(error)}")
+            self.failures.append(f"{kind}{describe_error(error)}")
             return view.images.new_zeros((len(view.images), 1, 1))
         finally:
             self.done()

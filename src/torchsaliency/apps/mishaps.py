@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torchsaliency.core.errors import InputError, TorchSaliencyError, out_of_memory
+from torchsaliency.zoo.messages import describe_error
 
 
 @contextmanager
@@ -25,16 +26,11 @@ def running(name: str) -> Iterator[None]:
     except Exception as error:  # any module may raise anything
         if out_of_memory(error):
             raise InputError(
-                f"The memory does not suffice to run {name} ({first_line(error)}); give a smaller "
-                "--chunk or --batch-size."
+                f"The memory does not suffice to run {name} ({describe_error(error)}); give a "
+                "smaller --chunk or --batch-size."
             ) from error
         raise InputError(
-            f"{name} failed while it was explained ({type(error).__name__}: {first_line(error)}); "
-            "check that its input size, --precision and --device suit it."
+            f"{name} failed while it was explained ({type(error).__name__}: "
+            f"{describe_error(error)}); check that its input size, --precision and --device suit "
+            "it."
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, without its full stop."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(". ") if lines else type(error).__name__
