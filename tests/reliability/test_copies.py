@@ -258,3 +258,32 @@ def test_old_weight_norm_can_be_copied():
 def test_a_mode_that_is_not_there_is_a_sentence():
     with pytest.raises(TorchSaliencyError, match="choose one of"):
         explain(convnet(), images(1), "gradcam", accelerate="warp")
+
+
+OUTSIDE = {"scale": 1.0}
+
+
+class ReadsOutside(nn.Module):
+    """Its scores depend on something that is no part of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = convnet()
+        self.scale = lambda scores: scores * OUTSIDE["scale"]
+
+    def forward(self, x):
+        return self.scale(self.net(x))
+
+
+@pytest.mark.parametrize("mode", ["onnx", "channels-last", "compile"])
+def test_what_a_network_reads_outside_of_itself_is_not_baked(mode, monkeypatch, tally):
+    """Copies that were exported are compared with the network on an image of every call."""
+    net, x = settle(ReadsOutside()), images(2)
+    for name in ("occlusion", "scorecam"):
+        explain(net, x, quick(name), [1, 2], "net.relu3", accelerate=mode)
+        monkeypatch.setitem(OUTSIDE, "scale", -3.0)
+        quickly = explain(net, x, quick(name), [1, 2], "net.relu3", accelerate=mode)[name].map
+        plain = explain(net, x, quick(name), [1, 2], "net.relu3")[name].map
+        monkeypatch.setitem(OUTSIDE, "scale", 1.0)
+        torch.testing.assert_close(quickly, plain, atol=1e-3, rtol=0)
+    tally("copies", "values outside of the network that changed", 2, 2, "seen: new copy")

@@ -585,8 +585,9 @@ def test_a_file_that_may_not_be_read(tmp_path, tally, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
-    assert "cannot be read (Permission denied)" in outcome(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        assert "cannot be read (Permission denied)" in outcome(path)
     tally(KIND, "paths that are no files", 1, 1, "refused by name")
 
 

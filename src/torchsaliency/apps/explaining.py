@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from torchsaliency.apps.guarded import Guarded
@@ -188,11 +189,18 @@ def explained(
 
         for rows, found in isolation.run(work, len(batch)):
             if not isinstance(found, Exception):
-                yield from found
+                for photo in batch[rows]:
+                    if photo.sha256 in known:
+                        yield photo
+                    else:
+                        yield from (one for one in found if one.photo is photo)
                 continue
             if len(photos) == 1:
                 raise found
             for photo in batch[rows]:
+                if photo.sha256 in known:
+                    yield photo
+                    continue
                 reason = f"{photo.path}: {in_words(found)}"
                 report.unexplained[photo.path] = reason
                 report.leave_out_photo(photo.path, reason)
@@ -216,19 +224,28 @@ def _findings(
 def _batches(
     job: Job, photos: Mapping[str, Path], report: Report, known: Collection[str]
 ) -> Iterator[tuple[list[Photo], Tensor | None]]:
-    """Read photographs; only the batch's inputs are kept, for a folder may hold any number."""
+    """Read photographs; only the batch's inputs are kept, for a folder may hold any number.
+
+    Batches are cut from all photographs, known ones among them: so a run that goes on has the
+    batches, and the last digits, of one that was not stopped. None stands for the inputs of a batch
+    that is known.
+    """
     batch: list[Photo] = []
-    inputs: list[Tensor] = []
+    inputs: list[Tensor | Image.Image] = []
+
+    def ready() -> tuple[list[Photo], Tensor | None]:
+        if all(one.sha256 in known for one in batch):
+            return batch, None
+        read = [one if isinstance(one, Tensor) else job.preprocessing(one) for one in inputs]
+        return batch, torch.stack(read)
+
     for name, path in photos.items():
         try:
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             picture = open_photo(path)
             photo = Photo(name, path, sha256, (picture.height, picture.width))
-            if sha256 in known:
-                yield [photo], None
-                continue
-            x = job.preprocessing(picture)
+            read = picture if sha256 in known else job.preprocessing(picture)
         except DataError as error:
             if len(photos) == 1:
                 raise
@@ -241,12 +258,12 @@ def _batches(
             report.leave_out_photo(path, reason)
             continue
         batch.append(photo)
-        inputs.append(x)
+        inputs.append(read)
         if len(batch) == job.batch_size:
-            yield batch, torch.stack(inputs)
+            yield ready()
             batch, inputs = [], []
     if batch:
-        yield batch, torch.stack(inputs)
+        yield ready()
 
 
 def _explain_batch(

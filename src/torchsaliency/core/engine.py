@@ -174,7 +174,7 @@ def _engine(
     if mode in _NO_GRADIENTS and torch.is_grad_enabled():
         mode = "channels-last"
     key = (mode, images.device, images.dtype, tuple(images.shape[1:]))
-    found = _fresh(net, key, session) or _keep(net, key, Engine(net, mode, most))
+    found = _fresh(net, key, session, images) or _keep(net, key, Engine(net, mode, most))
     assert isinstance(found, Engine)
     return found
 
@@ -182,19 +182,25 @@ def _engine(
 def _reader(net: nn.Module, layer: str, images: Tensor) -> Reader:
     key = ("layer", layer, images.dtype, tuple(images.shape[1:]))
     session = current_session(net)
-    found = _fresh(net, key, session) or _keep(net, key, Reader(net, layer, images))
+    found = _fresh(net, key, session, images) or _keep(net, key, Reader(net, layer, images))
     assert isinstance(found, Reader)
     return found
 
 
-def _fresh(net: nn.Module, key: tuple[Any, ...], session: Session | None) -> Engine | Reader | None:
+def _fresh(
+    net: nn.Module, key: tuple[Any, ...], session: Session | None, images: Tensor
+) -> Engine | Reader | None:
     """Return what is kept of a network, if it is still the network's."""
     with _lock:
         kept = _kept.setdefault(net, OrderedDict())
         found = kept.get(key)
         if found is not None:
             kept.move_to_end(key)
-    return found if found is not None and found.likeness.current(net, session) else None
+    if found is None or not found.likeness.current(
+        net, session, lambda: found.agrees(net, images[:1])
+    ):
+        return None
+    return found
 
 
 def _keep(net: nn.Module, key: tuple[Any, ...], made: Engine | Reader) -> Engine | Reader:
@@ -245,11 +251,11 @@ class _Checked:
         self._likeness: Likeness | None = Likeness(net, copied)
         self._session: weakref.ref[Session] | None = None
 
-    def current(self, net: nn.Module, session: Session | None) -> bool:
-        """Whether the network still is what was copied."""
+    def current(self, net: nn.Module, session: Session | None, agrees: Callable[[], bool]) -> bool:
+        """Whether the network still is what was copied, and `agrees` with it where it was baked."""
         if session is not None and self._session is not None and self._session() is session:
             return True
-        if self._likeness is not None and not self._likeness.holds(net):
+        if self._likeness is not None and not (self._likeness.holds(net) and agrees()):
             return False
         self._session = None if session is None else weakref.ref(session)
         return True
@@ -299,6 +305,17 @@ class Engine:
         if self.mode == "auto" and images.device.type == "cpu" and not torch.is_grad_enabled():
             return self._patient(net, images)
         return self._settled(net, images)
+
+    def agrees(self, net: nn.Module, image: Tensor) -> bool:
+        """Whether an exported copy still says what the network says of an image.
+
+        An export bakes in what the network reads outside of itself: globals, closures.
+        """
+        if self._compiled is None or self.mode == "compile":  # torch.compile looks itself
+            return True
+        with torch.no_grad():
+            own, found = call(net, image), self._compiled(image)
+        return isinstance(own, Tensor) and _alike(own, found, _ATOL, _RTOL)
 
     def _settled(self, net: nn.Module, images: Tensor) -> Any:
         return self._fast(images) if self.faithful else call(net, images)
@@ -425,6 +442,10 @@ class Reader:
         self.faithful = self._tried(net, copied, images)
         if self.faithful:
             self.copy = copied
+
+    def agrees(self, net: nn.Module, image: Tensor) -> bool:
+        """Whether the copy still says what the network says of an image, and of another one."""
+        return not self.faithful or self._tried(net, self.copy, image)
 
     def _tried(self, net: nn.Module, copied: nn.Module, images: Tensor) -> bool:
         """Whether what follows reads the layer alone: two images must not show in each other."""

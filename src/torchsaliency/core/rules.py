@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.weak import TensorWeakRef
 
 from torchsaliency.core.errors import LayerError
 from torchsaliency.core.maps import wide
@@ -121,7 +122,7 @@ class Recording(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
         self._values = values
-        self._made: dict[int, Operation | _Part] = {}  # by the tensor that holds the result
+        self._made: dict[int, tuple[TensorWeakRef, Operation | _Part]] = {}  # by the result's id
         self._of: dict[Any, Operation | _Part | None] = {}  # by the node of the graph
         self._inner: dict[int, list[_Inner]] = {}  # by the number of the next node
         self._holding: dict[int, list[Operation]] = {}  # by the storage of a kept value
@@ -158,7 +159,7 @@ class Recording(TorchDispatchMode):
         self._keep(operation, tensors, out, hidden=hidden)
         if not hidden:
             for one in _tensors(out):
-                self._made[id(one)] = operation
+                self._made[id(one)] = TensorWeakRef(one), operation
             for one in written:
                 self._change(one, operation)
         return out
@@ -183,7 +184,9 @@ class Recording(TorchDispatchMode):
     def _note(self, tensor: Tensor) -> None:
         for one in (tensor, tensor._base):
             if one is not None and one.grad_fn is not None and one.grad_fn not in self._of:
-                self._of[one.grad_fn] = self._made.get(id(one))
+                held, maker = self._made.get(id(one), (None, None))
+                # another tensor may have got the identity of one that is gone
+                self._of[one.grad_fn] = maker if held is not None and held() is one else None
 
     def _kept(self, written: Sequence[Tensor]) -> Callable[[Any], Any]:
         """Return what is done with each argument: a tensor is kept as it is now."""
@@ -219,11 +222,12 @@ class Recording(TorchDispatchMode):
 
     def _change(self, tensor: Tensor, operation: Operation) -> None:
         """Remember that an operation changed a tensor in place, perhaps as a part of another."""
-        self._made[id(tensor)] = operation
+        self._made[id(tensor)] = TensorWeakRef(tensor), operation
         base = tensor._base
         if base is not None:
             offset = int(tensor.storage_offset() - base.storage_offset())
-            self._made[id(base)] = _Part(operation, tuple(tensor.shape), tensor.stride(), offset)
+            part = _Part(operation, tuple(tensor.shape), tensor.stride(), offset)
+            self._made[id(base)] = TensorWeakRef(base), part
             self._made.pop(id(tensor))  # its own node is a view's, made anew
 
 
@@ -493,7 +497,7 @@ def _ruled(rule: Callable[..., Gradients], plain: Gradients, given: Gradients) -
     made = list(rule(given, plain))
     filled = [*made, *[None] * (len(plain) - len(made))]
     return tuple(
-        new if old is None else torch.zeros_like(old) if new is None else new.to(old.dtype)
+        None if old is None else torch.zeros_like(old) if new is None else new.to(old.dtype)
         for new, old in zip(filled, plain, strict=True)
     )
 
@@ -503,11 +507,17 @@ def _in_part(
 ) -> Gradients:
     """Call the rule of work in place on a part of a tensor."""
     (whole,) = (one for one in given if one is not None)
-    rest = torch.empty_strided(
-        whole.shape, whole.stride(), dtype=whole.dtype, device=whole.device
-    ).copy_(whole)
-    region = rest.as_strided(part.size, part.stride, part.offset)
-    made = _ruled(rule, plain, (region.clone(),))
+
+    def laid(one: Tensor) -> tuple[Tensor, Tensor]:
+        """Copy a gradient of the whole as the whole is laid out, and cut the part out of it."""
+        strided = torch.empty_strided(
+            whole.shape, whole.stride(), dtype=one.dtype, device=one.device
+        )
+        return strided, strided.copy_(one).as_strided(part.size, part.stride, part.offset)
+
+    rest, region = laid(whole)
+    first = None if plain[0] is None else laid(plain[0])[1]
+    made = _ruled(rule, (first, *plain[1:]), (region.clone(),))
     region.copy_(torch.zeros_like(region) if made[0] is None else made[0])
     return (None if plain[0] is None else rest, *made[1:])
 

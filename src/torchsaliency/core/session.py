@@ -334,8 +334,13 @@ _PLAIN = frozenset({bool, int, float, str, type(None), tuple, torch.Size})
 
 def _members(modules: list[nn.Module], table: str) -> list[Tensor]:
     """Return all parameters or buffers, each once."""
-    tables = (one.__dict__.get(table) or {} for one in modules)
-    found = {id(one): one for table in tables for one in table.values() if one is not None}
+    found: dict[int, Tensor] = {}
+    for one in modules:
+        # scripted modules keep theirs elsewhere, behind a property
+        own = (
+            getattr(one, table) if isinstance(one, torch.jit.ScriptModule) else one.__dict__[table]
+        )
+        found.update((id(tensor), tensor) for tensor in own.values() if tensor is not None)
     return list(found.values())
 
 
