@@ -547,3 +547,63 @@ def test_the_networks_own_gradients_are_left_alone():
     found = explain(net, x, "saliency", 1, "input")["saliency"].raw
     torch.testing.assert_close(found, plain.abs().amax(1))
     assert math.isfinite(float(found.sum()))
+
+
+# --- rectifiers that are written out --------------------------------------------------------------
+
+
+def _into_place(x):
+    x = x.clone()
+    x[x < 0] = 0
+    return x
+
+
+WRITTEN_OUT = {
+    "where": lambda x: torch.where(x > 0, x, 0.0),
+    "times a mask": lambda x: x * (x > 0),
+    "masked_fill": lambda x: x.masked_fill(x < 0, 0),
+    "index_put": _into_place,
+    "maximum": lambda x: torch.maximum(x, torch.zeros(())),
+    "heaviside": lambda x: x * torch.heaviside(x.detach() + 0 * x, torch.zeros(())),
+}
+
+
+class WrittenOut(torch.nn.Module):
+    def __init__(self, relu):
+        super().__init__()
+        self.relu = relu
+
+    def forward(self, x):
+        return self.relu(x)
+
+
+@pytest.mark.parametrize("kind", WRITTEN_OUT)
+@pytest.mark.parametrize("name", ["guided-backprop", "deconvnet"])
+def test_a_rectifier_that_is_written_out_beside_a_relu_is_refused(kind, name, tally):
+    net = convnet()
+    net.relu2 = WrittenOut(WRITTEN_OUT[kind])
+    with pytest.raises(LayerError, match="decides by"):
+        raw(net, name, images(2))
+    tally("rules", "rectifiers written out beside a ReLU", 1, 1, "refused by name")
+
+
+@pytest.mark.parametrize("name", [*RULED, "saliency"])
+def test_work_in_place_on_a_part_of_a_tensor(name):
+    class Part(torch.nn.Module):
+        def __init__(self, inplace):
+            super().__init__()
+            self.inplace = inplace
+
+        def forward(self, x):
+            if self.inplace:
+                x = x.clone()
+                x[:, :4].relu_()
+                return x
+            return torch.cat([x[:, :4].relu(), x[:, 4:]], 1)
+
+    found = []
+    for inplace in (True, False):
+        net = convnet()
+        net.relu2 = Part(inplace)
+        found.append(raw(net, name, images(2)))
+    assert_same(*found, name)

@@ -8,7 +8,7 @@ patch tokens reach the output no more.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -82,11 +82,10 @@ def _find(net: nn.Module, x: Tensor) -> Layer:
         if places:
             sources = [outputs[name] for name in places]
             found = gradients(score, sources)
-            for layer, gradient in zip(places.values(), found, strict=True):
-                assert layer.reshape is not None  # candidates have one
-                if gradient is not None and _reaches_everywhere(layer.reshape.to_maps(gradient)):
-                    decided = decide_layout(net, layer.name, outputs[layer.name].detach(), image)
-                    return layer if decided is None else Layer(layer.name, decided)
+            chosen = _widest(list(places.values()), found)
+            if chosen is not None:
+                decided = decide_layout(net, chosen.name, outputs[chosen.name].detach(), image)
+                return chosen if decided is None else Layer(chosen.name, decided)
     raise LayerError(
         "No layer of this network gives a feature map larger than 1x1 on which the output depends; "
         'name one with layer=…, or use layer="input".'
@@ -156,6 +155,20 @@ def _is_patch_convolution(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and module.kernel_size == module.stride != (1, 1)
 
 
-def _reaches_everywhere(gradient: Tensor) -> bool:
-    live = gradient.abs().amax(1) > 0
-    return bool(live.float().mean() >= _LIVE_SHARE)
+def _widest(layers: Sequence[Layer], found: Sequence[Tensor | None]) -> Layer | None:
+    """Return the first layer of whose cells at least half have a gradient, or else the most.
+
+    A network may read a part of each map alone, a crop say; one cell, a class token's, is no map.
+    """
+    best: tuple[float, Layer] | None = None
+    for layer, gradient in zip(layers, found, strict=True):
+        assert layer.reshape is not None  # candidates have one
+        if gradient is None:
+            continue
+        live = layer.reshape.to_maps(gradient).abs().amax(1) > 0
+        share = float(live.float().mean())
+        if share >= _LIVE_SHARE:
+            return layer
+        if int(live.sum()) > 1 and (best is None or share > best[0]):
+            best = share, layer
+    return None if best is None else best[1]

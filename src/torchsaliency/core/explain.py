@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchsaliency.core.clock import seconds_now
 from torchsaliency.core.discovery import default_layer
 from torchsaliency.core.engine import accelerated
-from torchsaliency.core.errors import OptionError
+from torchsaliency.core.errors import LayerError, OptionError
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.layer import Layer, LayerLike
 from torchsaliency.core.maps import is_constant, minmax, normalise, upsample
@@ -75,10 +75,10 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
             return explain(model, x, methods, target, layer, masking=masking, chunk=chunk)
     load_all()
     chosen = resolve_methods(methods)
-    layers = _layers(model, x, layer)
+    needs = functools.reduce(operator.or_, (method.entry.needs for method in chosen.values()))
+    layers = _layers(model, x, layer, needs)
     if target is None and getattr(model, "encoder", False) is True:
         target = OwnEmbedding()
-    needs = functools.reduce(operator.or_, (method.entry.needs for method in chosen.values()))
     begun = seconds_now(x.device)
     with tracing(
         model,
@@ -119,12 +119,19 @@ def resolve_methods(methods: MethodsLike) -> dict[str, Method]:
 
 
 def _layers(
-    model: nn.Module, x: Tensor, layer: LayerLike | Sequence[LayerLike] | None
+    model: nn.Module, x: Tensor, layer: LayerLike | Sequence[LayerLike] | None, needs: Needs
 ) -> list[Layer]:
     net = unwrap(model)
     if layer is None:
         known = getattr(model, "layer", None) if isinstance(model, NetworkWrapper) else None
-        return [known if isinstance(known, Layer) else default_layer(net, x)]
+        if isinstance(known, Layer):
+            return [known]
+        try:
+            return [default_layer(net, x)]
+        except LayerError:
+            if Needs.ACTIVATIONS in needs:
+                raise
+            return [Layer.of("input", net)]  # read by no method
     group = [layer] if isinstance(layer, str | nn.Module | Layer) else list(layer)
     layers = [Layer.of(one, net) for one in group]
     if not layers or len({one.name for one in layers}) != len(layers):

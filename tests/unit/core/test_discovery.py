@@ -103,3 +103,28 @@ def test_a_wrapper_may_know_its_layer():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_in_other_precisions(dtype):
     assert default_layer(convnet().to(dtype), images(1)).name == "relu3"
+
+
+class ReadsAPart(nn.Module):
+    """Reads a crop of its feature map alone."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.conv, self.fc, self.part = nn.Conv2d(3, 8, 3), nn.Linear(8, 5), part
+
+    def forward(self, x):
+        return self.fc(self.part(self.conv(x).relu()).mean((2, 3)))
+
+
+@pytest.mark.parametrize("part", [lambda z: z[:, :, 4:9, 4:9], lambda z: z[:, :, ::3, ::3]])
+def test_a_layer_of_which_a_part_is_read_is_a_layer(part):
+    net, x = ReadsAPart(part).eval(), images(2)
+    assert default_layer(net, x).name == "conv"
+
+
+def test_methods_that_read_no_layer_need_none():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5)).eval()
+    made = explain(net, images(2), ["saliency", "occlusion"], [0, 1])
+    assert made["saliency"].map.shape == (2, 16, 16)
+    with pytest.raises(LayerError, match="No layer"):
+        explain(net, images(2), "gradcam", [0, 1])

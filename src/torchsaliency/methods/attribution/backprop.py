@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchsaliency.core.errors import LayerError
 from torchsaliency.core.registry import register
-from torchsaliency.core.rules import Gradients, Operation
+from torchsaliency.core.rules import Gradients, Operation, Recording
 from torchsaliency.core.tracing import View
 from torchsaliency.methods.attribution.reduction import (
     BACKWARD,
@@ -83,7 +83,7 @@ def _rectified_gradients(view: View, name: str, rule: Callable[[Tensor, Tensor],
     """Return the images' gradients under a rule for rectifiers.
 
     Raises:
-        LayerError: the network has none.
+        LayerError: the network has none, or has gates that may be rectifiers written out.
     """
     seen: list[Operation] = []
 
@@ -93,13 +93,37 @@ def _rectified_gradients(view: View, name: str, rule: Callable[[Tensor, Tensor],
         seen.append(operation)
         return [rule(given[0], plain[0])]
 
-    found = ruled_gradients(view, dict.fromkeys(_RECTIFIERS, at_rectifiers), values=False)
+    def no_gates(recording: Recording) -> None:
+        gates = (one.name for one in recording.operations if _is_gate(one))
+        if gate := next(gates, None):
+            raise LayerError(
+                f"{name} changes the gradient at ReLU, and this network also decides by "
+                f"{gate} of its features what passes, which may be a ReLU written out; write it "
+                "as torch.relu, or use integrated-gradients or a class activation map."
+            )
+
+    rules = dict.fromkeys(_RECTIFIERS, at_rectifiers)
+    found = ruled_gradients(view, rules, values=False, check=no_gates)
     if not seen:
         raise LayerError(
             f"{name} changes the gradient at ReLU, and this network has none; use saliency, "
             "smoothgrad or integrated-gradients, or a class activation map such as gradcam."
         )
     return found
+
+
+_COMPARISONS = frozenset({"gt", "ge", "lt", "le", "sign", "heaviside"})
+_LARGER = frozenset({"maximum", "minimum"})
+
+
+def _is_gate(operation: Operation) -> bool:
+    """Whether an operation compares features with something: `where(x > 0, x, 0)`, `x * (x > 0)`.
+
+    Of maximum and minimum, those of one feature map and a constant.
+    """
+    if operation.name in _LARGER:
+        return sum(operation.active) == 1
+    return operation.name in _COMPARISONS and any(operation.active)
 
 
 _RECTIFIERS = ("relu", "relu6", "hardtanh", "clamp", "clamp_min", "threshold")

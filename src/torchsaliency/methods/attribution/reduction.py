@@ -180,7 +180,11 @@ def image_gradients(view: View) -> Float[Tensor, "n c H W"]:
 
 
 def ruled_gradients(
-    view: View, rules: Mapping[str, Rule], *, values: bool = True
+    view: View,
+    rules: Mapping[str, Rule],
+    *,
+    values: bool = True,
+    check: Callable[[Recording], None] | None = None,
 ) -> Float[Tensor, "n c H W"]:
     """Return ∂y/∂x of every image, with rules in the place of some operations' gradients.
 
@@ -188,12 +192,15 @@ def ruled_gradients(
         view: the images.
         rules: by operation, see `core.rules`.
         values: whether a rule reads an operation's numbers.
+        check: looks at each recording, and refuses what the rules do not hold for.
     """
     images, scale = wide_images(view), loss_scale(view)
     found = []
     for index in rows(len(images), view):
         recording = Recording(values=values)
         leaf, scores = recorded_scores(view, images[index], index, recording)
+        if check is not None:
+            check(recording)
         begin = torch.full_like(scores, scale)
         found += backward(scores, [leaf], recording, rules, weight=begin)
     return torch.cat(found) / scale
