@@ -148,7 +148,7 @@ def test_masking_and_network_are_told(reproduce):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["opticam-tabel1"], "no recipe 'opticam-tabel1'; known are opticam-table1"),
+        (["opticam-tabel1"], "no recipe 'opticam-tabel1'; close names are opticam-table1"),
         (["opticam-table1", "--format", "pdf"], "choose among text, markdown"),
         (["opticam-table1", "--data", "nowhere"], "nowhere does not exist"),
         (["opticam-table2", "--data", "samples"], "knows drawn shapes and no photographs"),

@@ -53,11 +53,12 @@ def _make(fault):
                                           std=(1.0, 1.0, 1.0))
     return factory
 
-raises, memory, nan, inf = map(_make, ("raises", "memory", "nan", "inf"))
+raises, memory, nan, inf, exits = map(_make, ("raises", "memory", "nan", "inf", "exits"))
 """
 FAULTS = {
     "raises": "ZeroDivisionError: a white image",
     "memory": "memory",
+    "exits": "tried to end the program (exit code 7)",
     "nan": "gives NaN or infinite numbers",
     "inf": "gives NaN or infinite numbers",
 }

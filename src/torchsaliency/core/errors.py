@@ -3,6 +3,26 @@
 Each message is one sentence: what was given, what is accepted, what to do next.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def unknown(kind: str, name: str, known: Iterable[str], *, where: str = "") -> str:
+    """Return the sentence for a name that is not known, with the names that are close to it.
+
+    Args:
+        kind: what was named, such as "method".
+        name: as given.
+        known: all names; listed if none is close.
+        where: what the names are of, such as " here"; nothing by default.
+    """
+    names = list(known)
+    close = difflib.get_close_matches(str(name), names, n=3)
+    hint = f"close names are {', '.join(close)}" if close else f"known are {', '.join(names)}"
+    return f"There is no {kind} {name!r}{where}; {hint}."
+
 
 class TorchSaliencyError(Exception):
     """Base of every error raised on purpose by this library."""

@@ -10,7 +10,7 @@ import io
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, final
 
@@ -127,6 +127,7 @@ def _quiet() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(without_warnings())
         stack.enter_context(redirect_stdout(io.StringIO()))
+        stack.enter_context(redirect_stderr(io.StringIO()))
         kept = logging.root.manager.disable
         logging.disable(logging.ERROR)
         stack.callback(logging.disable, kept)
@@ -143,5 +144,8 @@ def _told() -> Iterator[None]:
     except Exception as error:
         if out_of_memory(error):
             raise MemoryError(str(error)) from error
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # the exporter's own text names a step, not the reason
+            cause = cause.__cause__
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
         raise RuntimeError(lines[0]) from error

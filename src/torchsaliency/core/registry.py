@@ -7,7 +7,6 @@ through the entry-point group "torchsaliency.methods".
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import enum
 import importlib
 import re
@@ -20,7 +19,7 @@ from importlib import metadata
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from torchsaliency.core.errors import OptionError
+from torchsaliency.core.errors import OptionError, unknown
 from torchsaliency.core.options import parsed_option
 
 if TYPE_CHECKING:
@@ -192,8 +191,7 @@ def entry(name: str) -> MethodEntry:
     """
     known = methods()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=3) or sorted(known)
-        raise OptionError(f"There is no method {name!r}; known are {', '.join(close)}.")
+        raise OptionError(unknown("method", name, sorted(known)))
     return known[name]
 
 

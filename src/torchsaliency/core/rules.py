@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.checkpoint import CheckpointError
 from torch.utils.weak import TensorWeakRef
 
 from torchsaliency.core.errors import LayerError
@@ -295,10 +296,16 @@ def gradients(
     """Return Σ weight · ∂scores/∂source through a network, None where it does not depend on one.
 
     Raises:
-        LayerError: reentrant checkpointing hides the graph.
+        LayerError: reentrant checkpointing hides the graph, or the source lies inside a stretch
+            that checkpointing runs again.
     """
     try:
         return torch.autograd.grad(scores, sources, weight, allow_unused=True)
+    except CheckpointError as error:
+        raise LayerError(
+            "What is read lies inside a stretch of the network that gradient checkpointing runs "
+            "again; turn checkpointing off, or name a layer outside of it."
+        ) from error
     except RuntimeError as error:
         if "use_reentrant" not in str(error):
             raise

@@ -106,7 +106,12 @@ def call(net: nn.Module, images: Tensor) -> Any:
     """
     if not len(images):
         raise InputError("No image was given; a network runs on one at least.")
-    return unwrap_output(net(images))
+    try:
+        return unwrap_output(net(images))
+    except SystemExit as error:  # a network does not end the program that explains it
+        raise InputError(
+            f"The network tried to end the program (exit code {error.code})."
+        ) from error
 
 
 def notice_probabilities(net: nn.Module, output: Any) -> None:

@@ -385,6 +385,8 @@ def class_indices(spec: Any) -> Tensor:
         labels = spec if isinstance(spec, Tensor) else torch.as_tensor(spec, device="cpu")
     except (ValueError, TypeError, RuntimeError, OverflowError):
         raise _no_indices(spec) from None
+    if isinstance(spec, type):
+        raise _no_indices(spec)
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise TargetError(f"Class indices must be integers, and {labels.dtype} was given.")
     if labels.ndim > 1:
@@ -452,8 +454,8 @@ def unwrap_output(output: Any) -> Any:
             return next(iter(fitting.values()))
     if not found:
         raise TargetError(
-            f"The network gave a {type(output).__name__} without a tensor in it; accepted are a "
-            "tensor, an object with .logits, or a dict, tuple or list that holds a tensor."
+            f"The network gave a {type(output).__name__} that holds no tensor at its first level; "
+            "accepted are a tensor, an object with .logits, or a dict, tuple or list of tensors."
         )
     told = ", ".join(f"{name!r} {tuple(one.shape)}" for name, one in found.items())
     raise TargetError(

@@ -261,6 +261,11 @@ class Trace:
 
         def capture(name: str, output: Any) -> Any:
             tensor = first_tensor(output, name)
+            if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+                raise LayerError(
+                    f"Layer {name!r} runs inside torch.vmap or torch.func, where no images can be "
+                    "told apart; name a layer outside of it."
+                )
             if graph and not tensor.requires_grad and tensor.is_floating_point():
                 tensor = tensor.detach().requires_grad_()
             raw[name].append(tensor)

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from torchsaliency.core.errors import DataError
+from torchsaliency.core.files import PRIVATE
 from torchsaliency.data.names import shown
 
 PHOTO_SUFFIXES = frozenset(
@@ -94,9 +95,9 @@ def text_of(path: Path) -> str:
             f"{shown(path)} cannot be read ({error.strerror or error}); give a text file."
         ) from error
     except ValueError as error:
-        raise DataError(f"{shown(path)} is no text file; give one in UTF-8.") from error
+        raise DataError(f"{shown(path)} is no text in UTF-8; save it so.") from error
     if "\0" in text:
-        raise DataError(f"{shown(path)} has a NUL byte and is no text file; give one in UTF-8.")
+        raise DataError(f"{shown(path)} has a NUL byte and is no text; save it as UTF-8.")
     if not text.strip():
         raise DataError(f"{shown(path)} is empty; get the file again.")
     return text
@@ -135,11 +136,18 @@ def _members(folder: Path) -> tuple[list[str], list[str]]:
                     continue
                 if not _is_folder(one):
                     files.append(one.name)
-                elif not (one.is_symlink() and _holds(one.path, folder)):
+                elif not (one.is_symlink() and _holds(one.path, folder)) and not _is_output(
+                    one.path
+                ):
                     folders.append(one.name)
     except OSError as error:
         raise _unreadable(folder, error) from error
     return sorted(folders), sorted(files)
+
+
+def _is_output(path: str) -> bool:
+    """Whether a folder is one that an evaluation or another run of ours is writing to."""
+    return os.path.isdir(os.path.join(path, PRIVATE))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

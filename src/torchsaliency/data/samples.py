@@ -5,14 +5,13 @@ The files are found without importing either package, and nothing is downloaded.
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from torchsaliency.core.errors import DataError
+from torchsaliency.core.errors import DataError, unknown
 from torchsaliency.data.photos import open_photo
 
 _CC0 = "CC0 1.0"
@@ -76,10 +75,7 @@ def sample_photo(name: str) -> SamplePhoto:
     """
     photos = sample_photos()
     if name not in photos:
-        close = ", ".join(difflib.get_close_matches(name, photos, n=2) or photos)
-        raise DataError(
-            f"There is no sample photograph {name!r}; give {close}, or the path of a file."
-        )
+        raise DataError(unknown("sample photograph", name, photos))
     return photos[name]
 
 

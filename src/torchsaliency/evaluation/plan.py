@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from yaml.constructor import ConstructorError
 
 from torchsaliency.core.engine import Acceleration
-from torchsaliency.core.errors import DataError, OptionError
+from torchsaliency.core.errors import DataError, OptionError, unknown
 from torchsaliency.core.method import Method
 from torchsaliency.core.registry import create, load_all
 from torchsaliency.methods.smoothing import Augmented, EigenSmoothed
@@ -213,13 +212,9 @@ def make_plan(facts: Mapping[str, Any]) -> Plan:
         OptionError: naming the field, what was given, and what is close to it.
     """
     load_all()
-    unknown = [key for key in facts if key not in Plan.model_fields]
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], Plan.model_fields, n=3)
-        raise OptionError(
-            f"A plan has no field {unknown[0]!r}; "
-            f"{'close is ' if close else 'it has '}{', '.join(close or Plan.model_fields)}."
-        )
+    for key in facts:
+        if key not in Plan.model_fields:
+            raise OptionError(unknown("field", key, Plan.model_fields, where=" in a plan"))
     try:
         plan = Plan.model_validate(dict(facts))
     except ValidationError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchsaliency.core.errors import InputError, OptionError
+from torchsaliency.core.errors import InputError, OptionError, unknown
 from torchsaliency.metrics.base import SaliencyMetric, Summary
 from torchsaliency.metrics.statistics import CONFIDENCE, RESAMPLES, Comparison, compare
 
@@ -208,5 +207,4 @@ def _empty(row: Any) -> bool:
 
 def _known(name: str, names: Collection[str], kind: str) -> None:
     if name not in names:
-        close = difflib.get_close_matches(name, names, n=3) or list(names)
-        raise OptionError(f"There is no {kind} {name!r} here; known are {', '.join(close)}.")
+        raise OptionError(unknown(kind, name, names, where=" here"))

@@ -246,7 +246,17 @@ def _parts(
 
 
 def _said(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(one, dict) and "label" in one for one in value):
+        return ", ".join(map(_choice, value))
     return "nothing" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _choice(value: Mapping[str, Any]) -> str:
+    """Return a method or metric with what was set of it, which is seldom anything."""
+    told = {name: one for name, one in value.items() if one and name not in {"label", "options"}}
+    told |= value.get("options") or {}
+    plain = told == {"name": value["label"]}
+    return str(value["label"]) if plain else f"{value['label']} {json.dumps(told)}"
 
 
 def _content(shard: Path) -> bytes | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from torchsaliency.core.errors import OptionError
+from torchsaliency.core.errors import OptionError, unknown
 from torchsaliency.core.options import parsed_option
 
 if TYPE_CHECKING:
@@ -155,8 +154,7 @@ def metric_entry(name: str) -> MetricEntry:
         OptionError: there is none; close names are listed.
     """
     if name not in _table:
-        close = difflib.get_close_matches(name, _table, n=3) or sorted(_table)
-        raise OptionError(f"There is no metric {name!r}; known are {', '.join(close)}.")
+        raise OptionError(unknown("metric", name, sorted(_table)))
     return _table[name]
 
 

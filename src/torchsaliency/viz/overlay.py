@@ -10,9 +10,7 @@ Two blends p·(1 - w) + c(s)·w of the photo p and the colour c(s), from a table
 
 from __future__ import annotations
 
-import difflib
 import io
-from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -22,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchsaliency.core.errors import InputError, OptionError
+from torchsaliency.core.errors import InputError, OptionError, unknown
 from torchsaliency.viz._pixels import rgb
 
 BLENDS = ("intensity", "constant")
@@ -67,7 +65,7 @@ def overlay(
     if not 0 <= alpha <= 1:
         raise OptionError(f"alpha is {alpha}, an opacity lies in [0, 1]; 0.5 is the default.")
     if blend not in BLENDS:
-        raise OptionError(_unknown("blend", blend, BLENDS))
+        raise OptionError(unknown("blend", blend, BLENDS))
     base = rgb(photo)
     levels = _levels(_resized(_checked(saliency), (base.height, base.width)))
     colours = Image.fromarray(_table(colormap)[levels])
@@ -156,14 +154,7 @@ def _table(colormap: str) -> UInt8[np.ndarray, "256 3"]:
     try:
         colours = matplotlib.colormaps[colormap]
     except KeyError:
-        raise OptionError(_unknown("colormap", colormap, matplotlib.colormaps)) from None
+        raise OptionError(unknown("colormap", colormap, matplotlib.colormaps)) from None
     table: np.ndarray = colours(np.linspace(0, 1, 256), bytes=True)[:, :3].copy()
     table.setflags(write=False)  # it is shared by every caller
     return table
-
-
-def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Say that a name is unknown, and which known ones it resembles."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=3) or known[:3]
-    return f"There is no {kind} {name!r}; did you mean {' or '.join(map(repr, close))}?"

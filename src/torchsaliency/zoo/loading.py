@@ -11,7 +11,6 @@ import torch
 
 from torchsaliency.core.errors import CheckpointError, OptionError
 from torchsaliency.zoo.checkpoints import read_note
-from torchsaliency.zoo.messages import describe_error
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.sources import (
     builtin,
@@ -135,7 +134,8 @@ def _placed(network: Network, device: str | torch.device, dtype: torch.dtype | N
     try:
         return network.to(device=device, dtype=dtype)
     except (RuntimeError, AssertionError) as error:  # torch asserts when it was built without CUDA
+        seen = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        accepted = "cpu" if seen is None else f"cpu and {seen.type}"
         raise OptionError(
-            f"The network cannot be put on device={str(device)!r} ({describe_error(error)}); "
-            "accepted are cpu and the accelerators torch sees, such as cuda or mps."
+            f"The network cannot be put on device={str(device)!r}; this torch sees {accepted}."
         ) from error

@@ -459,6 +459,8 @@ def test_auto_goes_over_to_onnx_when_passes_took_long(x, monkeypatch):
     for one in found:
         torch.testing.assert_close(one, net(x), atol=1e-4, rtol=1e-4)
     assert passes(net, x[:1])[0].shape == (1, 4)  # any batch
+    net.conv.weight.data.mul_(3)  # counted by nobody
+    torch.testing.assert_close(passes(net, x)[0], net(x), atol=1e-4, rtol=1e-4)
     with torchsaliency.accelerated("auto"):
         assert engine.run(net, x.clone().requires_grad_()).requires_grad  # and graphs where wanted
 

@@ -80,7 +80,7 @@ def test_none(none):
         ("gradcam++", {"eps": 0}, "above 0"),
         ("tsm", {"multilinear_rank": "2,3"}, "multilinear_rank"),
         ("tsm", {"multilinear_rank": "2,0,3"}, "at least 1"),
-        ("gradcam+", None, r"known are gradcam\+\+"),
+        ("gradcam+", None, r"close names are gradcam\+\+"),
         ("zzz", None, "known are"),
     ],
 )

@@ -191,7 +191,7 @@ def test_unwrapping():
     found = [{"boxes": tensor}]
     assert unwrap_output(found) is found
     for nothing in ({}, [], (), "text", None, {"note": "x"}, 3):
-        with pytest.raises(TargetError, match="without a tensor"):
+        with pytest.raises(TargetError, match="holds no tensor"):
             unwrap_output(nothing)
 
 

@@ -33,7 +33,7 @@ def test_each_opens_and_has_its_credit(name):
 
 
 def test_unknown_names():
-    with pytest.raises(DataError, match="give chelsea, china, or the path"):
+    with pytest.raises(DataError, match="close names are chelsea, china"):
         sample_photo("chelsia")
 
 

@@ -66,8 +66,8 @@ def test_cells(content, labels, write):
     ("content", "sentence"),
     [
         (b"file,label\na.png,c\0t\n", "has a NUL byte"),
-        ("file,label\na.png,cat\n".encode("utf-16"), "is no text file"),
-        ("file,label\né.png,cat\n".encode("latin-1"), "is no text file"),
+        ("file,label\na.png,cat\n".encode("utf-16"), "is no text in UTF-8"),
+        ("file,label\né.png,cat\n".encode("latin-1"), "is no text in UTF-8"),
         (f"file,label\na.png,{'x' * 131_073}\n", r"no CSV that can be read \(field larger"),
         (f"file,{'x' * 131_073}\na.png,1\n", r"no CSV that can be read \(field larger"),
         ('file,label\n"a.png,cat\nb.png,dog\n', "no CSV that can be read"),
@@ -82,7 +82,7 @@ def test_cells(content, labels, write):
         ("", "is empty"),
         ("\ufeff \r\n\r\n", "is empty"),
         ("nothing known\nx\n", "has the columns nothing known"),
-        (b"\x89PNG\r\n\x1a\n", "is no text file"),
+        (b"\x89PNG\r\n\x1a\n", "is no text in UTF-8"),
     ],
     ids=range(18),
 )

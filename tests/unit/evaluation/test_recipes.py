@@ -262,7 +262,9 @@ def test_the_paper_settings_that_matter():
 
 
 def test_an_unknown_recipe_lists_near_ones(tmp_path):
-    with pytest.raises(OptionError, match=r"no recipe 'opticam-tabel1'; known are opticam-table1"):
+    with pytest.raises(
+        OptionError, match=r"no recipe 'opticam-tabel1'; close names are opticam-table1"
+    ):
         reproduce("opticam-tabel1", tmp_path)
 
 

@@ -392,7 +392,7 @@ class TestTarget:
 
 class TestErrors:
     def test_unknown_metric(self, net, explained, counted):
-        with pytest.raises(OptionError, match="no metric 'insertoin'; known are insertion"):
+        with pytest.raises(OptionError, match="no metric 'insertoin'; close names are insertion"):
             score(net, explained, ["ad", "insertoin"])
         assert counted.calls == 0
 

@@ -111,7 +111,7 @@ class TestCollection:
             collection(names)
 
     def test_an_unknown_name(self):
-        with pytest.raises(OptionError, match=r"no metric 'adc'; known are .*adcc"):
+        with pytest.raises(OptionError, match=r"no metric 'adc'; close names are .*adcc"):
             collection(["ad", "adc"])
 
 
@@ -293,7 +293,7 @@ class TestOptions:
             ("toy", {"step": 1.5}, r"toy\.step=1\.5 does not fit"),
             ("toy", {"pair": "1"}, r"toy\.pair='1' does not fit"),
             ("adcc", {"mean": "median"}, "'images' or 'parts'"),
-            ("toys", None, r"There is no metric 'toys'; known are .*toy"),
+            ("toys", None, r"There is no metric 'toys'; close names are .*toy"),
             ("entirely else", None, "known are ad, "),
         ],
     )

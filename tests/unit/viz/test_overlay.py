@@ -144,9 +144,9 @@ def test_rounding_just_outside_the_range_is_forgiven():
 
 def test_bad_options(photo):
     saliency = torch.rand(7, 7)
-    with pytest.raises(OptionError, match=r"'virids'.*'viridis'"):
+    with pytest.raises(OptionError, match=r"'virids'.*viridis"):
         overlay(photo, saliency, colormap="virids")
-    with pytest.raises(OptionError, match=r"'constnat'.*'constant'"):
+    with pytest.raises(OptionError, match=r"'constnat'.*constant"):
         overlay(photo, saliency, blend="constnat")
     with pytest.raises(OptionError, match=r"alpha is 1.5"):
         overlay(photo, saliency, alpha=1.5)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from torchsaliency.core.errors import OptionError
+from torchsaliency.core.errors import OptionError, unknown
 from torchsaliency.zoo.sources.userfile import is_user_file
 
 FREE = ("data", "weights", "epochs", "device", "workers")
@@ -100,10 +99,9 @@ def make_finetuning(facts: Mapping[str, Any]) -> Finetuning:
         OptionError: naming the field and what is accepted.
     """
     known = Finetuning.model_fields
-    if unknown := [key for key in facts if key not in known]:
-        close = difflib.get_close_matches(unknown[0], known, n=3)
-        hint = f"close is {', '.join(close)}" if close else f"there are {', '.join(known)}"
-        raise OptionError(f"Fine-tuning has no setting {unknown[0]!r}; {hint}.")
+    for key in facts:
+        if key not in known:
+            raise OptionError(unknown("setting", key, known, where=" of fine-tuning"))
     try:
         settings = Finetuning.model_validate(dict(facts))
     except ValidationError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -13,7 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from torchsaliency.core.errors import OptionError
+from torchsaliency.core.errors import OptionError, unknown
 
 Kind = Literal[
     "table",
@@ -137,8 +136,7 @@ def recipe(name: str) -> Recipe:
     """
     known = recipes()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=3) or list(known)
-        raise OptionError(f"There is no recipe {name!r}; known are {', '.join(close)}.")
+        raise OptionError(unknown("recipe", name, known))
     return known[name]
 
 

@@ -8,7 +8,6 @@ encoder (projection heads, queues) is known by name and left out, and any other 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from torchsaliency.core.errors import CheckpointError
+from torchsaliency.core.errors import CheckpointError, unknown
 from torchsaliency.core.layer import Layer
 from torchsaliency.zoo.checkpoints import Checkpoint, read_checkpoint
 from torchsaliency.zoo.download import FILES, fetch_file
@@ -120,11 +119,8 @@ NAMES = tuple(ENCODERS)
 def load(request: Request) -> Network:
     """Load a self-supervised encoder."""
     if request.name not in ENCODERS:
-        close = difflib.get_close_matches(request.name, NAMES, n=4) or list(NAMES)
-        raise CheckpointError(
-            f"There is no self-supervised encoder {request.name!r}; known are "
-            f"{', '.join(f'ssl/{name}' for name in close)}."
-        )
+        names = [f"ssl/{name}" for name in NAMES]
+        raise CheckpointError(unknown("self-supervised encoder", f"ssl/{request.name}", names))
     if request.num_classes is not None:
         raise CheckpointError(
             f"num_classes={request.num_classes} was given for ssl/{request.name}, which is an "
