@@ -24,7 +24,7 @@ from nets import (
     quick,
     tiny_vit,
 )
-from torchsaliency import TorchSaliencyError, embeddings
+from torchsaliency import LayerError, TorchSaliencyError, embeddings, explain
 from torchsaliency.evaluation import evaluate, make_plan
 
 EVERY = [*NAMES, *ATTENTION_NAMES]
@@ -139,6 +139,39 @@ def test_gradient_checkpointing(reentrant, tally):
     assert same >= len(NAMES) - (15 if reentrant else 1)
     tally("environment", "gradient checkpointing × methods", len(NAMES), len(NAMES),
           "the same map, or a sentence where torch hides layers")  # fmt: skip
+
+
+class Inside(nn.Module):
+    """Runs its first half where no layer can be read."""
+
+    def __init__(self, how):
+        super().__init__()
+        net = convnet()
+        cut = [*dict(net.named_children())].index("conv3")
+        self.first, self.second, self.how = net[:cut], net[cut:], how
+
+    def forward(self, x):
+        return self.second(self.how(self.first, x))
+
+
+INSIDE = {
+    "checkpoint": lambda part, x: checkpoint(part, x, use_reentrant=False),
+    "vmap": lambda part, x: torch.vmap(lambda one: part(one[None])[0])(x),
+}
+
+
+@pytest.mark.parametrize("kind", INSIDE)
+def test_a_layer_where_none_can_be_read(kind, tally):
+    """The plain map, or one sentence that says where the layer lies."""
+    plain = explain(convnet(), images(2), "gradcam", [1, 2], "relu2")["gradcam"]
+    net = known_apart(Inside(INSIDE[kind]).eval())
+    try:
+        found = explain(net, images(2), "gradcam", [1, 2], "first.relu2")["gradcam"]
+    except LayerError as error:
+        assert kind in str(error) or "checkpointing" in str(error)
+    else:
+        assert_same(found, plain, kind)
+    tally("environment", "layers inside checkpoint and vmap", 1, 1, "the same map, or one sentence")
 
 
 @pytest.mark.parametrize("whole", [True, False])

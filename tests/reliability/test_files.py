@@ -17,6 +17,7 @@ from nets import convnet, images, quick
 from torchsaliency import DataError, OptionError, explain
 from torchsaliency.core import files
 from torchsaliency.core.files import OutputFolder, file_name, file_names
+from torchsaliency.data import open_data
 from torchsaliency.evaluation import Store, evaluate, load_results, make_plan
 
 PRECIOUS = b"precious"
@@ -73,6 +74,22 @@ def test_files_beside_ours_stay(name, tmp_path):
     work(tmp_path / "run")
     kept = [value for key, value in content_of(tmp_path / "run").items() if value == PRECIOUS]
     assert len(kept) == 4
+
+
+def test_a_run_inside_its_own_data_is_none_of_the_data(tmp_path):
+    """Else its folder would be a class, and the second session would find other images."""
+    for label in ("cat", "dog"):
+        photographs(tmp_path / "data" / label, 2)
+    plan = make_plan(
+        {"data": str(tmp_path / "data"), "model": "builtin/shapes_cnn", "methods": "gradcam",
+         "metrics": "ad", "workers": 0}
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match="'cat', 'dog'"):
+        first = evaluate(plan, tmp_path / "data" / "out")
+    with pytest.warns(UserWarning, match="'cat', 'dog'"):
+        again = evaluate(plan, tmp_path / "data" / "out")
+    assert first.samples == again.samples
+    assert open_data(tmp_path / "data").classes == ("cat", "dog")
 
 
 def test_a_file_of_ours_that_was_changed_is_the_users(tmp_path):

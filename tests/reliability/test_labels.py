@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import torchsaliency
-from nets import NAMES, images, insist_it_is_undefined_here, quick, settle
+from nets import NAMES, convnet, images, insist_it_is_undefined_here, quick, settle
 from torchsaliency import LayerError, Logit, Margin, Probability, TargetError, explain
 from torchsaliency.core import session
 from torchsaliency.core.layer import ChannelsLast, Grid
@@ -311,3 +311,18 @@ def test_every_method_reads_a_decided_layout():
             continue
         assert made.reshapes in ((ChannelsLast(),), (None,)), name
     assert session.current_session(last) is None
+
+
+def test_sparse_scores_are_scores():
+    class Sparse(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = convnet()
+
+        def forward(self, x):
+            return self.net(x).to_sparse()
+
+    x = images(2)
+    found = explain(Sparse().eval(), x, "gradcam", [1, 2], "net.relu3")["gradcam"]
+    plain = explain(convnet(), x, "gradcam", [1, 2], "relu3")["gradcam"]
+    torch.testing.assert_close(found.map, plain.map)

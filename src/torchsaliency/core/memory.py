@@ -70,7 +70,7 @@ def measuring(net: nn.Module, images: Tensor) -> Iterator[None]:
     def look(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
         nonlocal most
         if isinstance(output, Tensor) and output.ndim and len(output) == batch:
-            most = max(most, output.nbytes // max(1, batch))
+            most = max(most, output.numel() * output.element_size() // max(1, batch))
 
     with ExitStack() as stack:
         plain = [one for one in net.modules() if not isinstance(one, torch.jit.ScriptModule)]

@@ -436,7 +436,7 @@ def unwrap_output(output: Any) -> Any:
         TargetError: there is no tensor in it, or several that may be the scores.
     """
     if isinstance(output, Tensor):
-        return output
+        return output if output.layout == torch.strided else output.to_dense()
     if isinstance(output, list) and output and isinstance(output[0], dict):
         return output
     found = {name: one for name, one in _entries(output) if isinstance(one, Tensor)}
