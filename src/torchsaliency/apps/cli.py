@@ -50,7 +50,7 @@ def _exit_code(run: Callable[[], Any]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED  # newer Typers return this themselves
     except TorchSaliencyError as error:
-        say(str(error))
+        say(str(error).replace("weights=FILE", "--weights FILE"))  # as it is spelled here
         return WRONG
     except OSError as error:
         say(f"{error.filename or 'A file'} cannot be used ({error.strerror or error}).")

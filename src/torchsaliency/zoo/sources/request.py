@@ -84,8 +84,8 @@ def unreachable(what: str, error: Exception) -> CheckpointError:
     """Return the error for weights that could not be fetched; nothing falls back to random ones."""
     return CheckpointError(
         f"The weights of {what} could not be fetched ({describe_error(error)}); connect to the "
-        "network, or give a local file with weights=FILE, on the command line --weights FILE (in "
-        "Python, pretrained=False asks for random weights)."
+        "network, or give a local file with weights=FILE (pretrained=False asks for random "
+        "weights)."
     )
 
 
