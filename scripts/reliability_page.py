@@ -1,7 +1,7 @@
 """Write docs/reliability.md: run tests/reliability with every trial, and count what held.
 
-`uv run python scripts/reliability_page.py` takes about half an hour; each number of the page is
-counted by a test while it tries.
+`uv run python scripts/reliability_page.py` takes five to ten minutes on two cores; each number of
+the page is counted by a test while it tries.
 """
 
 import datetime

@@ -126,7 +126,7 @@ def _elsewhere(value: Any) -> Any:
     return Elsewhere(value)
 
 
-def moved(net: nn.Module) -> nn.Module:
+def move(net: nn.Module) -> nn.Module:
     """Put a network's parameters and buffers there."""
     for module in net.modules():
         for name, one in module._parameters.items():
@@ -160,7 +160,7 @@ def outcome(name: str, kind: str) -> str:
     plain = quick(name)(net, x, [1, 2], layer)
     given, label = (Elsewhere(x), LABELS[kind]()) if kind in LABELS else (x, [1, 2])
     try:
-        found = quick(name)(moved(case(name)[0]), given, label, layer)
+        found = quick(name)(move(case(name)[0]), given, label, layer)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     if found.map.device != DEVICE:

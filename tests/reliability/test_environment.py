@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils import backend_registration
 from torch.utils.checkpoint import checkpoint
 
 from nets import (
@@ -197,7 +198,7 @@ def test_networks_compiled_in_place(whole, tally):
 
 
 @contextmanager
-def unmoved(generator):
+def check_unmoved(generator):
     torch.manual_seed(3), np.random.seed(4)  # noqa: NPY002 (whether it moves)
     states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     own = generator.get_state()
@@ -224,19 +225,19 @@ def test_nobodys_random_numbers_move(tally, tmp_path):
     generator = torch.Generator().manual_seed(9)
     for name in EVERY:
         net, x, layer = case(name)
-        with unmoved(generator):
+        with check_unmoved(generator):
             quick(name)(net, x, [1, 2], layer)
         drawing = Draws(net).eval()
-        with unmoved(drawing.draw):
+        with check_unmoved(drawing.draw):
             quick(name)(drawing, x, [1, 2], f"net.{layer}")
     net, x, layer = case("gradcam")
-    with unmoved(generator):
+    with check_unmoved(generator):
         embeddings(net, x)
     plan = make_plan(
         {"data": "shapes:4", "model": "builtin/shapes_cnn", "metrics": "ad,max-sensitivity",
          "methods": [{"rise": {"samples": 3}}], "batch_size": 2, "workers": 0}
     )  # fmt: skip
-    with unmoved(generator):
+    with check_unmoved(generator):
         evaluate(plan, tmp_path / "run")
     tally("environment", "random numbers × methods", 2 * len(EVERY) + 2, 2 * len(EVERY) + 2,
           "torch's, numpy's and a user's own stay where they were")  # fmt: skip
@@ -247,9 +248,8 @@ def test_nobodys_random_numbers_move(tally, tmp_path):
 
 def test_a_device_without_float64(tally):
     """Labels or images on the processor or there: over the registry, in `elsewhere`."""
-    pytest.importorskip("torch.utils.backend_registration")
-    if not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"):
-        pytest.skip("this torch lets nobody pretend a device")
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        pytest.skip("before 2.10 torch lets nobody pretend a device")
     place = Path(__file__).parents[1]
     ended = subprocess.run(
         [sys.executable, place / "elsewhere.py"], cwd=place, capture_output=True, text=True,

@@ -408,7 +408,7 @@ def test_waiting_for_a_folder(tmp_path):
 # --- damage ---------------------------------------------------------------------------------------
 
 
-def flipped(path, bit):
+def flip(path, bit):
     content = bytearray(path.read_bytes())
     content[bit // 8] ^= 1 << bit % 8
     path.write_bytes(content)
@@ -422,11 +422,11 @@ def test_every_flipped_bit_of_a_shard_is_noticed(tmp_path, trials, tally):
     for _ in range(tried):
         shard = draw.choice(shards)
         bit = draw.randrange(8 * shard.stat().st_size)
-        flipped(shard, bit)
+        flip(shard, bit)
         with pytest.raises(DataError, match=shard.name):
             load_results(tmp_path / "run")
         noticed += 1
-        flipped(shard, bit)
+        flip(shard, bit)
     load_results(tmp_path / "run")
     tally("files", "flipped bits of a shard", tried, noticed, "noticed, and the shard named")
 
@@ -436,7 +436,7 @@ def test_a_damaged_shard_is_set_aside_and_computed_again(tmp_path, tally):
     work(tmp_path / "run")
     expected = work.found(tmp_path / "run")
     shards = sorted((tmp_path / "run" / "rows").iterdir())
-    flipped(shards[1], 1000)
+    flip(shards[1], 1000)
     os.truncate(shards[2], 10)
     shards[3].write_bytes(b"")
     with pytest.warns(UserWarning, match="is damaged and was moved to") as told:
@@ -460,10 +460,10 @@ def test_flipped_bits_of_what_a_run_knows(tmp_path, trials, tally):
     ):
         for _ in range(tried):
             bit = draw.randrange(8 * path.stat().st_size)
-            flipped(path, bit)
+            flip(path, bit)
             with pytest.raises(DataError, match=f"{path.name} is damaged"):
                 work()
-            flipped(path, bit)
+            flip(path, bit)
         tally("files", f"flipped bits of {path.name}", tried, tried, "noticed, and the file named")
 
 

@@ -111,14 +111,14 @@ def test_going_on_does_what_was_left_out(monkeypatch):
     )  # fmt: skip
     explain, seen = runner.explain, []
 
-    def failing(model, x, *words, **named):
+    def fail_on(model, x, *words, **named):
         seen.append(len(x))
         if (x.flatten(1).amin(1) == x.amin()).any() and x.flatten(1).std(1).min() < 1e-3:
             raise ValueError("it is white")
         return explain(model, x, *words, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "explain", failing)
+        patch.setattr(runner, "explain", fail_on)
         evaluate(plan, "run")
     assert len(load_results("run").samples) == 9
     evaluate(plan, "run")
@@ -235,13 +235,13 @@ def test_a_map_that_is_not_finite_is_undefined_and_told(place, monkeypatch):
     )  # fmt: skip
     explain = runner.explain
 
-    def poisoned(*words, **named):
+    def poison(*words, **named):
         made = explain(*words, **named)
         one = made["mtsm"]
         object.__setattr__(one, "status", ("not finite", *one.status[1:]))
         return made
 
-    monkeypatch.setattr(runner, "explain", poisoned)
+    monkeypatch.setattr(runner, "explain", poison)
     told = []
     results = evaluate(plan, place / "run", watch=told.append)
     assert told[-1].odd == 3
@@ -313,12 +313,12 @@ def test_a_killed_worker_in_an_evaluation(place, monkeypatch):
 def test_whatever_a_decoder_raises(error, place, monkeypatch):
     picture = PhotoSet.picture
 
-    def failing(self, index):
+    def fail_on(self, index):
         if self.samples[index].id.startswith("007"):
             raise error
         return picture(self, index)
 
-    monkeypatch.setattr(PhotoSet, "picture", failing)
+    monkeypatch.setattr(PhotoSet, "picture", fail_on)
     plan = make_plan(
         {"data": "photos", "model": "builtin/shapes_cnn", "methods": "gradcam", "metrics": "ad",
          "workers": 0}
@@ -333,12 +333,12 @@ def test_fine_tuning_leaves_out_what_it_cannot_read(place, monkeypatch):
     (place / "tune.py").write_text(NET.replace("def factory():", "def factory(num_classes=4):"))
     picture = PhotoSet.picture
 
-    def failing(self, index):
+    def fail_on(self, index):
         if self.samples[index].id.endswith("003.png"):
             raise OverflowError("absurd")
         return picture(self, index)
 
-    monkeypatch.setattr(PhotoSet, "picture", failing)
+    monkeypatch.setattr(PhotoSet, "picture", fail_on)
     settings = make_finetuning(
         {"data": "data", "arch": "builtin/shapes_cnn", "head_epochs": 1, "head_rate": 0.1,
          "epochs": 1, "workers": 0}

@@ -15,7 +15,7 @@ from commands import photographs
 from torchsaliency.apps.cli import app
 from torchsaliency.apps.console import printable
 from torchsaliency.data import open_data
-from torchsaliency.data.tables import defused, read_table
+from torchsaliency.data.tables import defuse, read_table
 from torchsaliency.evaluation.formats import render
 from torchsaliency.evaluation.tables import Cell, Column, Line, Table
 
@@ -134,7 +134,7 @@ def test_a_cell_that_looks_like_a_formula_is_text(tally):
     rows = tuple(Line(name, (Cell(),)) for name in (*FORMULAS, *HARMLESS))
     table = Table((Column("=AD", "%", "lower"),), rows, corner="method")
     read = list(csv.reader(io.StringIO(render(table, "csv"), newline="")))
-    assert [row[0] for row in read[1:]] == [*map(defused, FORMULAS), *HARMLESS]
+    assert [row[0] for row in read[1:]] == [*map(defuse, FORMULAS), *HARMLESS]
     assert not any(cell.startswith(("=", "@", "\t", "\r")) for row in read for cell in row)
     made = json.loads(render(table, "json"))
     assert [row["label"] for row in made["rows"]] == [*FORMULAS, *HARMLESS]
@@ -148,7 +148,7 @@ def test_lists_read_back_what_they_were_given(place):
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(("file", "label"))
-    lines.writerows((defused(f"{name}.png"), defused(name)) for name in names)
+    lines.writerows((defuse(f"{name}.png"), defuse(name)) for name in names)
     path = place / "labels.csv"
     path.write_text(text.getvalue(), encoding="utf-8")
     found = read_table(path).labels

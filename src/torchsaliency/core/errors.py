@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterable
 
 
-def unknown(kind: str, name: str, known: Iterable[str], *, where: str = "") -> str:
+def describe_unknown(kind: str, name: str, known: Iterable[str], *, where: str = "") -> str:
     """Return the sentence for a name that is not known, with the names that are close to it.
 
     Args:

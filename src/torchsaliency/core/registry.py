@@ -19,7 +19,7 @@ from importlib import metadata
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from torchsaliency.core.errors import OptionError, unknown
+from torchsaliency.core.errors import OptionError, describe_unknown
 from torchsaliency.core.options import parsed_option
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def entry(name: str) -> MethodEntry:
     """
     known = methods()
     if name not in known:
-        raise OptionError(unknown("method", name, sorted(known)))
+        raise OptionError(describe_unknown("method", name, sorted(known)))
     return known[name]
 
 

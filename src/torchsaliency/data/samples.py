@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from torchsaliency.core.errors import DataError, unknown
+from torchsaliency.core.errors import DataError, describe_unknown
 from torchsaliency.data.photos import open_photo
 
 _CC0 = "CC0 1.0"
@@ -75,7 +75,7 @@ def sample_photo(name: str) -> SamplePhoto:
     """
     photos = sample_photos()
     if name not in photos:
-        raise DataError(unknown("sample photograph", name, photos))
+        raise DataError(describe_unknown("sample photograph", name, photos))
     return photos[name]
 
 

@@ -38,7 +38,7 @@ class Table:
     boxes: dict[str, tuple[Box, ...]]
 
 
-def defused(cell: str) -> str:
+def defuse(cell: str) -> str:
     """Return a cell that no spreadsheet takes for a formula, an apostrophe before what looks so.
 
     `read_table` takes it away again.
@@ -46,10 +46,10 @@ def defused(cell: str) -> str:
     return f"'{cell}" if cell.lstrip("'").startswith(_FORMULA) else cell
 
 
-def _fused(cell: str) -> str:
-    """Return what `defused` was given."""
+def _restore(cell: str) -> str:
+    """Return what `defuse` was given."""
     given = cell.removeprefix("'")
-    return given if defused(given) == cell else cell
+    return given if defuse(given) == cell else cell
 
 
 def is_table(head: str) -> bool:
@@ -96,7 +96,7 @@ def read_table(path: Path) -> Table:
                 f"{where} has {len(cells)} cells and the file {len(columns)} columns; put quotes "
                 "around a cell that holds the delimiter."
             )
-        row = {name: _fused(cell.strip()) for name, cell in zip(columns, cells, strict=False)}
+        row = {name: _restore(cell.strip()) for name, cell in zip(columns, cells, strict=False)}
         name, word = row.get(file, ""), row.get(label, "") if label else None
         if not name or word == "":
             raise DataError(f"{where} has no file or no label; give every row both.")

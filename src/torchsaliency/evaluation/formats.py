@@ -20,7 +20,7 @@ from rich.text import Text
 
 from torchsaliency.core.errors import OptionError
 from torchsaliency.core.files import json_text
-from torchsaliency.data.tables import defused
+from torchsaliency.data.tables import defuse
 from torchsaliency.evaluation.legend import BOLD, Parts, legend, parts
 from torchsaliency.evaluation.markup import html, latex
 from torchsaliency.evaluation.tables import Cell, Column, Line, Table
@@ -85,7 +85,7 @@ def csv(table: Table, *, intervals: bool = True) -> str:
 def as_csv(made: pd.DataFrame) -> str:
     """Return a frame as CSV of which a spreadsheet takes no text for a formula."""
     texts = made.select_dtypes(exclude=["number", "bool"])
-    harmless = texts.map(lambda cell: defused(cell) if isinstance(cell, str) else cell)
+    harmless = texts.map(lambda cell: defuse(cell) if isinstance(cell, str) else cell)
     written: str = made.assign(**harmless).to_csv(index=False, lineterminator="\n")
     return written
 

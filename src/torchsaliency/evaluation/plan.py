@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from yaml.constructor import ConstructorError
 
 from torchsaliency.core.engine import Acceleration
-from torchsaliency.core.errors import DataError, OptionError, unknown
+from torchsaliency.core.errors import DataError, OptionError, describe_unknown
 from torchsaliency.core.method import Method
 from torchsaliency.core.registry import create, load_all
 from torchsaliency.methods.smoothing import Augmented, EigenSmoothed
@@ -214,7 +214,7 @@ def make_plan(facts: Mapping[str, Any]) -> Plan:
     load_all()
     for key in facts:
         if key not in Plan.model_fields:
-            raise OptionError(unknown("field", key, Plan.model_fields, where=" in a plan"))
+            raise OptionError(describe_unknown("field", key, Plan.model_fields, where=" in a plan"))
     try:
         plan = Plan.model_validate(dict(facts))
     except ValidationError as error:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchsaliency.core.errors import InputError, OptionError, unknown
+from torchsaliency.core.errors import InputError, OptionError, describe_unknown
 from torchsaliency.metrics.base import SaliencyMetric, Summary
 from torchsaliency.metrics.statistics import CONFIDENCE, RESAMPLES, Comparison, compare
 
@@ -207,4 +207,4 @@ def _empty(row: Any) -> bool:
 
 def _known(name: str, names: Collection[str], kind: str) -> None:
     if name not in names:
-        raise OptionError(unknown(kind, name, names, where=" here"))
+        raise OptionError(describe_unknown(kind, name, names, where=" here"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from torchsaliency.core.errors import OptionError, unknown
+from torchsaliency.core.errors import OptionError, describe_unknown
 from torchsaliency.core.options import parsed_option
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def metric_entry(name: str) -> MetricEntry:
         OptionError: there is none; close names are listed.
     """
     if name not in _table:
-        raise OptionError(unknown("metric", name, sorted(_table)))
+        raise OptionError(describe_unknown("metric", name, sorted(_table)))
     return _table[name]
 
 

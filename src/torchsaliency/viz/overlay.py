@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchsaliency.core.errors import InputError, OptionError, unknown
+from torchsaliency.core.errors import InputError, OptionError, describe_unknown
 from torchsaliency.viz._pixels import rgb
 
 BLENDS = ("intensity", "constant")
@@ -65,7 +65,7 @@ def overlay(
     if not 0 <= alpha <= 1:
         raise OptionError(f"alpha is {alpha}, an opacity lies in [0, 1]; 0.5 is the default.")
     if blend not in BLENDS:
-        raise OptionError(unknown("blend", blend, BLENDS))
+        raise OptionError(describe_unknown("blend", blend, BLENDS))
     base = rgb(photo)
     levels = _levels(_resized(_checked(saliency), (base.height, base.width)))
     colours = Image.fromarray(_table(colormap)[levels])
@@ -154,7 +154,7 @@ def _table(colormap: str) -> UInt8[np.ndarray, "256 3"]:
     try:
         colours = matplotlib.colormaps[colormap]
     except KeyError:
-        raise OptionError(unknown("colormap", colormap, matplotlib.colormaps)) from None
+        raise OptionError(describe_unknown("colormap", colormap, matplotlib.colormaps)) from None
     table: np.ndarray = colours(np.linspace(0, 1, 256), bytes=True)[:, :3].copy()
     table.setflags(write=False)  # it is shared by every caller
     return table

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from torchsaliency.core.errors import OptionError, unknown
+from torchsaliency.core.errors import OptionError, describe_unknown
 from torchsaliency.zoo.sources.userfile import is_user_file
 
 FREE = ("data", "weights", "epochs", "device", "workers")
@@ -101,7 +101,7 @@ def make_finetuning(facts: Mapping[str, Any]) -> Finetuning:
     known = Finetuning.model_fields
     for key in facts:
         if key not in known:
-            raise OptionError(unknown("setting", key, known, where=" of fine-tuning"))
+            raise OptionError(describe_unknown("setting", key, known, where=" of fine-tuning"))
     try:
         settings = Finetuning.model_validate(dict(facts))
     except ValidationError as error:

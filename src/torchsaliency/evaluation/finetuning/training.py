@@ -23,7 +23,7 @@ from torchsaliency.core.errors import DataError, OptionError, out_of_memory
 from torchsaliency.core.explanation import versions
 from torchsaliency.core.files import json_bytes
 from torchsaliency.data import DataSet
-from torchsaliency.data.tables import defused
+from torchsaliency.data.tables import defuse
 from torchsaliency.evaluation.finetuning.accuracy import Accuracy
 from torchsaliency.evaluation.finetuning.heads import with_new_head
 from torchsaliency.evaluation.finetuning.parts import TEST, TRAIN, VAL, Parts, lies_in, open_parts
@@ -367,7 +367,7 @@ def _label_list(data: DataSet, classes: Sequence[str]) -> str:
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(("file", "label"))
     for one in data.samples:
-        lines.writerow((defused(one.id), defused(classes[one.label or 0])))
+        lines.writerow((defuse(one.id), defuse(classes[one.label or 0])))
     return text.getvalue()
 
 

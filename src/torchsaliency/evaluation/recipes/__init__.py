@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from torchsaliency.core.errors import OptionError, unknown
+from torchsaliency.core.errors import OptionError, describe_unknown
 
 Kind = Literal[
     "table",
@@ -136,7 +136,7 @@ def recipe(name: str) -> Recipe:
     """
     known = recipes()
     if name not in known:
-        raise OptionError(unknown("recipe", name, known))
+        raise OptionError(describe_unknown("recipe", name, known))
     return known[name]
 
 

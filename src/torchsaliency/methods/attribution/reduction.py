@@ -132,7 +132,9 @@ def gradient(
     leaf, scores = recorded_scores(view, images, index, nullcontext())
     begin = torch.full_like(scores, loss_scale(view))
     (found,) = gradients(scores, [leaf], begin)
-    return torch.zeros_like(leaf) if found is None else found / loss_scale(view)
+    if found is None:
+        raise _no_gradient()
+    return found / loss_scale(view)
 
 
 def recorded_scores(
@@ -148,11 +150,15 @@ def recorded_scores(
         # A copy, for a network that works in place on its input.
         scores = view.trace.scores(leaf.clone(), index)
     if not scores.requires_grad:
-        raise TargetError(
-            "The score does not depend differentiably on the image; choose another target, or "
-            "a method that needs no gradient, such as lime."
-        )
+        raise _no_gradient()
     return leaf, scores
+
+
+def _no_gradient() -> TargetError:
+    return TargetError(
+        "The score does not depend differentiably on the image; choose another target, or a method "
+        "that needs no gradient, such as lime."
+    )
 
 
 def completeness_gap(

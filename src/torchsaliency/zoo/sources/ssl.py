@@ -16,7 +16,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from torchsaliency.core.errors import CheckpointError, unknown
+from torchsaliency.core.errors import CheckpointError, describe_unknown
 from torchsaliency.core.layer import Layer
 from torchsaliency.zoo.checkpoints import Checkpoint, read_checkpoint
 from torchsaliency.zoo.download import FILES, fetch_file
@@ -120,7 +120,9 @@ def load(request: Request) -> Network:
     """Load a self-supervised encoder."""
     if request.name not in ENCODERS:
         names = [f"ssl/{name}" for name in NAMES]
-        raise CheckpointError(unknown("self-supervised encoder", f"ssl/{request.name}", names))
+        raise CheckpointError(
+            describe_unknown("self-supervised encoder", f"ssl/{request.name}", names)
+        )
     if request.num_classes is not None:
         raise CheckpointError(
             f"num_classes={request.num_classes} was given for ssl/{request.name}, which is an "
