@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import torchsaliency  # noqa: F401 (registers the methods)
-from torchsaliency.core.registry import MethodEntry, Needs, methods
+from torchsaliency.core.method import MethodEntry, Needs, methods
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 

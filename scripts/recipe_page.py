@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from torchsaliency.evaluation.recipes import Recipe, recipes
+from torchsaliency.papers.recipes import Recipe, recipes
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 
@@ -39,8 +39,8 @@ intervals say how much of one.
   network. A run that was stopped goes on from there.
 - `--format markdown` (or latex, csv, html, json) writes nothing but the tables to stdout.
 
-In Python it is `torchsaliency.evaluation.reproducing.reproduce("opticam-table1", "folder")`. A
-recipe is a YAML file in `torchsaliency/evaluation/recipes`: plan fields (see
+In Python it is `torchsaliency.papers.reproduce.reproduce("opticam-table1", "folder")`. A
+recipe is a YAML file in `torchsaliency/papers/recipes`: plan fields (see
 [Evaluation](evaluation.md)) of the paper's version and of the built-in one, the published numbers,
 and the claims.
 

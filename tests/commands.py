@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from torchsaliency.apps import running
-from torchsaliency.apps.options import Baseline, Precision
-from torchsaliency.apps.request import Request
+from torchsaliency.cli import explain as running
+from torchsaliency.cli.options import Baseline, Precision
+from torchsaliency.cli.request import Request
 from torchsaliency.evaluation import evaluate, load_results, make_plan, runner
-from torchsaliency.evaluation.finetuning import finetune, make_finetuning
-from torchsaliency.evaluation.reproducing import reproduce
+from torchsaliency.papers.reproduce import reproduce
+from torchsaliency.training import finetune, make_finetuning
 
 NET = """
 import torch

@@ -51,6 +51,8 @@ TINY = (
     "unit/metrics",
     "unit/measures",
     "unit/evaluation",
+    "unit/report",
+    "unit/papers",
 )
 
 
@@ -60,10 +62,10 @@ LONGEST = (
     "behaviour/test_shapes.py",
     "properties/test_modes.py",
     "unit/evaluation/test_runner.py",
-    "apps/test_explain.py",
-    "apps/test_process.py",
+    "cli/test_explain.py",
+    "cli/test_process.py",
     "properties/test_metrics.py",
-    "apps/test_reproduce.py",
+    "cli/test_reproduce.py",
     "unit/test_memory.py",
 )
 """Files that take a minute and more, the longest first: begun last, one alone would hold up all."""

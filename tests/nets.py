@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torchsaliency.core import layout, session
-from torchsaliency.core.errors import LayerError
 from torchsaliency.core.layer import Grid
-from torchsaliency.core.method import Method
-from torchsaliency.core.registry import Needs, create, methods
+from torchsaliency.core.method import Method, Needs, create, methods
+from torchsaliency.errors import LayerError
 
 CLASSES = 5
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from torchsaliency.registry import register_loader
+
 if TYPE_CHECKING:
     from torchsaliency import core as core
     from torchsaliency import data as data
@@ -17,11 +19,28 @@ if TYPE_CHECKING:
     from torchsaliency import measures as measures
     from torchsaliency import methods as methods
     from torchsaliency import metrics as metrics
+    from torchsaliency import papers as papers
+    from torchsaliency import report as report
+    from torchsaliency import training as training
     from torchsaliency import viz as viz
     from torchsaliency import zoo as zoo
     from torchsaliency._public import *  # noqa: F403
 
-_PACKAGES = ("core", "data", "evaluation", "measures", "methods", "metrics", "viz", "zoo")
+_PACKAGES = (
+    "core",
+    "data",
+    "evaluation",
+    "measures",
+    "methods",
+    "metrics",
+    "papers",
+    "report",
+    "training",
+    "viz",
+    "zoo",
+)
+
+register_loader(lambda: importlib.import_module("torchsaliency._public"))
 
 
 def __getattr__(name: str) -> Any:

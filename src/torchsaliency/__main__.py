@@ -1,6 +1,6 @@
 """`python -m torchsaliency` is the command line."""
 
-from torchsaliency.apps.cli import main
+from torchsaliency.cli.main import main
 
 if __name__ == "__main__":
     main()

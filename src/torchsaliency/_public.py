@@ -1,18 +1,9 @@
 """Everything that `torchsaliency` offers, imported together so that all of it is registered."""
 
 from torchsaliency.api import overlay, preprocess
+from torchsaliency.core.acceleration.engine import accelerated
 from torchsaliency.core.discovery import default_layer, register_default_layer
 from torchsaliency.core.embedding import embeddings, similarity_to
-from torchsaliency.core.engine import accelerated
-from torchsaliency.core.errors import (
-    CheckpointError,
-    DataError,
-    InputError,
-    LayerError,
-    OptionError,
-    TargetError,
-    TorchSaliencyError,
-)
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.layer import ChannelsLast, Grid, Layer, Tokens
@@ -25,8 +16,7 @@ from torchsaliency.core.masking import (
     MeanColour,
     RISEBlur,
 )
-from torchsaliency.core.method import ChannelCAM, Method, Saliency
-from torchsaliency.core.registry import Needs, create, register
+from torchsaliency.core.method import ChannelCAM, Method, Needs, Saliency, create, register
 from torchsaliency.core.target import (
     BoxScore,
     EmbeddingSimilarity,
@@ -39,9 +29,17 @@ from torchsaliency.core.target import (
     Regression,
     Target,
 )
-from torchsaliency.core.tracing import Trace, View, tracing
+from torchsaliency.core.trace import Trace, View, tracing
+from torchsaliency.errors import (
+    CheckpointError,
+    DataError,
+    InputError,
+    LayerError,
+    OptionError,
+    TargetError,
+    TorchSaliencyError,
+)
 from torchsaliency.methods.attention import (
-    TIBAV,
     AttentionGradCAM,
     AttentionRollout,
     GenericAttention,
@@ -49,13 +47,8 @@ from torchsaliency.methods.attention import (
 )
 from torchsaliency.methods.attribution import (
     LIME,
-    LRP,
-    DeconvNet,
-    DeepLIFT,
-    DeepSHAP,
     FeatureAblation,
     GradientSHAP,
-    GuidedBackprop,
     InputXGradient,
     IntegratedGradients,
     KernelSHAP,
@@ -75,13 +68,6 @@ from torchsaliency.methods.cam import (
     ScoreCAM,
     XGradCAM,
 )
-from torchsaliency.methods.decomposition import (
-    MTSM,
-    TSM,
-    EigenCAM,
-    MultivecEigenCAM,
-    dominant_variance,
-)
 from torchsaliency.methods.masking import (
     IBA,
     RISE,
@@ -89,7 +75,22 @@ from torchsaliency.methods.masking import (
     MeaningfulPerturbation,
     Occlusion,
 )
+from torchsaliency.methods.propagation import (
+    LRP,
+    TIBAV,
+    DeconvNet,
+    DeepLIFT,
+    DeepSHAP,
+    GuidedBackprop,
+)
 from torchsaliency.methods.smoothing import Augmented, EigenSmoothed
+from torchsaliency.methods.tucker import (
+    MTSM,
+    TSM,
+    EigenCAM,
+    MultivecEigenCAM,
+    dominant_variance,
+)
 from torchsaliency.viz import Panel, Row, grid
 from torchsaliency.zoo import Network, Preprocessing, load_model, paper_layer
 

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from torchsaliency import viz
-from torchsaliency.core.errors import DataError, InputError
 from torchsaliency.core.explanation import Explanation, set_renderer
 from torchsaliency.data import Photo, to_rgb
+from torchsaliency.errors import DataError, InputError
 from torchsaliency.zoo import Network, Preprocessing, imagenet
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 import torchsaliency
 from nets import NAMES
 from torchsaliency import Explanation, Network
-from torchsaliency.core.registry import create
+from torchsaliency.core.method import create
 from torchsaliency.data import sample_photos
 
 FEW = {

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import torchsaliency
 from nets import ATTENTION_NAMES, NAMES, NEEDS_A_LINEAR_HEAD, NEEDS_RELU
 from torchsaliency import Explanation
-from torchsaliency.core.registry import Needs, create, methods
+from torchsaliency.core.method import Needs, create, methods
 from torchsaliency.data import shapes
 from torchsaliency.data.shapes import Shapes
 from torchsaliency.evaluation import score

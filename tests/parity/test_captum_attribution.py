@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from nets import assert_same_state, convnet, images, settle, state_of
 from torchsaliency import BlackPixel, OptionError, create, explain, tracing
-from torchsaliency.core.registry import methods
+from torchsaliency.core.method import methods
 from torchsaliency.methods.attribution.reduction import baseline, clipped
 from torchsaliency.methods.attribution.segments import (
     coalitions,

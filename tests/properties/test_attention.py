@@ -15,7 +15,7 @@ from nets import ATTENTION_NAMES, assert_good_map, assert_same_state, convnet, i
 from nets import tiny_vit as own_vit
 from torchsaliency import LayerError
 from torchsaliency.core.attention import AttentionRecorder
-from torchsaliency.core.registry import create
+from torchsaliency.core.method import create
 
 X = images(3, 32, 32)
 

@@ -20,7 +20,7 @@ from nets import (
     two_layer_head,
 )
 from torchsaliency import FakeCAM, LayerError
-from torchsaliency.core.registry import Needs, methods
+from torchsaliency.core.method import Needs, methods
 
 sizes = st.integers(8, 24)
 

@@ -21,7 +21,7 @@ from nets import (
     tiny_vit,
 )
 from torchsaliency import ChannelsLast, Layer, LayerError, explain
-from torchsaliency.core.registry import Needs, methods
+from torchsaliency.core.method import Needs, methods
 
 EXACT = {"atol": 1e-5, "rtol": 0}
 # In double precision, so that what is compared is the method, not the order in which some

@@ -13,8 +13,8 @@ from torch.overrides import TorchFunctionMode
 import torchsaliency
 from nets import ATTENTION_NAMES, NAMES, convnet, images, quick, settle, tiny_vit
 from torchsaliency import TorchSaliencyError, explain
-from torchsaliency.core import engine
-from torchsaliency.core.copies import copy_network
+from torchsaliency.core.acceleration import engine
+from torchsaliency.core.acceleration.copies import copy_network
 from torchsaliency.measures import masked_scores, noisy_maps
 
 MODES = ["channels-last", "compile", "onnx", "bf16", "auto"]

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 import trees
-from torchsaliency.core.errors import DataError
 from torchsaliency.data import open_data, open_photo, to_rgb
 from torchsaliency.data.boxes import read_xml
 from torchsaliency.data.tables import read_table
+from torchsaliency.errors import DataError
 
 pydicom = pytest.importorskip("pydicom")
 

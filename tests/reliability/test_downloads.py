@@ -25,7 +25,7 @@ import pytest
 import torch
 from torch import nn
 
-from torchsaliency.core.errors import CheckpointError
+from torchsaliency.errors import CheckpointError
 from torchsaliency.zoo import download, load_model
 from torchsaliency.zoo.checkpoints import read_checkpoint
 from torchsaliency.zoo.download import PublishedFile, cache_folder, fetch_file
@@ -534,7 +534,7 @@ def test_threads_at_once(serve, trials, tally):
 
 PROCESS = """
 import sys
-from torchsaliency.core.errors import CheckpointError
+from torchsaliency.errors import CheckpointError
 from torchsaliency.zoo.checkpoints import read_checkpoint
 from torchsaliency.zoo.download import PublishedFile, fetch_file
 print("ready", flush=True)

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 
 from commands import photographs
 from torchsaliency import InputError, OptionError
-from torchsaliency.apps.cli import app
-from torchsaliency.core.errors import out_of_memory
+from torchsaliency.cli.main import app
 from torchsaliency.core.isolation import Isolation, in_words
 from torchsaliency.data.photosets import PhotoSet
+from torchsaliency.errors import out_of_memory
 from torchsaliency.evaluation import evaluate, load_results, make_plan, runner
 from torchsaliency.evaluation.batches import Reader, Unreadable, loaded
-from torchsaliency.evaluation.finetuning import finetune, make_finetuning
+from torchsaliency.training import finetune, make_finetuning
 
 NET = """
 import torch

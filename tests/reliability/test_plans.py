@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from commands import photographs
 from torchsaliency import TorchSaliencyError
-from torchsaliency.apps.cli import app
+from torchsaliency.cli.main import app
 from torchsaliency.evaluation import Plan, read_plan
 
 SMALL = {

@@ -12,12 +12,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from commands import photographs
-from torchsaliency.apps.cli import app
-from torchsaliency.apps.console import printable
+from torchsaliency.cli.console import printable
+from torchsaliency.cli.main import app
 from torchsaliency.data import open_data
 from torchsaliency.data.tables import defuse, read_table
-from torchsaliency.evaluation.formats import render
-from torchsaliency.evaluation.tables import Cell, Column, Line, Table
+from torchsaliency.report.formats import render
+from torchsaliency.report.tables import Cell, Column, Line, Table
 
 ESCAPES = {
     "colour": "\x1b[31mred",
@@ -109,7 +109,7 @@ def test_terminals_that_cannot_print_everything(encoding, tmp_path, tally):
     script = (
         "import json, sys\n"
         "from typer.testing import CliRunner\n"
-        "from torchsaliency.apps import cli\n"
+        "from torchsaliency.cli import main as cli\n"
         "for words in json.loads(sys.argv[1]):\n"
         "    sys.argv = ['torchsaliency', *words]\n"
         "    try:\n"

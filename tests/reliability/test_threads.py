@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from nets import assert_same_state, images, quick, settle, state_of, tiny_vit
 from torchsaliency import accelerated, explain, tracing
-from torchsaliency.core.registry import methods
+from torchsaliency.core.method import methods
 from torchsaliency.core.session import held_still
 from torchsaliency.measures import masked_scores
 

@@ -24,8 +24,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from torchsaliency.core.errors import CheckpointError
 from torchsaliency.core.quiet import without_warnings
+from torchsaliency.errors import CheckpointError
 from torchsaliency.zoo import Preprocessing, imagenet, load_model
 from torchsaliency.zoo.checkpoints import (
     Note,

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchsaliency.core.errors import LayerError, TargetError
 from torchsaliency.core.layer import (
     Layer,
     Reshape,
@@ -25,11 +24,12 @@ from torchsaliency.core.layer import (
     replace_first,
 )
 from torchsaliency.core.layout import decide_layout
-from torchsaliency.core.registry import load_all
 from torchsaliency.core.rules import gradients
 from torchsaliency.core.session import call, held_still
-from torchsaliency.core.tracing import checked_images
+from torchsaliency.core.trace import checked_images
 from torchsaliency.core.wrapper import unwrap
+from torchsaliency.errors import LayerError, TargetError
+from torchsaliency.registry import load_all
 
 Resolver = Callable[[nn.Module], Layer | None]
 

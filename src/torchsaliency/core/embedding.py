@@ -7,13 +7,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchsaliency.core.errors import InputError, TargetError
 from torchsaliency.core.maps import wide
 from torchsaliency.core.memory import checked_chunk, suited_chunk, with_less_memory
 from torchsaliency.core.session import call, held_still, mixes_images
 from torchsaliency.core.target import EmbeddingSimilarity
-from torchsaliency.core.tracing import checked_images
+from torchsaliency.core.trace import checked_images
 from torchsaliency.core.wrapper import unwrap
+from torchsaliency.errors import InputError, TargetError
 
 
 def embeddings(

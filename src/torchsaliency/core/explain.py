@@ -11,19 +11,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torchsaliency.core.acceleration.engine import accelerated
 from torchsaliency.core.clock import seconds_now
 from torchsaliency.core.discovery import default_layer
-from torchsaliency.core.engine import accelerated
-from torchsaliency.core.errors import LayerError, OptionError
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.layer import Layer, LayerLike
 from torchsaliency.core.maps import is_constant, minmax, normalise, upsample
 from torchsaliency.core.masking import Masking
-from torchsaliency.core.method import Method, Saliency
-from torchsaliency.core.registry import Needs, create, load_all
+from torchsaliency.core.method import Method, Needs, Saliency, create
 from torchsaliency.core.target import OwnEmbedding, TargetLike
-from torchsaliency.core.tracing import Trace, tracing
+from torchsaliency.core.trace import Trace, tracing
 from torchsaliency.core.wrapper import NetworkWrapper, unwrap
+from torchsaliency.errors import LayerError, OptionError
+from torchsaliency.registry import load_all
 
 MethodLike = str | Method
 MethodsLike = MethodLike | Sequence[MethodLike] | Mapping[str, MethodLike]

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchsaliency.core.errors import InputError, OptionError
 from torchsaliency.core.files import OutputFolder, file_name, file_names, finite, json_bytes
 from torchsaliency.core.layer import Reshape
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.target import Target
+from torchsaliency.errors import InputError, OptionError
 
 if TYPE_CHECKING:
     from torchsaliency.core.method import Method

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, final
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from torchsaliency.core.errors import OptionError, OutputError
+from torchsaliency.errors import OptionError, OutputError
 
 PRIVATE = ".torchsaliency"
 _LOCK, _HOLDER, _RECORD = "lock", "holder.json", "record.jsonl"

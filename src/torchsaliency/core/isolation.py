@@ -7,7 +7,7 @@ from typing import Any, TypeVar, final
 
 from torch import Tensor
 
-from torchsaliency.core.errors import (
+from torchsaliency.errors import (
     CheckpointError,
     InputError,
     LayerError,

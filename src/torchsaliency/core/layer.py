@@ -16,7 +16,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from torchsaliency.core.errors import LayerError
+from torchsaliency.errors import LayerError
 
 INPUT = "input"
 """The name of the layer that is the image itself."""

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchsaliency.core.errors import LayerError
 from torchsaliency.core.layer import ChannelsLast, Grid, Reshape, first_tensor, is_ambiguous
 from torchsaliency.core.maps import upsample
 from torchsaliency.core.session import call
+from torchsaliency.errors import LayerError
 
 _decided: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Reshape]] = (
     weakref.WeakKeyDictionary()

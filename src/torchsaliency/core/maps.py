@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchsaliency.core.errors import InputError
+from torchsaliency.errors import InputError
 
 Normalisation = Literal["range", "max", "sigmoid"]
 

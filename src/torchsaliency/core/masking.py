@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchsaliency.core.errors import OptionError
+from torchsaliency.errors import OptionError
 
 _RISE_KERNEL = (0.08795815, 0.08889612, 0.09047420, 0.09219112, 0.09348939, 0.09398206)
 """Half of RISE's blur kernel, from its end to its centre."""

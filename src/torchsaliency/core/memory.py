@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from torchsaliency.core.errors import InputError, out_of_memory
 from torchsaliency.core.session import call
+from torchsaliency.errors import InputError, out_of_memory
 
 T = TypeVar("T")
 

@@ -4,22 +4,59 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+import enum
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, TypeVar, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchsaliency.core.errors import OptionError
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.layer import LayerLike
 from torchsaliency.core.maps import Normalisation
 from torchsaliency.core.masking import Masking
-from torchsaliency.core.registry import MethodEntry, Needs
 from torchsaliency.core.target import TargetLike
-from torchsaliency.core.tracing import View
+from torchsaliency.core.trace import View
+from torchsaliency.errors import OptionError
+from torchsaliency.registry import Entry, Registry
+
+
+class Needs(enum.Flag):
+    """What a method asks of the network beyond the shared forward pass."""
+
+    NOTHING = 0
+    ACTIVATIONS = enum.auto()
+    """Feature maps of a layer."""
+    TARGET = enum.auto()
+    """A class or another target: without it the method is label-independent."""
+    GRADIENTS = enum.auto()
+    """One backward pass through the tail."""
+    PASSES = enum.auto()
+    """Further forward passes."""
+    ATTENTION = enum.auto()
+    """The attention of a transformer's blocks."""
+
+
+ACTIVATIONS = Needs.ACTIVATIONS
+GRADIENTS = Needs.ACTIVATIONS | Needs.TARGET | Needs.GRADIENTS
+PASSES = Needs.ACTIVATIONS | Needs.TARGET | Needs.PASSES
+
+
+@dataclass(frozen=True)
+class MethodEntry(Entry):
+    """A registered method.
+
+    Attributes:
+        family: "cam", "decomposition", "masking", …
+        cite: key of the paper.
+        needs: what it asks of the network.
+    """
+
+    family: str
+    cite: str
+    needs: Needs
 
 
 @final
@@ -88,6 +125,39 @@ class Method(abc.ABC):
 
         made = explain(model, x, self, target, layer, masking=masking, chunk=chunk)
         return made[self.name]
+
+
+METHODS: Registry[MethodEntry] = Registry("method", "torchsaliency.methods", base=Method)
+M = TypeVar("M", bound=type[Method])
+
+
+def register(name: str, *, family: str, cite: str, needs: Needs) -> Callable[[M], M]:
+    """Add a method to the registry under `name`; every hyper-parameter must have a default.
+
+    Raises:
+        OptionError: the name is taken.
+    """
+
+    def add(factory: M) -> M:
+        factory.entry = METHODS.register(MethodEntry(name, factory, family, cite, needs))
+        return factory
+
+    return add
+
+
+def methods() -> Mapping[str, MethodEntry]:
+    """Return every registered method by name, plug-ins included, read-only."""
+    return METHODS.entries()
+
+
+def create(name: str, options: Mapping[str, Any] | None = None) -> Method:
+    """Make a method from its name and hyper-parameters, which may be strings ("iterations": "50").
+
+    Raises:
+        OptionError: unknown method or hyper-parameter, or a value that does not fit.
+    """
+    made: Method = METHODS.create(name, options)
+    return made
 
 
 class ChannelCAM(Method):

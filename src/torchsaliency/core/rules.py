@@ -27,8 +27,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.checkpoint import CheckpointError
 from torch.utils.weak import TensorWeakRef
 
-from torchsaliency.core.errors import LayerError
 from torchsaliency.core.maps import wide
+from torchsaliency.errors import LayerError
 
 Gradients = Sequence[Tensor | None]
 """One for each input (or output) of an operation that can have a gradient, in ATen's order."""

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from torchsaliency.core.draws import normal
-from torchsaliency.core.errors import InputError, TorchSaliencyError, out_of_memory
 from torchsaliency.core.maps import wide
 from torchsaliency.core.target import unwrap_output
+from torchsaliency.errors import InputError, TorchSaliencyError, out_of_memory
 
 _CHECKPOINTING = ("grad_checkpointing", "gradient_checkpointing")
 """What timm and transformers call the switch that computes activations again; frozen networks save

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchsaliency.core.errors import TargetError
+from torchsaliency.errors import TargetError
 
 Scores = Float[Tensor, " n"]
 """One number an image, larger for more evidence."""

@@ -20,13 +20,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchsaliency.core.errors import DataError
 from torchsaliency.data.damage import damaged
 from torchsaliency.data.limits import check_pixels, pixel_limit
 from torchsaliency.data.listing import hash_of
 from torchsaliency.data.names import shown
 from torchsaliency.data.orientation import Frame, turn_boxes
 from torchsaliency.data.sets import Sample
+from torchsaliency.errors import DataError
 
 Box = tuple[float, float, float, float]
 

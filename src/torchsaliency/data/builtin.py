@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from torchsaliency.core.errors import OptionError
 from torchsaliency.data.limits import MAX_IMAGES
 from torchsaliency.data.photosets import PhotoSet
 from torchsaliency.data.samples import sample_photos
 from torchsaliency.data.sets import DataSet, Picture, Sample
 from torchsaliency.data.shapes import CLASSES, SIDE, shape_labels, shapes
 from torchsaliency.data.synsets import synset_names, synsets
+from torchsaliency.errors import OptionError
 
 COUNT = 1000
 """Drawn images unless another number is asked for."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from torchsaliency.core.errors import DataError
 from torchsaliency.data.limits import too_large
 from torchsaliency.data.names import shown
+from torchsaliency.errors import DataError
 
 _LONGEST = 200
 

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from torchsaliency.core.errors import DataError
 from torchsaliency.data.limits import HINT, check_pixels
 from torchsaliency.data.names import shown
 from torchsaliency.data.scaling import scaled_to_bytes
+from torchsaliency.errors import DataError
 
 _PREAMBLE = 128
 _MAGIC = b"DICM"

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from torchsaliency.core.errors import DataError, OptionError
 from torchsaliency.data.boxes import TableBoxes
 from torchsaliency.data.layouts import wrong_layout
 from torchsaliency.data.listing import folders_in, images_below, lines_of
@@ -16,6 +15,7 @@ from torchsaliency.data.names import readable_id, shown
 from torchsaliency.data.photosets import PhotoSet
 from torchsaliency.data.sets import Sample
 from torchsaliency.data.tables import is_table, read_table
+from torchsaliency.errors import DataError, OptionError
 
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test"})
 

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from torchsaliency.core.errors import DataError, OptionError
 from torchsaliency.data.boxes import Boxes
 from torchsaliency.data.imagenet_files import read_boxes, read_labels, tells_boxes
 from torchsaliency.data.layouts import wrong_layout
@@ -20,6 +19,7 @@ from torchsaliency.data.names import readable_id, shown
 from torchsaliency.data.photosets import PhotoSet
 from torchsaliency.data.sets import Sample
 from torchsaliency.data.synsets import SYNSET, synset_indices, synset_names, synsets
+from torchsaliency.errors import DataError, OptionError
 
 _OFFICIAL = re.compile(r"ILSVRC2012_(val|test)_\d{8}\.JPEG")
 _SPLITS = ("val", "train", "test")

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torchsaliency.core.errors import DataError
 from torchsaliency.data.boxes import Box, Boxes, TableBoxes, XMLBoxes, read_xml
 from torchsaliency.data.damage import damaged
 from torchsaliency.data.listing import files_below, is_image, lines_of
@@ -20,6 +19,7 @@ from torchsaliency.data.names import shown
 from torchsaliency.data.sets import Sample
 from torchsaliency.data.synsets import SYNSET, synset_indices, synsets
 from torchsaliency.data.tables import is_table, read_table
+from torchsaliency.errors import DataError
 
 _KAGGLE_HEAD = "ImageId,"
 _NUMBERS_OF_A_BOX = 5

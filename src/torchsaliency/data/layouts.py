@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torchsaliency.core.errors import DataError
 from torchsaliency.data.names import shown
+from torchsaliency.errors import DataError
 
 TREES = {
     "imagenet": """\

@@ -6,7 +6,7 @@ import os
 
 from PIL import Image
 
-from torchsaliency.core.errors import DataError, OptionError
+from torchsaliency.errors import DataError, OptionError
 
 MAX_PIXELS = 64_000_000
 """Pixels of the largest image that is decoded, unless another limit is set."""

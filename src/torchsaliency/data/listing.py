@@ -7,9 +7,9 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from torchsaliency.core.errors import DataError
 from torchsaliency.core.files import PRIVATE
 from torchsaliency.data.names import shown
+from torchsaliency.errors import DataError
 
 PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".dcm", ".dicom"}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from torchsaliency.core.errors import OptionError
 from torchsaliency.data.layouts import wrong_layout
 from torchsaliency.data.listing import images_below
 from torchsaliency.data.names import readable_id
 from torchsaliency.data.photosets import PhotoSet
 from torchsaliency.data.sets import Sample, draw_key
+from torchsaliency.errors import OptionError
 
 CHEST_CLASSES = ("NORMAL", "PNEUMONIA")
 

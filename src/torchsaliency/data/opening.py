@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from torchsaliency.core.errors import DataError, OptionError
 from torchsaliency.data.builtin import sample_set, shapes_set
 from torchsaliency.data.folders import find_image_folder, image_folder
 from torchsaliency.data.imagenet import find_imagenet, imagenet
@@ -18,6 +17,7 @@ from torchsaliency.data.medical import chest_xray, find_chest_xray, find_kvasir,
 from torchsaliency.data.names import shown
 from torchsaliency.data.sets import DataSet
 from torchsaliency.data.voc import find_voc, voc2012
+from torchsaliency.errors import DataError, OptionError
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from torch import Tensor
 
-from torchsaliency.core.errors import DataError
 from torchsaliency.data.damage import decoding
 from torchsaliency.data.dicom import is_dicom, open_dicom
 from torchsaliency.data.limits import check_pixels, pixel_limit
@@ -27,6 +26,7 @@ from torchsaliency.data.listing import PHOTO_SUFFIXES, images_below
 from torchsaliency.data.names import shown
 from torchsaliency.data.orientation import Frame, orientation_of, turn_pixels
 from torchsaliency.data.scaling import image_of
+from torchsaliency.errors import DataError
 
 __all__ = ["PHOTO_SUFFIXES", "Photo", "find_photos", "open_photo", "read_photo", "to_rgb"]
 

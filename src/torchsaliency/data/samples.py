@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from torchsaliency.core.errors import DataError, describe_unknown
 from torchsaliency.data.photos import open_photo
+from torchsaliency.errors import DataError, describe_unknown
 
 _CC0 = "CC0 1.0"
 _CC_BY = "CC BY 2.0"

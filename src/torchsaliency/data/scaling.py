@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from torchsaliency.core.errors import DataError
+from torchsaliency.errors import DataError
 
 _FLOAT_SCALES = (1.0, 255.0)
 _INTEGER_SCALES = (65535.0,)

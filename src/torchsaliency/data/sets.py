@@ -22,7 +22,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from torchsaliency.core.errors import DataError
+from torchsaliency.errors import DataError
 
 VOID = 255
 """The mask's label of pixels that count neither as object nor as background (Pascal VOC)."""

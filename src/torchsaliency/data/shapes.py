@@ -17,8 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchsaliency.core.errors import OptionError
 from torchsaliency.data.limits import HINT, pixel_limit
+from torchsaliency.errors import OptionError
 
 CLASSES = ("circle", "square", "triangle", "star", "cross", "ring", "crescent", "bar")
 """The objects, in the order of their class numbers."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from torchsaliency.core.errors import DataError
 from torchsaliency.data.boxes import CORNERS, Box
 from torchsaliency.data.listing import text_of
 from torchsaliency.data.names import shown
+from torchsaliency.errors import DataError
 
 _FILE = ("file", "path", "image", "filename")
 _LABEL = ("label", "class", "class_index")

@@ -13,7 +13,6 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from torchsaliency.core.errors import DataError
 from torchsaliency.data.damage import decoding
 from torchsaliency.data.layouts import wrong_layout
 from torchsaliency.data.limits import check_pixels, pixel_limit
@@ -22,6 +21,7 @@ from torchsaliency.data.names import readable_id, shown
 from torchsaliency.data.orientation import Frame, turn_pixels
 from torchsaliency.data.photos import read_photo
 from torchsaliency.data.sets import VOID, DataSet, Picture, Sample
+from torchsaliency.errors import DataError
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),

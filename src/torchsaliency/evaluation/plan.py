@@ -12,12 +12,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from yaml.constructor import ConstructorError
 
-from torchsaliency.core.engine import Acceleration
-from torchsaliency.core.errors import DataError, OptionError, describe_unknown
-from torchsaliency.core.method import Method
-from torchsaliency.core.registry import create, load_all
+from torchsaliency.core.acceleration.engine import Acceleration
+from torchsaliency.core.method import Method, create
+from torchsaliency.errors import DataError, OptionError, describe_unknown
 from torchsaliency.methods.smoothing import Augmented, EigenSmoothed
 from torchsaliency.metrics import SaliencyMetric, create_metric
+from torchsaliency.registry import load_all
 
 Keep = Literal["all", "correct", "misclassified"]
 Baseline = Literal["mean", "black", "blur"]

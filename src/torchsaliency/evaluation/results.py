@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchsaliency.core.errors import InputError, OptionError, describe_unknown
+from torchsaliency.errors import InputError, OptionError, describe_unknown
 from torchsaliency.metrics.base import SaliencyMetric, Summary
 from torchsaliency.metrics.statistics import CONFIDENCE, RESAMPLES, Comparison, compare
 

@@ -14,13 +14,13 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from torchsaliency.core.engine import accelerated
-from torchsaliency.core.errors import DataError, out_of_memory
+from torchsaliency.core.acceleration.engine import accelerated
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation, versions
 from torchsaliency.core.isolation import Isolation, in_words, insist_on_numbers
 from torchsaliency.core.memory import empty_caches
 from torchsaliency.data import DataSet
+from torchsaliency.errors import DataError, out_of_memory
 from torchsaliency.evaluation.batches import Batch, batches
 from torchsaliency.evaluation.plan import Plan
 from torchsaliency.evaluation.probes import Scene, Scored, study_metrics

@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchsaliency import measures
-from torchsaliency.core.engine import accelerated
-from torchsaliency.core.errors import InputError, OptionError
+from torchsaliency.core.acceleration.engine import accelerated
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.masking import BlackPixel, Masking, MeanColour, RISEBlur
 from torchsaliency.core.target import ClassTarget
 from torchsaliency.core.wrapper import unwrap
+from torchsaliency.errors import InputError, OptionError
 from torchsaliency.measures.judge import Labels, class_labels
 from torchsaliency.measures.masked import MaskedScores
 from torchsaliency.metrics.base import SaliencyMetric

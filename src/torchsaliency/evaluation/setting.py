@@ -10,12 +10,12 @@ from typing import Any, final
 import torch
 from torch import nn
 
-from torchsaliency.core.errors import OptionError, TargetError, TorchSaliencyError
 from torchsaliency.core.layer import Layer
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method
 from torchsaliency.core.wrapper import unwrap
 from torchsaliency.data import DataSet, open_data
+from torchsaliency.errors import OptionError, TargetError, TorchSaliencyError
 from torchsaliency.evaluation.plan import Plan
 from torchsaliency.metrics import SaliencyMetric
 from torchsaliency.zoo import Network, Preprocessing, load_model

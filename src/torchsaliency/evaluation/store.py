@@ -25,8 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from torchsaliency.core.errors import DataError, OptionError
 from torchsaliency.core.files import OutputFolder, file_name, file_names, json_bytes, sha256_of
+from torchsaliency.errors import DataError, OptionError
 
 SCHEMA = pa.schema(
     [

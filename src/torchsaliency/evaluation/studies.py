@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from torchsaliency.core.errors import InputError, OptionError
 from torchsaliency.core.explain import MethodsLike, explain
 from torchsaliency.core.layer import LayerLike
 from torchsaliency.core.maps import checked_maps
 from torchsaliency.core.masking import Masking
+from torchsaliency.errors import InputError, OptionError
 from torchsaliency.measures import MaskedScores, masked_scores
 from torchsaliency.measures.judge import Labels
 from torchsaliency.metrics import AverageDrop, AverageGain, AverageIncrease, SaliencyMetric

@@ -8,9 +8,9 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchsaliency.core.errors import InputError, TargetError
 from torchsaliency.core.maps import checked_maps, wide
 from torchsaliency.core.masking import Masking, MeanColour
+from torchsaliency.errors import InputError, TargetError
 from torchsaliency.measures.judge import judging
 
 

@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from torchsaliency.core import engine
-from torchsaliency.core.errors import InputError, TargetError
+from torchsaliency.core.acceleration import engine
 from torchsaliency.core.maps import exact, wide
 from torchsaliency.core.memory import (
     checked_chunk,
@@ -23,8 +22,9 @@ from torchsaliency.core.memory import (
 )
 from torchsaliency.core.session import held_still, mixes_images, notice_probabilities
 from torchsaliency.core.target import ClassTarget, Target, resolve_target
-from torchsaliency.core.tracing import checked_images
+from torchsaliency.core.trace import checked_images
 from torchsaliency.core.wrapper import unwrap
+from torchsaliency.errors import InputError, TargetError
 
 Labels = None | int | Sequence[int] | Tensor | Target | Any
 """Classes as a measure takes them: None is the one predicted on the clean image."""

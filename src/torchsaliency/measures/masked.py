@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchsaliency.core.errors import InputError
 from torchsaliency.core.maps import checked_maps
 from torchsaliency.core.masking import Masking, MeanColour
+from torchsaliency.errors import InputError
 from torchsaliency.measures.judge import Labels, class_labels, class_scores, judging
 
 

@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torchsaliency.core.draws import normal
-from torchsaliency.core.errors import OptionError
 from torchsaliency.core.maps import checked_maps, exact, wide
 from torchsaliency.core.masking import Masking, MeanColour, RISEBlur
+from torchsaliency.errors import OptionError
 from torchsaliency.measures.imputation import imputed
 from torchsaliency.measures.judge import Labels, class_labels, class_scores, judging
 

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from torchsaliency.core.copies import copy_network
-from torchsaliency.core.errors import OptionError
+from torchsaliency.core.acceleration.copies import copy_network
 from torchsaliency.core.wrapper import unwrap
+from torchsaliency.errors import OptionError
 
 Cascade = Literal["cascading", "independent"]
 

@@ -10,19 +10,19 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from torchsaliency.core import engine
+from torchsaliency.core.acceleration import engine
 from torchsaliency.core.draws import uniform
-from torchsaliency.core.errors import OptionError
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.layer import Layer, LayerLike
 from torchsaliency.core.maps import checked_maps, exact
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.memory import checked_chunk, suited_chunk
-from torchsaliency.core.registry import Needs
+from torchsaliency.core.method import Needs
 from torchsaliency.core.session import held_still
-from torchsaliency.core.tracing import checked_images
+from torchsaliency.core.trace import checked_images
 from torchsaliency.core.wrapper import unwrap
+from torchsaliency.errors import OptionError
 from torchsaliency.measures.randomised import Cascade, randomised_networks
 
 Layers = LayerLike | Sequence[LayerLike] | None

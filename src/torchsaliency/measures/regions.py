@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchsaliency.core.errors import OptionError
 from torchsaliency.core.maps import checked_maps, exact
 from torchsaliency.core.masking import ImageMinimum, Masking, MeanColour
+from torchsaliency.errors import OptionError
 from torchsaliency.measures.judge import Labels, class_labels, class_scores, judging
 
 Placement = Literal["sliding", "grid"]

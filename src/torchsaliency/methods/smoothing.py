@@ -11,12 +11,11 @@ from typing import final
 import torch
 from torch import Tensor
 
-from torchsaliency.core.errors import OptionError
 from torchsaliency.core.maps import minmax, normalise, upsample
-from torchsaliency.core.method import ChannelCAM, Method, Saliency, asking
-from torchsaliency.core.registry import ACTIVATIONS
-from torchsaliency.core.tracing import View
-from torchsaliency.methods.decomposition.spectrum import spectrum, turned
+from torchsaliency.core.method import ACTIVATIONS, ChannelCAM, Method, Saliency, asking
+from torchsaliency.core.trace import View
+from torchsaliency.errors import OptionError
+from torchsaliency.methods.tucker.spectrum import spectrum, turned
 
 
 @final

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from torchsaliency.core.errors import InputError
+from torchsaliency.errors import InputError
 from torchsaliency.metrics.registry import MetricEntry, create_metric
 from torchsaliency.metrics.statistics import CONFIDENCE, RESAMPLES, bootstrap
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchsaliency.core.errors import InputError
 from torchsaliency.core.maps import ROUNDING, checked_maps
+from torchsaliency.errors import InputError
 
 __all__ = [
     "VOID",

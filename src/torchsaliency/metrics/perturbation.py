@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchsaliency.core.errors import InputError, OptionError
 from torchsaliency.core.maps import ROUNDING
+from torchsaliency.errors import InputError, OptionError
 from torchsaliency.metrics.base import SaliencyMetric
 from torchsaliency.metrics.registry import metric
 

@@ -7,11 +7,9 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from torchsaliency.core.errors import OptionError, describe_unknown
-from torchsaliency.core.options import parsed_option
+from torchsaliency.registry import Entry, Registry
 
 if TYPE_CHECKING:
     from torchsaliency.metrics.base import SaliencyMetric
@@ -22,11 +20,10 @@ _SECTION = r"^{name}: (.+?)(?=\n\n|\Z)"
 
 
 @dataclass(frozen=True)
-class MetricEntry:
+class MetricEntry(Entry):
     """A registered metric.
 
     Attributes:
-        name: as on the command line.
         group: "classification", "perturbation", "robustness", "localisation", "segmentation",
             "self-supervised", "sanity" or "complexity".
         cite: key of the paper.
@@ -36,10 +33,8 @@ class MetricEntry:
         unit: "%" or what else the numbers are in.
         best: the perfect score, in the unit; None if there is no bound.
         worst: the worst score; None if there is no bound.
-        factory: the metric's class.
     """
 
-    name: str
     group: str
     cite: str
     requires: tuple[str, ...]
@@ -48,26 +43,11 @@ class MetricEntry:
     unit: str
     best: float | None
     worst: float | None
-    factory: type[SaliencyMetric]
-
-    @property
-    def summary(self) -> str:
-        """The first line of the metric's documentation."""
-        return (self.factory.__doc__ or "").strip().splitlines()[0]
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """What `update` takes, by name."""
         return tuple(inspect.signature(self.factory.update).parameters)[1:]
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """Options of the metric and their defaults."""
-        return {
-            field.name: field.default
-            for field in inspect.signature(self.factory).parameters.values()
-            if field.kind is not inspect.Parameter.VAR_KEYWORD
-        }
 
     def section(self, name: str) -> str:
         """Return the paragraph of the documentation that begins with `name:`, in one line."""
@@ -103,7 +83,7 @@ def _plain(value: Any) -> Any:
 
 M = TypeVar("M", bound="type[SaliencyMetric]")
 
-_table: dict[str, MetricEntry] = {}
+METRICS: Registry[MetricEntry] = Registry("metric", "torchsaliency.metrics")
 
 
 def metric(  # noqa: PLR0913 (a metric's facts, all by name)
@@ -125,18 +105,13 @@ def metric(  # noqa: PLR0913 (a metric's facts, all by name)
     """
 
     def add(factory: M) -> M:
-        if name in _table:
-            raise OptionError(f"A metric {name!r} is registered already; choose another name.")
         needed = (requires,) if isinstance(requires, str) else requires
         entry = MetricEntry(
-            name, group, cite, needed, annotations, direction, unit, best, worst, factory
+            name, factory, group, cite, needed, annotations, direction, unit, best, worst
         )
-        missing = [key for key, value in entry.options.items() if value is inspect.Parameter.empty]
-        if missing:
-            raise OptionError(f"{name}.{missing[0]} has no default; every option needs one.")
         factory.entry = entry
         factory.higher_is_better = {"higher": True, "lower": False, "neither": None}[direction]
-        _table[name] = entry
+        METRICS.register(entry)
         return factory
 
     return add
@@ -144,7 +119,7 @@ def metric(  # noqa: PLR0913 (a metric's facts, all by name)
 
 def metrics() -> Mapping[str, MetricEntry]:
     """Return every registered metric by name, read-only."""
-    return MappingProxyType(_table)
+    return METRICS.entries()
 
 
 def metric_entry(name: str) -> MetricEntry:
@@ -153,9 +128,7 @@ def metric_entry(name: str) -> MetricEntry:
     Raises:
         OptionError: there is none; close names are listed.
     """
-    if name not in _table:
-        raise OptionError(describe_unknown("metric", name, sorted(_table)))
-    return _table[name]
+    return METRICS.get(name)
 
 
 def create_metric(name: str, options: Mapping[str, Any] | None = None) -> SaliencyMetric:
@@ -164,12 +137,5 @@ def create_metric(name: str, options: Mapping[str, Any] | None = None) -> Salien
     Raises:
         OptionError: unknown metric or option, or a value that does not fit.
     """
-    entry = metric_entry(name)
-    hints = inspect.get_annotations(entry.factory.__init__, eval_str=True)
-    values: dict[str, Any] = {}
-    for key, value in (options or {}).items():
-        if key not in entry.options:
-            known = ", ".join(sorted(entry.options)) or "none"
-            raise OptionError(f"{name} has no option {key!r}; it has {known}.")
-        values[key] = parsed_option(name, key, value, hints[key])
-    return entry.factory(**values)
+    made: SaliencyMetric = METRICS.create(name, options)
+    return made

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from torchsaliency.core.errors import InputError
+from torchsaliency.errors import InputError
 from torchsaliency.metrics.base import SaliencyMetric
 from torchsaliency.metrics.checks import checked_maps, checked_values
 from torchsaliency.metrics.registry import metric

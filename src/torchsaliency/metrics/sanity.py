@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchsaliency.core.errors import InputError, OptionError
+from torchsaliency.errors import InputError, OptionError
 from torchsaliency.metrics.base import SaliencyMetric
 from torchsaliency.metrics.checks import checked_pair
 from torchsaliency.metrics.registry import metric

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchsaliency.core.errors import OptionError
+from torchsaliency.errors import OptionError
 from torchsaliency.metrics.base import SaliencyMetric
 from torchsaliency.metrics.checks import VOID, checked_maps, checked_masks
 from torchsaliency.metrics.registry import metric

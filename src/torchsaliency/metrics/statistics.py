@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from torchsaliency.core.errors import InputError
+from torchsaliency.errors import InputError
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000

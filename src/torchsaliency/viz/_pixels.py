@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import ExifTags, Image, ImageOps
 
-from torchsaliency.core.errors import InputError
+from torchsaliency.errors import InputError
 
 _WIDE = ("I", "F")  # 16 and 32 bits a pixel: Pillow would clip these to 255, not scale them
 _WHITE = (255, 255, 255, 255)

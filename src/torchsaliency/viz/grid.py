@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from torchsaliency.core.errors import InputError, OptionError
+from torchsaliency.errors import InputError, OptionError
 from torchsaliency.viz._pixels import check, rgb
 from torchsaliency.viz._type import Font, font, shortened, wrapped
 from torchsaliency.viz.overlay import colourise, overlay

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from torchsaliency.core.errors import InputError
+from torchsaliency.errors import InputError
 from torchsaliency.viz.grid import Panel, Row, grid
 from torchsaliency.viz.overlay import overlay, png
 

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchsaliency.core.errors import InputError, OptionError, describe_unknown
+from torchsaliency.errors import InputError, OptionError, describe_unknown
 from torchsaliency.viz._pixels import rgb
 
 BLENDS = ("intensity", "constant")

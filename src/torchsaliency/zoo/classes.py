@@ -8,7 +8,7 @@ import difflib
 import functools
 from collections.abc import Callable, Sequence
 
-from torchsaliency.core.errors import TargetError
+from torchsaliency.errors import TargetError
 
 IMAGENET_CLASSES = 1000
 

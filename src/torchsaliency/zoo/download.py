@@ -26,7 +26,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from torchsaliency.core.errors import CheckpointError
+from torchsaliency.errors import CheckpointError
 from torchsaliency.zoo.messages import describe_error, shorten
 from torchsaliency.zoo.weights import describe_content
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from torchsaliency.core.errors import CheckpointError, OptionError
+from torchsaliency.errors import CheckpointError, OptionError
 from torchsaliency.zoo.checkpoints import read_note
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.sources import (

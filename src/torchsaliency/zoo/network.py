@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from torchsaliency.core.errors import TargetError
 from torchsaliency.core.layer import Layer
 from torchsaliency.core.target import unwrap_output
 from torchsaliency.core.wrapper import NetworkWrapper
+from torchsaliency.errors import TargetError
 from torchsaliency.zoo.classes import find_class
 from torchsaliency.zoo.preprocessing import Preprocessing
 

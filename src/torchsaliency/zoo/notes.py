@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from torchsaliency.core.errors import CheckpointError
+from torchsaliency.errors import CheckpointError
 from torchsaliency.zoo.messages import describe_error
 from torchsaliency.zoo.preprocessing import Preprocessing
 from torchsaliency.zoo.weights import damaged

@@ -19,10 +19,10 @@ from jaxtyping import Float, Integer
 from PIL import Image
 from torch import Tensor
 
-from torchsaliency.core.errors import OptionError
 from torchsaliency.core.masking import BlackPixel, Blur, Masking, MeanColour
 from torchsaliency.data.limits import VARIABLE, pixel_limit
 from torchsaliency.data.photos import to_rgb
+from torchsaliency.errors import OptionError
 from torchsaliency.zoo.placement import Placement
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 from torch import nn
 
-from torchsaliency.core.errors import CheckpointError
+from torchsaliency.errors import CheckpointError
 from torchsaliency.zoo.preprocessing import Fit, Preprocessing
 
 _HF_WARPED_FROM = 384  # ConvNeXt's processor crops below this side and squashes from it on

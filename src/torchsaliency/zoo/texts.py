@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchsaliency.core.errors import CheckpointError, InputError
 from torchsaliency.core.target import EmbeddingSimilarity
+from torchsaliency.errors import CheckpointError, InputError
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.sources.request import hub_as_allowed, unreachable
 

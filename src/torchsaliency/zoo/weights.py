@@ -19,8 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from torchsaliency.core.errors import CheckpointError
 from torchsaliency.core.quiet import without_warnings
+from torchsaliency.errors import CheckpointError
 from torchsaliency.zoo.messages import describe_error, shorten
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model")

@@ -15,8 +15,8 @@ from torchsaliency import (
     similarity_to,
     tracing,
 )
-from torchsaliency.core.errors import InputError, TargetError
-from torchsaliency.core.registry import create
+from torchsaliency.core.method import create
+from torchsaliency.errors import InputError, TargetError
 
 ENCODER_METHODS = (
     "gradcam",

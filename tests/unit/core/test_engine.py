@@ -16,13 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import torchsaliency
 from nets import convnet, images
 from torchsaliency import create, explain
-from torchsaliency.apps.options import MODES
-from torchsaliency.core import engine
-from torchsaliency.core.errors import OptionError
-from torchsaliency.core.exported import missing_packages
+from torchsaliency.cli.options import MODES
+from torchsaliency.core.acceleration import engine
+from torchsaliency.core.acceleration.onnx import missing_packages
 from torchsaliency.core.layer import Layer
-from torchsaliency.core.registry import Needs, methods
+from torchsaliency.core.method import Needs, methods
 from torchsaliency.core.session import held_still
+from torchsaliency.errors import OptionError
 from torchsaliency.measures import masked_maps, masked_scores, noisy_maps, perturbation_curve
 
 MANY = ("scorecam", "rise", "occlusion", "ablationcam", "opticam")

@@ -12,7 +12,7 @@ from nets import convnet, images, known_apart
 from torchsaliency import create, explain, tracing
 from torchsaliency.core import memory
 from torchsaliency.core.embedding import embeddings
-from torchsaliency.core.errors import InputError
+from torchsaliency.errors import InputError
 from torchsaliency.measures import masked_scores, noisy_maps, perturbation_curve
 
 

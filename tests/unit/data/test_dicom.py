@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from torchsaliency.core.errors import DataError
 from torchsaliency.data import open_photo
+from torchsaliency.errors import DataError
 
 pydicom = pytest.importorskip("pydicom")
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 import trees
-from torchsaliency.core.errors import DataError, OptionError
 from torchsaliency.data import open_data
 from torchsaliency.data.synsets import synset_names, synsets
+from torchsaliency.errors import DataError, OptionError
 from trees import FIRST, LAST, SECOND, image, val
 
 

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 import trees
-from torchsaliency.core.errors import DataError, OptionError
 from torchsaliency.data import backgrounds, open_data, open_photo, shapes, to_rgb
 from torchsaliency.data.limits import MAX_PIXELS, VARIABLE, pixel_limit
+from torchsaliency.errors import DataError, OptionError
 from trees import FIRST, image, val
 
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

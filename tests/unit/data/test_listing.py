@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 import trees
-from torchsaliency.core.errors import DataError
 from torchsaliency.data import find_photos, open_data, open_photo
 from torchsaliency.data.listing import files_below, folders_in, hash_of, images_below, images_in
 from torchsaliency.data.names import readable_id, shown
+from torchsaliency.errors import DataError
 from trees import FIRST, image, val
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links and bytes as on Linux")

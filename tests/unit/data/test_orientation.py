@@ -10,9 +10,9 @@ import torch
 from PIL import Image, ImageOps
 
 import trees
-from torchsaliency.core.errors import DataError
 from torchsaliency.data import open_data
 from torchsaliency.data.orientation import Frame, turn_boxes, turn_pixels
+from torchsaliency.errors import DataError
 from trees import FIRST, val
 
 ALL = range(1, 9)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from torchsaliency.core.errors import DataError
 from torchsaliency.data import find_photos, open_photo
+from torchsaliency.errors import DataError
 
 RAMP = np.linspace(0, 255, 64, dtype=np.uint8).reshape(8, 8)
 COLOURS = np.stack([RAMP, RAMP[::-1], np.full_like(RAMP, 90)], axis=-1)

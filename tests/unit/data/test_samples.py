@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from torchsaliency.core.errors import DataError
 from torchsaliency.data import sample_paths, sample_photo, sample_photos
+from torchsaliency.errors import DataError
 
 SIZES = {
     "chelsea": (451, 300),

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 import trees
-from torchsaliency.core.errors import DataError, OptionError
 from torchsaliency.data import correct, misclassified, open_data, select, shapes
+from torchsaliency.errors import DataError, OptionError
 
 
 def ids(data):

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from torchsaliency.core.errors import DataError
 from torchsaliency.data import open_data
 from torchsaliency.data.imagenet_files import read_labels
 from torchsaliency.data.tables import is_table, read_table
+from torchsaliency.errors import DataError
 from trees import image, val
 
 ROWS = [("a.png", "cat", 1, 2, 3.5, 4), ("b.png", "dog", 0, 0, 5, 5)]

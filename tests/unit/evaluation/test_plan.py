@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from torchsaliency.core.errors import DataError, OptionError, TorchSaliencyError
+from torchsaliency.errors import DataError, OptionError, TorchSaliencyError
 from torchsaliency.evaluation import make_plan, read_plan
 from torchsaliency.evaluation.setting import make_setting
 

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from torchsaliency.core.errors import InputError, OptionError
+from torchsaliency.errors import InputError, OptionError
 from torchsaliency.evaluation.results import Results
-from torchsaliency.evaluation.tabulating import comparison, holm, table
 from torchsaliency.metrics.registry import create_metric
 from torchsaliency.metrics.statistics import compare
+from torchsaliency.report.results import comparison, holm, table
 
 COUNT, H, W = 9, 20, 24
 NAN = math.nan

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 import torchsaliency
-from torchsaliency.core.errors import DataError, InputError, OptionError
 from torchsaliency.data import open_data, shapes
+from torchsaliency.errors import DataError, InputError, OptionError
 from torchsaliency.evaluation import Store, evaluate, load_results, make_plan, runner, score
 from torchsaliency.evaluation.studies import bounding_boxes, other_classes
 from torchsaliency.zoo import load_model

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 import torchsaliency
 from nets import Counter, convnet, images, quick
 from torchsaliency import measures
-from torchsaliency.core.errors import InputError, OptionError, TargetError
 from torchsaliency.core.explain import explain
 from torchsaliency.core.masking import BlackPixel, GivenImage
 from torchsaliency.core.target import EmbeddingSimilarity
 from torchsaliency.core.wrapper import NetworkWrapper
+from torchsaliency.errors import InputError, OptionError, TargetError
 from torchsaliency.evaluation.scoring import Bench, score
 from torchsaliency.metrics import create_metric, metric_entry, metrics
 from torchsaliency.metrics.classification import adcc, coherency, complexity

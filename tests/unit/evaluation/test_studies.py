@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from nets import Counter, convnet, images
-from torchsaliency.core.errors import InputError, OptionError
 from torchsaliency.core.explain import explain
 from torchsaliency.core.masking import BlackPixel
+from torchsaliency.errors import InputError, OptionError
 from torchsaliency.evaluation.studies import (
     ALPHAS,
     CLASSES,

@@ -6,9 +6,9 @@ import torch
 import torchsaliency
 from nets import images, tiny_vit
 from torchsaliency import OptionError
-from torchsaliency.core.registry import create
+from torchsaliency.core.method import create
 from torchsaliency.core.rules import Recording, backward
-from torchsaliency.methods.attention.relevance import AttentionRelevance
+from torchsaliency.methods.propagation.relevance import AttentionRelevance
 
 X = images(1, 32, 32)
 CLASS = 3

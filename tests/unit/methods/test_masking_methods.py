@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from nets import Counter, convnet, images, two_layer_head
 from torchsaliency import BlackPixel, Blur, MeanColour, Probability, Regression, explain
-from torchsaliency.core.errors import OptionError, TargetError
-from torchsaliency.core.registry import create
+from torchsaliency.core.method import create
+from torchsaliency.errors import OptionError, TargetError
 from torchsaliency.methods.masking import (
     IBA,
     RISE,

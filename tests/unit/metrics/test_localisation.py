@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from torchsaliency.core.errors import InputError, OptionError
+from torchsaliency.errors import InputError, OptionError
 from torchsaliency.metrics.localisation import (
     EnergyPointingGame,
     LocalisationError,

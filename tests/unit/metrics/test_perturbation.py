@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from torchsaliency.core.errors import InputError, OptionError
+from torchsaliency.errors import InputError, OptionError
 from torchsaliency.metrics.perturbation import (
     AOPC,
     ROAD,

@@ -10,7 +10,7 @@ from scipy import ndimage, stats
 from skimage.feature import hog
 from skimage.metrics import structural_similarity
 
-from torchsaliency.core.errors import InputError, OptionError
+from torchsaliency.errors import InputError, OptionError
 from torchsaliency.metrics.registry import create_metric, metric_entry, metrics
 from torchsaliency.metrics.sanity import (
     HOGSimilarity,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from torchsaliency.core.errors import InputError, OptionError
+from torchsaliency.errors import InputError, OptionError
 from torchsaliency.metrics.registry import create_metric, metric_entry
 from torchsaliency.metrics.segmentation import MeanIoU, MeanIoUSweep, iou_at
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from torchsaliency.core.errors import InputError
+from torchsaliency.errors import InputError
 from torchsaliency.metrics.registry import create_metric, metric_entry, metrics
 from torchsaliency.metrics.selfsupervised import (
     EmbeddingCosine,

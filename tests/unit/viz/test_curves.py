@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from torchsaliency.core.errors import InputError, OptionError
+from torchsaliency.errors import InputError, OptionError
 from torchsaliency.viz.curves import Chart, Curve, boxes, charts, curves, save
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from torchsaliency.core.errors import InputError, OptionError
+from torchsaliency.errors import InputError, OptionError
 from torchsaliency.viz import Panel, Row, grid
 from torchsaliency.viz._type import font, shortened, wrapped
 from torchsaliency.viz.grid import _lines, _Style

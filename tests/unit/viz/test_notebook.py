@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from torchsaliency.core.errors import InputError
+from torchsaliency.errors import InputError
 from torchsaliency.viz import png_bytes
 from torchsaliency.viz.notebook import visible
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from torchsaliency.core.errors import InputError, OptionError
+from torchsaliency.errors import InputError, OptionError
 from torchsaliency.viz import colourise, overlay
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from torchsaliency.core.errors import CheckpointError
+from torchsaliency.errors import CheckpointError
 from torchsaliency.zoo.checkpoints import read_checkpoint, state_dict_sha256
 
 

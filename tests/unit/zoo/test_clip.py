@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import torchsaliency
-from torchsaliency.core.errors import CheckpointError, InputError
+from torchsaliency.errors import CheckpointError, InputError
 from torchsaliency.zoo import load_model, similarity_to_text
 
 transformers = pytest.importorskip("transformers")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from torchsaliency.core.errors import CheckpointError
+from torchsaliency.errors import CheckpointError
 from torchsaliency.zoo import download, load_model
 from torchsaliency.zoo.sources import ssl
 

@@ -15,9 +15,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from torchsaliency.core.errors import CheckpointError, OptionError
 from torchsaliency.core.layer import Layer
 from torchsaliency.data import sample_photos
+from torchsaliency.errors import CheckpointError, OptionError
 from torchsaliency.zoo import DEFAULT_MODEL, imagenet, imagenet_classes, load_model, models
 from torchsaliency.zoo.checkpoints import read_checkpoint
 from torchsaliency.zoo.sources.builtin import match_in_order

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from torchsaliency.core.errors import TargetError
 from torchsaliency.core.wrapper import unwrap
+from torchsaliency.errors import TargetError
 from torchsaliency.zoo import Network, imagenet
 
 NAMES = ("tabby, tabby cat", "tiger cat", "tiger", "crane", "crane", "tiger_shark", "goldfish")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from torchsaliency.core.errors import CheckpointError, OptionError
+from torchsaliency.errors import CheckpointError, OptionError
 from torchsaliency.zoo import Fit, Preprocessing, from_hf, from_timm, from_torchvision, imagenet
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import torchsaliency
-from torchsaliency.core.errors import CheckpointError, TargetError
+from torchsaliency.errors import CheckpointError, TargetError
 from torchsaliency.zoo import load_model, models
 from torchsaliency.zoo.sources import ssl
 from torchsaliency.zoo.sources.convnext import ConvNeXtEncoder

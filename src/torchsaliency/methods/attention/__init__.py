@@ -2,6 +2,5 @@
 
 from torchsaliency.methods.attention.generic import AttentionGradCAM, GenericAttention
 from torchsaliency.methods.attention.rollout import AttentionRollout, RawAttention
-from torchsaliency.methods.attention.tibav import TIBAV
 
-__all__ = ["TIBAV", "AttentionGradCAM", "AttentionRollout", "GenericAttention", "RawAttention"]
+__all__ = ["AttentionGradCAM", "AttentionRollout", "GenericAttention", "RawAttention"]

@@ -8,9 +8,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from torchsaliency.core.method import Method
-from torchsaliency.core.registry import Needs, register
-from torchsaliency.core.tracing import View
+from torchsaliency.core.method import Method, Needs, register
+from torchsaliency.core.trace import View
 from torchsaliency.methods.attention.rollout import from_block
 from torchsaliency.methods.attention.tokens import patch_row, whole_attentions
 

@@ -8,10 +8,9 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from torchsaliency.core.errors import OptionError
-from torchsaliency.core.method import Method
-from torchsaliency.core.registry import Needs, register
-from torchsaliency.core.tracing import View
+from torchsaliency.core.method import Method, Needs, register
+from torchsaliency.core.trace import View
+from torchsaliency.errors import OptionError
 from torchsaliency.methods.attention.tokens import patch_row, whole_attentions
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from torchsaliency.core.errors import LayerError
 from torchsaliency.core.layer import Tokens, infer_reshape
-from torchsaliency.core.tracing import View
+from torchsaliency.core.trace import View
+from torchsaliency.errors import LayerError
 
 _DISTILLATION = ("dist_token", "distillation_token")
 

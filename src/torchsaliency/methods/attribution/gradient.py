@@ -10,8 +10,8 @@ from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
 from torchsaliency.core.draws import normal, uniform
-from torchsaliency.core.registry import register
-from torchsaliency.core.tracing import View
+from torchsaliency.core.method import register
+from torchsaliency.core.trace import View
 from torchsaliency.methods.attribution.reduction import (
     BACKWARD,
     Attribution,

@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torchsaliency.core.maps import minmax, upsample
-from torchsaliency.core.method import Method
-from torchsaliency.core.registry import GRADIENTS, register
-from torchsaliency.core.tracing import View
+from torchsaliency.core.method import GRADIENTS, Method, register
+from torchsaliency.core.trace import View
 
 Virtual = Literal["conv1x1", "conv3x3", "scaling", "bias"]
 Aggregation = Literal["norm", "positive-norm", "sum", "max"]

@@ -16,13 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchsaliency.core.errors import OptionError, TargetError
 from torchsaliency.core.maps import exact
 from torchsaliency.core.masking import Blur
-from torchsaliency.core.method import Method, Saliency, positive
-from torchsaliency.core.registry import Needs
+from torchsaliency.core.method import Method, Needs, Saliency, positive
 from torchsaliency.core.rules import Recording, Rule, backward, gradients
-from torchsaliency.core.tracing import View
+from torchsaliency.core.trace import View
+from torchsaliency.errors import OptionError, TargetError
 
 Channels = Literal["abs-sum", "sum-positive", "max-abs"]
 

@@ -13,9 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from torchsaliency.core.draws import uniform
-from torchsaliency.core.registry import Needs, register
+from torchsaliency.core.method import Needs, register
 from torchsaliency.core.target import Logit, Probability
-from torchsaliency.core.tracing import View
+from torchsaliency.core.trace import View
 from torchsaliency.methods.attribution.reduction import (
     Attribution,
     Channels,

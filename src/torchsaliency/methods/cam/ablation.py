@@ -8,9 +8,8 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from torchsaliency.core.method import ChannelCAM
-from torchsaliency.core.registry import PASSES, register
-from torchsaliency.core.tracing import View
+from torchsaliency.core.method import PASSES, ChannelCAM, register
+from torchsaliency.core.trace import View
 
 
 @register("ablationcam", family="cam", cite="desai2020", needs=PASSES)

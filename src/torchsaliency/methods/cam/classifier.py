@@ -8,10 +8,9 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from torchsaliency.core.errors import LayerError
-from torchsaliency.core.method import ChannelCAM
-from torchsaliency.core.registry import GRADIENTS, register
-from torchsaliency.core.tracing import View
+from torchsaliency.core.method import GRADIENTS, ChannelCAM, register
+from torchsaliency.core.trace import View
+from torchsaliency.errors import LayerError
 
 _SPREAD = 1e-3
 """How far the gradient may vary over positions, relative to its size, for a head that pools."""

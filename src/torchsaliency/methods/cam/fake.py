@@ -7,9 +7,8 @@ from typing import final
 
 from torch import Tensor
 
-from torchsaliency.core.method import Method
-from torchsaliency.core.registry import Needs, register
-from torchsaliency.core.tracing import View
+from torchsaliency.core.method import Method, Needs, register
+from torchsaliency.core.trace import View
 
 
 @register("fakecam", family="cam", cite="poppi2021", needs=Needs.NOTHING)

@@ -8,9 +8,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from torchsaliency.core.method import ChannelCAM, positive
-from torchsaliency.core.registry import GRADIENTS, register
-from torchsaliency.core.tracing import View
+from torchsaliency.core.method import GRADIENTS, ChannelCAM, positive, register
+from torchsaliency.core.trace import View
 
 
 @register("gradcam", family="cam", cite="selvaraju2017", needs=GRADIENTS)

@@ -14,10 +14,17 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Tensor
 
-from torchsaliency.core.errors import OptionError, TargetError
 from torchsaliency.core.maps import Normalisation
-from torchsaliency.core.method import ChannelCAM, Method, Saliency, asking, positive
-from torchsaliency.core.registry import PASSES, create, register
+from torchsaliency.core.method import (
+    PASSES,
+    ChannelCAM,
+    Method,
+    Saliency,
+    asking,
+    create,
+    positive,
+    register,
+)
 from torchsaliency.core.rules import gradients
 from torchsaliency.core.target import (
     ClassTarget,
@@ -28,7 +35,8 @@ from torchsaliency.core.target import (
     Probability,
     Target,
 )
-from torchsaliency.core.tracing import View
+from torchsaliency.core.trace import View
+from torchsaliency.errors import OptionError, TargetError
 from torchsaliency.methods.cam.solvers import Adam, TrustRegion, combine
 
 Selector = Literal[

@@ -7,9 +7,8 @@ from typing import final
 
 from torch import Tensor
 
-from torchsaliency.core.method import ChannelCAM
-from torchsaliency.core.registry import PASSES, register
-from torchsaliency.core.tracing import View
+from torchsaliency.core.method import PASSES, ChannelCAM, register
+from torchsaliency.core.trace import View
 
 
 @register("scorecam", family="cam", cite="wang2020", needs=PASSES)

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchsaliency.core.errors import OptionError, TargetError
-from torchsaliency.core.method import Method, Saliency, positive
-from torchsaliency.core.registry import register
+from torchsaliency.core.method import Method, Saliency, positive, register
 from torchsaliency.core.target import ClassTarget, Margin, Target
-from torchsaliency.core.tracing import View
+from torchsaliency.core.trace import View
+from torchsaliency.errors import OptionError, TargetError
 from torchsaliency.methods.masking.passes import MASKED, blurred, slope, widest
 
 AREAS: dict[str, tuple[float, ...]] = {

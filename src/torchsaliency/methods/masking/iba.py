@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from torchsaliency.core.draws import normal
-from torchsaliency.core.errors import OptionError
 from torchsaliency.core.maps import is_constant
-from torchsaliency.core.method import Method, positive
-from torchsaliency.core.registry import PASSES, register
+from torchsaliency.core.method import PASSES, Method, positive, register
 from torchsaliency.core.target import LogProbability
-from torchsaliency.core.tracing import View
+from torchsaliency.core.trace import View
+from torchsaliency.errors import OptionError
 from torchsaliency.methods.cam.solvers import AdamState
 from torchsaliency.methods.masking.passes import aimed, blurred, slope, widest
 

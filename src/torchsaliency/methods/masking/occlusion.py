@@ -9,11 +9,10 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from torchsaliency.core.errors import OptionError
 from torchsaliency.core.maps import is_constant
-from torchsaliency.core.method import Method
-from torchsaliency.core.registry import register
-from torchsaliency.core.tracing import View
+from torchsaliency.core.method import Method, register
+from torchsaliency.core.trace import View
+from torchsaliency.errors import OptionError
 from torchsaliency.methods.masking.passes import MASKED, under_masks, widest
 
 

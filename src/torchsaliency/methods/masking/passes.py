@@ -13,10 +13,10 @@ from torch import Tensor
 
 from torchsaliency.core.maps import has_float64
 from torchsaliency.core.masking import Masking
-from torchsaliency.core.registry import Needs
+from torchsaliency.core.method import Needs
 from torchsaliency.core.rules import gradients
 from torchsaliency.core.target import ClassTarget, Probability, Target
-from torchsaliency.core.tracing import View
+from torchsaliency.core.trace import View
 
 MASKED = Needs.TARGET | Needs.PASSES
 """No layer is read."""

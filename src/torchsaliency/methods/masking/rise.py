@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torchsaliency.core.draws import uniform
-from torchsaliency.core.errors import OptionError
 from torchsaliency.core.maps import is_constant
-from torchsaliency.core.method import Method, positive
-from torchsaliency.core.registry import register
-from torchsaliency.core.tracing import View
+from torchsaliency.core.method import Method, positive, register
+from torchsaliency.core.trace import View
+from torchsaliency.errors import OptionError
 from torchsaliency.methods.masking.passes import MASKED, probability, under_masks, widest
 
 

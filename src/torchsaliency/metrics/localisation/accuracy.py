@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchsaliency.core.errors import OptionError
+from torchsaliency.errors import OptionError
 from torchsaliency.metrics.base import SaliencyMetric
 from torchsaliency.metrics.checks import checked_maps
 from torchsaliency.metrics.components import Integers, contour_boxes, largest_contour_boxes

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchsaliency.core.errors import InputError
+from torchsaliency.errors import InputError
 from torchsaliency.metrics.base import SaliencyMetric
 from torchsaliency.metrics.localisation.boxes import box_iou, predicted_boxes
 from torchsaliency.metrics.registry import metric

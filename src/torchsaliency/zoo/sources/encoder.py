@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from torchsaliency.core.errors import CheckpointError
+from torchsaliency.errors import CheckpointError
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.sources.request import Request
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from torchsaliency.core.errors import CheckpointError
+from torchsaliency.errors import CheckpointError
 from torchsaliency.zoo.checkpoints import Checkpoint, require_finite
 from torchsaliency.zoo.layers import paper_layer
 from torchsaliency.zoo.network import Network

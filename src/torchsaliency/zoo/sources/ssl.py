@@ -16,8 +16,8 @@ from typing import final
 
 from torch import Tensor, nn
 
-from torchsaliency.core.errors import CheckpointError, describe_unknown
 from torchsaliency.core.layer import Layer
+from torchsaliency.errors import CheckpointError, describe_unknown
 from torchsaliency.zoo.checkpoints import Checkpoint, read_checkpoint
 from torchsaliency.zoo.download import FILES, fetch_file
 from torchsaliency.zoo.network import Network

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from torchsaliency.core.errors import CheckpointError
+from torchsaliency.errors import CheckpointError
 from torchsaliency.zoo.checkpoints import Checkpoint
 from torchsaliency.zoo.classes import IMAGENET_CLASSES, imagenet_classes
 from torchsaliency.zoo.layers import paper_layer

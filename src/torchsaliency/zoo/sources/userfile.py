@@ -20,8 +20,8 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from torchsaliency.core.errors import CheckpointError
 from torchsaliency.core.wrapper import unwrap
+from torchsaliency.errors import CheckpointError
 from torchsaliency.zoo.checkpoints import Checkpoint
 from torchsaliency.zoo.layers import paper_layer
 from torchsaliency.zoo.messages import describe_error, shorten

@@ -1,0 +1,1 @@
+"""Many passes of one network made cheaper: copies that are known to be the same network."""

@@ -1,0 +1,157 @@
+"""The papers' tables and figures as plans: one YAML file each, beside this module."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from types import MappingProxyType
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from torchsaliency.errors import OptionError, describe_unknown
+
+Kind = Literal[
+    "table",
+    "grouped",
+    "parts",
+    "boxes",
+    "classes",
+    "selectivity",
+    "sweep",
+    "sanity",
+    "timing",
+    "variance",
+    "grid",
+    "survey",
+]
+
+
+class Claim(BaseModel):
+    """Something that the paper says of its numbers, checked on the measured ones.
+
+    Attributes:
+        says: in words.
+        metric: its label.
+        method: whose number it is about; of "best" the method that should lead.
+        kind: "best" among contenders, "below" or "above" a number, or "before" another.
+        value: of "below" and "above".
+        other: of "before", the method that should be worse, the same one by default.
+        than: of "before", the metric by which it should be worse, the same one by default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    says: str
+    metric: str
+    method: str
+    kind: Literal["best", "below", "above", "before"] = "best"
+    value: float = 0.0
+    other: str = ""
+    than: str = ""
+
+
+class Version(BaseModel):
+    """One way to run a recipe: the paper's, or on what is built in.
+
+    Attributes:
+        said: data and networks in words.
+        data: of the paper's, the kind of data that is needed ("imagenet", "voc", …); of the
+            built-in one as a plan names it. A part may have another one.
+        parts: plan fields of each part of the table, by its heading: what stands before " / " is
+            shared by several parts, as a kind of recipe wants it. `weights: finetuned` asks for
+            weights that the user has made.
+        plan: plan fields of all parts.
+        options: options of methods, by label, that make them cheaper.
+        beside: the paper's part whose numbers stand beside a part of another name; if this is
+            empty, beside every such part the first one's.
+        notes: what else differs from the paper, one sentence each.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    said: str
+    data: str
+    parts: dict[str, dict[str, Any]] = Field(min_length=1)
+    plan: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    beside: dict[str, str] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Recipe(BaseModel):
+    """One table or figure.
+
+    Attributes:
+        name: as on the command line, "opticam-table1".
+        paper: "Opti-CAM" or "TMLR".
+        item: as the paper calls it, "Table 1".
+        title: what it shows.
+        kind: how it is made.
+        plan: plan fields of every version.
+        paper_version: the paper's data and networks.
+        builtin: what runs offline.
+        options: of the kind.
+        published: the paper's numbers, by part, row and column.
+        claims: what the paper says of them.
+        notes: errata and choices, one sentence each.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    paper: Literal["Opti-CAM", "TMLR"]
+    item: str
+    title: str
+    kind: Kind
+    plan: dict[str, Any]
+    paper_version: Version
+    builtin: Version
+    options: dict[str, Any] = Field(default_factory=dict)
+    published: dict[str, dict[str, dict[str, float]]] = Field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@cache
+def recipes() -> Mapping[str, Recipe]:
+    """Return every recipe by name, the Opti-CAM paper's first, in the papers' order."""
+    found = [
+        Recipe.model_validate({"name": one.name.removesuffix(".yaml"), **_read(one)})
+        for one in resources.files(__package__).iterdir()
+        if one.name.endswith(".yaml")
+    ]
+    found.sort(key=lambda one: (one.paper != "Opti-CAM", _place(one.name)))
+    return MappingProxyType({one.name: one for one in found})
+
+
+def recipe(name: str) -> Recipe:
+    """Return a recipe.
+
+    Raises:
+        OptionError: there is none of this name; close ones are listed.
+    """
+    known = recipes()
+    if name not in known:
+        raise OptionError(describe_unknown("recipe", name, known))
+    return known[name]
+
+
+def _read(file: Any) -> dict[str, Any]:
+    facts: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return facts
+
+
+_ITEM = re.compile(r"[^-]+-([a-z]+A?)(\d*)(.*)")
+_ORDER = ("table", "tableA", "fig", "figA")
+
+
+def _place(name: str) -> tuple[int, int, str]:
+    """Order table1 … table6 before tableA7 …, and these before figures; numbers by value."""
+    found = _ITEM.fullmatch(name)
+    if found is None or found[1] not in _ORDER:
+        return len(_ORDER), 0, name
+    return _ORDER.index(found[1]), int(found[2] or 0), found[3]

@@ -1,0 +1,7 @@
+"""Results as tables and charts, in every format that a paper, a terminal or a browser takes."""
+
+from torchsaliency.report.formats import FORMATS, render
+from torchsaliency.report.results import comparison, table
+from torchsaliency.report.tables import Cell, Column, Line, Table
+
+__all__ = ["FORMATS", "Cell", "Column", "Line", "Table", "comparison", "render", "table"]

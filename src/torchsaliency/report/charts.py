@@ -1,0 +1,148 @@
+"""From results and studies to charts: curves that metrics keep, and sweeps over an option."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+from torchsaliency.errors import InputError
+from torchsaliency.evaluation.results import Results
+from torchsaliency.evaluation.studies import Study
+from torchsaliency.metrics.base import SaliencyMetric, Summary
+from torchsaliency.metrics.perturbation import CurveMetric
+from torchsaliency.metrics.sanity import SanityMetric
+from torchsaliency.metrics.segmentation import MeanIoUSweep
+from torchsaliency.metrics.statistics import CONFIDENCE
+from torchsaliency.report.tables import ARROWS
+from torchsaliency.viz.curves import Chart, Curve
+
+_POWER = "α = "
+
+
+def metric_charts(results: Results, *, confidence: float = CONFIDENCE) -> dict[str, Chart]:
+    """Return a chart of every metric that keeps a curve of each image, by the metric's label.
+
+    These are insertion and deletion by the share of pixels, mIoU by threshold, and the sanity
+    checks by the number of random stages. A curve is the mean over images, its band the mean's
+    interval at each point by itself, z · s / √n on both sides.
+
+    Args:
+        results: what an evaluation found; methods without an image are left out.
+        confidence: of the bands.
+    """
+    found = {}
+    for label, metric in results.metrics.items():
+        axis = _axis(metric)
+        if axis is None:
+            continue
+        places, x, y = axis
+        series = []
+        for method in results.methods:
+            rows = results.rows(method, label)
+            values = _values(metric, rows[~rows.isnan().any(1)])
+            if len(values):
+                series.append(_curve(method, places, values, confidence))
+        if series:
+            found[label] = Chart(series, x, y, label)
+    return found
+
+
+def sweep_chart(
+    scores: Mapping[str, Mapping[float | int, Summary]],
+    *,
+    x: str,
+    y: str = "",
+    title: str = "",
+    log_x: bool = False,
+) -> Chart:
+    """Return one metric by an option's value, a curve for each value of another.
+
+    With the bootstrap intervals as bands, for Opti-CAM's iterations by learning rate
+    (`{"lr 0.1": {10: …, 20: …}}`), layers, thresholds, powers.
+
+    Args:
+        scores: by curve and place; summaries without value are gaps.
+        x: what is varied.
+        y: what the metric is; by default its name, direction and unit.
+        title: of the chart.
+        log_x: whether x is logarithmic.
+
+    Raises:
+        InputError: no curve, or one without points.
+    """
+    summaries = [one for line in scores.values() for one in line.values()]
+    if not summaries:
+        raise InputError("A sweep without summaries was given; it needs one curve with a point.")
+    first = summaries[0]
+    series = []
+    for label, line in scores.items():
+        places = sorted(line)
+        ends = [(line[place].value, line[place].low, line[place].high) for place in places]
+        value, low, high = ([_or_nan(one) for one in side] for side in zip(*ends, strict=True))
+        series.append(Curve(label, places, value, low, high))
+    heading = f"{first.metric} {ARROWS[first.direction]} ({first.unit})"
+    return Chart(series, x, y or heading, title, log_x)
+
+
+def selectivity_charts(studies: Mapping[str, Study]) -> dict[str, Chart]:
+    """Return AD, AI and AG by the power of the map, a curve a method (Opti-CAM, Figure A4).
+
+    Args:
+        studies: what `studies.selectivity` found, by method.
+
+    Raises:
+        InputError: no study, or one of something else than powers.
+    """
+    scores: dict[str, dict[str, dict[float | int, Summary]]] = {}
+    for method, study in studies.items():
+        for variant, row in study.rows.items():
+            if not variant.startswith(_POWER):
+                raise InputError(
+                    f"The study of {method} has a line {variant!r}, and charts of selectivity need "
+                    f"powers like '{_POWER}2'; give studies made by selectivity."
+                )
+            for one in row.metrics:
+                line = scores.setdefault(one.name, {}).setdefault(method, {})
+                line[float(variant.removeprefix(_POWER))] = one.summary()
+    return {
+        name: sweep_chart(lines, x="power α", title=name.upper(), log_x=True)
+        for name, lines in scores.items()
+    }
+
+
+def _axis(metric: SaliencyMetric) -> tuple[list[float], str, str] | None:
+    if isinstance(metric, CurveMetric):
+        done = "inserted" if metric.name == "insertion" else "deleted"
+        return (100 * metric.fractions).tolist(), f"pixels {done} (%)", "class probability (%)"
+    if isinstance(metric, MeanIoUSweep):
+        return list(metric.thresholds), "threshold", "mIoU ↑ (%)"
+    if isinstance(metric, SanityMetric):
+        stages = [float(stage) for stage in range(1, metric.stages + 1)]
+        return stages, "random stages, from the output", f"{metric.name} ↓ ({metric.entry.unit})"
+    return None
+
+
+def _values(metric: SaliencyMetric, rows: Tensor) -> Tensor:
+    # insertion and deletion keep the area before the curve, and probabilities in [0, 1]
+    return 100 * rows[:, 1:] if isinstance(metric, CurveMetric) else rows
+
+
+def _curve(label: str, places: list[float], values: Tensor, confidence: float) -> Curve:
+    mean = values.mean(0)
+    if len(values) == 1:
+        return Curve(label, places, mean.tolist())
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    half = z * values.std(0) / math.sqrt(len(values))
+    ends = torch.stack([mean - half, mean + half]).tolist()
+    return Curve(label, places, mean.tolist(), *ends)
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+__all__ = ["metric_charts", "selectivity_charts", "sweep_chart"]
