@@ -2,14 +2,16 @@
 
 `None` stands for the predicted class; it is resolved once, on the clean image, and recorded. Every
 target can be taken at an index, because methods run the network on many variants of one image.
+
+`TARGETS` holds the targets that words can name: "margin", "margin:tabby", "regression:index=2".
 """
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, final
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, final
 
 import torch
 from jaxtyping import Float
@@ -17,12 +19,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torchsaliency.errors import TargetError
+from torchsaliency.registry import Entry, Registry
 
 Scores = Float[Tensor, " n"]
 """One number an image, larger for more evidence."""
 
 
-class Target(abc.ABC):
+class TargetSpec(abc.ABC):
+    """What becomes a target once the network's output on the clean images is known."""
+
+    @abc.abstractmethod
+    def resolve(self, output: Any) -> Target:
+        """Return the target of images whose unwrapped output this is.
+
+        Raises:
+            TargetError: the output does not fit.
+        """
+
+
+class Target(TargetSpec):
     """A batched, differentiable score of the network's output."""
 
     @abc.abstractmethod
@@ -37,6 +52,70 @@ class Target(abc.ABC):
     def describe(self) -> dict[str, Any]:
         """Return what a manifest must say to repeat this target (JSON types only)."""
 
+    def resolve(self, output: Any) -> Target:  # noqa: ARG002 (it needs no output)
+        """Return the target itself."""
+        return self
+
+
+@dataclass(frozen=True)
+class TargetEntry(Entry):
+    """A registered target; all its options have defaults."""
+
+    @property
+    def names_class(self) -> bool:
+        """Whether it scores one class an image, which may be named: "margin:tabby"."""
+        return isinstance(self.factory, type) and issubclass(self.factory, ClassTarget)
+
+
+TARGETS: Registry[TargetEntry] = Registry(
+    "target", "torchsaliency.targets", base=TargetSpec, error=TargetError
+)
+T = TypeVar("T", bound=type[TargetSpec])
+
+
+def register_target(name: str) -> Callable[[T], T]:
+    """Add a target to the registry under `name`; every option must have a default.
+
+    Raises:
+        OptionError: the name is taken.
+    """
+
+    def add(factory: T) -> T:
+        TARGETS.register(TargetEntry(name, factory))
+        return factory
+
+    return add
+
+
+def parse_target(text: str, class_index: Callable[[str], int]) -> int | TargetSpec | None:
+    """Return the target that words name, as on the command line.
+
+    Args:
+        text: a class ("281", "tabby"); "predicted"; a registered target, of the predicted class
+            ("margin"), of a class ("margin:tabby") or with options ("regression:index=2,sign=-1").
+        class_index: gives the index of a class by its number or name.
+
+    Raises:
+        TargetError: there is no such target, or no such class.
+        OptionError: an option does not fit.
+
+    Example:
+        >>> parse_target("regression:index=2", int)
+        Regression(index=2, sign=1.0)
+    """
+    if text == "predicted":
+        return None
+    name, colon, rest = text.partition(":")
+    if name not in TARGETS:
+        return class_index(text)
+    entry = TARGETS.get(name)
+    if not colon:
+        return entry.factory()
+    if entry.names_class:
+        return entry.factory(class_index(rest))
+    pairs = dict(part.partition("=")[::2] for part in rest.split(","))
+    return entry.create(pairs)
+
 
 @dataclass(frozen=True, eq=False)
 class ClassTarget(Target):
@@ -44,16 +123,18 @@ class ClassTarget(Target):
 
     Attributes:
         labels: class indices, one for each image, or one for all of them: anything that
-            `class_indices` takes. Kept as a tensor in int64, of shape (N,) or ().
+            `class_indices` takes. Kept as a tensor in int64, of shape (N,) or (). None stands for
+            the predicted class until the target is resolved.
 
     Raises:
         TargetError: they are no class indices.
     """
 
-    labels: Any
+    labels: Any = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", class_indices(self.labels))
+        if self.labels is not None:
+            object.__setattr__(self, "labels", class_indices(self.labels))
 
     @abc.abstractmethod
     def of_logits(self, logits: Float[Tensor, "n k"]) -> Scores:
@@ -66,23 +147,39 @@ class ClassTarget(Target):
         Raises:
             TargetError: the output is no (N, K) tensor, or the labels do not fit it.
         """
-        logits = _check_logits(output, self.labels)
-        labels = self.labels.to(logits.device).expand(len(logits))
-        return type(self)(labels).of_logits(logits)
+        if self.labels is None:
+            raise TargetError(
+                f"{type(self).__name__}() has no classes yet; give class indices, or let "
+                "`resolve_target` take the predicted ones."
+            )
+        return self.resolve(output).of_logits(output)
+
+    @final
+    def resolve(self, output: Any) -> ClassTarget:
+        """Return the target with one class for each row of the output.
+
+        Raises:
+            TargetError: the output is no (N, K) tensor, or the labels do not fit it.
+        """
+        logits = _require_logits(output, self.labels)
+        labels = logits.argmax(1) if self.labels is None else self.labels
+        return replace(self, labels=labels.to(logits.device).expand(len(logits)))
 
     @final
     def take(self, index: Tensor) -> Target:
         """Return the target of the images at `index`."""
-        if self.labels.ndim == 0:
+        if self.labels is None or self.labels.ndim == 0:
             return self
-        return type(self)(self.labels[index.to(self.labels.device)])
+        return replace(self, labels=self.labels[index.to(self.labels.device)])
 
     @final
     def describe(self) -> dict[str, Any]:
         """Return the kind and the labels."""
-        return {"kind": type(self).__name__, "labels": self.labels.tolist()}
+        labels = None if self.labels is None else self.labels.tolist()
+        return {"kind": type(self).__name__, "labels": labels}
 
 
+@register_target("logit")
 @final
 @dataclass(frozen=True, eq=False)
 class Logit(ClassTarget):
@@ -93,6 +190,7 @@ class Logit(ClassTarget):
         return _pick(logits, self.labels)
 
 
+@register_target("probability")
 @final
 @dataclass(frozen=True, eq=False)
 class Probability(ClassTarget):
@@ -103,6 +201,7 @@ class Probability(ClassTarget):
         return _pick(logits.softmax(1), self.labels)
 
 
+@register_target("log-probability")
 @final
 @dataclass(frozen=True, eq=False)
 class LogProbability(ClassTarget):
@@ -113,6 +212,7 @@ class LogProbability(ClassTarget):
         return _pick(logits.log_softmax(1), self.labels)
 
 
+@register_target("margin")
 @final
 @dataclass(frozen=True, eq=False)
 class Margin(ClassTarget):
@@ -142,10 +242,7 @@ class EmbeddingSimilarity(Target):
     kind: str = "cosine"
 
     def __post_init__(self) -> None:
-        if self.kind not in ("dot", "cosine", "mse"):
-            raise TargetError(
-                f"EmbeddingSimilarity has no kind {self.kind!r}; choose dot, cosine or mse."
-            )
+        _require_similarity(self.kind)
 
     def __call__(self, output: Any) -> Scores:
         """Return the similarity of each embedding to its reference."""
@@ -168,16 +265,17 @@ class EmbeddingSimilarity(Target):
         """Return the target of the images at `index`."""
         if len(self.reference) == 1:
             return self
-        return EmbeddingSimilarity(self.reference[index.to(self.reference.device)], self.kind)
+        return replace(self, reference=self.reference[index.to(self.reference.device)])
 
     def describe(self) -> dict[str, Any]:
         """Return the kind and the size of the embedding."""
         return {"kind": f"EmbeddingSimilarity({self.kind})", "dimensions": self.reference.shape[1]}
 
 
+@register_target("own-embedding")
 @final
 @dataclass(frozen=True)
-class OwnEmbedding:
+class OwnEmbedding(TargetSpec):
     """Similarity to the embedding that the network gives the clean image itself.
 
     It needs no labels: what of the image makes its embedding? It becomes an `EmbeddingSimilarity`
@@ -189,6 +287,9 @@ class OwnEmbedding:
     """
 
     kind: str = "dot"
+
+    def __post_init__(self) -> None:
+        _require_similarity(self.kind)
 
     def resolve(self, output: Any) -> Target:
         """Return the target of images whose output this is.
@@ -202,6 +303,7 @@ class OwnEmbedding:
         return EmbeddingSimilarity(output.detach(), self.kind)
 
 
+@register_target("regression")
 @final
 @dataclass(frozen=True)
 class Regression(Target):
@@ -259,7 +361,7 @@ class MaskScore(Target):
 
     def take(self, index: Tensor) -> Target:
         """Return the target of the images at `index`."""
-        return MaskScore(self.masks[index.to(self.masks.device)], self.category)
+        return replace(self, masks=self.masks[index.to(self.masks.device)])
 
     def describe(self) -> dict[str, Any]:
         """Return the class and the masks' areas."""
@@ -303,7 +405,7 @@ class BoxScore(Target):
     def take(self, index: Tensor) -> Target:
         """Return the target of the images at `index`."""
         index = index.to(self.boxes.device)
-        return BoxScore(self.boxes[index], self.labels[index], self.overlap)
+        return replace(self, boxes=self.boxes[index], labels=self.labels[index])
 
     def describe(self) -> dict[str, Any]:
         """Return the boxes and labels."""
@@ -330,9 +432,7 @@ class RowWise(Target):
         return {"kind": "callable", "name": getattr(self.function, "__name__", repr(self.function))}
 
 
-TargetLike = (
-    None | int | Sequence[int] | Tensor | Target | OwnEmbedding | Callable[[Any], Tensor] | Any
-)
+TargetLike = None | int | Sequence[int] | Tensor | TargetSpec | Callable[[Any], Tensor] | Any
 """What a user may give: see `resolve_target`; arrays and Series have no type of their own here."""
 
 
@@ -347,18 +447,10 @@ def resolve_target(spec: TargetLike, output: Any) -> Target:
     Raises:
         TargetError: the specification does not fit the output.
     """
-    if isinstance(spec, ClassTarget):
-        logits = _check_logits(output, spec.labels)
-        return type(spec)(spec.labels.to(logits.device).expand(len(logits)))
-    if isinstance(spec, Target):
-        return spec
-    if isinstance(spec, OwnEmbedding):
-        return spec.resolve(output)
-    if spec is None:
-        return Logit(_check_logits(output, None).argmax(1))
-    if not isinstance(spec, Tensor) and callable(spec):
-        return RowWise(spec)
-    return resolve_target(Logit(class_indices(spec)), output)
+    if not isinstance(spec, TargetSpec):
+        rowwise = callable(spec) and not isinstance(spec, Tensor)
+        spec = RowWise(spec) if rowwise else Logit(spec)  # type: ignore[arg-type]
+    return spec.resolve(output)
 
 
 def class_indices(spec: Any) -> Tensor:
@@ -370,23 +462,24 @@ def class_indices(spec: Any) -> Tensor:
     Raises:
         TargetError: anything else: fractions, truth values, words, a matrix.
     """
+    given = spec
     if hasattr(spec, "to_numpy"):  # pandas: its own index does not matter
         spec = spec.to_numpy()
     if hasattr(spec, "tolist") and not isinstance(spec, Tensor):  # NumPy
         spec = spec.tolist()
-    if isinstance(spec, list | tuple) and not spec:
-        raise TargetError("No class index was given; give one class, or one for each image.")
     if isinstance(spec, list | tuple):
-        spec = [one.item() if getattr(one, "ndim", None) == 0 else one for one in spec]
-        if any(isinstance(one, bool) for one in spec):
-            raise _no_indices(spec)
+        if not spec:
+            raise TargetError("No class index was given; give one class, or one for each image.")
+        spec = [part.item() if getattr(part, "ndim", None) == 0 else part for part in spec]
+        if any(isinstance(part, bool) for part in spec):
+            spec = None
     try:
         # on the processor, whatever the default device: tensors stay where they are
         labels = spec if isinstance(spec, Tensor) else torch.as_tensor(spec, device="cpu")
     except (ValueError, TypeError, RuntimeError, OverflowError):
-        raise _no_indices(spec) from None
-    if isinstance(spec, type):
-        raise _no_indices(spec)
+        labels = None
+    if labels is None or isinstance(spec, type):
+        raise TargetError(f"Class indices must be integers, and {given!r} was given.")
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise TargetError(f"Class indices must be integers, and {labels.dtype} was given.")
     if labels.ndim > 1:
@@ -395,10 +488,6 @@ def class_indices(spec: Any) -> Tensor:
             "each image."
         )
     return labels.long()
-
-
-def _no_indices(spec: Any) -> TargetError:
-    return TargetError(f"Class indices must be integers, and {spec!r} was given.")
 
 
 def score(target: Target, output: Any, count: int) -> Scores:
@@ -476,11 +565,16 @@ def _entries(output: Any) -> list[tuple[Any, Any]]:
     return list(getattr(output, "__dict__", {}).items())
 
 
+def _require_similarity(kind: str) -> None:
+    if kind not in ("dot", "cosine", "mse"):
+        raise TargetError(f"There is no similarity {kind!r}; choose dot, cosine or mse.")
+
+
 def _pick(values: Tensor, labels: Tensor) -> Tensor:
     return values.gather(1, labels[:, None])[:, 0]
 
 
-def _check_logits(output: Any, labels: Tensor | None) -> Tensor:
+def _require_logits(output: Any, labels: Tensor | None) -> Tensor:
     if not isinstance(output, Tensor) or output.ndim != 2:  # noqa: PLR2004
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise TargetError(

@@ -13,11 +13,20 @@ from torchsaliency import (
     LogProbability,
     Margin,
     MaskScore,
+    OptionError,
+    OwnEmbedding,
     Probability,
     Regression,
     TargetError,
 )
-from torchsaliency.core.target import RowWise, resolve_target, score, unwrap_output
+from torchsaliency.core.target import (
+    TARGETS,
+    RowWise,
+    parse_target,
+    resolve_target,
+    score,
+    unwrap_output,
+)
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [-3.0, -5.0, -4.0]])
 LABELS = torch.tensor([1, 0])
@@ -199,3 +208,34 @@ def test_cosine_agrees_with_torch_on_random_embeddings():
     made, reference = torch.randn(4, 8), torch.randn(4, 8)
     expected = F.cosine_similarity(made, reference)
     torch.testing.assert_close(EmbeddingSimilarity(reference)(made), expected)
+
+
+def class_index(text: str) -> int:
+    names = {"cat": 0, "dog": 2}
+    return names[text] if text in names else int(text)
+
+
+def test_every_registered_target_can_be_named():
+    for name, entry in TARGETS.entries().items():
+        assert isinstance(parse_target(name, class_index), entry.factory)
+        if entry.names_class:
+            assert parse_target(f"{name}:dog", class_index).labels.tolist() == 2
+        assert entry.summary
+
+
+def test_words_that_name_targets():
+    assert parse_target("predicted", class_index) is None
+    assert parse_target("dog", class_index) == parse_target("2", class_index) == 2
+    assert parse_target("regression:index=2,sign=-1", class_index) == Regression(2, -1.0)
+    assert parse_target("own-embedding:kind=mse", class_index) == OwnEmbedding("mse")
+    with pytest.raises(TargetError, match="dot, cosine or mse"):
+        parse_target("own-embedding:kind=euclid", class_index)
+    with pytest.raises(OptionError, match="no option 'place'"):
+        parse_target("regression:place=2", class_index)
+
+
+def test_a_class_target_without_classes_takes_the_predicted_ones():
+    assert resolve_target(Margin(), LOGITS).labels.tolist() == [0, 0]
+    assert Margin().take(torch.tensor([0])).describe() == {"kind": "Margin", "labels": None}
+    with pytest.raises(TargetError, match="no classes yet"):
+        Margin()(LOGITS)
