@@ -6,6 +6,7 @@ Each message is one sentence: what was given, what is accepted, what to do next.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 
 
@@ -44,6 +45,10 @@ class OptionError(TorchSaliencyError, ValueError):
     """A method, a hyper-parameter or a name is unknown or out of range."""
 
 
+class MissingPackageError(OptionError, ImportError):
+    """An optional package is not installed."""
+
+
 class OutputError(OptionError, OSError):
     """A folder cannot be written to."""
 
@@ -54,6 +59,24 @@ class CheckpointError(TorchSaliencyError, ValueError):
 
 class DataError(TorchSaliencyError, ValueError):
     """A photograph or a data set cannot be read."""
+
+
+def require_extra(extra: str, *packages: str) -> None:
+    """Check that the packages of an optional extra are installed, without importing them.
+
+    Args:
+        extra: its name, as in `pip install 'torchsaliency[eval]'`.
+        packages: the packages that are about to be imported.
+
+    Raises:
+        MissingPackageError: one is not installed.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingPackageError(
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; "
+            f"run pip install 'torchsaliency[{extra}]'."
+        )
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -1,5 +1,9 @@
 """Evaluation: maps scored by measures and metrics, one batch or a whole data set."""
 
+from torchsaliency.errors import require_extra
+
+require_extra("eval", "pandas", "pyarrow", "torchmetrics")
+
 from torchsaliency.evaluation.plan import Choice, Plan, make_plan, read_plan
 from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.runner import Progress, Watch, evaluate, load_results

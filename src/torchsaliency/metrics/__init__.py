@@ -1,5 +1,9 @@
 """Metrics: tensors in, numbers out. Each is a pure function and a `torchmetrics.Metric`."""
 
+from torchsaliency.errors import require_extra
+
+require_extra("eval", "torchmetrics")
+
 from torchsaliency.metrics import functional as functional
 from torchsaliency.metrics.base import SaliencyMetric, Summary, collection
 from torchsaliency.metrics.classification import (
