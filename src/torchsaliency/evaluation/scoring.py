@@ -18,9 +18,8 @@ from torchsaliency.core.wrapper import unwrap
 from torchsaliency.errors import InputError, OptionError
 from torchsaliency.measures.judge import Labels, class_labels
 from torchsaliency.measures.masked import MaskedScores
-from torchsaliency.metrics.base import SaliencyMetric
+from torchsaliency.metrics.base import SaliencyMetric, create_metric
 from torchsaliency.metrics.localisation import predicted_boxes
-from torchsaliency.metrics.registry import create_metric
 
 Inputs = Mapping[str, Any]
 

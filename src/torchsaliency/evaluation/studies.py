@@ -18,7 +18,7 @@ from torchsaliency.errors import InputError, OptionError
 from torchsaliency.measures import MaskedScores, masked_scores
 from torchsaliency.measures.judge import Labels
 from torchsaliency.metrics import AverageDrop, AverageGain, AverageIncrease, SaliencyMetric
-from torchsaliency.metrics.checks import checked_boxes
+from torchsaliency.metrics.checks import check_boxes
 
 ALPHAS = (0.01, 0.05, 0.1, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 """Powers of Opti-CAM's Figure A4."""
@@ -285,7 +285,7 @@ def box_masks(
         InputError: a box that is none.
     """
     masks = torch.zeros_like(maps)
-    for mask, own in zip(masks, checked_boxes(boxes, maps), strict=True):
+    for mask, own in zip(masks, check_boxes(boxes, maps), strict=True):
         for left, top, right, bottom in own.long().tolist():
             if published:
                 mask[left:right, top:bottom] = 1

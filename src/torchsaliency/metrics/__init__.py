@@ -5,7 +5,16 @@ from torchsaliency.errors import require_extra
 require_extra("eval", "torchmetrics")
 
 from torchsaliency.metrics import functional as functional
-from torchsaliency.metrics.base import SaliencyMetric, Summary, collection
+from torchsaliency.metrics.base import (
+    MetricEntry,
+    SaliencyMetric,
+    Summary,
+    collection,
+    create_metric,
+    metric,
+    metric_entry,
+    metrics,
+)
 from torchsaliency.metrics.classification import (
     ADCC,
     AverageDrop,
@@ -27,7 +36,6 @@ from torchsaliency.metrics.localisation import (
     SaliencyCropMetric,
 )
 from torchsaliency.metrics.perturbation import AOPC, ROAD, Deletion, Insertion
-from torchsaliency.metrics.registry import MetricEntry, create_metric, metric, metric_entry, metrics
 from torchsaliency.metrics.robustness import AvgSensitivity, Infidelity, MaxSensitivity
 from torchsaliency.metrics.sanity import (
     AbsoluteSpearmanSimilarity,

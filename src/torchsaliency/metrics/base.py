@@ -7,10 +7,13 @@ A metric never runs a network. It says which measure does (`entry.requires`) and
 from __future__ import annotations
 
 import abc
+import dataclasses
+import inspect
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, final
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -18,13 +21,139 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from torchsaliency.errors import InputError
-from torchsaliency.metrics.registry import MetricEntry, create_metric
-from torchsaliency.metrics.statistics import CONFIDENCE, RESAMPLES, bootstrap
+from torchsaliency.metrics.statistics import CONFIDENCE, RESAMPLES, Result, bootstrap
+from torchsaliency.registry import Entry, Registry
+
+Annotations = Literal["", "boxes", "masks"]
+Direction = Literal["higher", "lower", "neither"]
+
+SECTIONS = ("Formula", "Rewards", "Misleads", "Undefined", "Differs", "Source")
+"""The paragraphs of a metric's documentation."""
+
+
+@dataclass(frozen=True)
+class MetricEntry(Entry):
+    """A registered metric.
+
+    Attributes:
+        group: "classification", "perturbation", "robustness", "localisation", "segmentation",
+            "self-supervised", "sanity" or "complexity".
+        cite: key of the paper.
+        requires: the measures that run the network for it; "maps" alone if nothing runs.
+        annotations: what a person must have drawn: "", "boxes" or "masks".
+        direction: whether "higher" or "lower" is better, or "neither".
+        unit: "%" or what else the numbers are in.
+        best: the perfect score, in the unit; None if there is no bound.
+        worst: the worst score; None if there is no bound.
+    """
+
+    group: str
+    cite: str
+    requires: tuple[str, ...]
+    annotations: Annotations
+    direction: Direction
+    unit: str
+    best: float | None
+    worst: float | None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What `update` takes, by name."""
+        return tuple(inspect.signature(self.factory.update).parameters)[1:]
+
+    def section(self, name: str) -> str:
+        """Return the paragraph of the documentation that begins with `name:`, in one line."""
+        text = inspect.cleandoc(self.factory.__doc__ or "")
+        found = re.search(rf"^{name}: (.+?)(?=\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
+        return " ".join(found.group(1).split()) if found else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything about the metric in JSON types."""
+        facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del facts["factory"]
+        return {
+            **_to_json(facts),
+            "summary": self.summary,
+            **{name.lower(): self.section(name) for name in SECTIONS},
+            "inputs": list(self.inputs),
+            "options": _to_json(self.options),
+        }
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _to_json(part) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [_to_json(part) for part in value]
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+METRICS: Registry[MetricEntry] = Registry("metric", "torchsaliency.metrics")
+
+M = TypeVar("M", bound="type[SaliencyMetric]")
+
+
+def metric(  # noqa: PLR0913 (a metric's facts, all by name)
+    name: str,
+    *,
+    group: str,
+    cite: str,
+    direction: Direction,
+    requires: str | tuple[str, ...] = "maps",
+    annotations: Annotations = "",
+    unit: str = "%",
+    best: float | None = None,
+    worst: float | None = None,
+) -> Callable[[M], M]:
+    """Add a metric to the registry under `name`; every option of it must have a default.
+
+    A metric in percent lies between 0 and 100, unless `best` or `worst` is given.
+
+    Raises:
+        OptionError: the name is taken, or an option has no default.
+    """
+    if unit == "%" and best is worst is None:
+        worst, best = {"higher": (0.0, 100.0), "lower": (100.0, 0.0)}.get(direction, (None, None))
+
+    def add(factory: M) -> M:
+        measures = (requires,) if isinstance(requires, str) else requires
+        entry = MetricEntry(
+            name, factory, group, cite, measures, annotations, direction, unit, best, worst
+        )
+        factory.entry = METRICS.register(entry)
+        factory.higher_is_better = {"higher": True, "lower": False, "neither": None}[direction]
+        return factory
+
+    return add
+
+
+def metrics() -> Mapping[str, MetricEntry]:
+    """Return every registered metric by name, read-only."""
+    return METRICS.entries()
+
+
+def metric_entry(name: str) -> MetricEntry:
+    """Return the metric registered under `name`.
+
+    Raises:
+        OptionError: there is none; close names are listed.
+    """
+    return METRICS.get(name)
+
+
+def create_metric(name: str, options: Mapping[str, Any] | None = None) -> SaliencyMetric:
+    """Make a metric from its name and options, which may be strings ("step": "448").
+
+    Raises:
+        OptionError: unknown metric or option, or a value that does not fit.
+    """
+    created: SaliencyMetric = METRICS.create(name, options)
+    return created
 
 
 @final
 @dataclass(frozen=True)
-class Summary:
+class Summary(Result):
     """A metric over many images.
 
     Attributes:
@@ -49,16 +178,12 @@ class Summary:
     unit: str
     direction: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields in JSON types."""
-        return asdict(self)
-
 
 class SaliencyMetric(Metric, abc.ABC):
     """A metric whose state is one row of numbers an image, so that nothing is lost by averaging.
 
-    The state bears the metric's name and options: torchmetrics' automatic compute groups merge
-    metrics of equal states, and two metrics often agree on the first batch.
+    The name of the state holds the metric's name and options: torchmetrics' automatic compute
+    groups merge metrics of equal states, and two metrics often agree on the first batch.
 
     Attributes:
         entry: name, direction, unit, citation and required measure, set by `@metric`.
@@ -84,7 +209,7 @@ class SaliencyMetric(Metric, abc.ABC):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What the measure must be told, and all else that decides the number: the options."""
+        """All options that decide the number, those of the measure included."""
         return {name: getattr(self, name) for name in self.entry.options}
 
     def terms(self, rows: Tensor) -> Tensor:
@@ -107,10 +232,11 @@ class SaliencyMetric(Metric, abc.ABC):
     @final
     def compute(self) -> Tensor:
         """Return the metric over all images that define it; NaN, with a warning, if none does."""
-        rows, undefined = self._defined()
+        rows = self.defined_rows
         if len(rows) == 0:
             warnings.warn(
-                f"{self.name} is undefined: of {undefined} images none defines it.", stacklevel=2
+                f"{self.name} is undefined: of {len(self.rows)} images none defines it.",
+                stacklevel=2,
             )
             return torch.tensor(torch.nan, dtype=torch.float64, device="cpu")
         return self.aggregate(rows)
@@ -118,9 +244,8 @@ class SaliencyMetric(Metric, abc.ABC):
     @property
     def per_image(self) -> Tensor:
         """One number an image (N,), in the order of the updates; NaN where undefined."""
-        rows = self._rows()
-        values = self.image_values(rows)
-        return torch.where(rows.isnan().any(1), torch.nan, values)
+        rows = self.rows
+        return torch.where(rows.isnan().any(1), torch.nan, self.image_values(rows))
 
     @property
     def rows(self) -> Tensor:
@@ -128,7 +253,16 @@ class SaliencyMetric(Metric, abc.ABC):
 
         NaN where undefined; `restore` takes rows back, so that they can be stored.
         """
-        return self._rows()
+        kept = getattr(self, self._state)
+        if isinstance(kept, Tensor):  # as torchmetrics leaves it after a synchronisation
+            return kept
+        empty = torch.empty(0, self.width, dtype=torch.float64, device=self.device)
+        return torch.cat(kept or [empty])
+
+    @property
+    def defined_rows(self) -> Tensor:
+        """The rows of the images that define the metric."""
+        return self.rows[~self.rows.isnan().any(1)]
 
     def restore(self, rows: Tensor) -> None:
         """Add images whose rows (N, width) were kept earlier.
@@ -148,7 +282,7 @@ class SaliencyMetric(Metric, abc.ABC):
         with self.sync_context(
             dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync, should_unsync=True
         ):
-            rows = self._rows()
+            rows = self.rows
         return self.summarise(rows, confidence=confidence, resamples=resamples, seed=seed)
 
     @final
@@ -162,9 +296,7 @@ class SaliencyMetric(Metric, abc.ABC):
     ) -> Summary:
         """Return the summary of rows (N, width) that were kept elsewhere, NaN where undefined."""
         defined = rows[~rows.isnan().any(1)]
-        value = low = high = None
-        if len(defined):
-            value = float(self.aggregate(defined))
+        low = high = None
         if len(defined) > 1:
             low, high = bootstrap(
                 self.terms(defined),
@@ -173,17 +305,16 @@ class SaliencyMetric(Metric, abc.ABC):
                 resamples=resamples,
                 seed=seed,
             )
-        entry = self.entry
         return Summary(
-            self.name,
-            value,
-            low,
-            high,
-            confidence,
-            len(defined),
-            len(rows) - len(defined),
-            entry.unit,
-            entry.direction,
+            metric=self.name,
+            value=float(self.aggregate(defined)) if len(defined) else None,
+            low=low,
+            high=high,
+            confidence=confidence,
+            count=len(defined),
+            undefined=len(rows) - len(defined),
+            unit=self.entry.unit,
+            direction=self.entry.direction,
         )
 
     def _record(self, rows: Tensor) -> None:
@@ -194,29 +325,13 @@ class SaliencyMetric(Metric, abc.ABC):
             raise InputError(f"{self.name} keeps {self.width} numbers an image, not {rows.shape}.")
         getattr(self, self._state).append(rows)
 
-    def _rows(self) -> Tensor:
-        kept = getattr(self, self._state)
-        if isinstance(kept, Tensor):  # as torchmetrics leaves it after a synchronisation
-            return kept
-        return (
-            torch.cat(kept)
-            if kept
-            else torch.empty(0, self.width, dtype=torch.float64, device="cpu")
-        )
-
-    def _defined(self) -> tuple[Tensor, int]:
-        rows = self._rows()
-        defined = ~rows.isnan().any(1)
-        return rows[defined], int((~defined).sum())
-
     def _sync_dist(
         self,
         dist_sync_fn: Callable[..., Any] = gather_all_tensors,
         process_group: Any | None = None,
     ) -> None:
         if not getattr(self, self._state):  # a process without images must send the right shape
-            empty = torch.empty(0, self.width, dtype=torch.float64, device=self.device)
-            setattr(self, self._state, [empty])
+            setattr(self, self._state, [self.rows])
         super()._sync_dist(dist_sync_fn, process_group)
 
 
@@ -230,12 +345,12 @@ def collection(metrics: Sequence[str | SaliencyMetric]) -> MetricCollection:
         OptionError: an unknown name.
         InputError: none was given, or one twice.
     """
-    made = [create_metric(one) if isinstance(one, str) else one for one in metrics]
-    named: dict[str, Metric | MetricCollection] = {one.name: one for one in made}
-    if not named or len(named) != len(made):
+    created = [create_metric(item) if isinstance(item, str) else item for item in metrics]
+    by_name: dict[str, Metric | MetricCollection] = {item.name: item for item in created}
+    if not by_name or len(by_name) != len(created):
         raise InputError(
-            f"{len(made)} metrics with {len(named)} different names were given; give at least one, "
-            "each once."
+            f"{len(created)} metrics with {len(by_name)} different names were given; give at least "
+            "one, each once."
         )
     # explicit groups: automatic ones merge metrics that happen to agree on the first batch
-    return MetricCollection(named, compute_groups=[[name] for name in named])
+    return MetricCollection(by_name, compute_groups=[[name] for name in by_name])

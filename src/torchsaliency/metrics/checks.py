@@ -1,7 +1,4 @@
-"""What metrics accept: maps in [0, 1], boxes in pixels, masks of the maps' size.
-
-A wrong input is told in one sentence; a number is never made from it.
-"""
+"""What metrics accept: maps in [0, 1], boxes in pixels, masks of the maps' size."""
 
 from __future__ import annotations
 
@@ -13,21 +10,11 @@ from torch import Tensor
 from torchsaliency.core.maps import ROUNDING, checked_maps
 from torchsaliency.errors import InputError
 
-__all__ = [
-    "VOID",
-    "checked_boxes",
-    "checked_maps",
-    "checked_masks",
-    "checked_pair",
-    "checked_probabilities",
-    "checked_values",
-]
-
 VOID = 255
 """The label of pixels that count neither as object nor as background (Pascal VOC)."""
 
 
-def checked_pair(maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+def check_pair(maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """Return two maps of every image, as `checked_maps`.
 
     Raises:
@@ -41,7 +28,7 @@ def checked_pair(maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     return checked_maps(maps), checked_maps(others)
 
 
-def checked_values(name: str, values: Tensor, count: int | None = None) -> Tensor:
+def check_values(name: str, values: Tensor, count: int | None = None) -> Tensor:
     """Return per-image numbers (N,) in float64.
 
     Raises:
@@ -56,13 +43,13 @@ def checked_values(name: str, values: Tensor, count: int | None = None) -> Tenso
     return values
 
 
-def checked_probabilities(name: str, values: Tensor, count: int | None = None) -> Tensor:
+def check_probabilities(name: str, values: Tensor, count: int | None = None) -> Tensor:
     """Return probabilities (N,) in float64.
 
     Raises:
-        InputError: as `checked_values`, or values outside [0, 1].
+        InputError: as `check_values`, or values outside [0, 1].
     """
-    values = checked_values(name, values, count)
+    values = check_values(name, values, count)
     if len(values) and not (values.min() >= 0 and values.max() <= 1 + ROUNDING):
         raise InputError(
             f"{name} reaches from {float(values.min()):.4g} to {float(values.max()):.4g}; "
@@ -71,7 +58,18 @@ def checked_probabilities(name: str, values: Tensor, count: int | None = None) -
     return values.clamp_max(1)
 
 
-def checked_boxes(boxes: Sequence[Tensor], maps: Tensor) -> list[Tensor]:
+def check_curves(curves: Tensor) -> Tensor:
+    """Return curves (N, S) of probabilities in float64.
+
+    Raises:
+        InputError: another shape, or values outside [0, 1].
+    """
+    if curves.ndim != 2 or curves.shape[1] == 0:  # noqa: PLR2004
+        raise InputError(f"Curves must be (N, S), and {tuple(curves.shape)} was given.")
+    return check_probabilities("A curve", curves.flatten()).view(curves.shape)
+
+
+def check_boxes(boxes: Sequence[Tensor], maps: Tensor) -> list[Tensor]:
     """Return each image's boxes (B, 4) in float64: x0 y0 x1 y1 in the map's pixels.
 
     A box may reach beyond the image, or lie outside it: cropping does that to annotations.
@@ -82,13 +80,11 @@ def checked_boxes(boxes: Sequence[Tensor], maps: Tensor) -> list[Tensor]:
     """
     if len(boxes) != len(maps):
         raise InputError(f"Boxes of {len(boxes)} images were given for {len(maps)} maps.")
-    return [
-        _checked_box(torch.as_tensor(one, device="cpu"), place) for place, one in enumerate(boxes)
-    ]
+    return [_check_image_boxes(item, place) for place, item in enumerate(boxes)]
 
 
-def _checked_box(boxes: Tensor, place: int) -> Tensor:
-    boxes = boxes.detach().double().cpu()
+def _check_image_boxes(boxes: Tensor, place: int) -> Tensor:
+    boxes = torch.as_tensor(boxes, device="cpu").detach().double()
     if boxes.ndim == 1:
         boxes = boxes[None]
     if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) == 0:  # noqa: PLR2004
@@ -96,16 +92,16 @@ def _checked_box(boxes: Tensor, place: int) -> Tensor:
             f"The boxes of image {place} are {tuple(boxes.shape)}; give (B, 4), x0 y0 x1 y1 in "
             "pixels, at least one."
         )
-    sound = boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)
-    if not bool(sound.all()):
-        wrong = [round(value, 3) for value in boxes[~sound][0].tolist()]
+    valid = boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)
+    if not bool(valid.all()):
+        wrong = [round(value, 3) for value in boxes[~valid][0].tolist()]
         raise InputError(
             f"Image {place} has the box {wrong}; give finite x0 y0 x1 y1 with x0 < x1 and y0 < y1."
         )
     return boxes
 
 
-def checked_masks(masks: Tensor, maps: Tensor) -> Tensor:
+def check_masks(masks: Tensor, maps: Tensor) -> Tensor:
     """Return object masks (N, H, W) as int64: 0 background, 255 void, all else object.
 
     Raises:

@@ -8,15 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from torchsaliency.core.maps import checked_maps
 from torchsaliency.errors import InputError
-from torchsaliency.metrics.base import SaliencyMetric
-from torchsaliency.metrics.checks import (
-    checked_maps,
-    checked_pair,
-    checked_probabilities,
-    checked_values,
-)
-from torchsaliency.metrics.registry import metric
+from torchsaliency.metrics.base import SaliencyMetric, metric
+from torchsaliency.metrics.checks import check_pair, check_probabilities, check_values
 from torchsaliency.metrics.similarity import pearson
 
 PerImage = Float[Tensor, " n"]
@@ -104,7 +99,7 @@ def coherency(
     Raises:
         InputError: maps outside [0, 1], or of different sizes.
     """
-    first, second = checked_pair(maps, masked_maps)
+    first, second = check_pair(maps, masked_maps)
     return 100 * ((pearson(first, second) + 1) / 2).nan_to_num(0.0)
 
 
@@ -130,12 +125,10 @@ def adcc(coherencies: PerImage, complexities: PerImage, drops: PerImage) -> Floa
         complexities: in percent (N,).
         drops: average drop, in percent (N,).
     """
-    first = checked_values("coherencies", coherencies)
-    others = (
-        checked_values("complexities", complexities, len(first)),
-        checked_values("drops", drops, len(first)),
-    )
-    return _adcc(torch.stack([first, *others], -1))
+    parts = {"coherencies": coherencies, "complexities": complexities, "drops": drops}
+    count = len(coherencies) if coherencies.ndim else None
+    rows = [check_values(name, part, count) for name, part in parts.items()]
+    return _adcc(torch.stack(rows, -1))
 
 
 @final
@@ -145,8 +138,6 @@ def adcc(coherencies: PerImage, complexities: PerImage, drops: PerImage) -> Floa
     cite="chattopadhay2018",
     requires="masked_scores",
     direction="lower",
-    best=0.0,
-    worst=100.0,
 )
 class AverageDrop(SaliencyMetric):
     """Average drop: how much of the class probability is lost when only the map's part is shown.
@@ -176,8 +167,6 @@ class AverageDrop(SaliencyMetric):
     cite="chattopadhay2018",
     requires="masked_scores",
     direction="higher",
-    best=100.0,
-    worst=0.0,
 )
 class AverageIncrease(SaliencyMetric):
     """Average increase: how often masking raises the class probability.
@@ -208,13 +197,7 @@ class AverageIncrease(SaliencyMetric):
 
 @final
 @metric(
-    "ag",
-    group="classification",
-    cite="zhang2024",
-    requires="masked_scores",
-    direction="higher",
-    best=100.0,
-    worst=0.0,
+    "ag", group="classification", cite="zhang2024", requires="masked_scores", direction="higher"
 )
 class AverageGain(SaliencyMetric):
     """Average gain: how much of the missing class probability masking brings.
@@ -251,8 +234,6 @@ class AverageGain(SaliencyMetric):
     cite="poppi2021",
     requires="masked_maps",
     direction="higher",
-    best=100.0,
-    worst=0.0,
 )
 class Coherency(SaliencyMetric):
     """Coherency: is the map of the masked image the map itself?
@@ -276,15 +257,7 @@ class Coherency(SaliencyMetric):
 
 
 @final
-@metric(
-    "complexity",
-    group="classification",
-    cite="poppi2021",
-    requires="maps",
-    direction="lower",
-    best=0.0,
-    worst=100.0,
-)
+@metric("complexity", group="classification", cite="poppi2021", requires="maps", direction="lower")
 class Complexity(SaliencyMetric):
     """Complexity: the share of the image that the map keeps.
 
@@ -311,8 +284,6 @@ class Complexity(SaliencyMetric):
     cite="poppi2021",
     requires=("masked_scores", "masked_maps"),
     direction="higher",
-    best=100.0,
-    worst=0.0,
 )
 class ADCC(SaliencyMetric):
     """ADCC: the harmonic mean of coherency, 1 - complexity and 1 - average drop.
@@ -342,7 +313,7 @@ class ADCC(SaliencyMetric):
 
     def update(self, maps: Tensor, masked_maps: Tensor, clean: Tensor, masked: Tensor) -> None:
         """Add images: S and S' (N, H, W) in [0, 1]; class probabilities p and o (N,)."""
-        clean = checked_probabilities("clean", clean, len(maps))
+        clean = check_probabilities("clean", clean, len(maps))
         parts = coherency(maps, masked_maps), complexity(maps), average_drop(clean, masked)
         self._record(torch.stack([part.to(parts[2].device) for part in parts], 1))
 
@@ -361,12 +332,12 @@ class ADCC(SaliencyMetric):
     @property
     def parts(self) -> dict[str, Tensor]:
         """Coherency, complexity and drop of every image, in percent."""
-        return dict(zip(("coherency", "complexity", "drop"), self._rows().unbind(1), strict=True))
+        return dict(zip(("coherency", "complexity", "drop"), self.rows.unbind(1), strict=True))
 
 
 def _pair(clean: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
-    p = checked_probabilities("clean", clean)
-    return p, checked_probabilities("masked", masked, len(p))
+    p = check_probabilities("clean", clean)
+    return p, check_probabilities("masked", masked, len(p))
 
 
 def _rests(
@@ -378,8 +349,8 @@ def _rests(
     if clean is None or masked is None:
         return 1 - p, 1 - o
     return (
-        checked_probabilities("clean_rest", clean, len(p)),
-        checked_probabilities("masked_rest", masked, len(p)),
+        check_probabilities("clean_rest", clean, len(p)),
+        check_probabilities("masked_rest", masked, len(p)),
     )
 
 
@@ -391,10 +362,6 @@ def _safe_ratio(above: Tensor, below: Tensor) -> Tensor:
 def _adcc(rows: Tensor) -> Tensor:
     """Return ADCC (...) of rows (..., 3): coherency, complexity and drop in percent."""
     coherencies, complexities, drops = rows.unbind(-1)
-    return 100 * _harmonic(torch.stack([coherencies, 100 - complexities, 100 - drops]) / 100)
-
-
-def _harmonic(parts: Tensor) -> Tensor:
-    """Return the harmonic mean over the first dimension, 0 where a part is 0."""
-    alive = (parts > 0).all(0)
-    return torch.where(alive, len(parts) / torch.where(parts > 0, parts, 1).reciprocal().sum(0), 0)
+    parts = torch.stack([coherencies, 100 - complexities, 100 - drops]) / 100
+    harmonic = len(parts) / torch.where(parts > 0, parts, 1).reciprocal().sum(0)
+    return 100 * torch.where((parts > 0).all(0), harmonic, 0)

@@ -9,10 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchsaliency.core.maps import ROUNDING
 from torchsaliency.errors import InputError, OptionError
-from torchsaliency.metrics.base import SaliencyMetric
-from torchsaliency.metrics.registry import metric
+from torchsaliency.metrics.base import SaliencyMetric, metric
+from torchsaliency.metrics.checks import check_curves
 
 _POINTS = 101
 """Points at which whole curves are kept: every percent of the pixels."""
@@ -31,7 +30,7 @@ def area_under_curve(
         InputError: curves of another length, values outside [0, 1], or fractions that do not rise
             from 0 to 1.
     """
-    curves, places = _curves(probabilities), fractions.detach().double()
+    curves, places = check_curves(probabilities), fractions.detach().double()
     if places.shape != curves.shape[1:] or len(places) < 2:  # noqa: PLR2004
         raise InputError(
             f"Curves of {tuple(curves.shape)} and fractions of {tuple(places.shape)} were given; "
@@ -56,7 +55,7 @@ def aopc(
     Raises:
         InputError: no regions, or values outside [0, 1].
     """
-    curves = _curves(regions)
+    curves = check_curves(regions)
     if curves.shape[1] < 2:  # noqa: PLR2004
         raise InputError("AOPC needs the clean probability and at least one region's.")
     drops = (curves[:, :1] - curves).sum(1)
@@ -73,7 +72,7 @@ def road(most: Float[Tensor, "n q"], least: Float[Tensor, "n q"]) -> Float[Tenso
     Raises:
         InputError: different shapes, or values outside [0, 1].
     """
-    first, second = _curves(most), _curves(least)
+    first, second = check_curves(most), check_curves(least)
     if first.shape != second.shape:
         raise InputError(
             f"Curves of {tuple(first.shape)} and {tuple(second.shape)} were given; ROAD needs both "
@@ -88,7 +87,7 @@ class CurveMetric(SaliencyMetric):
     width = 1 + _POINTS
 
     def __init__(self, step: int | None = None, budget: int | None = None, **options: Any) -> None:
-        """Tell the measure the pixels of a `step` (None: one row), and a `budget` of passes."""
+        """Set the pixels of a `step` (None: one row), and the `budget` of passes."""
         self.step, self.budget = step, budget
         super().__init__(**options)
 
@@ -105,7 +104,7 @@ class CurveMetric(SaliencyMetric):
     @property
     def curves(self) -> Float[Tensor, "n p"]:
         """The class probability of every image at `fractions`, interpolated linearly."""
-        return self._rows()[:, 1:]
+        return self.rows[:, 1:]
 
     @property
     def curve(self) -> Float[Tensor, " p"]:
@@ -114,8 +113,13 @@ class CurveMetric(SaliencyMetric):
 
     def _add(self, probabilities: Tensor, fractions: Tensor) -> None:
         areas = area_under_curve(probabilities, fractions)
-        rows = torch.cat([areas[:, None], _resampled(probabilities, fractions)], 1)
-        self._record(rows)
+        curves = check_curves(probabilities)
+        places, wanted = (each.to(curves.device).double() for each in (fractions, self.fractions))
+        right = torch.searchsorted(places, wanted).clamp(1, len(places) - 1)
+        start, end = places[right - 1], places[right]
+        share = ((wanted - start) / (end - start)).expand(len(curves), -1)
+        resampled = torch.lerp(curves[:, right - 1], curves[:, right], share)
+        self._record(torch.cat([areas[:, None], resampled], 1))
 
 
 @final
@@ -125,8 +129,6 @@ class CurveMetric(SaliencyMetric):
     cite="petsiuk2018",
     requires="perturbation_curve",
     direction="higher",
-    best=100.0,
-    worst=0.0,
 )
 class Insertion(CurveMetric):
     """Insertion: how soon the class appears as salient pixels are put into a blurred image.
@@ -160,8 +162,6 @@ class Insertion(CurveMetric):
     cite="petsiuk2018",
     requires="perturbation_curve",
     direction="lower",
-    best=0.0,
-    worst=100.0,
 )
 class Deletion(CurveMetric):
     """Deletion: how soon the class disappears as the most salient pixels are replaced.
@@ -225,7 +225,7 @@ class AOPC(SaliencyMetric):
         average: Literal["L+1", "L"] = "L+1",
         **options: Any,
     ) -> None:
-        """Tell the measure the regions, and whether to divide by L + 1 or L."""
+        """Set the regions, and whether to divide by L + 1 or L."""
         self.patch, self.regions = patch, regions
         self.placement, self.average = placement, average
         super().__init__(**options)
@@ -271,7 +271,7 @@ class ROAD(SaliencyMetric):
         noise: float | int = 0.01,
         **options: Any,
     ) -> None:
-        """Tell the measure the percentages removed, and the noise of the imputation."""
+        """Set the percentages removed, and the noise of the imputation."""
         if not percentages:
             raise OptionError("ROAD needs at least one percentage.")
         self.percentages, self.noise = tuple(percentages), noise
@@ -281,7 +281,7 @@ class ROAD(SaliencyMetric):
     def update(self, most: Tensor, least: Tensor) -> None:
         """Add images: class probabilities (N, Q) with most and least relevant pixels removed."""
         road(most, least)  # checks that they fit together
-        self._record(torch.cat([_curves(most), _curves(least)], 1))
+        self._record(torch.cat([check_curves(most), check_curves(least)], 1))
 
     def terms(self, rows: Tensor) -> Tensor:
         """Return each image's mean over percentages."""
@@ -294,27 +294,5 @@ class ROAD(SaliencyMetric):
     @property
     def curves(self) -> dict[str, Tensor]:
         """Mean class probabilities (Q,) by order of removal, "most" and "least" relevant first."""
-        most, least = self._rows().mean(0).unflatten(0, (2, -1))
+        most, least = self.rows.mean(0).unflatten(0, (2, -1))
         return {"most": most, "least": least}
-
-
-def _curves(values: Tensor) -> Tensor:
-    if values.ndim != 2 or values.shape[1] == 0:  # noqa: PLR2004
-        raise InputError(f"Curves must be (N, S), and {tuple(values.shape)} was given.")
-    values = values.detach().double()
-    if not bool(values.isfinite().all()) or (
-        len(values) and (values.min() < 0 or values.max() > 1 + ROUNDING)
-    ):
-        raise InputError("The curves hold values outside [0, 1]; give class probabilities.")
-    return values.clamp_max(1)
-
-
-def _resampled(probabilities: Tensor, fractions: Tensor) -> Tensor:
-    """Interpolate curves (N, S) linearly at every percent."""
-    curves, places = probabilities.detach().double(), fractions.detach().double()
-    places = places.to(curves.device)
-    wanted = torch.linspace(0, 1, _POINTS, dtype=torch.float64, device=curves.device)
-    right = torch.searchsorted(places, wanted).clamp(1, len(places) - 1)
-    start, end = places[right - 1], places[right]
-    share = (wanted - start) / (end - start)
-    return torch.lerp(curves[:, right - 1], curves[:, right], share.expand(len(curves), -1))

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from torchsaliency.core.maps import checked_maps
 from torchsaliency.errors import InputError
-from torchsaliency.metrics.base import SaliencyMetric
-from torchsaliency.metrics.checks import checked_maps, checked_values
-from torchsaliency.metrics.registry import metric
+from torchsaliency.metrics.base import SaliencyMetric, metric
+from torchsaliency.metrics.checks import check_values
 
 Norm = Literal["map", "input"]
 
@@ -41,7 +41,7 @@ def sensitivities(
     own = checked_maps(maps).double()
     noisy = checked_maps(noisy_maps.flatten(0, 1)).double().view(noisy_maps.shape)
     change = (noisy - own[:, None]).flatten(2).norm(dim=2)
-    size = own.flatten(1).norm(dim=1) if norms is None else checked_values("norms", norms, len(own))
+    size = own.flatten(1).norm(dim=1) if norms is None else check_values("norms", norms, len(own))
     size = size.to(change.device)[:, None].expand_as(change)
     ratio = change / torch.where(size > 0, size, 1)
     return torch.where(size > 0, ratio, torch.where(change > 0, torch.nan, 0.0))

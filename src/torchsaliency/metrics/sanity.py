@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 from typing import Any, Literal, final
 
 import torch
@@ -10,9 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torchsaliency.errors import InputError, OptionError
-from torchsaliency.metrics.base import SaliencyMetric
-from torchsaliency.metrics.checks import checked_pair
-from torchsaliency.metrics.registry import metric
+from torchsaliency.metrics.base import SaliencyMetric, metric
+from torchsaliency.metrics.checks import check_pair
 from torchsaliency.metrics.similarity import hog_features, pearson, spearman, ssim
 
 _STAGES = 5
@@ -32,7 +32,7 @@ def rank_similarity(
     Raises:
         InputError: maps outside [0, 1] or of different sizes.
     """
-    first, second = checked_pair(maps, others)
+    first, second = check_pair(maps, others)
     if absolute:
         first, second = (first - 0.5).abs(), (second - 0.5).abs()
     return spearman(first, second)
@@ -53,21 +53,18 @@ def hog_similarity(
     Raises:
         InputError: maps outside [0, 1], of different sizes, or smaller than a block of 48 pixels.
     """
-    first, second = checked_pair(maps, others)
+    first, second = check_pair(maps, others)
     if min(first.shape[1:]) < 48:  # noqa: PLR2004
         raise InputError(
             f"HOG needs maps of at least 48x48 pixels, and {tuple(first.shape[1:])} was given."
         )
     correlate = spearman if correlation == "spearman" else pearson
-    found = correlate(hog_features(first), hog_features(second))
-    # without any gradient the histogram is all zeros, and says nothing
-    return found.to(maps.device)
+    # NaN without any gradient, where the histogram is all zeros
+    return correlate(hog_features(first), hog_features(second)).to(maps.device)
 
 
 def ssim_similarity(
-    maps: Float[Tensor, "n h w"],
-    others: Float[Tensor, "n h w"],
-    window: int | None = None,
+    maps: Float[Tensor, "n h w"], others: Float[Tensor, "n h w"], window: int | None = None
 ) -> Float[Tensor, " n"]:
     """Return the structural similarity of two maps of every image, data range 1.
 
@@ -81,7 +78,7 @@ def ssim_similarity(
         InputError: maps outside [0, 1], of different sizes, or smaller than the window.
         OptionError: a window that is even, or smaller than 3.
     """
-    first, second = checked_pair(maps, others)
+    first, second = check_pair(maps, others)
     _check_window(window)
     side = 11 if window is None else window
     if min(first.shape[1:]) < side:
@@ -90,6 +87,17 @@ def ssim_similarity(
             "was given."
         )
     return ssim(first, second, window=window).to(maps.device)
+
+
+_sanity = functools.partial(
+    metric,
+    group="sanity",
+    cite="adebayo2018",
+    requires="randomised_maps",
+    direction="lower",
+    best=-1.0,
+    worst=1.0,
+)
 
 
 class SanityMetric(SaliencyMetric):
@@ -102,7 +110,7 @@ class SanityMetric(SaliencyMetric):
         seed: int = 0,
         **options: Any,
     ) -> None:
-        """Tell the measure how weights become random, in how many stages from the output."""
+        """Set how weights become random, in how many stages from the output."""
         if stages < 1:
             raise OptionError(f"At least one stage must be random, and {stages} were given.")
         self.mode, self.stages, self.seed = mode, stages, seed
@@ -116,7 +124,7 @@ class SanityMetric(SaliencyMetric):
                 f"{self.name} needs maps (N, {self.stages}, H, W) of randomised networks, and "
                 f"{tuple(random_maps.shape)} was given; set stages=… to their number."
             )
-        rows = [self._similarity(maps, one) for one in random_maps.unbind(1)]
+        rows = [self._similarity(maps, others) for others in random_maps.unbind(1)]
         self._record(torch.stack(rows, 1))
 
     @abc.abstractmethod
@@ -134,20 +142,11 @@ class SanityMetric(SaliencyMetric):
     @property
     def curve(self) -> Float[Tensor, " l"]:
         """Mean similarity after each stage, over the images that define all of them."""
-        return self._defined()[0].mean(0)
+        return self.defined_rows.mean(0)
 
 
 @final
-@metric(
-    "spearman",
-    group="sanity",
-    cite="adebayo2018",
-    requires="randomised_maps",
-    direction="lower",
-    unit="correlation",
-    best=-1.0,
-    worst=1.0,
-)
+@_sanity("spearman", unit="correlation")
 class SpearmanSimilarity(SanityMetric):
     """Sanity check, Spearman: is the order of the map's pixels left when the weights are random?
 
@@ -169,16 +168,7 @@ class SpearmanSimilarity(SanityMetric):
 
 
 @final
-@metric(
-    "spearman-abs",
-    group="sanity",
-    cite="adebayo2018",
-    requires="randomised_maps",
-    direction="lower",
-    unit="correlation",
-    best=-1.0,
-    worst=1.0,
-)
+@_sanity("spearman-abs", unit="correlation")
 class AbsoluteSpearmanSimilarity(SanityMetric):
     """Sanity check, Spearman with absolute values: of |0.5 - S|, as the published figures take it.
 
@@ -198,16 +188,7 @@ class AbsoluteSpearmanSimilarity(SanityMetric):
 
 
 @final
-@metric(
-    "hog",
-    group="sanity",
-    cite="adebayo2018",
-    requires="randomised_maps",
-    direction="lower",
-    unit="correlation",
-    best=-1.0,
-    worst=1.0,
-)
+@_sanity("hog", unit="correlation")
 class HOGSimilarity(SanityMetric):
     """Sanity check, HOG: are the map's edges left when the weights are random?
 
@@ -233,7 +214,7 @@ class HOGSimilarity(SanityMetric):
         correlation: Literal["spearman", "pearson"] = "spearman",
         **options: Any,
     ) -> None:
-        """Tell the measure how weights become random; correlate by "spearman" or "pearson"."""
+        """Set how weights become random; correlate by "spearman" or "pearson"."""
         self.correlation = correlation
         super().__init__(mode, stages, seed, **options)
 
@@ -242,16 +223,7 @@ class HOGSimilarity(SanityMetric):
 
 
 @final
-@metric(
-    "ssim",
-    group="sanity",
-    cite="adebayo2018",
-    requires="randomised_maps",
-    direction="lower",
-    unit="similarity",
-    best=-1.0,
-    worst=1.0,
-)
+@_sanity("ssim", unit="similarity")
 class SSIMSimilarity(SanityMetric):
     """Sanity check, SSIM: is the map's structure left when the weights are random?
 
@@ -277,7 +249,7 @@ class SSIMSimilarity(SanityMetric):
         window: int | None = None,
         **options: Any,
     ) -> None:
-        """Tell the measure how weights become random; None is a Gaussian window."""
+        """Set how weights become random; None is a Gaussian window."""
         _check_window(window)
         self.window = window
         super().__init__(mode, stages, seed, **options)

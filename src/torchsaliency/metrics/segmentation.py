@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from torchsaliency.core.maps import checked_maps
 from torchsaliency.errors import OptionError
-from torchsaliency.metrics.base import SaliencyMetric
-from torchsaliency.metrics.checks import VOID, checked_maps, checked_masks
-from torchsaliency.metrics.registry import metric
+from torchsaliency.metrics.base import SaliencyMetric, metric
+from torchsaliency.metrics.checks import VOID, check_masks
 
 Void = Literal["ignore", "background"]
 
@@ -45,7 +45,7 @@ def iou_at(
     """
     _check_threshold(threshold)
     saliency = checked_maps(maps)
-    labels = checked_masks(masks, saliency).to(saliency.device)
+    labels = check_masks(masks, saliency).to(saliency.device)
     judged = (labels != VOID) | (void == "background")
     found = (saliency >= threshold) & judged
     there = (labels != 0) & (labels != VOID)
@@ -55,15 +55,7 @@ def iou_at(
 
 
 @final
-@metric(
-    "miou",
-    group="segmentation",
-    cite="bouayed2025",
-    annotations="masks",
-    direction="higher",
-    best=100.0,
-    worst=0.0,
-)
+@metric("miou", group="segmentation", cite="bouayed2025", annotations="masks", direction="higher")
 class MeanIoU(SaliencyMetric):
     """mIoU: does the map, cut at a threshold, cover the object's mask?
 
@@ -96,13 +88,7 @@ class MeanIoU(SaliencyMetric):
 
 @final
 @metric(
-    "miou-sweep",
-    group="segmentation",
-    cite="bouayed2025",
-    annotations="masks",
-    direction="higher",
-    best=100.0,
-    worst=0.0,
+    "miou-sweep", group="segmentation", cite="bouayed2025", annotations="masks", direction="higher"
 )
 class MeanIoUSweep(SaliencyMetric):
     """mIoU sweep: mIoU averaged over thresholds, so that no one threshold decides.
@@ -153,8 +139,7 @@ class MeanIoUSweep(SaliencyMetric):
     @property
     def curve(self) -> dict[float, float]:
         """The mIoU by threshold, over the images that define all of them."""
-        rows, _ = self._defined()
-        return dict(zip(self.thresholds, rows.mean(0).tolist(), strict=True))
+        return dict(zip(self.thresholds, self.defined_rows.mean(0).tolist(), strict=True))
 
 
 def _check_threshold(threshold: float | int) -> None:

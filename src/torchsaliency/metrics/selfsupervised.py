@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torchsaliency.errors import InputError
-from torchsaliency.metrics.base import SaliencyMetric
-from torchsaliency.metrics.registry import metric
+from torchsaliency.metrics.base import SaliencyMetric, metric
 
 Reduction = Literal["sum", "mean"]
 

@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchsaliency.metrics.base import SaliencyMetric
-from torchsaliency.metrics.checks import checked_maps
-from torchsaliency.metrics.registry import metric
+from torchsaliency.core.maps import checked_maps
+from torchsaliency.metrics.base import SaliencyMetric, metric
 
 
 def sparseness(maps: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
@@ -92,14 +91,7 @@ class Sparseness(SaliencyMetric):
 
 
 @final
-@metric(
-    "entropy",
-    group="complexity",
-    cite="bhatt2020",
-    direction="lower",
-    unit="nats",
-    best=0.0,
-)
+@metric("entropy", group="complexity", cite="bhatt2020", direction="lower", unit="nats", best=0.0)
 class Entropy(SaliencyMetric):
     """Entropy: over how many pixels the map's weight is spread, as a logarithm.
 
@@ -121,14 +113,7 @@ class Entropy(SaliencyMetric):
 
 
 @final
-@metric(
-    "effective-area",
-    group="complexity",
-    cite="hill1973",
-    direction="lower",
-    best=0.0,
-    worst=100.0,
-)
+@metric("effective-area", group="complexity", cite="hill1973", direction="lower")
 class EffectiveArea(SaliencyMetric):
     """Effective area: the share of the image that a flat map of the same concentration would cover.
 

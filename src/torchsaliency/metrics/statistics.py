@@ -74,9 +74,18 @@ def bootstrap(
     return float(ends[0]), float(ends[1])
 
 
+@dataclass(frozen=True)
+class Result:
+    """A record of numbers."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields in JSON types."""
+        return asdict(self)
+
+
 @final
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Result):
     """Two methods on the same images.
 
     Attributes:
@@ -99,10 +108,6 @@ class Comparison:
     count: int
     undefined: int
     ties: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields in JSON types."""
-        return asdict(self)
 
 
 def compare(
@@ -131,12 +136,7 @@ def compare(
         )
     difference = a.detach().double().cpu() - b.detach().double().cpu()
     defined = difference[~difference.isnan()]
-    low, high = bootstrap(
-        defined[:, None],
-        confidence=confidence,
-        resamples=resamples,
-        seed=seed,
-    )
+    low, high = bootstrap(defined[:, None], confidence=confidence, resamples=resamples, seed=seed)
     apart = defined[defined != 0].numpy()
     p_value, effect = 1.0, 0.0
     if len(apart):
@@ -157,7 +157,7 @@ def compare(
 
 @final
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(Result):
     """How two metrics rank the same methods.
 
     Attributes:
@@ -169,10 +169,6 @@ class Agreement:
     tau: float | None
     p_value: float | None
     count: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields in JSON types."""
-        return asdict(self)
 
 
 def rank_agreement(

@@ -24,8 +24,7 @@ from torchsaliency.evaluation.studies import BOX_ONLY, CLASSES, WITH_MAP
 from torchsaliency.measures import network_stages, randomised_maps
 from torchsaliency.methods.tucker import dominant_variance
 from torchsaliency.metrics import SaliencyMetric
-from torchsaliency.metrics.base import Summary
-from torchsaliency.metrics.registry import Direction, metric_entry
+from torchsaliency.metrics.base import Direction, Summary, metric_entry
 from torchsaliency.papers.plans import slug
 from torchsaliency.papers.reproduce import Job, Made, Part, maker
 from torchsaliency.report.charts import metric_charts, sweep_chart

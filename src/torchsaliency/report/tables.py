@@ -17,8 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, final
 
 from torchsaliency.errors import InputError
-from torchsaliency.metrics.base import Summary
-from torchsaliency.metrics.registry import Direction
+from torchsaliency.metrics.base import Direction, Summary
 
 Rank = Literal["best", "second"]
 

@@ -10,7 +10,7 @@ import torch
 
 from torchsaliency.errors import InputError, OptionError
 from torchsaliency.evaluation.results import Results
-from torchsaliency.metrics.registry import create_metric
+from torchsaliency.metrics.base import create_metric
 from torchsaliency.metrics.statistics import compare
 from torchsaliency.report.results import comparison, holm, table
 

@@ -19,8 +19,8 @@ from torchsaliency.metrics import (
     metric,
     metric_entry,
     metrics,
-    registry,
 )
+from torchsaliency.metrics.base import METRICS
 
 NAN = float("nan")
 
@@ -32,7 +32,7 @@ MASKED = torch.tensor([0.6, 0.5, 0.5, 0.1], dtype=torch.float64)
 @pytest.fixture
 def toy(monkeypatch):
     """A metric that keeps what it is told, in a registry of its own."""
-    monkeypatch.setattr(registry, "_table", dict(metrics()))
+    monkeypatch.setattr(METRICS, "_table", dict(metrics()))
 
     @metric("toy", group="complexity", cite="none", direction="lower", unit="px", best=0.0)
     class Toy(SaliencyMetric):

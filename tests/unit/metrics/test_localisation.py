@@ -8,6 +8,7 @@ import torch
 from scipy import ndimage
 
 from torchsaliency.errors import InputError, OptionError
+from torchsaliency.metrics.base import create_metric, metric_entry
 from torchsaliency.metrics.localisation import (
     EnergyPointingGame,
     LocalisationError,
@@ -29,7 +30,6 @@ from torchsaliency.metrics.localisation import (
     predicted_boxes,
     saliency_metric,
 )
-from torchsaliency.metrics.registry import create_metric, metric_entry
 
 NAMES = ["om", "le", "f1", "precision", "recall", "ba", "sp", "ep", "sm"]
 

@@ -11,7 +11,7 @@ from skimage.feature import hog
 from skimage.metrics import structural_similarity
 
 from torchsaliency.errors import InputError, OptionError
-from torchsaliency.metrics.registry import create_metric, metric_entry, metrics
+from torchsaliency.metrics.base import create_metric, metric_entry, metrics
 from torchsaliency.metrics.sanity import (
     HOGSimilarity,
     SpearmanSimilarity,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from torchsaliency.errors import InputError, OptionError
-from torchsaliency.metrics.registry import create_metric, metric_entry
+from torchsaliency.metrics.base import create_metric, metric_entry
 from torchsaliency.metrics.segmentation import MeanIoU, MeanIoUSweep, iou_at
 
 MAPS = torch.tensor([[[0.2, 0.5], [0.6, 1.0]]])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from torchsaliency.errors import InputError
-from torchsaliency.metrics.registry import create_metric, metric_entry, metrics
+from torchsaliency.metrics.base import create_metric, metric_entry, metrics
 from torchsaliency.metrics.selfsupervised import (
     EmbeddingCosine,
     EmbeddingMSE,

@@ -9,7 +9,7 @@ from nets import convnet, images
 from torchsaliency.errors import InputError
 from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.studies import CLASSES, Study, selectivity
-from torchsaliency.metrics.registry import create_metric
+from torchsaliency.metrics.base import create_metric
 from torchsaliency.report.charts import metric_charts, selectivity_charts, sweep_chart
 
 COUNT = 6

@@ -11,12 +11,11 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from torchsaliency.core.maps import checked_maps
 from torchsaliency.errors import OptionError
-from torchsaliency.metrics.base import SaliencyMetric
-from torchsaliency.metrics.checks import checked_maps
+from torchsaliency.metrics.base import SaliencyMetric, metric
 from torchsaliency.metrics.components import Integers, contour_boxes, largest_contour_boxes
 from torchsaliency.metrics.localisation.boxes import box_overlaps, to_tensor, whole_boxes
-from torchsaliency.metrics.registry import metric
 
 Contours = Literal["all", "largest"]
 
@@ -86,15 +85,7 @@ def max_box_accuracy(
 
 
 @final
-@metric(
-    "ba",
-    group="localisation",
-    cite="choe2020",
-    annotations="boxes",
-    direction="higher",
-    best=100.0,
-    worst=0.0,
-)
+@metric("ba", group="localisation", cite="choe2020", annotations="boxes", direction="higher")
 class MaxBoxAccuracy(SaliencyMetric):
     """MaxBoxAccV2: how often the map, cut at the best threshold, gives the object's box.
 

@@ -18,7 +18,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from torchsaliency.metrics.checks import checked_boxes, checked_maps
+from torchsaliency.core.maps import checked_maps
+from torchsaliency.metrics.checks import check_boxes
 from torchsaliency.metrics.components import Integers, largest_component_boxes
 
 
@@ -70,7 +71,7 @@ def whole_boxes(boxes: Sequence[Tensor], maps: Tensor) -> list[Integers]:
     Raises:
         InputError: boxes that are none.
     """
-    return [one.trunc().numpy().astype(np.int64) for one in checked_boxes(boxes, maps)]
+    return [one.trunc().numpy().astype(np.int64) for one in check_boxes(boxes, maps)]
 
 
 def clipped(boxes: Integers, image: NDArray[Any]) -> Integers:

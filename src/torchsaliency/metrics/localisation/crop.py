@@ -9,10 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchsaliency.metrics.base import SaliencyMetric
-from torchsaliency.metrics.checks import checked_probabilities
+from torchsaliency.metrics.base import SaliencyMetric, metric
+from torchsaliency.metrics.checks import check_probabilities
 from torchsaliency.metrics.localisation.boxes import predicted_boxes
-from torchsaliency.metrics.registry import metric
 
 SMALLEST = 0.05
 """Share of the image below which the saliency metric does not reward smaller boxes."""
@@ -35,7 +34,7 @@ def saliency_metric(
     Raises:
         InputError: maps outside [0, 1], or values that are no probabilities.
     """
-    probability = checked_probabilities("crop", crop, len(maps)).to(maps.device)
+    probability = check_probabilities("crop", crop, len(maps)).to(maps.device)
     edges = predicted_boxes(maps, short=short)
     share = (edges[:, 2:] - edges[:, :2]).prod(1) / (maps.shape[1] * maps.shape[2])
     found = share.clamp_min(SMALLEST).log() - probability.log()

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from torchsaliency.metrics.base import SaliencyMetric
-from torchsaliency.metrics.checks import checked_maps
+from torchsaliency.core.maps import checked_maps
+from torchsaliency.metrics.base import SaliencyMetric, metric
 from torchsaliency.metrics.localisation.boxes import (
     box_areas,
     inside_boxes,
@@ -19,7 +19,6 @@ from torchsaliency.metrics.localisation.boxes import (
     to_tensor,
     whole_boxes,
 )
-from torchsaliency.metrics.registry import metric
 
 
 class PixelScores(NamedTuple):
@@ -78,15 +77,7 @@ class _PixelMetric(SaliencyMetric):
 
 
 @final
-@metric(
-    "f1",
-    group="localisation",
-    cite="zhang2024",
-    annotations="boxes",
-    direction="higher",
-    best=100.0,
-    worst=0.0,
-)
+@metric("f1", group="localisation", cite="zhang2024", annotations="boxes", direction="higher")
 class PixelF1(_PixelMetric):
     """Pixel-wise F1: are the map's mass and the object's box the same?
 
@@ -111,13 +102,7 @@ class PixelF1(_PixelMetric):
 
 @final
 @metric(
-    "precision",
-    group="localisation",
-    cite="zhang2024",
-    annotations="boxes",
-    direction="higher",
-    best=100.0,
-    worst=0.0,
+    "precision", group="localisation", cite="zhang2024", annotations="boxes", direction="higher"
 )
 class PixelPrecision(_PixelMetric):
     """Pixel-wise precision: how much of the map's mass is in the object's box.
@@ -140,15 +125,7 @@ class PixelPrecision(_PixelMetric):
 
 
 @final
-@metric(
-    "recall",
-    group="localisation",
-    cite="zhang2024",
-    annotations="boxes",
-    direction="higher",
-    best=100.0,
-    worst=0.0,
-)
+@metric("recall", group="localisation", cite="zhang2024", annotations="boxes", direction="higher")
 class PixelRecall(_PixelMetric):
     """Pixel-wise recall: how much of the object's box the map covers.
 

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from torchsaliency.core.maps import checked_maps
 from torchsaliency.errors import OptionError
-from torchsaliency.metrics.base import SaliencyMetric
-from torchsaliency.metrics.checks import checked_maps
+from torchsaliency.metrics.base import SaliencyMetric, metric
 from torchsaliency.metrics.components import Integers
 from torchsaliency.metrics.localisation.boxes import (
     box_areas,
@@ -23,7 +23,6 @@ from torchsaliency.metrics.localisation.boxes import (
     to_tensor,
     whole_boxes,
 )
-from torchsaliency.metrics.registry import metric
 
 Ties = Literal["any", "expected"]
 
@@ -83,15 +82,7 @@ def energy_pointing_game(
 
 
 @final
-@metric(
-    "sp",
-    group="localisation",
-    cite="zhang2018",
-    annotations="boxes",
-    direction="higher",
-    best=100.0,
-    worst=0.0,
-)
+@metric("sp", group="localisation", cite="zhang2018", annotations="boxes", direction="higher")
 class PointingGame(SaliencyMetric):
     """Standard pointing game: is the map's maximum on the object?
 
@@ -122,15 +113,7 @@ class PointingGame(SaliencyMetric):
 
 
 @final
-@metric(
-    "ep",
-    group="localisation",
-    cite="wang2020",
-    annotations="boxes",
-    direction="higher",
-    best=100.0,
-    worst=0.0,
-)
+@metric("ep", group="localisation", cite="wang2020", annotations="boxes", direction="higher")
 class EnergyPointingGame(SaliencyMetric):
     """Energy pointing game: how much of the map's mass is on the object.
 

@@ -10,9 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torchsaliency.errors import InputError
-from torchsaliency.metrics.base import SaliencyMetric
+from torchsaliency.metrics.base import SaliencyMetric, metric
 from torchsaliency.metrics.localisation.boxes import box_iou, predicted_boxes
-from torchsaliency.metrics.registry import metric
 
 OVERLAP = 0.5
 """Of a predicted box and a true one, above which the object counts as found."""
@@ -86,8 +85,6 @@ class _PredictedBoxMetric(SaliencyMetric):
     requires="predictions",
     annotations="boxes",
     direction="lower",
-    best=0.0,
-    worst=100.0,
 )
 class OfficialMetric(_PredictedBoxMetric):
     """Official metric: how often the class is wrong, or the map's box misses the object.
@@ -116,15 +113,7 @@ class OfficialMetric(_PredictedBoxMetric):
 
 
 @final
-@metric(
-    "le",
-    group="localisation",
-    cite="cao2015",
-    annotations="boxes",
-    direction="lower",
-    best=0.0,
-    worst=100.0,
-)
+@metric("le", group="localisation", cite="cao2015", annotations="boxes", direction="lower")
 class LocalisationError(_PredictedBoxMetric):
     """Localisation error: how often the map's box misses the object.
 
