@@ -76,6 +76,9 @@ LIBRARIES = (
 )
 """What every fork imports but the library itself: imported once."""
 
+REWRITES = "ignore::pytest.PytestAssertRewriteWarning"
+"""pytest warns that some of them are imported already."""
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -256,8 +259,8 @@ def run_tests(names: list[str], *plugins: Any, stop: bool = True) -> int:
     """Run tests in this process and return pytest's exit code."""
     import pytest  # noqa: PLC0415 (in the fork)
 
-    words = ["-q", "-n0", "-p", "no:cacheprovider", *(["-x"] if stop else []), *names]
-    return int(pytest.main(words, plugins=[*plugins]))
+    words = ["-q", "-n0", "-p", "no:cacheprovider", "-W", REWRITES, *(["-x"] if stop else [])]
+    return int(pytest.main([*words, *names], plugins=[*plugins]))
 
 
 def learn(package: str, file: Path) -> dict[str, Any]:
