@@ -96,7 +96,7 @@ class TestArea:
 
     @pytest.mark.parametrize("value", [-0.01, 1.01, float("nan"), float("inf")])
     def test_values_that_are_no_probabilities(self, value):
-        with pytest.raises(InputError, match="holds NaN|reaches from"):
+        with pytest.raises(InputError, match=r"holds NaN|reaches from"):
             area_under_curve(row(0.5, value, 0.5), even(3))
 
     @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ class TestCurveMetrics:
         for shape in ((4,), (1, 4, 1)):
             with pytest.raises(InputError, match=r"\(N, S\)"):
                 one.update(torch.ones(shape), even(4))
-        with pytest.raises(InputError, match="holds NaN|reaches from"):
+        with pytest.raises(InputError, match=r"holds NaN|reaches from"):
             one.update(row(0.5, 1.5), even(2))
         with pytest.raises(InputError, match="one fraction a point"):
             one.update(row(0.5, 0.5), even(3))
@@ -220,7 +220,7 @@ class TestAOPC:
     def test_errors(self):
         with pytest.raises(InputError, match="at least one region"):
             aopc(torch.ones(2, 1))
-        with pytest.raises(InputError, match="holds NaN|reaches from"):
+        with pytest.raises(InputError, match=r"holds NaN|reaches from"):
             aopc(row(0.5, -0.1))
 
     def test_settings(self):
@@ -279,7 +279,7 @@ class TestROAD:
             ROAD(percentages=())
         with pytest.raises(InputError, match="keeps 4 numbers"):
             ROAD(percentages=(10, 20)).update(torch.ones(1, 3), torch.ones(1, 3))
-        with pytest.raises(InputError, match="holds NaN|reaches from"):
+        with pytest.raises(InputError, match=r"holds NaN|reaches from"):
             road(row(0.5), row(1.2))
 
     @pytest.mark.usefixtures("as_users_run_it")
