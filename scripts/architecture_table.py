@@ -9,10 +9,10 @@ from architectures import Case, cases, explained
 
 HEAD = """# Architectures
 
-No layer has to be named for any of these networks: the papers' layers are known, and all others
-are found from one traced pass ([ADR 4](adr/0004-default-layers.md)). The test `tests/architecture`
-builds every one with random weights and shows that `gradcam`, `mtsm` and `opticam` give finite maps
-that are not constant. Made by `scripts/architecture_table.py`.
+You do not need to name a layer for any of these networks: the papers' layers are known, and one
+traced pass finds all others ([ADR 4](adr/0004-default-layers.md)). The test `tests/architecture`
+builds each network with random weights and checks that `gradcam`, `mtsm` and `opticam` give finite
+maps that are not constant. `scripts/architecture_table.py` generates this page.
 
 | network | family | layer | read as | input | map |
 | --- | --- | --- | --- | --- | --- |"""
