@@ -20,8 +20,8 @@ maps that are not constant. `scripts/architecture_table.py` generates this page.
 
 def row(case: Case) -> str:
     """Return one line of the table."""
-    layer, made = explained(case)
-    raw = made["gradcam"].raw
+    layer, explanations = explained(case)
+    raw = explanations["gradcam"].raw
     layout = "the paper's" if layer.reshape is None else type(layer.reshape).__name__
     cells = [
         f"`{case.source}/{case.name}`",

@@ -1,4 +1,4 @@
-"""Write docs/methods.md from the registry: what each method is, its options, its source."""
+"""Write docs/methods.md from the registry: description, options and source of each method."""
 
 import inspect
 import sys
@@ -11,23 +11,24 @@ PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 
 HEAD = """# Methods
 
-Made by `scripts/method_pages.py` from the registry; `torchsaliency methods` prints the same list.
+This page describes every method. `scripts/method_pages.py` generates it from the registry;
+`torchsaliency methods` prints the same list.
 """
 
 TAIL = """## Not offered: attnlrp
 
-AttnLRP (Achtibat et al., ICML 2024) needs a library that leaves the user's network alone, and none
-was found. `lxt` 2.1 cannot be imported beside transformers 5 (a helper that it needs is gone), puts
-its own forward into `torch.nn.LayerNorm`, `GELU` and `MultiheadAttention` for the whole process and
-for good, and has for vision only torchvision's ViT, with CP-LRP in the place of AttnLRP. `zennit`
-1.0.0 asks for Python 3.11.11 and has no rule for attention or layer normalisation, through which
-plain gradients pass. On transformers, `lrp` hands relevance to attention's values alone, and
+AttnLRP (Achtibat et al., ICML 2024) needs a library that does not change the user's network. There is
+none. `lxt` 2.1 cannot be imported with transformers 5 (a helper that it needs was removed). It
+permanently replaces the forward of `torch.nn.LayerNorm`, `GELU` and `MultiheadAttention` in the whole
+process, and for vision it supports only torchvision's ViT, with CP-LRP instead of AttnLRP. `zennit`
+1.0.0 requires Python 3.11.11 and has no rule for attention or layer normalisation: plain gradients
+pass through them. On transformers, `lrp` propagates relevance only to the values of attention, and
 `tibav` propagates it to the attention itself.
 """
 
 
 def section(entry: MethodEntry) -> str:
-    """Return one method's part of the page."""
+    """Return the section of one method."""
     text = inspect.cleandoc(entry.factory.__doc__ or "")
     body, _, attributes = text.partition("Attributes:")
     needs = ", ".join(str(need.name).lower() for need in entry.needs) or "nothing"

@@ -1,4 +1,4 @@
-"""Write docs/metrics/: one page a metric and an index, from the registry."""
+"""Write docs/metrics/ from the registry: one page per metric, and an index."""
 
 import sys
 from pathlib import Path
@@ -8,24 +8,25 @@ from torchsaliency.metrics import MetricEntry, metrics
 FOLDER = Path(__file__).parents[1] / "docs" / "metrics"
 
 MEASURES = {
-    "maps": "Nothing runs: the maps alone are read.",
-    "masked_scores": "`masked_scores`: one masked pass an image, shared by all that need it.",
-    "masked_maps": "`masked_maps`: the method explains the masked image once more.",
-    "masked_embeddings": "`masked_embeddings`: one masked pass an image.",
-    "perturbation_curve": "`perturbation_curve`: as many passes as the image has rows (224).",
-    "region_curve": "`region_curve`: a pass a region (10).",
-    "removal_curves": "`removal_curves`: two passes a percentage (18).",
-    "square_removals": "`square_removals`: a pass a square (100), shared by all methods.",
-    "crop_scores": "`crop_scores`: one pass an image.",
-    "predictions": "The judge's prediction on the clean image, which is known.",
+    "maps": "Nothing: only the maps are read.",
+    "masked_scores": "`masked_scores`: one masked pass per image, shared by all metrics that need it.",
+    "masked_maps": "`masked_maps`: the method explains the masked image.",
+    "masked_embeddings": "`masked_embeddings`: one masked pass per image.",
+    "perturbation_curve": "`perturbation_curve`: one pass per row of the image (224).",
+    "region_curve": "`region_curve`: one pass per region (10).",
+    "removal_curves": "`removal_curves`: two passes per percentage (18).",
+    "square_removals": "`square_removals`: one pass per square (100), shared by all methods.",
+    "crop_scores": "`crop_scores`: one pass per image.",
+    "predictions": "Nothing: the judge's prediction on the clean image is known.",
     "noisy_maps": "`noisy_maps`: the method explains ten noisy copies.",
     "randomised_maps": "`randomised_maps`: the method explains with five randomised networks.",
 }
-"""What each measure costs for one image, beyond the clean pass that all share."""
+"""The cost of each measure for one image, without the clean pass that all share."""
 
 INDEX = """# Metrics
 
-Made by `scripts/metric_pages.py` from the registry; `torchsaliency metrics` prints the same list.
+This section describes every metric: what it rewards, and where it misleads. `scripts/metric_pages.py`
+generates it from the registry; `torchsaliency metrics` prints the same list.
 
 ```console
 torchsaliency explain cat.jpg --method gradcam,opticam --score ad,ai,ag,insertion,deletion
@@ -34,25 +35,24 @@ torchsaliency explain cat.jpg --method gradcam,opticam --score ad,ai,ag,insertio
 ```python
 from torchsaliency.evaluation import score
 
-found = score(net, made["gradcam"], ["ad", "ag", "insertion"])  # measures run once each
-found["ad"].summary()  # value, bootstrap 95 % interval, images, undefined images
-found["ad"].per_image  # one number an image
+scores = score(net, explanations["gradcam"], ["ad", "ag", "insertion"])  # each measure runs once
+scores["ad"].summary()  # value, bootstrap 95 % interval, images, undefined images
+scores["ad"].per_image  # one number per image
 ```
 
-A *measure* (`torchsaliency.measures`) runs the network; a *metric* (`torchsaliency.metrics`) only
-makes numbers of what measures found: each is a pure function in `torchsaliency.metrics.functional`
-and a `torchmetrics.Metric`. Two methods are compared image by image with
-`torchsaliency.metrics.compare` (Wilcoxon, effect size), two metrics' rankings with
-`rank_agreement` (Kendall). Studies of masked scores (selectivity, boxes, other classes, no input
-normalisation) are in `torchsaliency.evaluation.studies`. What the papers print and what is followed
-here: [errata](../errata.md).
+A *measure* (`torchsaliency.measures`) runs the network. A *metric* (`torchsaliency.metrics`) computes
+numbers from measures; it is a pure function in `torchsaliency.metrics.functional` and a
+`torchmetrics.Metric`. `torchsaliency.metrics.compare` compares two methods image by image (Wilcoxon,
+effect size), and `rank_agreement` compares the rankings of two metrics (Kendall).
+`torchsaliency.evaluation.studies` has studies of masked scores (selectivity, boxes, other classes, no
+input normalisation). The [errata](../errata.md) list where the papers and their code disagree.
 
 Numbers of different maskings cannot be compared; every result names its masking.
 """
 
 
 def page(entry: MetricEntry) -> str:
-    """Return one metric's page."""
+    """Return the page of one metric."""
     known = entry.to_dict()
     arrow = {"higher": "higher is better", "lower": "lower is better", "neither": "no direction"}
     bounds = [
@@ -89,13 +89,13 @@ def index() -> str:
     lines = [INDEX]
     groups = dict.fromkeys(entry.group for entry in metrics().values())
     for group in groups:
-        lines += [f"## {group.capitalize()}", "", "| metric | better | unit | in short |"]
+        lines += [f"## {group.capitalize()}", "", "| metric | better | unit | description |"]
         lines += ["| --- | --- | --- | --- |"]
         lines += [
-            f"| [{one.name}]({one.name}.md) | {one.direction} | {one.unit} | "
-            f"{_cell(one.summary.partition(': ')[2] or one.summary)} |"
-            for one in metrics().values()
-            if one.group == group
+            f"| [{entry.name}]({entry.name}.md) | {entry.direction} | {entry.unit} | "
+            f"{_cell(entry.summary.partition(': ')[2] or entry.summary)} |"
+            for entry in metrics().values()
+            if entry.group == group
         ]
         lines.append("")
     return "\n".join(lines)
@@ -103,8 +103,7 @@ def index() -> str:
 
 def pages() -> dict[str, str]:
     """Return every page by file name."""
-    made = {f"{name}.md": page(entry) for name, entry in metrics().items()}
-    return {"index.md": index(), **made}
+    return {"index.md": index()} | {f"{name}.md": page(entry) for name, entry in metrics().items()}
 
 
 if __name__ == "__main__":

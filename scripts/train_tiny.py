@@ -47,14 +47,14 @@ def data(count: int) -> tuple[Shapes, Tensor]:
     return drawn, empty
 
 
-def normalised(images: Tensor) -> Tensor:
+def normalise(images: Tensor) -> Tensor:
     """Return the networks' input."""
-    mean, std = (torch.tensor(one)[:, None, None] for one in (MEAN, STD))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
     return (images - mean) / std
 
 
-def jittered(images: Tensor) -> Tensor:
-    """Mirror at random and change the colours: their order, their strength, light and dark."""
+def jitter(images: Tensor) -> Tensor:
+    """Mirror at random, and permute and scale the colours."""
     flip = torch.randint(2, (len(images),)).bool()
     images = torch.where(flip[:, None, None, None], images.flip(3), images)
     order = torch.rand(len(images), 3).argsort(1)
@@ -63,8 +63,8 @@ def jittered(images: Tensor) -> Tensor:
     return (images * gain).clamp(0, 1)
 
 
-def cropped(images: Tensor, smallest: float = 0.7) -> Tensor:
-    """Cut a square at a random place, and stretch it to the whole."""
+def crop(images: Tensor, smallest: float = 0.7) -> Tensor:
+    """Crop a random square and resize it to the full size."""
     scale = smallest + (1 - smallest) * torch.rand(len(images))
     shift = (2 * torch.rand(len(images), 2) - 1) * (1 - scale)[:, None]
     zero = torch.zeros_like(scale)
@@ -80,10 +80,10 @@ def cropped(images: Tensor, smallest: float = 0.7) -> Tensor:
 
 
 def accuracy(net: nn.Module, drawn: Shapes) -> float:
-    """Return the share of right answers."""
+    """Return the share of correct predictions."""
     net.eval()
     with torch.no_grad():
-        parts = [net(normalised(part)).argmax(1) for part in drawn.images.split(256)]
+        parts = [net(normalise(part)).argmax(1) for part in drawn.images.split(256)]
     return float((torch.cat(parts) == drawn.labels).float().mean())
 
 
@@ -92,23 +92,23 @@ def probe(net: nn.Module, train: Shapes, test: Shapes) -> float:
     net.eval()
     with torch.no_grad():
         parts = [
-            torch.cat([net(normalised(part)) for part in one.images.split(256)]).numpy()
-            for one in (train, test)
+            torch.cat([net(normalise(part)) for part in split.images.split(256)]).numpy()
+            for split in (train, test)
         ]
     scale = parts[0].std(0) + 1e-6
-    made = LogisticRegression(max_iter=2000).fit(parts[0] / scale, train.labels.numpy())
-    return float(made.score(parts[1] / scale, test.labels.numpy()))
+    classifier = LogisticRegression(max_iter=2000).fit(parts[0] / scale, train.labels.numpy())
+    return float(classifier.score(parts[1] / scale, test.labels.numpy()))
 
 
 def vicreg(first: Tensor, second: Tensor) -> Tensor:
     """Variance-invariance-covariance loss of two batches of projections (Bardes et al., 2022)."""
     loss = 25 * F.mse_loss(first, second)
-    for one in (first, second):
-        centred = one - one.mean(0)
+    for batch in (first, second):
+        centred = batch - batch.mean(0)
         loss = loss + 25 * F.relu(1 - (centred.var(0) + 1e-4).sqrt()).mean() / 2
-        covariance = centred.T @ centred / (len(one) - 1)
+        covariance = centred.T @ centred / (len(batch) - 1)
         off = covariance - covariance.diagonal().diag()
-        loss = loss + off.square().sum() / one.shape[1]
+        loss = loss + off.square().sum() / batch.shape[1]
     return loss
 
 
@@ -116,12 +116,12 @@ def views(drawn: Shapes, empty: Tensor, index: Tensor) -> list[Tensor]:
     """Return two views of each object: other background, colours, place and size; no labels."""
     mask = (drawn.masks[index] > 0)[:, None]
     return [
-        normalised(cropped(torch.where(mask, jittered_object(drawn.images[index]), ground)))
+        normalise(crop(torch.where(mask, jitter_object(drawn.images[index]), ground)))
         for ground in (empty[torch.randint(len(empty), (len(index),))] for _ in range(2))
     ]
 
 
-def jittered_object(images: Tensor) -> Tensor:
+def jitter_object(images: Tensor) -> Tensor:
     """Change an object's colours without mirroring it, so that it still fits its mask."""
     order = torch.rand(len(images), 3).argsort(1)
     images = images.gather(1, order[:, :, None, None].expand_as(images))
@@ -142,7 +142,7 @@ def train(name: str) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, recipe["lr"], total_steps=batches * int(recipe["epochs"]), pct_start=0.1
     )
-    begun, log = time.time(), []
+    start, log = time.time(), []
     for epoch in range(int(recipe["epochs"])):
         net.train()
         total = 0.0
@@ -153,8 +153,8 @@ def train(name: str) -> None:
                 first, second = (head(net(view)) for view in views(drawn, empty, index))
                 loss = vicreg(first, second)
             else:
-                seen = normalised(jittered(drawn.images[index]))
-                loss = F.cross_entropy(net(seen), drawn.labels[index], label_smoothing=0.05)
+                inputs = normalise(jitter(drawn.images[index]))
+                loss = F.cross_entropy(net(inputs), drawn.labels[index], label_smoothing=0.05)
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(weights, 1.0)
@@ -167,7 +167,7 @@ def train(name: str) -> None:
         else:
             score = accuracy(net, test)
         log.append({"epoch": epoch + 1, "loss": total / batches, "accuracy": score})
-        log[-1]["seconds"] = round(time.time() - begun)
+        log[-1]["seconds"] = round(time.time() - start)
         print(name, log[-1], flush=True)
         save(net, name, recipe, log)
 
