@@ -17,13 +17,13 @@ This page describes every method. `scripts/method_pages.py` generates it from th
 
 TAIL = """## Not offered: attnlrp
 
-AttnLRP (Achtibat et al., ICML 2024) needs a library that does not change the user's network. There is
-none. `lxt` 2.1 cannot be imported with transformers 5 (a helper that it needs was removed). It
-permanently replaces the forward of `torch.nn.LayerNorm`, `GELU` and `MultiheadAttention` in the whole
-process, and for vision it supports only torchvision's ViT, with CP-LRP instead of AttnLRP. `zennit`
-1.0.0 requires Python 3.11.11 and has no rule for attention or layer normalisation: plain gradients
-pass through them. On transformers, `lrp` propagates relevance only to the values of attention, and
-`tibav` propagates it to the attention itself.
+AttnLRP (Achtibat et al., ICML 2024) needs a library that does not change the user's network. There
+is none. `lxt` 2.1 cannot be imported with transformers 5 (a helper that it needs was removed). It
+permanently replaces the forward of `torch.nn.LayerNorm`, `GELU` and `MultiheadAttention` in the
+whole process, and for vision it supports only torchvision's ViT, with CP-LRP instead of AttnLRP.
+`zennit` 1.0.0 requires Python 3.11.11 and has no rule for attention or layer normalisation: plain
+gradients pass through them. On transformers, `lrp` propagates relevance only to the values of
+attention, and `tibav` propagates it to the attention itself.
 """
 
 

@@ -9,7 +9,7 @@ FOLDER = Path(__file__).parents[1] / "docs" / "metrics"
 
 MEASURES = {
     "maps": "Nothing: only the maps are read.",
-    "masked_scores": "`masked_scores`: one masked pass per image, shared by all metrics that need it.",
+    "masked_scores": "`masked_scores`: one masked pass per image, shared by all metrics.",
     "masked_maps": "`masked_maps`: the method explains the masked image.",
     "masked_embeddings": "`masked_embeddings`: one masked pass per image.",
     "perturbation_curve": "`perturbation_curve`: one pass per row of the image (224).",
@@ -25,8 +25,9 @@ MEASURES = {
 
 INDEX = """# Metrics
 
-This section describes every metric: what it rewards, and where it misleads. `scripts/metric_pages.py`
-generates it from the registry; `torchsaliency metrics` prints the same list.
+This section describes every metric: what it rewards, and where it misleads.
+`scripts/metric_pages.py` generates it from the registry; `torchsaliency metrics` prints the same
+list.
 
 ```console
 torchsaliency explain cat.jpg --method gradcam,opticam --score ad,ai,ag,insertion,deletion
@@ -40,12 +41,12 @@ scores["ad"].summary()  # value, bootstrap 95 % interval, images, undefined imag
 scores["ad"].per_image  # one number per image
 ```
 
-A *measure* (`torchsaliency.measures`) runs the network. A *metric* (`torchsaliency.metrics`) computes
-numbers from measures; it is a pure function in `torchsaliency.metrics.functional` and a
-`torchmetrics.Metric`. `torchsaliency.metrics.compare` compares two methods image by image (Wilcoxon,
-effect size), and `rank_agreement` compares the rankings of two metrics (Kendall).
-`torchsaliency.evaluation.studies` has studies of masked scores (selectivity, boxes, other classes, no
-input normalisation). The [errata](../errata.md) list where the papers and their code disagree.
+A *measure* (`torchsaliency.measures`) runs the network. A *metric* (`torchsaliency.metrics`)
+computes numbers from measures; it is a pure function in `torchsaliency.metrics.functional` and a
+`torchmetrics.Metric`. `torchsaliency.metrics.compare` compares two methods image by image
+(Wilcoxon, effect size), and `rank_agreement` compares the rankings of two metrics (Kendall).
+`torchsaliency.evaluation.studies` has studies of masked scores (selectivity, boxes, other classes,
+no input normalisation). The [errata](../errata.md) list where the papers and their code disagree.
 
 Numbers of different maskings cannot be compared; every result names its masking.
 """

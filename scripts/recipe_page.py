@@ -9,9 +9,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 
 START = """# Recipes
 
-A recipe reproduces a table or figure of a paper with one command: offline on built-in data, or on the
-paper's data if you pass its folder. `scripts/recipe_page.py` generates this page from the recipes;
-`torchsaliency recipes` prints the same list.
+A recipe reproduces a table or figure of a paper with one command: offline on built-in data, or on
+the paper's data if you pass its folder. `scripts/recipe_page.py` generates this page from the
+recipes; `torchsaliency recipes` prints the same list.
 
 ```console
 torchsaliency reproduce opticam-table1                      # built-in photographs
@@ -29,15 +29,15 @@ photographs or a few dozen shapes an order is weak evidence; the intervals show 
 
 - `--limit N` uses at most N images, `--masking` another baseline, `--model` another network, with
   `=FILE` its weights. A network of the paper keeps the numbers printed for it.
-- Pass `--data` once for each kind of data that a recipe needs. Parts without their data are left out,
-  and the table reports it.
-- `--output DIR` (by default `reproduced/NAME`) contains the tables as text, Markdown, LaTeX, CSV and
-  HTML, the figures as PNG and SVG, all of it in `reproduction.json`, and a folder of rows for each
-  network. The same command continues a stopped run.
+- Pass `--data` once for each kind of data that a recipe needs. Parts without their data are left
+  out, and the table reports it.
+- `--output DIR` (by default `reproduced/NAME`) contains the tables as text, Markdown, LaTeX, CSV
+  and HTML, the figures as PNG and SVG, all of it in `reproduction.json`, and a folder of rows for
+  each network. The same command continues a stopped run.
 - `--format markdown` (or latex, csv, html, json) writes only the tables to stdout.
 
-In Python, call `torchsaliency.papers.reproduce.reproduce("opticam-table1", "folder")`. A recipe is a
-YAML file in `torchsaliency/papers/recipes`: plan fields (see [Evaluation](evaluation.md)) of the
+In Python, call `torchsaliency.papers.reproduce.reproduce("opticam-table1", "folder")`. A recipe is
+a YAML file in `torchsaliency/papers/recipes`: plan fields (see [Evaluation](evaluation.md)) of the
 paper's version and of the built-in one, the published numbers, and the claims.
 
 """
