@@ -6,9 +6,12 @@ into docs/architectures.md.
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import warnings
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import timm
 import torch
@@ -20,6 +23,9 @@ import torchsaliency
 from torchsaliency.core.discovery import default_layer
 from torchsaliency.core.layer import Layer
 from torchsaliency.methods.cam import OptiCAM
+
+PAPERS = "the paper's"
+"""How the table calls the layout of a layer that `paper_layer` names."""
 
 METHODS = {"gradcam": "gradcam", "mtsm": "mtsm", "opticam": OptiCAM(iterations=2)}
 
@@ -197,7 +203,8 @@ class Case:
 
     def build(self) -> nn.Module:
         """Make the network with random weights."""
-        net = self._made()
+        with _DrawnOnce():
+            net = self.create()
         # Heads and residual branches that start at zero would leave nothing to look at.
         with torch.no_grad():
             for parameter in net.parameters():
@@ -212,8 +219,9 @@ class Case:
                     nn.init.zeros_(module.bias)  # the top logit is then positive evidence
         return net
 
-    def _made(self) -> nn.Module:
-        with warnings.catch_warnings(), _DrawnOnce():
+    def create(self) -> nn.Module:
+        """Make the network as its source makes it."""
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations inside the sources are theirs
             if self.source == "timm":
                 return timm.create_model(self.name, pretrained=False, **TIMM[self.family][2])
@@ -234,6 +242,32 @@ def _torchvision_side(name: str) -> int:
     if name.startswith("vit_"):
         return 70 if name == "vit_h_14" else 64
     return TORCHVISION_SIDES.get(name, 64)
+
+
+def layout_of(layer: Layer) -> str:
+    """Return how a layer is read, as the table names it."""
+    return PAPERS if layer.reshape is None else type(layer.reshape).__name__
+
+
+def code_of_layers() -> str:
+    """Return a fingerprint of the code that finds layers: of what it does, not of its comments."""
+    folder = Path(torchsaliency.__file__).parent
+    files = [folder / "core" / f"{name}.py" for name in ("discovery", "layer", "layout")]
+    files += sorted((folder / "zoo").rglob("*.py"))
+    digest = hashlib.sha256()
+    for file in files:
+        if file.exists():
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            for node in ast.walk(tree):
+                body = getattr(node, "body", None)
+                if isinstance(body, list):  # docstrings
+                    node.body = [part for part in body if not _is_string(part)]
+            digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()[:16]
+
+
+def _is_string(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def photo_like(count: int, side: int) -> torch.Tensor:

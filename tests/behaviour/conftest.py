@@ -8,6 +8,7 @@ from torch import Tensor
 
 import torchsaliency
 from nets import NAMES
+from sharing import compute_once
 from torchsaliency import Explanation, Network
 from torchsaliency.core.method import create
 from torchsaliency.data import sample_photos
@@ -36,7 +37,7 @@ class Studio:
     names: list[str]
     images: Tensor
     labels: list[int]
-    made: dict[str, Explanation]
+    explanations: dict[str, Explanation]
 
     def probabilities(self, images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -44,7 +45,7 @@ class Studio:
 
     def clean_and_masked(self, method: str) -> tuple[Tensor, Tensor]:
         """Class probabilities of the photographs, and of their grey-masked versions."""
-        maps = self.made[method].map
+        maps = self.explanations[method].map
         return self.probabilities(self.images), self.probabilities(self.images * maps[:, None])
 
     def average_drop(self, method: str) -> float:
@@ -57,11 +58,15 @@ class Studio:
 
 
 @pytest.fixture(scope="session")
-def studio() -> Studio:
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     net = torchsaliency.load_model("builtin/efficientnet_lite0")
     photos = sample_photos()
     images = torchsaliency.preprocess([photo.open() for photo in photos.values()], net)
     labels = [photo.class_index for photo in photos.values()]
-    chosen = {name: create(name, FEW.get(name)) for name in NAMES}
-    made = torchsaliency.explain(net, images, chosen, labels)
-    return Studio(net, list(photos), images, labels, made)
+    methods = {name: create(name, FEW.get(name)) for name in NAMES}
+    explanations = compute_once(
+        tmp_path_factory.getbasetemp(),
+        "studio",
+        lambda: torchsaliency.explain(net, images, methods, labels),
+    )
+    return Studio(net, list(photos), images, labels, explanations)

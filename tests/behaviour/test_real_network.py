@@ -1,13 +1,11 @@
-"""What the papers say, on a real network and real photographs: of maps, and of metrics.
-
-One file, because xdist gives each file to one process, and `studio` takes minutes.
-"""
+"""What the papers say, on a real network and real photographs: of maps, and of metrics."""
 
 import pytest
 import torch
 
 import torchsaliency
 from nets import NAMES
+from sharing import compute_once
 from torchsaliency import GradCAM, OptiCAM
 from torchsaliency.core.maps import is_constant
 from torchsaliency.evaluation import Bench, score
@@ -25,16 +23,16 @@ OBJECTS = {
 
 
 def test_the_network_knows_the_photographs(studio):
-    predicted = studio.made["gradcam"].output.argmax(1)
+    predicted = studio.explanations["gradcam"].output.argmax(1)
     assert predicted.tolist() == studio.labels
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_method_gives_a_map_of_every_photograph(studio, name):
-    made = studio.made[name]
-    assert made.map.shape == (6, 224, 224)
-    assert set(made.status) == {"ok"}
-    assert not is_constant(made.map).any()
+def test_every_method_gives_a_map_of_every_photograph(studio):
+    assert set(studio.explanations) == set(NAMES)
+    for name, explanation in studio.explanations.items():
+        assert explanation.map.shape == (6, 224, 224), name
+        assert set(explanation.status) == {"ok"}, name
+        assert not is_constant(explanation.map).any(), name
 
 
 def test_opticam_raises_the_probability_and_hardly_drops_it(studio):
@@ -65,19 +63,19 @@ def test_fakecam_wins_drop_and_gains_nothing(studio):
 def test_the_trust_region_needs_a_fifth_of_the_passes(studio):
     quick = OptiCAM(iterations=20, solver="trust-region")
     made = torchsaliency.explain(studio.net, studio.images, quick, studio.labels)["opticam"]
-    slow = studio.made["opticam"].details["objective"]
+    slow = studio.explanations["opticam"].details["objective"]
     # As good as the paper's 100 passes to within a tenth of a logit, after 20.
     assert made.details["best"].mean() > slow.nan_to_num(-torch.inf).amax(1).mean() - 0.1
 
 
 @pytest.mark.parametrize("method", ["gradcam", "layercam", "scorecam", "tsm", "opticam"])
-@pytest.mark.parametrize("photo", sorted(OBJECTS))
-def test_the_map_lies_on_the_object(studio, photo, method):
-    saliency = studio.made[method].map[studio.names.index(photo)]
-    left, top, right, bottom = (round(224 * share) for share in OBJECTS[photo])
-    inside = saliency[top:bottom, left:right].sum() / saliency.sum()
-    share = (right - left) * (bottom - top) / 224**2
-    assert inside > share, "more of the map than of the picture must lie on the object"
+def test_the_map_lies_on_the_object(studio, method):
+    for photo, corners in OBJECTS.items():
+        saliency = studio.explanations[method].map[studio.names.index(photo)]
+        left, top, right, bottom = (round(224 * share) for share in corners)
+        inside = saliency[top:bottom, left:right].sum() / saliency.sum()
+        share = (right - left) * (bottom - top) / 224**2
+        assert inside > share, f"more of {photo}'s map than of the picture must be on the object"
 
 
 def test_another_class_gives_another_map(studio):
@@ -94,9 +92,13 @@ SHARED = ("ad", "ai", "ag", "adcc")
 
 
 @pytest.fixture(scope="module")
-def scored(studio):
+def scored(studio, tmp_path_factory):
     names = ("opticam", "gradcam", "fakecam")
-    return {name: score(studio.net, studio.made[name], SHARED) for name in names}
+    return compute_once(
+        tmp_path_factory.getbasetemp(),
+        "scored",
+        lambda: {name: score(studio.net, studio.explanations[name], SHARED) for name in names},
+    )
 
 
 def test_opticam_beats_gradcam_by_a_wide_margin(scored):
@@ -125,7 +127,7 @@ def test_the_metrics_are_those_of_the_probabilities(studio, scored):
 def test_salient_pixels_matter_more_than_any_others(studio):
     """Insertion and deletion tell a map from its own negative."""
     index = studio.names.index("flower")
-    made = studio.made["gradcam"][index]
+    made = studio.explanations["gradcam"][index]
     turned = torchsaliency.Explanation(
         **{**{f: getattr(made, f) for f in made.__dataclass_fields__}, "map": 1 - made.map}
     )
@@ -162,7 +164,7 @@ def test_randomised_weights_change_the_map(studio, method):
 
 
 def test_one_photograph_costs_what_it_must(studio):
-    made = studio.made["gradcam"][0]
+    made = studio.explanations["gradcam"][0]
     bench = Bench(studio.net, made)
     for name in ("ad", "ai", "ag"):
         bench.inputs(create_metric(name))

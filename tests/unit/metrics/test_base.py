@@ -487,3 +487,19 @@ class TestRegistering:
         with pytest.raises(OptionError, match=r"bare\.depth has no default"):
             metric("bare", group="complexity", cite="none", direction="lower")(Bare)
         assert "bare" not in metrics()
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("aopc", {"patch": 14, "regions": 10, "placement": "sliding", "average": "L+1"}),
+        ("ba", {"step": 0.01, "overlaps": (0.3, 0.5, 0.7), "contours": "all"}),
+        ("infidelity", {"samples": 100, "side": 0.15, "normalise": True}),
+        ("max-sensitivity", {"radius": 0.2, "samples": 10, "norm": "map"}),
+        ("miou-sweep", {"thresholds": (0.4, 0.5, 0.6, 0.7, 0.8, 0.9), "void": "ignore"}),
+        ("road", {"percentages": tuple(range(10, 100, 10)), "noise": 0.01}),
+        ("ssim", {"mode": "cascading", "stages": 5, "seed": 0, "window": None}),
+    ],
+)
+def test_the_defaults_are_the_published_settings(name, published):
+    assert dict(create_metric(name).settings) == published

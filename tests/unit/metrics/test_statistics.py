@@ -119,6 +119,10 @@ class TestBootstrap:
         assert sum(batches) == 301
         assert max(batches) == max(1, numbers // 17)
 
+    def test_a_single_draw_is_an_interval_of_one_number(self):
+        low, high = bootstrap(rows(5), mean, resamples=1)
+        assert low == high
+
     def test_float32_is_resampled_in_float64(self):
         sample = rows(20)
         low, high = bootstrap(sample.float(), mean)
