@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import re
 from collections.abc import Iterable
+
+_MOST_LISTED = 50
+_MOST_CHARACTERS = 200
+_ADVICE = re.compile(r"weights[_ ]only", re.IGNORECASE)
 
 
 def describe_unknown(kind: str, name: str, known: Iterable[str], *, where: str = "") -> str:
@@ -16,13 +21,35 @@ def describe_unknown(kind: str, name: str, known: Iterable[str], *, where: str =
     Args:
         kind: what was named, such as "method".
         name: as given.
-        known: all names; listed if none is close.
+        known: all names; listed if none is close, the first few of very many.
         where: what the names are of, such as " here"; nothing by default.
     """
     names = list(known)
     close = difflib.get_close_matches(str(name), names, n=3)
-    hint = f"close names are {', '.join(close)}" if close else f"known are {', '.join(names)}"
+    listed = names if len(names) <= _MOST_LISTED else [*names[:6], "…"]
+    hint = f"close names are {', '.join(close)}" if close else f"known are {', '.join(listed)}"
     return f"There is no {kind} {name!r}{where}; {hint}."
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type where there is none.
+
+    torch advises to load files with `weights_only=False`, which runs the code in them; that is
+    never repeated.
+    """
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # a user's own class of errors may fail here, too
+        lines = []
+    if not lines or _ADVICE.search(lines[0]):
+        return type(error).__name__
+    return shorten(lines[0].rstrip(". "), _MOST_CHARACTERS)
+
+
+def shorten(text: str, most: int = 80) -> str:
+    """Return a text of at most so many characters, all printable."""
+    printable = "".join(letter if letter.isprintable() else "?" for letter in text[: most + 1])
+    return printable if len(printable) <= most else f"{printable[: most - 1]}…"
 
 
 class TorchSaliencyError(Exception):

@@ -18,7 +18,7 @@ from importlib import metadata
 from types import MappingProxyType, ModuleType
 from typing import Any, Generic, TypeVar, get_type_hints
 
-from torchsaliency.errors import OptionError, describe_unknown
+from torchsaliency.errors import OptionError, describe_unknown, shorten
 
 _loaders: list[Callable[[], object]] = []
 _registries: list[Registry[Any]] = []
@@ -259,4 +259,4 @@ def parse_option(name: str, key: str, value: Any, hint: Any) -> Any:
             if "," in value:
                 return parse_option(name, key, value.split(","), hint)
         reason = error.errors()[0]["msg"]
-        raise OptionError(f"{name}.{key}={value!r} does not fit: {reason}.") from None
+        raise OptionError(f"{name}.{key}={shorten(repr(value))} does not fit: {reason}.") from None

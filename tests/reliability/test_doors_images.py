@@ -16,7 +16,7 @@ from PIL import Image
 
 import trees
 from torchsaliency.data import open_data, open_photo, to_rgb
-from torchsaliency.data.boxes import read_xml
+from torchsaliency.data.photosets import read_xml
 from torchsaliency.data.tables import read_table
 from torchsaliency.errors import DataError
 

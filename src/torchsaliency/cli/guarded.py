@@ -11,8 +11,7 @@ from torch import Tensor
 from torchsaliency.core.maps import Normalisation
 from torchsaliency.core.method import Method, Saliency
 from torchsaliency.core.trace import View
-from torchsaliency.errors import TorchSaliencyError
-from torchsaliency.zoo.messages import describe_error
+from torchsaliency.errors import TorchSaliencyError, describe_error
 
 
 @final

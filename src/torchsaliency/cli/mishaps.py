@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torchsaliency.errors import InputError, TorchSaliencyError, out_of_memory
-from torchsaliency.zoo.messages import describe_error
+from torchsaliency.errors import InputError, TorchSaliencyError, describe_error, out_of_memory
 
 
 @contextmanager

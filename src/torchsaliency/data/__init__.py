@@ -1,9 +1,10 @@
-"""Photographs from files and folders, data sets, samples that come along, and drawn shapes."""
+"""Data sets, photographs from files and folders, samples that come along, and drawn shapes."""
 
-from torchsaliency.data.opening import open_data
-from torchsaliency.data.photos import PHOTO_SUFFIXES, Photo, find_photos, open_photo, to_rgb
-from torchsaliency.data.samples import SamplePhoto, sample_paths, sample_photo, sample_photos
-from torchsaliency.data.sets import (
+from torchsaliency.data import imagenet as imagenet  # importing a kind of data set registers it
+from torchsaliency.data import medical as medical
+from torchsaliency.data import voc as voc
+from torchsaliency.data.adapter import as_dataset
+from torchsaliency.data.dataset import (
     VOID,
     DataSet,
     Picture,
@@ -12,6 +13,11 @@ from torchsaliency.data.sets import (
     misclassified,
     select,
 )
+from torchsaliency.data.files import PHOTO_SUFFIXES
+from torchsaliency.data.folders import image_folder
+from torchsaliency.data.opening import open_data, register_dataset
+from torchsaliency.data.photos import Photo, find_photos, open_photo, to_rgb
+from torchsaliency.data.samples import SamplePhoto, sample_paths, sample_photo, sample_photos
 from torchsaliency.data.shapes import Shapes, backgrounds, shapes
 
 __all__ = [
@@ -23,12 +29,15 @@ __all__ = [
     "Sample",
     "SamplePhoto",
     "Shapes",
+    "as_dataset",
     "backgrounds",
     "correct",
     "find_photos",
+    "image_folder",
     "misclassified",
     "open_data",
     "open_photo",
+    "register_dataset",
     "sample_paths",
     "sample_photo",
     "sample_photos",

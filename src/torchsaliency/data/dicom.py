@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from torchsaliency.data.limits import HINT, check_pixels
-from torchsaliency.data.names import shown
+from torchsaliency.data.decoding import HINT, check_pixels
+from torchsaliency.data.files import printable
 from torchsaliency.data.scaling import scaled_to_bytes
 from torchsaliency.errors import DataError
 
@@ -58,7 +58,7 @@ def open_dicom(path: Path, limit: int) -> Image.Image:
         DataError: pydicom is not installed, or the file is no DICOM image or too large.
         Exception: of many types, of pydicom and its decoders for a damaged file.
     """
-    name = shown(path)
+    name = printable(path)
     try:
         import pydicom  # noqa: PLC0415 (an extra)
         from pydicom.errors import InvalidDicomError  # noqa: PLC0415
@@ -95,7 +95,7 @@ def _check_inflated(path: Path, limit: int) -> None:
             length += len(inflater.decompress(block, _BLOCK))
             if length > most:
                 raise DataError(
-                    f"{shown(path)} inflates to more than {most} bytes; get another file, or "
+                    f"{printable(path)} inflates to more than {most} bytes; get another file, or "
                     f"{HINT} if you trust it."
                 )
 
@@ -104,7 +104,7 @@ def _check(dataset: Any, name: str, limit: int) -> None:
     """Refuse a file that is no image, lacks what its pixels need, or is too large."""
     if _value(dataset, "PixelData") is None:
         raise DataError(f"{name} is a DICOM file without an image; give one with pixel data.")
-    if missing := [one for one in _NEEDED if _value(dataset, one) is None]:
+    if missing := [keyword for keyword in _NEEDED if _value(dataset, keyword) is None]:
         raise DataError(
             f"{name} has no value of {', '.join(missing)}, without which its pixels cannot be "
             "read; get the file again."
@@ -127,8 +127,8 @@ def _levels(dataset: Any, name: str) -> NDArray[np.uint8]:
         return _palette_colours(stored, dataset)
     if kind not in _GREY:
         raise DataError(
-            f"{name} has the photometric interpretation {shown(kind)!r}; give a grey image, RGB, "
-            "YBR or palette colours."
+            f"{name} has the photometric interpretation {printable(kind)!r}; give a grey image, "
+            "RGB, YBR or palette colours."
         )
     values, padding = _rescaled(stored, dataset, name), _padding(stored, dataset, name)
     if table := _value(dataset, "VOILUTSequence"):
@@ -232,7 +232,8 @@ def _stretched(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArr
 
 def _number(dataset: Any, keyword: str, name: str) -> float | None:
     """Return the first number of an element, None if it has none."""
-    return next((one for one in _numbers(dataset, keyword, name) if one is not None), None)
+    numbers = _numbers(dataset, keyword, name)
+    return next((number for number in numbers if number is not None), None)
 
 
 def _numbers(dataset: Any, keyword: str, name: str) -> list[float | None]:
@@ -240,10 +241,10 @@ def _numbers(dataset: Any, keyword: str, name: str) -> list[float | None]:
     value = _value(dataset, keyword)
     several = isinstance(value, Sequence) and not isinstance(value, str)
     numbers = [
-        None if _is_empty(one) else float(one)
-        for one in (value if several else [value])  # fails where it is none
+        None if _is_empty(item) else float(item)
+        for item in (value if several else [value])  # fails where it is no number
     ]
-    if not all(one is None or math.isfinite(one) for one in numbers):
+    if not all(number is None or math.isfinite(number) for number in numbers):
         raise DataError(f"{name} has a {keyword} that is not finite; get the file again.")
     return numbers
 

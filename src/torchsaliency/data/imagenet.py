@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-from torchsaliency.data.boxes import Boxes
-from torchsaliency.data.imagenet_files import read_boxes, read_labels, tells_boxes
-from torchsaliency.data.layouts import wrong_layout
-from torchsaliency.data.listing import folders_in, images_below, images_in
-from torchsaliency.data.names import readable_id, shown
+from torchsaliency.data.dataset import Sample
+from torchsaliency.data.files import folders_in, images_below, images_in, printable, readable_id
+from torchsaliency.data.imagenet_annotations import (
+    SYNSET,
+    has_boxes,
+    read_boxes,
+    read_labels,
+    synset_indices,
+    synset_names,
+    synsets,
+)
+from torchsaliency.data.opening import register_dataset, wrong_layout
 from torchsaliency.data.photosets import PhotoSet
-from torchsaliency.data.sets import Sample
-from torchsaliency.data.synsets import SYNSET, synset_indices, synset_names, synsets
 from torchsaliency.errors import DataError, OptionError
 
 _OFFICIAL = re.compile(r"ILSVRC2012_(val|test)_\d{8}\.JPEG")
@@ -39,6 +43,17 @@ _BOX_PLACES = (
     "ILSVRC2012_bbox_val_v3/val",
     "bbox/val",
 )
+_LAYOUT = """
+imagenet/
+├── val/n01440764/*.JPEG              a folder for each synset
+└── val/n01443537/*.JPEG …
+or
+imagenet/
+├── val/ILSVRC2012_val_00000001.JPEG … all in one folder, and the labels in one of
+├── class_labels.txt                  lines ILSVRC2012_val_00000001.JPEG,65
+├── LOC_val_solution.csv              Kaggle's (labels and boxes)
+└── ILSVRC2012_devkit_t12/data/       ILSVRC2012_validation_ground_truth.txt and meta.mat
+"""
 
 
 def find_imagenet(path: Path) -> bool:
@@ -46,6 +61,7 @@ def find_imagenet(path: Path) -> bool:
     return any(_holder(path, split) is not None for split in _SPLITS)
 
 
+@register_dataset("imagenet", layout=_LAYOUT, finds=find_imagenet)
 def imagenet(
     path: Path,
     *,
@@ -57,7 +73,7 @@ def imagenet(
 
     Args:
         path: the folder of a split, or one above it.
-        split: its folder's name; that of `path` if it is a split's, or else "val".
+        split: its folder's name; that of `path` if it is a split's, else "val".
         boxes: the official XML tree, Kaggle's `LOC_val_solution.csv` or a `localization.txt`; for
             "val" found by itself where it lies beside the images under its published name.
         labels: for images in one folder: lines of file and class, `LOC_val_solution.csv`, the
@@ -76,32 +92,31 @@ def imagenet(
     if names := folders_in(folder):
         if labels is not None:
             raise OptionError(
-                f"{shown(folder)} tells labels by its folders; leave {shown(labels)} out."
+                f"{printable(folder)} tells labels by its folders; leave {printable(labels)} out."
             )
-        samples = tuple(_foldered(folder, names, split))
+        indices = synset_indices()
+        samples = tuple(
+            Sample(_id(split, f"{name}/{file}"), folder / name / file, indices[name])
+            for name in names
+            for file in images_below(folder / name)
+        )
     else:
-        given = labels or _first(places, _LABEL_FILES) or (boxes if _is_tree(boxes) else None)
+        tree = boxes if boxes is not None and boxes.is_dir() else None
+        given = labels or _first(places, _LABEL_FILES) or tree
         if given is None:
             raise wrong_layout("imagenet", folder, "has all images in one folder and no labels")
         samples = _flat(folder, given, split)
-        boxes = boxes or (given if tells_boxes(given) else None)
-    found = _boxes(boxes, samples)
+        boxes = boxes or (given if has_boxes(given) else None)
+    by_stem = {Path(str(sample.source)).stem: sample for sample in samples}
     return PhotoSet(
         name="imagenet",
         samples=samples,
         classes=synset_names(),
         codes=synsets(),
-        annotations=frozenset({"labels"} | ({"boxes"} if found else set())),
+        annotations=frozenset({"labels"} if boxes is None else {"labels", "boxes"}),
         facts=(f"split {split}",),
-        boxes=found,
+        boxes=None if boxes is None else read_boxes(boxes, by_stem),
     )
-
-
-def _foldered(folder: Path, names: list[str], split: str) -> Iterator[Sample]:
-    indices = synset_indices()
-    for name in names:
-        for file in images_below(folder / name):
-            yield Sample(_id(split, f"{name}/{file}"), folder / name / file, indices[name])
 
 
 def _flat(folder: Path, labels: Path, split: str) -> tuple[Sample, ...]:
@@ -110,8 +125,8 @@ def _flat(folder: Path, labels: Path, split: str) -> tuple[Sample, ...]:
     missing = [name for name in names if Path(name).stem not in table]
     if missing:
         raise DataError(
-            f"{shown(labels)} has no label for {len(missing)} of {len(names)} images, "
-            f"{shown(missing[0])} among them; give the labels of this split."
+            f"{printable(labels)} has no label for {len(missing)} of {len(names)} images, "
+            f"{printable(missing[0])} among them; give the labels of this split."
         )
     return tuple(Sample(_id(split, name), folder / name, table[Path(name).stem]) for name in names)
 
@@ -120,12 +135,6 @@ def _id(split: str, name: str) -> str:
     """Return a sample's id: the official name of an image says enough, whatever its folder."""
     last = name.rpartition("/")[2]
     return readable_id(f"{split}/{last if _OFFICIAL.fullmatch(last) else name}")
-
-
-def _boxes(given: Path | None, samples: tuple[Sample, ...]) -> Boxes | None:
-    if given is None:
-        return None
-    return read_boxes(given, {Path(str(one.source)).stem: one for one in samples})
 
 
 def _holder(path: Path, split: str) -> Path | None:
@@ -152,14 +161,10 @@ def _around(folder: Path, path: Path) -> list[Path]:
 
     Of the images' own folder, the one above counts too.
     """
-    within = [one for one in (folder, *folder.parents) if one.is_relative_to(path)]
+    within = [place for place in (folder, *folder.parents) if place.is_relative_to(path)]
     return [*reversed(within), *([path.parent] if folder == path else [])]
 
 
 def _first(places: list[Path], names: tuple[str, ...]) -> Path | None:
     found = (place / name for name in names for place in places if os.path.exists(place / name))
     return next(found, None)
-
-
-def _is_tree(boxes: Path | None) -> bool:
-    return boxes is not None and boxes.is_dir()

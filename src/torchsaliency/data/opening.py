@@ -1,69 +1,85 @@
-"""Opens a data set by a short description: a folder, or the name of what is built in."""
+"""Opens a data set by a short description: a folder, or the name of a registered kind."""
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
-from torchsaliency.data.builtin import sample_set, shapes_set
-from torchsaliency.data.folders import find_image_folder, image_folder
-from torchsaliency.data.imagenet import find_imagenet, imagenet
-from torchsaliency.data.layouts import unknown_layout
-from torchsaliency.data.medical import chest_xray, find_chest_xray, find_kvasir, kvasir
-from torchsaliency.data.names import shown
-from torchsaliency.data.sets import DataSet
-from torchsaliency.data.voc import find_voc, voc2012
+from torchsaliency.data.dataset import DataSet
+from torchsaliency.data.files import printable
 from torchsaliency.errors import DataError, OptionError
+from torchsaliency.registry import Entry, Registry
+
+_GENERAL = "folder"
+"""The kind that takes nearly any folder, and is tried last."""
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """A layout: how it is recognised, how it is read, and which options that takes."""
+class DataSetEntry(Entry):
+    """A registered kind of data set.
 
-    fits: Callable[[Path], bool]
-    read: Callable[..., DataSet]
-    options: frozenset[str]
+    Attributes:
+        layout: how its files lie, as a tree; "" for a kind without files.
+        finds: true of a folder that has that layout; None for a kind without files.
+    """
 
+    layout: str = ""
+    finds: Callable[[Path], object] | None = None
 
-_KINDS = {
-    "voc": _Kind(find_voc, voc2012, frozenset({"split"})),
-    "chest-xray": _Kind(find_chest_xray, chest_xray, frozenset({"split"})),
-    "kvasir": _Kind(find_kvasir, kvasir, frozenset({"split", "seed"})),
-    "imagenet": _Kind(find_imagenet, imagenet, frozenset({"split", "boxes", "labels"})),
-    "folder": _Kind(find_image_folder, image_folder, frozenset({"split", "labels"})),
-}
-"""In the order in which they are tried."""
-
-_NUMBERS: dict[str, Callable[[str], int | float]] = {
-    "seed": int,
-    "objects": int,
-    "context": float,
-    "side": int,
-}
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The options and their defaults; the folder of a kind with files is none of them."""
+        parameters = [*inspect.signature(self.factory).parameters.values()]
+        return {field.name: field.default for field in parameters[self.finds is not None :]}
 
 
-def open_data(
-    spec: str | Path,
-    *,
-    split: str | None = None,
-    boxes: Path | None = None,
-    labels: Path | None = None,
-    seed: int | None = None,
-) -> DataSet:
+DATASETS: Registry[DataSetEntry] = Registry(
+    "kind of data set", "torchsaliency.data", error=DataError
+)
+
+F = TypeVar("F", bound=Callable[..., DataSet])
+
+
+def register_dataset(
+    name: str, *, layout: str = "", finds: Callable[[Path], object] | None = None
+) -> Callable[[F], F]:
+    """Register the function that makes a kind of data set.
+
+    With `finds`, the function takes a folder and is called for `name:FOLDER`, and for a folder that
+    `finds` recognises. Without, it is called for `name`, `name:FIRST` and `name:FIRST?option=value`
+    where FIRST is its first parameter. Its keyword parameters are options of `open_data`.
+
+    Args:
+        name: of the kind.
+        layout: how its files lie, as a tree that errors show.
+        finds: true of a folder that has that layout.
+
+    Raises:
+        OptionError: the name is taken.
+    """
+
+    def add(factory: F) -> F:
+        DATASETS.register(DataSetEntry(name, factory, layout, finds))
+        return factory
+
+    return add
+
+
+def open_data(spec: str | Path, **options: Any) -> DataSet:
     """Open a data set.
 
     Args:
         spec: "samples"; "shapes", "shapes:2000" or "shapes:2000?seed=2&objects=2&context=0.5"; a
             folder, whose layout is recognised; or a folder after the kind it is to be read as:
-            "imagenet:", "voc:", "chest-xray:", "kvasir:" or "folder:".
-        split: of the data set; its validation or test images by default.
-        boxes: ImageNet's boxes, if they do not lie with the images.
-        labels: the label file, if it does not lie with the images.
-        seed: of Kvasir's split into training, validation and test images, 0 by default.
+            "imagenet:", "voc:", "chest-xray:", "kvasir:" or "folder:". Plug-ins may add kinds.
+        **options: of the kind; None stands for the default. `split` is part of a published data
+            set, its validation or test images by default; `boxes` and `labels` are the files of
+            ImageNet's, if they do not lie with the images; `seed` divides Kvasir, 0 by default.
 
     Raises:
         DataError: the data set is missing or has another layout; the message shows the expected
@@ -75,82 +91,104 @@ def open_data(
         >>> len(data), data.picture(3).sample.id
         (100, 'shapes/3')
     """
-    options = {"split": split, "boxes": boxes, "labels": labels, "seed": seed}
     given = {name: value for name, value in options.items() if value is not None}
-    if isinstance(spec, str) and (built := _built_in(spec)) is not None:
-        _refuse(given, frozenset(), spec)
-        return built
-    kind, path = _path_of(spec)
+    entry, rest = _split(spec)
+    if entry is not None and entry.finds is None:
+        _check_options(given, entry, str(spec))
+        return _create(entry, rest, given)
+    path = Path(os.path.expanduser(rest))
+    if not os.path.exists(path):
+        kinds = DATASETS.entries().values()
+        names, layouts = (
+            ", ".join(kind.name for kind in kinds if (kind.finds is None) is without_files)
+            for without_files in (True, False)
+        )
+        raise DataError(
+            f"{printable(path)} does not exist; give {names}, a folder of images, or kind:folder "
+            f"with one of the kinds {layouts}."
+        )
+    if not path.is_dir() and (
+        path.suffix.lower() != ".csv" or (entry is not None and entry.name != _GENERAL)
+    ):
+        raise DataError(
+            f"{printable(path)} is a file; give the folder of the images, or a CSV of labels."
+        )
     try:
-        chosen = _KINDS[kind or _recognised(path)]
-        _refuse(given, chosen.options, shown(spec))
-        data = chosen.read(path, **given)
+        entry = entry or _recognise(path)
+        _check_options(given, entry, printable(spec))
+        data: DataSet = entry.factory(path, **given)
     except OSError as error:
         raise DataError(
-            f"{shown(error.filename or path)} cannot be read ({error.strerror or error}); check "
-            "its permissions."
+            f"{printable(error.filename or path)} cannot be read ({error.strerror or error}); "
+            "check its permissions."
         ) from error
     if not len(data):
-        where = "" if split is None else f" in the split {split}"
+        where = f" in the split {given['split']}" if "split" in given else ""
         raise DataError(
-            f"{shown(path)} has the right folders and no images{where}; unpack it again."
+            f"{printable(path)} has the right folders and no images{where}; unpack it again."
         )
     return data
 
 
-def _built_in(spec: str) -> DataSet | None:
-    """Return the built-in data set of a description, if it is one."""
-    head, _, query = spec.partition("?")
-    name, _, count = head.partition(":")
-    if spec == "samples":
-        return sample_set()
-    if name != "shapes":
-        return None
-    settings: dict[str, Any] = {}
+def _split(spec: str | Path) -> tuple[DataSetEntry | None, str]:
+    """Return the kind that a description names, if any, and what follows it."""
+    text = os.fspath(spec)
+    if isinstance(spec, str):
+        name = text.partition("?")[0].partition(":")[0]
+        entry = DATASETS.entries().get(name)
+        if entry is not None and (entry.finds is None or text.startswith(f"{name}:")):
+            return entry, text[len(name) :].removeprefix(":")
+    return None, text
+
+
+def wrong_layout(kind: str, path: Path, found: str) -> DataError:
+    """Return the error for a folder that does not hold what its kind needs.
+
+    Args:
+        kind: of the data set.
+        path: that was given.
+        found: what is wrong with it, as the sentence's predicate.
+    """
+    return DataError(
+        f"{printable(path)} {found}; expected is\n\n{DATASETS.get(kind).layout.strip()}"
+    )
+
+
+def _create(entry: DataSetEntry, rest: str, given: dict[str, Any]) -> DataSet:
+    """Make a data set without files from what follows its name: `FIRST?option=value&…`."""
+    first, _, query = rest.partition("?")
+    names = [*entry.options]
     try:
-        if count:
-            settings["count"] = int(count)
-        for key, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
-            settings[key] = _NUMBERS[key](value)
-    except (KeyError, ValueError) as error:
+        settings = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+    except ValueError as error:
         raise OptionError(
-            f"{spec!r} cannot be read; give shapes, shapes:2000 or shapes:2000?seed=2&objects=2, "
-            f"with {', '.join(_NUMBERS)} after the question mark."
+            f"{query!r} cannot be read ({error}); give options of {entry.name} as "
+            f"{'=…&'.join(names)}=…."
         ) from error
-    return shapes_set(**settings)
+    if first and not names:
+        raise OptionError(f"{entry.name} takes nothing after its name, and {first!r} was given.")
+    settings |= {names[0]: first} if first else {}
+    data: DataSet = entry.create({**settings, **given})
+    return data
 
 
-def _path_of(spec: str | Path) -> tuple[str | None, Path]:
-    """Return the kind that is forced, if any, and the path, which exists."""
-    head, colon, rest = str(spec).partition(":")
-    kind = head if isinstance(spec, str) and colon and head in _KINDS else None
-    path = Path(os.path.expanduser(rest if kind else spec))
-    if not os.path.exists(path):
-        kinds = ", ".join(_KINDS)
-        raise DataError(
-            f"{shown(path)} does not exist; give samples, shapes, a folder of images, or "
-            f"kind:folder with one of the kinds {kinds}."
-        )
-    if not path.is_dir() and (path.suffix.lower() != ".csv" or kind not in (None, "folder")):
-        raise DataError(
-            f"{shown(path)} is a file; give the folder of the images, or a CSV of labels."
-        )
-    return kind, path
-
-
-def _recognised(path: Path) -> str:
-    """Return the first kind whose layout a folder has."""
+def _recognise(path: Path) -> DataSetEntry:
+    """Return the kind of a folder or a CSV: plug-ins are asked first, and plain folders last."""
+    kinds = {name: entry for name, entry in DATASETS.entries().items() if entry.finds}
+    general = kinds.pop(_GENERAL)
     if path.is_file():
-        return "folder"
-    found = next((name for name, kind in _KINDS.items() if kind.fits(path)), None)
-    if found is None:
-        raise unknown_layout(path)
-    return found
+        return general
+    for entry in [*reversed(kinds.values()), general]:
+        if entry.finds is not None and entry.finds(path):
+            return entry
+    trees = "\n\n".join(entry.layout.strip() for entry in [*kinds.values(), general])
+    raise DataError(
+        f"{printable(path)} holds no images in a known layout; expected is one of\n\n{trees}"
+    )
 
 
-def _refuse(given: dict[str, Any], taken: frozenset[str], spec: str) -> None:
-    """Insist that every option is one that the data set takes."""
+def _check_options(given: Mapping[str, Any], entry: DataSetEntry, spec: str) -> None:
     for name in given:
-        if name not in taken:
-            accepted = ", ".join(sorted(taken)) or "none"
+        if name not in entry.options:
+            accepted = ", ".join(sorted(entry.options)) or "none"
             raise OptionError(f"{spec} takes no {name}; the options it takes are {accepted}.")

@@ -3,6 +3,9 @@
 Whether a photograph is a file, an image that PIL opened, an array or a tensor, `to_rgb` makes the
 same pixels of it: EXIF rotation is applied, transparency is laid over white, deeper images are
 scaled (not clipped) to 8 bits, and of an animation or a multi-page file the first picture is taken.
+
+EXIF's orientation (CIPA DC-008, tag 0x0112) numbers the eight ways in which the stored pixels of an
+upright photograph may lie; masks and boxes of the stored pixels are turned with them.
 """
 
 from __future__ import annotations
@@ -10,25 +13,22 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
-from torchsaliency.data.damage import decoding
+from torchsaliency.data.decoding import check_pixels, decoding, pixel_limit
 from torchsaliency.data.dicom import is_dicom, open_dicom
-from torchsaliency.data.limits import check_pixels, pixel_limit
-from torchsaliency.data.listing import PHOTO_SUFFIXES, images_below
-from torchsaliency.data.names import shown
-from torchsaliency.data.orientation import Frame, orientation_of, turn_pixels
+from torchsaliency.data.files import images_below, printable
 from torchsaliency.data.scaling import image_of
 from torchsaliency.errors import DataError
-
-__all__ = ["PHOTO_SUFFIXES", "Photo", "find_photos", "open_photo", "read_photo", "to_rgb"]
 
 Photo = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
 """All that `to_rgb` takes for a photograph."""
@@ -38,6 +38,37 @@ _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF")  # MPO opens as JPEG
 _DEEP = ("I", "F")  # 16 and 32 bits a pixel: Pillow would clip these to 255, not scale them
 _WHITE = (255, 255, 255, 255)
 _TILE_SIZE = (322, 323)  # TIFF's tags TileWidth and TileLength
+_TURNS = {
+    1: (False, False, False),
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
+"""Whether the stored pixels are transposed, then mirrored left to right, then top to bottom."""
+
+
+@final
+@dataclass(frozen=True)
+class Frame:
+    """The size of an upright photograph, and how its file stores it.
+
+    Attributes:
+        size: (width, height) of the upright photograph.
+        orientation: EXIF's, 1 to 8; 1 is stored upright.
+    """
+
+    size: tuple[int, int]
+    orientation: int = 1
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Return (width, height) of the stored pixels."""
+        transposed, _, _ = _TURNS[self.orientation]
+        return self.size[::-1] if transposed else self.size
 
 
 def open_photo(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> Image.Image:
@@ -130,7 +161,7 @@ def find_photos(
     Raises:
         DataError: a path does not exist, a folder cannot be read, or there is no photograph at all.
     """
-    given = [Path(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+    given = [*map(Path, [paths] if isinstance(paths, str | os.PathLike) else paths)]
     found: list[Path] = []
     for path in given:
         if os.path.isdir(path):
@@ -138,16 +169,36 @@ def find_photos(
         elif os.path.exists(path):
             found.append(path)
         else:
-            raise DataError(f"{shown(path)} does not exist; give image files or folders of them.")
+            raise DataError(
+                f"{printable(path)} does not exist; give image files or folders of them."
+            )
     if not found:
-        where = ", ".join(map(shown, given)) or "no paths"
+        where = ", ".join(map(printable, given)) or "no paths"
         raise DataError(f"There are no photographs in {where}; {_ACCEPTED}.")
     return found
 
 
+def turn_pixels(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn the stored pixels (H, W, …) of an image or a mask upright."""
+    transposed, across, down = _TURNS[orientation]
+    upright = np.swapaxes(pixels, 0, 1) if transposed else pixels
+    return np.ascontiguousarray(upright[:: -1 if down else 1, :: -1 if across else 1])
+
+
+def turn_boxes(boxes: Float[Tensor, "b 4"], frame: Frame) -> Float[Tensor, "b 4"]:
+    """Turn boxes x0 y0 x1 y1 in the stored pixels to the upright photograph's."""
+    transposed, across, down = _TURNS[frame.orientation]
+    x0, y0, x1, y1 = boxes[:, [1, 0, 3, 2] if transposed else [0, 1, 2, 3]].unbind(1)
+    if across:
+        x0, x1 = frame.size[0] - x1, frame.size[0] - x0
+    if down:
+        y0, y1 = frame.size[1] - y1, frame.size[1] - y0
+    return torch.stack([x0, y0, x1, y1], 1)
+
+
 def _check_file(path: Path) -> None:
     """Say what is wrong with a path before any decoder sees it."""
-    name = shown(path)
+    name = printable(path)
     try:
         state = path.stat()
     except FileNotFoundError as error:
@@ -171,9 +222,9 @@ def _upright(image: Image.Image, name: str, limit: int) -> tuple[Image.Image, Fr
     if isinstance(image, ImageFile.ImageFile):
         _check_before_decoding(image, name, limit)
     if 0 in image.size:
-        raise DataError(f"{shown(name)} has no pixels; give another photograph.")
+        raise DataError(f"{printable(name)} has no pixels; give another photograph.")
     image.load()
-    orientation = orientation_of(image)
+    orientation = _orientation_of(image)
     colours = _colours(image)
     if orientation != 1:
         colours = Image.fromarray(turn_pixels(np.asarray(colours), orientation))
@@ -183,13 +234,13 @@ def _upright(image: Image.Image, name: str, limit: int) -> tuple[Image.Image, Fr
 
 def _check_before_decoding(image: ImageFile.ImageFile, name: str, limit: int) -> None:
     """Refuse an image of too many pixels, or one that another program would have to draw."""
-    check_pixels(shown(name), image.size, limit)
+    check_pixels(printable(name), image.size, limit)
     tags = getattr(image, "tag_v2", {})
     tile = [value for tag in _TILE_SIZE if isinstance(value := tags.get(tag), int)]
     if len(tile) == len(_TILE_SIZE):  # a tile is decoded whole, however little of it is the image
-        check_pixels(f"A tile of {shown(name)}", (tile[0], tile[1]), limit)
+        check_pixels(f"A tile of {printable(name)}", (tile[0], tile[1]), limit)
     if image.format == "EPS" and image.tile:
-        raise DataError(f"{shown(name)} is EPS and no image of pixels; {_ACCEPTED}.")
+        raise DataError(f"{printable(name)} is EPS and no image of pixels; {_ACCEPTED}.")
 
 
 def _colours(image: Image.Image) -> Image.Image:
@@ -226,3 +277,12 @@ def _array_of(tensor: Tensor) -> NDArray[Any]:
             "that NumPy can read; give a dense tensor on a device."
         ) from error
     return array
+
+
+def _orientation_of(image: Image.Image) -> int:
+    """Return the orientation of an image that is decoded; 1 where its EXIF block is damaged."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return int(value) if value in _TURNS else 1
+    except Exception:  # a damaged EXIF block breaks its parser in many ways and spoils no pixel
+        return 1

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from torchsaliency.data.dataset import Sample
+from torchsaliency.data.imagenet_annotations import synset_names, synsets
+from torchsaliency.data.opening import register_dataset
 from torchsaliency.data.photos import open_photo
+from torchsaliency.data.photosets import PhotoSet
 from torchsaliency.errors import DataError, describe_unknown
-
-_CC0 = "CC0 1.0"
-_CC_BY = "CC BY 2.0"
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,7 @@ class SamplePhoto:
                 return path
         raise DataError(
             f"The sample photograph {self.name!r} should lie in {self.package}/{self.file} and "
-            "does "
-            f"not; reinstall {self.package.replace('sklearn', 'scikit-learn')}."
+            f"does not; reinstall {self.package.replace('sklearn', 'scikit-learn')}."
         )
 
     def open(self) -> Image.Image:
@@ -84,59 +84,53 @@ def sample_paths() -> dict[str, Path]:
     return {name: photo.path for name, photo in sample_photos().items()}
 
 
-_SAMPLES = (
-    SamplePhoto(
-        name="chelsea",
-        package="skimage",
-        file="data/chelsea.png",
-        class_index=282,
-        class_name="tiger cat",
-        credit="Stefan van der Walt",
-        licence=_CC0,
-    ),
-    SamplePhoto(
-        name="coffee",
-        package="skimage",
-        file="data/coffee.png",
-        class_index=967,
-        class_name="espresso",
-        credit="Rachel Michetti, courtesy of Pikolo Espresso Bar",
-        licence=_CC0,
-    ),
-    SamplePhoto(
-        name="camera",
-        package="skimage",
-        file="data/camera.png",
-        class_index=872,
-        class_name="tripod",
-        credit="Lav Varshney",
-        licence=_CC0,
-    ),
-    SamplePhoto(
-        name="rocket",
-        package="skimage",
-        file="data/rocket.jpg",
-        class_index=657,
-        class_name="missile",
-        credit="SpaceX",
-        licence="public domain",
-    ),
-    SamplePhoto(
-        name="china",
-        package="sklearn",
-        file="datasets/images/china.jpg",
-        class_index=698,
-        class_name="palace",
-        credit="danielbuechele on Flickr",
-        licence=_CC_BY,
-    ),
-    SamplePhoto(
-        name="flower",
-        package="sklearn",
-        file="datasets/images/flower.jpg",
-        class_index=985,
-        class_name="daisy",
-        credit="vultilion on Flickr",
-        licence=_CC_BY,
-    ),
+@register_dataset("samples")
+def sample_set() -> PhotoSet:
+    """Return the six sample photographs with their ImageNet classes.
+
+    Raises:
+        DataError: a package came without its photographs.
+    """
+    return PhotoSet(
+        name="samples",
+        samples=tuple(
+            Sample(f"samples/{photo.name}", photo.path, photo.class_index)
+            for photo in sample_photos().values()
+        ),
+        classes=synset_names(),
+        codes=synsets(),
+        annotations=frozenset({"labels"}),
+    )
+
+
+_CC0, _CC_BY = "CC0 1.0", "CC BY 2.0"
+_FLICKR = "on Flickr"
+_SKLEARN = "datasets/images"
+_PIKOLO = "Rachel Michetti, courtesy of Pikolo Espresso Bar"
+_SAMPLES = tuple(
+    SamplePhoto(*facts)
+    for facts in (
+        ("chelsea", "skimage", "data/chelsea.png", 282, "tiger cat", "Stefan van der Walt", _CC0),
+        ("coffee", "skimage", "data/coffee.png", 967, "espresso", _PIKOLO, _CC0),
+        ("camera", "skimage", "data/camera.png", 872, "tripod", "Lav Varshney", _CC0),
+        ("rocket", "skimage", "data/rocket.jpg", 657, "missile", "SpaceX", "public domain"),
+        (
+            "china",
+            "sklearn",
+            f"{_SKLEARN}/china.jpg",
+            698,
+            "palace",
+            "danielbuechele on Flickr",
+            _CC_BY,
+        ),
+        (
+            "flower",
+            "sklearn",
+            f"{_SKLEARN}/flower.jpg",
+            985,
+            "daisy",
+            "vultilion on Flickr",
+            _CC_BY,
+        ),
+    )
 )

@@ -8,16 +8,20 @@ lets one ask whether a map shows the object or the habit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, final
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchsaliency.data.limits import HINT, pixel_limit
+from torchsaliency.data.dataset import DataSet, Picture, Sample
+from torchsaliency.data.decoding import HINT, pixel_limit
+from torchsaliency.data.opening import register_dataset
 from torchsaliency.errors import OptionError
 
 CLASSES = ("circle", "square", "triangle", "star", "cross", "ring", "crescent", "bar")
@@ -25,6 +29,9 @@ CLASSES = ("circle", "square", "triangle", "star", "cross", "ring", "crescent", 
 
 SIDE = 64
 """Pixels of an image's side unless another is asked for."""
+
+MAX_IMAGES = 10_000_000
+"""Images of the largest data set that is drawn."""
 
 _SMALL, _LARGE = 0.16, 0.27
 """Radius of an object that is alone, as a share of the side."""
@@ -57,13 +64,7 @@ class Shapes:
 
     def __getitem__(self, index: Tensor | slice) -> Shapes:
         """Return some of the images."""
-        return Shapes(
-            self.images[index],
-            self.labels[index],
-            self.kinds[index],
-            self.masks[index],
-            self.boxes[index],
-        )
+        return Shapes(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
 def shapes(
@@ -106,16 +107,13 @@ def shapes(
     if not 0 <= context <= 1:
         raise OptionError(f"The context must be in [0, 1], and {context} was given.")
     if classes is not None and (
-        len(classes) != count or not all(0 <= one < len(CLASSES) for one in classes)
+        len(classes) != count or not all(0 <= label < len(CLASSES) for label in classes)
     ):
         raise OptionError(
             f"{len(classes)} classes were given for {count} images; give one each, 0 to "
             f"{len(CLASSES) - 1}."
         )
-    draws = [_draw(seed, start + number, objects) for number in range(count)]
-    if not draws:
-        return _nothing(side, objects)
-    numbers, grids = (torch.stack(part) for part in zip(*draws, strict=True))
+    numbers, grids = _draws(count, start, seed, objects)
     kinds = _kinds(numbers[:, 0], objects, classes)
     covers = _covers(numbers[:, 1 : 1 + objects], kinds, side)
     hints = numbers[:, 0, 1] < context
@@ -130,8 +128,9 @@ def shapes(
 
 def shape_labels(count: int, *, start: int = 0, seed: int = 0, objects: int = 1) -> list[int]:
     """Return the labels of drawn images without drawing them; arguments are those of `shapes`."""
-    draws = [_draw(seed, start + number, objects)[0] for number in range(count)]
-    return _kinds(torch.stack(draws)[:, 0], 1, None)[:, 0].tolist() if draws else []
+    numbers, _ = _draws(count, start, seed, objects)
+    labels: list[int] = _kinds(numbers[:, 0], 1, None)[:, 0].tolist()
+    return labels
 
 
 def backgrounds(
@@ -149,12 +148,75 @@ def backgrounds(
         OptionError: an image has more pixels than `open_photo` decodes.
     """
     _check_side(side)
-    draws = [_draw(seed, start + number, 0) for number in range(count)]
-    if not draws:
-        return torch.zeros(0, 3, side, side)
-    numbers, grids = (torch.stack(part) for part in zip(*draws, strict=True))
+    numbers, grids = _draws(count, start, seed, 0)
     nothing = torch.full((count,), -1)
     return _background(numbers[:, 3], grids, side, nothing)
+
+
+@final
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ShapesSet(DataSet):
+    """Drawn shapes; an image is drawn when it is opened.
+
+    Attributes:
+        settings: `seed`, `objects`, `context` and `side`, as in `shapes`.
+    """
+
+    settings: Mapping[str, Any]
+
+    def picture(self, index: int) -> Picture:
+        """Draw one image: the box is of the labelled object, the mask of all."""
+        sample = self.samples[index]
+        drawn = shapes(1, start=int(str(sample.source)), **self.settings)
+        pixels = (drawn.images[0] * 255).round().byte().permute(1, 2, 0)
+        return Picture(
+            sample,
+            Image.fromarray(np.ascontiguousarray(pixels.numpy())),
+            boxes=drawn.boxes[0, :1],
+            mask=drawn.masks[0].to(torch.uint8),
+        )
+
+    def mark(self, sample: Sample) -> str:
+        """Return the settings it is drawn with."""
+        return " ".join(map(str, (sample.source, *self.settings.values())))
+
+
+@register_dataset("shapes")
+def shapes_set(
+    count: int = 1000,
+    *,
+    seed: int = 2,
+    objects: int = 1,
+    context: float | int = 0.0,
+    side: int = SIDE,
+) -> ShapesSet:
+    """Return drawn shapes as a data set; arguments are those of `shapes`.
+
+    The seed is 2 by default: the built-in networks were trained on seed 1.
+
+    Raises:
+        OptionError: a number out of range.
+    """
+    if not 1 <= count <= MAX_IMAGES:
+        raise OptionError(f"{count} shapes were asked for; give 1 to {MAX_IMAGES}.")
+    settings: dict[str, Any] = {
+        "seed": seed,
+        "objects": objects,
+        "context": float(context),
+        "side": side,
+    }
+    shapes(0, **settings)  # refuses what is wrong
+    labels = shape_labels(count, seed=seed, objects=objects)
+    return ShapesSet(
+        name="shapes",
+        samples=tuple(
+            Sample(f"shapes/{number}", number, label) for number, label in enumerate(labels)
+        ),
+        classes=CLASSES,
+        annotations=frozenset({"labels", "boxes", "masks"}),
+        facts=(f"seed {seed}", f"objects {objects}", f"context {float(context)}"),
+        settings=settings,
+    )
 
 
 def _check_side(side: int) -> None:
@@ -165,10 +227,15 @@ def _check_side(side: int) -> None:
         )
 
 
-def _draw(seed: int, number: int, objects: int) -> tuple[Tensor, Tensor]:
-    """Draw all random numbers of one image: a table of 4 rows, and coarse noise for textures."""
-    draw = torch.Generator().manual_seed((seed * 2_654_435_761 + number * 40_503 + objects) % 2**63)
-    return torch.rand(4, 10, generator=draw), torch.rand(4, 9, 9, generator=draw)
+def _draws(count: int, start: int, seed: int, objects: int) -> tuple[Tensor, Tensor]:
+    """Draw all random numbers of images: a table of 4 rows, and coarse noise for textures, each."""
+    numbers, grids = torch.zeros(count, 4, 10), torch.zeros(count, 4, 9, 9)
+    for place in range(count):
+        key = seed * 2_654_435_761 + (start + place) * 40_503 + objects
+        draw = torch.Generator().manual_seed(key % 2**63)
+        numbers[place] = torch.rand(4, 10, generator=draw)
+        grids[place] = torch.rand(4, 9, 9, generator=draw)
+    return numbers, grids
 
 
 def _kinds(numbers: Tensor, objects: int, classes: Sequence[int] | None) -> Int[Tensor, "n m"]:
@@ -225,10 +292,10 @@ def _painted(background: Tensor, covers: Tensor, numbers: Tensor) -> Tensor:
     """Paint the objects, of any hue, in a colour that stands out from the background."""
     image = background
     for place in range(covers.shape[1]):
-        own, cover = numbers[:, place], covers[:, place, None]
+        drawn, cover = numbers[:, place], covers[:, place, None]
         behind = (background * cover).sum((1, 2, 3)) / (3 * cover.sum((1, 2, 3))).clamp_min(1e-6)
-        light = torch.where(behind < 0.5, 0.8 + 0.2 * own[:, 5], 0.08 + 0.17 * own[:, 5])  # noqa: PLR2004
-        colour = _colour(own[:, 6], 0.2 + 0.6 * own[:, 7], light)
+        light = torch.where(behind < 0.5, 0.8 + 0.2 * drawn[:, 5], 0.08 + 0.17 * drawn[:, 5])  # noqa: PLR2004
+        colour = _colour(drawn[:, 6], 0.2 + 0.6 * drawn[:, 7], light)
         image = image * (1 - cover) + colour[..., None, None] * cover
     return image.clamp(0, 1)
 
@@ -250,16 +317,6 @@ def _boxes(masks: Tensor) -> Float[Tensor, "n 4"]:
 
     (left, right), (top, bottom) = ends(columns), ends(rows)
     return torch.stack([left, top, right, bottom], 1).float()
-
-
-def _nothing(side: int, objects: int) -> Shapes:
-    return Shapes(
-        torch.zeros(0, 3, side, side),
-        torch.zeros(0, dtype=torch.int64),
-        torch.zeros(0, objects, dtype=torch.int64),
-        torch.zeros(0, side, side, dtype=torch.int64),
-        torch.zeros(0, objects, 4),
-    )
 
 
 def _triangle(u: Tensor, v: Tensor) -> Tensor:

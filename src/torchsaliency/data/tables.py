@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from torchsaliency.data.boxes import CORNERS, Box
-from torchsaliency.data.listing import text_of
-from torchsaliency.data.names import shown
+from torchsaliency.data.files import printable, text_of
+from torchsaliency.data.photosets import CORNERS, Box
 from torchsaliency.errors import DataError
 
 _FILE = ("file", "path", "image", "filename")
@@ -71,7 +70,7 @@ def read_table(path: Path) -> Table:
         DataError: it has no column or row of images, a column twice, or a row that is damaged or
             incomplete or contradicts another.
     """
-    text, place = text_of(path), shown(path)
+    text, place = text_of(path), printable(path)
     try:
         delimiter, columns = _columns(next(line for line in text.splitlines() if line.strip()))
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -84,8 +83,8 @@ def read_table(path: Path) -> Table:
     corners = next((names for names in _BOX if set(names) <= set(columns)), ())
     if file is None or not rows:
         raise DataError(
-            f"{place} has the columns {shown(', '.join(columns))} and {len(rows)} rows; give file, "
-            "label and, if known, x0, y0, x1, y1, and a row for each image or box."
+            f"{place} has the columns {printable(', '.join(columns))} and {len(rows)} rows; give "
+            "file, label and, if known, x0, y0, x1, y1, and a row for each image or box."
         )
     labels: dict[str, str | None] = {}
     boxes: defaultdict[str, list[Box]] = defaultdict(list)
@@ -103,8 +102,8 @@ def read_table(path: Path) -> Table:
         name = Path(name).as_posix()
         if labels.setdefault(name, word) != word:
             raise DataError(
-                f"{where} labels {shown(name)} {word!r} and an earlier one {labels[name]!r}; give "
-                "one label."
+                f"{where} labels {printable(name)} {word!r} and an earlier one {labels[name]!r}; "
+                "give one label."
             )
         if box := _box([row.get(corner, "") for corner in corners], where):
             boxes[name].append(box)
@@ -119,7 +118,7 @@ def _box(cells: Sequence[str], where: str) -> Box | None:
         x0, y0, x1, y1 = map(float, cells)
     except ValueError as error:
         raise DataError(
-            f"{where} has the box {shown(', '.join(cells)[:80])}; give four numbers, or none."
+            f"{where} has the box {printable(', '.join(cells)[:80])}; give four numbers, or none."
         ) from error
     return x0, y0, x1, y1
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.target import ClassTarget
-from torchsaliency.data.sets import VOID, Picture, draw_key
+from torchsaliency.data.dataset import VOID, Picture, draw_key
 from torchsaliency.errors import DataError, OptionError
 from torchsaliency.evaluation.batches import Batch, batches
 from torchsaliency.evaluation.probes import Scene, Scored

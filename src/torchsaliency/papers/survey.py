@@ -28,7 +28,7 @@ from scipy import stats
 from torch import Tensor
 
 from torchsaliency.core.files import OutputFolder
-from torchsaliency.data.sets import draw_key
+from torchsaliency.data.dataset import draw_key
 from torchsaliency.errors import DataError, InputError, OptionError
 from torchsaliency.metrics.statistics import CONFIDENCE, bootstrap
 from torchsaliency.report.tables import Cell, Column, Table

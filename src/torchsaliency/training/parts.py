@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import final
 
 from torchsaliency.data import DataSet, Sample, open_data, select
+from torchsaliency.data.dataset import PARTS, draw_parts
+from torchsaliency.data.files import folders_in
 from torchsaliency.data.folders import SPLITS
-from torchsaliency.data.listing import folders_in
 from torchsaliency.data.medical import ALL, find_chest_xray, find_kvasir
-from torchsaliency.data.sets import draw_key
 from torchsaliency.errors import DataError
 
 TRAIN, VAL, TEST = "train", "val", "test"
 
 _NAMES = {"training": TRAIN, "valid": VAL, "validation": VAL}
-_FINDERS: dict[str, Callable[[Path], bool]] = {
+_FINDERS: dict[str, Callable[[Path], object]] = {
     "chest-xray": find_chest_xray,
     "kvasir": find_kvasir,
 }
 _KINDS = (*_FINDERS, "folder")
-_ORDER = (TRAIN, VAL, TEST)
 _MOST_LISTED = 6
 
 
@@ -72,12 +71,12 @@ def open_parts(spec: str) -> Parts:
     if kind == "chest-xray":
         parts = _by_folder(open_data(f"{kind}:{folder}", split=ALL))
     elif kind == "kvasir":
-        sets = {part: open_data(f"{kind}:{folder}", split=part) for part in _ORDER}
+        sets = {part: open_data(f"{kind}:{folder}", split=part) for part in PARTS}
         parts = _made(sets, drawn=False)
     elif splits := _split_folders(folder):
         sets = {
             part: open_data(f"folder:{folder}", split=name)
-            for part, name in sorted(splits.items(), key=lambda one: _ORDER.index(one[0]))
+            for part, name in sorted(splits.items(), key=lambda one: PARTS.index(one[0]))
         }
         parts = _made(sets, drawn=False)
     else:
@@ -98,18 +97,11 @@ def divided(data: DataSet) -> dict[str, DataSet]:
 
     An image's part depends on the names of the images of its class alone.
     """
-    place: dict[str, str] = {}
-    for label in {one.label for one in data.samples}:
-        names = sorted(
-            (one.id for one in data.samples if one.label == label),
-            key=lambda name: draw_key(0, name),
-        )
-        first, second = len(names) * 6 // 8, len(names) * 7 // 8
-        for part, some in zip(
-            _ORDER, (names[:first], names[first:second], names[second:]), strict=True
-        ):
-            place |= dict.fromkeys(some, part)
-    return {part: select(data, [place[one.id] == part for one in data.samples]) for part in _ORDER}
+    part_of = draw_parts(data.samples)
+    return {
+        part: select(data, [part_of[sample.id] == part for sample in data.samples])
+        for part in PARTS
+    }
 
 
 def _kind_and_folder(spec: str) -> tuple[str, Path]:
@@ -126,7 +118,7 @@ def _by_folder(data: DataSet) -> Parts:
     """Divide by the first folder of each image's id."""
     sets = {
         part: select(data, [one.id.startswith(f"{part}/") for one in data.samples])
-        for part in _ORDER
+        for part in PARTS
     }
     return _made(sets, drawn=False)
 

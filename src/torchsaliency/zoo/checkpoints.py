@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchsaliency.errors import CheckpointError
-from torchsaliency.zoo.messages import describe_error
+from torchsaliency.errors import CheckpointError, describe_error
 from torchsaliency.zoo.notes import Note, read_note
 from torchsaliency.zoo.weights import file_sha256, list_names, read_tensors, require_file
 

@@ -26,8 +26,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from torchsaliency.errors import CheckpointError
-from torchsaliency.zoo.messages import describe_error, shorten
+from torchsaliency.errors import CheckpointError, describe_error, shorten
 from torchsaliency.zoo.weights import describe_content
 
 TIMEOUT = 30.0

@@ -11,8 +11,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from torchsaliency.errors import CheckpointError
-from torchsaliency.zoo.messages import describe_error
+from torchsaliency.errors import CheckpointError, describe_error
 from torchsaliency.zoo.preprocessing import Preprocessing
 from torchsaliency.zoo.weights import damaged
 

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from torchsaliency.core.masking import BlackPixel, Blur, Masking, MeanColour
-from torchsaliency.data.limits import VARIABLE, pixel_limit
+from torchsaliency.data.decoding import VARIABLE, pixel_limit
 from torchsaliency.data.photos import to_rgb
 from torchsaliency.errors import OptionError
 from torchsaliency.zoo.placement import Placement

@@ -20,8 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from torchsaliency.core.quiet import without_warnings
-from torchsaliency.errors import CheckpointError
-from torchsaliency.zoo.messages import describe_error, shorten
+from torchsaliency.errors import CheckpointError, describe_error, shorten
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
 _ACCEPTED = "a .safetensors file or one that torch.save wrote"

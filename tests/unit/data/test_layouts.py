@@ -13,7 +13,7 @@ from PIL import Image
 
 import trees
 from torchsaliency.data import open_data
-from torchsaliency.data.synsets import synset_names, synsets
+from torchsaliency.data.imagenet_annotations import synset_names, synsets
 from torchsaliency.errors import DataError, OptionError
 from trees import FIRST, LAST, SECOND, image, val
 
@@ -86,7 +86,7 @@ def test_a_csv_of_numbers_elsewhere(tmp_path):
     assert data.classes is None
     assert data.picture(0).boxes.tolist() == [[0, 0, 4, 4]]
     assert len(data.subset(classes=[65])) == 1
-    with pytest.raises(DataError, match="its classes are numbers"):
+    with pytest.raises(DataError, match="no class 'cat' in the data set folder; known are 65"):
         data.subset(classes=["cat"])
 
 

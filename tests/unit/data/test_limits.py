@@ -14,7 +14,7 @@ from PIL import Image
 
 import trees
 from torchsaliency.data import backgrounds, open_data, open_photo, shapes, to_rgb
-from torchsaliency.data.limits import MAX_PIXELS, VARIABLE, pixel_limit
+from torchsaliency.data.decoding import MAX_PIXELS, VARIABLE, pixel_limit
 from torchsaliency.errors import DataError, OptionError
 from trees import FIRST, image, val
 
@@ -175,8 +175,8 @@ def test_masks_have_the_limit_too(tmp_path):
         ("shapes:99999999999999999", "99999999999999999 shapes were asked for; give 1 to 10000000"),
         ("shapes:10000001", "give 1 to 10000000"),
         ("shapes:-1", "give 1 to 10000000"),
-        (f"shapes:{'9' * 5000}", "cannot be read"),
-        (f"shapes:2?side={'9' * 5000}", "cannot be read"),
+        (f"shapes:{'9' * 5000}", "does not fit"),
+        (f"shapes:2?side={'9' * 5000}", "does not fit"),
     ],
     ids=range(6),
 )

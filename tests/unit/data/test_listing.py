@@ -10,8 +10,15 @@ from PIL import Image
 
 import trees
 from torchsaliency.data import find_photos, open_data, open_photo
-from torchsaliency.data.listing import files_below, folders_in, hash_of, images_below, images_in
-from torchsaliency.data.names import readable_id, shown
+from torchsaliency.data.files import (
+    files_below,
+    folders_in,
+    hash_of,
+    images_below,
+    images_in,
+    printable,
+    readable_id,
+)
 from torchsaliency.errors import DataError
 from trees import FIRST, image, val
 
@@ -204,7 +211,7 @@ def test_ids_differ_where_names_do():
     parts = ["\\", "x", "e", "9", "\udce9", "\x1b", "u", "0", "\u0085", "\ud800"]
     names = {one + two + three for one in parts for two in parts for three in parts}
     assert len({readable_id(name) for name in names}) == len(names)
-    assert shown("a\\b\udce9\n") == r"a\b\xe9\x0a"
+    assert printable("a\\b\udce9\n") == r"a\b\xe9\x0a"
 
 
 def test_paths_that_no_system_has(tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 import trees
 from torchsaliency.data import open_data
-from torchsaliency.data.orientation import Frame, turn_boxes, turn_pixels
+from torchsaliency.data.photos import Frame, turn_boxes, turn_pixels
 from torchsaliency.errors import DataError
 from trees import FIRST, val
 

@@ -70,7 +70,7 @@ def test_subsets_by_class_and_id(tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"classes": ["dgo"]}, "no class 'dgo'; close names are dog"),
+        ({"classes": ["dgo"]}, "no class 'dgo' in the data set folder; close names are dog"),
         ({"classes": [3]}, "no class 3; it has 3 classes"),
         ({"ids": ["cow/1.png"]}, r"1 ids are not in the data set folder: cow/1.png; its ids look"),
         ({"count": -1}, "give 0 or more"),
@@ -236,8 +236,15 @@ def test_the_settings_of_shapes():
     assert len(open_data("shapes")) == 1000
     assert open_data("shapes?side=32").picture(0).image.size == (32, 32)
     assert open_data("shapes:5").fingerprint() == open_data("shapes:5?seed=2").fingerprint()
-    for wrong in ("shapes:many", "shapes:5?size=3", "shapes:5?seed", "shapes:5?seed=x"):
-        with pytest.raises(OptionError, match=r"cannot be read; give shapes, shapes:2000"):
+    assert open_data("shapes:5", seed=3).fingerprint() == open_data("shapes:5?seed=3").fingerprint()
+    for wrong, sentence in {
+        "shapes:many": "shapes.count='many' does not fit",
+        "shapes:5?size=3": "shapes has no option 'size'; it has context, count,",
+        "shapes:5?seed": "'seed' cannot be read .*give options of shapes as count=…&seed=…",
+        "shapes:5?seed=x": "shapes.seed='x' does not fit",
+        "samples:5": "samples takes nothing after its name, and '5' was given",
+    }.items():
+        with pytest.raises(OptionError, match=sentence):
             open_data(wrong)
     for wrong in ("shapes:0", "shapes:5?objects=3", "shapes:5?context=2"):
         with pytest.raises(OptionError):

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from torchsaliency.data import open_data
-from torchsaliency.data.imagenet_files import read_labels
+from torchsaliency.data.imagenet_annotations import read_labels
 from torchsaliency.data.tables import is_table, read_table
 from torchsaliency.errors import DataError
 from trees import image, val

@@ -11,10 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from torchsaliency.errors import CheckpointError
+from torchsaliency.errors import CheckpointError, describe_error
 from torchsaliency.zoo.checkpoints import Checkpoint, read_checkpoint, state_dict_sha256
 from torchsaliency.zoo.download import is_offline
-from torchsaliency.zoo.messages import describe_error
 
 RANDOM = "random"
 UNKNOWN = "as the factory made them"

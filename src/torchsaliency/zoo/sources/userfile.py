@@ -21,10 +21,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from torchsaliency.core.wrapper import unwrap
-from torchsaliency.errors import CheckpointError
+from torchsaliency.errors import CheckpointError, describe_error, shorten
 from torchsaliency.zoo.checkpoints import Checkpoint
 from torchsaliency.zoo.layers import paper_layer
-from torchsaliency.zoo.messages import describe_error, shorten
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.preprocessing import Preprocessing, imagenet
 from torchsaliency.zoo.readers import from_timm

@@ -1,30 +1,59 @@
-"""The files that tell ImageNet's labels and boxes, in each of their published forms.
+"""ImageNet's 1000 classes, and the files with its labels and boxes in each published form.
 
-Which form a file has is told by its first line. Class indices are 0 to 999, in the sorted order of
+A file's first line says which form it has. Class indices are 0 to 999, in the sorted order of
 the synsets; the devkit numbers classes otherwise, and its meta.mat translates.
 """
 
 from __future__ import annotations
 
 import csv
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torchsaliency.data.boxes import Box, Boxes, TableBoxes, XMLBoxes, read_xml
-from torchsaliency.data.damage import damaged
-from torchsaliency.data.listing import files_below, is_image, lines_of
-from torchsaliency.data.names import shown
-from torchsaliency.data.sets import Sample
-from torchsaliency.data.synsets import SYNSET, synset_indices, synsets
+from torch import Tensor
+
+from torchsaliency.data.dataset import Sample
+from torchsaliency.data.decoding import damaged
+from torchsaliency.data.files import files_below, is_image, lines_of, printable
+from torchsaliency.data.photosets import Annotations, Box, TableBoxes, XMLBoxes, read_xml
 from torchsaliency.data.tables import is_table, read_table
 from torchsaliency.errors import DataError
+
+SYNSET = re.compile(r"n\d{8}")
 
 _KAGGLE_HEAD = "ImageId,"
 _NUMBERS_OF_A_BOX = 5
 _MOST_DIGITS = 9
 _CLASSES = 1000
+
+
+@functools.cache
+def synsets() -> tuple[str, ...]:
+    """Return the synsets in the order of the networks' outputs, which is their sorted order."""
+    return tuple(_info().label_names())
+
+
+@functools.cache
+def synset_names() -> tuple[str, ...]:
+    """Return the classes' names, each with its synonyms ("tench, Tinca tinca")."""
+    info = _info()
+    return tuple(info.index_to_description(index, detailed=False) for index in range(_CLASSES))
+
+
+@functools.cache
+def synset_indices() -> dict[str, int]:
+    """Return the class index of each synset."""
+    return {synset: index for index, synset in enumerate(synsets())}
+
+
+@functools.cache
+def _info() -> Any:
+    from timm.data import ImageNetInfo  # noqa: PLC0415 (takes seconds)
+
+    return ImageNetInfo("imagenet-1k")
 
 
 def read_labels(path: Path) -> dict[str, int]:
@@ -46,7 +75,7 @@ def read_labels(path: Path) -> dict[str, int]:
     return _labels_of_list(path, lines)
 
 
-def tells_boxes(path: Path) -> bool:
+def has_boxes(path: Path) -> bool:
     """Whether a file of labels tells boxes too."""
     if path.is_dir():
         return True
@@ -54,12 +83,12 @@ def tells_boxes(path: Path) -> bool:
     return head.startswith(_KAGGLE_HEAD) or (is_table(head) and bool(read_table(path).boxes))
 
 
-def read_boxes(path: Path, samples: Mapping[str, Sample]) -> Boxes:
+def read_boxes(path: Path, samples: Mapping[str, Sample]) -> Annotations[Tensor]:
     """Return the boxes of samples.
 
     Args:
         path: a folder of XML files, Kaggle's `LOC_val_solution.csv`, a `localization.txt`, or a
-            table of one's own.
+            CSV with a row for each box.
         samples: by the name of their file without the suffix.
 
     Raises:
@@ -67,25 +96,35 @@ def read_boxes(path: Path, samples: Mapping[str, Sample]) -> Boxes:
     """
     if path.is_dir():
         return XMLBoxes(_tree(path), synsets())
-    lines = lines_of(path)
-    table: dict[str, list[Box]] = {}
+    lines, sizes = lines_of(path), []
+    listed: Iterable[tuple[str, Box]]
     if lines[0].startswith(_KAGGLE_HEAD):
-        for stem, found in _kaggle(path, lines).items():
-            if sample := samples.get(stem):
-                own = [box for synset, box in found if _index(synset, path) == sample.label]
-                table[sample.id] = own
-        return TableBoxes({key: tuple(found) for key, found in table.items() if found})
-    if is_table(lines[0]):
-        own_table = read_table(path).boxes.items()
-        listed = [(name, corners) for name, boxes in own_table for corners in boxes]
+        listed = (
+            (stem, box)
+            for stem, found in _kaggle(path, lines).items()
+            for synset, box in found
+            if stem in samples and _index(synset, path) == samples[stem].label
+        )
     else:
-        listed = _listed_boxes(path, lines)
-    for name, corners in listed:
+        if is_table(lines[0]):
+            rows = read_table(path).boxes.items()
+            listed = ((name, box) for name, boxes in rows for box in boxes)
+        else:
+            wanted = "lines of a file, x0, y0, x1 and y1"
+            listed = [(name, _box(numbers)) for name, numbers in _numbers(path, float, 4, wanted)]
+        if (beside := path.with_name("image_sizes.txt")).exists():
+            sizes = _numbers(beside, int, 2, "lines of a file, width and height")
+    table: dict[str, list[Box]] = {}
+    for name, box in listed:
         if sample := samples.get(Path(name).stem):
-            table.setdefault(sample.id, []).append(corners)
+            table.setdefault(sample.id, []).append(box)
     return TableBoxes(
-        {key: tuple(found) for key, found in table.items()},
-        _sizes(path.with_name("image_sizes.txt"), samples),
+        {name: tuple(boxes) for name, boxes in table.items()},
+        {
+            samples[stem].id: (int(width), int(height))
+            for name, (width, height) in sizes
+            if (stem := Path(name).stem) in samples
+        },
     )
 
 
@@ -98,7 +137,7 @@ def _labels_of_list(path: Path, lines: list[str]) -> dict[str, int]:
             continue
         if len(rest) != 1 or not name:
             raise DataError(
-                f"{shown(path)}, line {number}, is {line[:80]!r}; give lines such as "
+                f"{printable(path)}, line {number}, is {line[:80]!r}; give lines such as "
                 "ILSVRC2012_val_00000001.JPEG,65."
             )
         found[Path(name).stem] = _index(rest[0], path)
@@ -106,12 +145,12 @@ def _labels_of_list(path: Path, lines: list[str]) -> dict[str, int]:
 
 
 def _labels_of_devkit(path: Path, lines: list[str]) -> dict[str, int]:
-    """Translate the devkit's own numbers, one line an image."""
+    """Translate the devkit's numbers, one line an image."""
     meta = path.with_name("meta.mat")
     if not meta.exists():
         raise DataError(
-            f"{shown(path)} numbers classes in the devkit's own order, which only its meta.mat "
-            f"tells; put that file into {shown(path.parent)}, or give lines such as "
+            f"{printable(path)} numbers classes in the devkit's own order, which only its meta.mat "
+            f"tells; put that file into {printable(path.parent)}, or give lines such as "
             "ILSVRC2012_val_00000001.JPEG,65."
         )
     from scipy.io import loadmat  # noqa: PLC0415 (needed for this file only)
@@ -119,8 +158,8 @@ def _labels_of_devkit(path: Path, lines: list[str]) -> dict[str, int]:
     try:
         table: Any = loadmat(meta, squeeze_me=True)["synsets"]
         pairs = zip(table["ILSVRC2012_ID"].tolist(), table["WNID"].tolist(), strict=True)
-        own = {int(number): str(synset) for number, synset in pairs}
-        synset_of = [own[int(line[:_MOST_DIGITS])] for line in lines]
+        numbered = {int(number): str(synset) for number, synset in pairs}
+        synset_of = [numbered[int(line[:_MOST_DIGITS])] for line in lines]
     except Exception as error:  # a damaged file breaks the reader in many ways
         raise damaged(meta, error) from error
     return {
@@ -136,7 +175,7 @@ def _labels_of_xml(path: Path) -> dict[str, int]:
         file = tree / name
         _, objects = read_xml(file)
         if not objects:
-            raise DataError(f"{shown(file)} names no object; get the official file.")
+            raise DataError(f"{printable(file)} names no object; get the official file.")
         found[file.stem] = _index(objects[0][0], file)
     return found
 
@@ -157,7 +196,7 @@ def _kaggle(path: Path, lines: list[str]) -> dict[str, list[tuple[str, Box]]]:
             ]
         except ValueError as error:
             raise DataError(
-                f"{shown(path)}, line {number}, has the prediction string "
+                f"{printable(path)}, line {number}, has the prediction string "
                 f"{' '.join(words)[:80]!r}; give groups of a synset and four numbers."
             ) from error
         if groups:
@@ -165,39 +204,24 @@ def _kaggle(path: Path, lines: list[str]) -> dict[str, list[tuple[str, Box]]]:
     return found
 
 
-def _listed_boxes(path: Path, lines: list[str]) -> list[tuple[str, Box]]:
-    """Read lines of a file and four numbers."""
+def _numbers(
+    path: Path, kind: type[int] | type[float], count: int, wanted: str
+) -> list[tuple[str, list[float | int]]]:
+    """Read lines of a file's name and some numbers, with commas between."""
     found = []
-    for number, line in enumerate(lines, start=1):
-        name, *numbers = line.split(",")
+    for number, line in enumerate(lines_of(path), start=1):
+        name, *words = line.split(",")
         try:
-            found.append((name, _box(numbers)))
-        except ValueError as error:
-            raise DataError(
-                f"{shown(path)}, line {number}, is {line[:80]!r}; give lines of a file, x0, y0, x1 "
-                "and y1."
-            ) from error
+            numbers: list[float | int] = [kind(word) for word in words]
+        except ValueError:
+            numbers = []
+        if len(numbers) != count:
+            raise DataError(f"{printable(path)}, line {number}, is {line[:80]!r}; give {wanted}.")
+        found.append((name, numbers))
     return found
 
 
-def _sizes(path: Path, samples: Mapping[str, Sample]) -> dict[str, tuple[int, int]]:
-    """Read the images' sizes, if they come along."""
-    found = {}
-    for number, line in enumerate(lines_of(path) if path.exists() else (), start=1):
-        name, *numbers = line.split(",")
-        try:
-            width, height = map(int, numbers)
-        except ValueError as error:
-            raise DataError(
-                f"{shown(path)}, line {number}, is {line[:80]!r}; give lines of a file, width and "
-                "height."
-            ) from error
-        if sample := samples.get(Path(name).stem):
-            found[sample.id] = (width, height)
-    return found
-
-
-def _box(numbers: list[str]) -> Box:
+def _box(numbers: Iterable[str | float | int]) -> Box:
     x0, y0, x1, y1 = map(float, numbers)
     return x0, y0, x1, y1
 
@@ -208,7 +232,7 @@ def _tree(path: Path) -> Path:
         if folder.is_dir() and (any(folder.glob("*.xml")) or any(folder.glob("n*/*.xml"))):
             return folder
     raise DataError(
-        f"{shown(path)} holds no XML files; give the folder of ILSVRC2012_val_00000001.xml."
+        f"{printable(path)} holds no XML files; give the folder of ILSVRC2012_val_00000001.xml."
     )
 
 
@@ -220,7 +244,7 @@ def _index(word: str, path: Path) -> int:
         index = int(word) if word.isdecimal() and len(word) <= _MOST_DIGITS else _CLASSES
     if index >= _CLASSES:
         raise DataError(
-            f"{shown(path)} names the class {word[:40]!r}; give 0 to {_CLASSES - 1} in the sorted "
-            "order of the synsets, or a synset such as n01440764."
+            f"{printable(path)} names the class {word[:40]!r}; give 0 to {_CLASSES - 1} in the "
+            "sorted order of the synsets, or a synset such as n01440764."
         )
     return index

@@ -1,14 +1,19 @@
-"""Lists files of a data set: sorted, hidden ones left out, links followed, no image opened."""
+"""Files of a data set: listed in order, read and hashed, and named so that they can be printed.
+
+Listings leave hidden files out and follow links; no image is opened. On Linux a file's name is
+bytes: Python keeps those that are not UTF-8 as lone surrogates, which no UTF-8 file takes. Control
+characters, and those that turn the direction of writing, steer a terminal.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
 
 from torchsaliency.core.files import PRIVATE
-from torchsaliency.data.names import shown
 from torchsaliency.errors import DataError
 
 PHOTO_SUFFIXES = frozenset(
@@ -19,6 +24,12 @@ MISSING = "missing"
 """What stands for the hash of a file that cannot be read."""
 
 _LEFT_BY_SYSTEMS = frozenset({"__MACOSX", "lost+found"})
+_MOST_LISTED = 6
+_UNPRINTABLE = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+_ESCAPED = re.compile(f"[{_UNPRINTABLE}]")
+_ESCAPED_IN_IDS = re.compile(rf"[\\{_UNPRINTABLE}]")
+_BYTES = range(0xDC80, 0xDD00)  # the lone surrogates that stand for bytes 0x80 to 0xff
+_ASCII = 0x80
 
 
 def folders_in(folder: Path) -> list[str]:
@@ -92,23 +103,19 @@ def text_of(path: Path) -> str:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise DataError(
-            f"{shown(path)} cannot be read ({error.strerror or error}); give a text file."
+            f"{printable(path)} cannot be read ({error.strerror or error}); give a text file."
         ) from error
     except ValueError as error:
-        raise DataError(f"{shown(path)} is no text in UTF-8; save it so.") from error
+        raise DataError(f"{printable(path)} is no text in UTF-8; save it so.") from error
     if "\0" in text:
-        raise DataError(f"{shown(path)} has a NUL byte and is no text; save it as UTF-8.")
+        raise DataError(f"{printable(path)} has a NUL byte and is no text; save it as UTF-8.")
     if not text.strip():
-        raise DataError(f"{shown(path)} is empty; get the file again.")
+        raise DataError(f"{printable(path)} is empty; get the file again.")
     return text
 
 
 def lines_of(path: Path) -> list[str]:
-    """Return the lines of a text file that are not blank.
-
-    Raises:
-        DataError: it cannot be read, is no text, or is empty.
-    """
+    """Return the lines of a text file that are not blank; errors are those of `text_of`."""
     return [line.strip() for line in text_of(path).splitlines() if line.strip()]
 
 
@@ -116,38 +123,62 @@ def hash_of(path: Path) -> str:
     """Return BLAKE2b of a file's content (16 bytes, in hexadecimal), "missing" without one."""
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, _new_hash).hexdigest()
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except (OSError, ValueError):
         return MISSING
 
 
-def _new_hash() -> hashlib.blake2b:
-    return hashlib.blake2b(digest_size=16)
+def readable_id(name: str) -> str:
+    r"""Return a file's name as an id: valid UTF-8, printable, another one for every other name.
+
+    A byte that is not UTF-8 becomes `\xe9`, a control character `\x1b` or `\u0085`, a backslash
+    `\\`; all other names stay as they are.
+    """
+    return _ESCAPED_IN_IDS.sub(_escape, name)
+
+
+def printable(name: str | os.PathLike[str]) -> str:
+    """Return a path or a name for a message, with what cannot be printed escaped."""
+    return _ESCAPED.sub(_escape, os.fspath(name))
+
+
+def list_names(names: Collection[str]) -> str:
+    """Return the first few names for a message, "none" if there are none."""
+    first = ", ".join(map(printable, [*names][:_MOST_LISTED]))
+    return first + (", …" if len(names) > _MOST_LISTED else "") or "none"
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    code = ord(character)
+    if character == "\\":
+        return r"\\"
+    if code in _BYTES:
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < _ASCII else f"\\u{code:04x}"
 
 
 def _members(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the names of the visible folders and files in a folder, each sorted."""
+    """Return the names of the visible folders and files in a folder, each sorted.
+
+    A folder that an evaluation or another run of ours writes to is left out.
+    """
     folders: list[str] = []
     files: list[str] = []
     try:
         with os.scandir(folder) as entries:
-            for one in entries:
-                if not _visible(one.name):
+            for entry in entries:
+                if not _visible(entry.name):
                     continue
-                if not _is_folder(one):
-                    files.append(one.name)
-                elif not (one.is_symlink() and _holds(one.path, folder)) and not _is_output(
-                    one.path
+                if not _is_folder(entry):
+                    files.append(entry.name)
+                elif not (entry.is_symlink() and _holds(entry.path, folder)) and not os.path.isdir(
+                    os.path.join(entry.path, PRIVATE)
                 ):
-                    folders.append(one.name)
+                    folders.append(entry.name)
     except OSError as error:
         raise _unreadable(folder, error) from error
     return sorted(folders), sorted(files)
-
-
-def _is_output(path: str) -> bool:
-    """Whether a folder is one that an evaluation or another run of ours is writing to."""
-    return os.path.isdir(os.path.join(path, PRIVATE))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -173,7 +204,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 def _unreadable(folder: Path, error: OSError) -> DataError:
     return DataError(
-        f"The folder {shown(folder)} cannot be read ({error.strerror or error}); check its "
+        f"The folder {printable(folder)} cannot be read ({error.strerror or error}); check its "
         "permissions, or give another one."
     )
 

@@ -1,33 +1,40 @@
 """Data sets: images with what is known of them, listed without opening a single one.
 
-A data set is a list of samples and a way to open one. It is frozen and holds no open file, so that
-it goes to worker processes as it is; a subset is the same data set with fewer samples.
+A `DataSet` is a `torch.utils.data.Dataset`: a list of samples and a way to open one. It is frozen
+and holds no open file, so that it goes to worker processes as it is; a subset is the same data set
+with fewer samples.
 """
 
 from __future__ import annotations
 
 import abc
-import difflib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from torchsaliency.errors import DataError
+from torchsaliency.data.files import list_names
+from torchsaliency.errors import DataError, describe_unknown
 
 VOID = 255
 """The mask's label of pixels that count neither as object nor as background (Pascal VOC)."""
 
-_MOST_LISTED = 6
+PARTS = ("train", "val", "test")
+"""Of a data set: `draw_parts` makes them, and published ones come with them."""
+
+UNKNOWN = -1
+"""The label that `DataSet.__getitem__` gives where it is not known; batches hold numbers."""
+
 _HASHING_THREADS = 8
 _HASHED_AT_ONCE = 4096
 
@@ -69,8 +76,11 @@ class Picture:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class DataSet(abc.ABC):
+class DataSet(Dataset[tuple[Any, int]], abc.ABC):
     """Images with labels, boxes or masks.
+
+    As a torch data set it gives (image, label), the image through `transform`; `picture` gives all
+    that is known of an image.
 
     Attributes:
         name: of the data set, for tables.
@@ -79,6 +89,12 @@ class DataSet(abc.ABC):
         codes: other names of the classes, in the same order (ImageNet's synsets).
         annotations: of "labels", "boxes" and "masks", those that it has.
         facts: what a record of a run should say: the split, the version.
+        transform: of the images that indexing gives; None leaves them RGB images of PIL. `picture`
+            and `fingerprint` do not use it.
+
+    Example:
+        >>> data = open_data("shapes:100").with_transform(network.preprocessing)  # doctest: +SKIP
+        >>> images, labels = next(iter(DataLoader(data, batch_size=8)))  # doctest: +SKIP
     """
 
     name: str
@@ -87,6 +103,7 @@ class DataSet(abc.ABC):
     codes: tuple[str, ...] = field(default=(), repr=False)
     annotations: frozenset[str] = frozenset()
     facts: tuple[str, ...] = ()
+    transform: Callable[[Image.Image], Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         ids = Counter(sample.id for sample in self.samples)
@@ -96,6 +113,26 @@ class DataSet(abc.ABC):
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @final
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        """Return an image and its label, -1 where the label is not known.
+
+        Raises:
+            DataError: as `picture`.
+        """
+        index = range(len(self))[index]
+        label = self.samples[index].label
+        image = self.picture(index).image
+        return (
+            image if self.transform is None else self.transform(image),
+            UNKNOWN if label is None else label,
+        )
+
+    @final
+    def with_transform(self, transform: Callable[[Image.Image], Any] | None) -> DataSet:
+        """Return the data set with another transform, such as a network's `preprocessing`."""
+        return replace(self, transform=transform)
 
     @abc.abstractmethod
     def picture(self, index: int) -> Picture:
@@ -169,15 +206,20 @@ class DataSet(abc.ABC):
         kept = self.samples
         if ids is not None:
             wanted = set(ids)
-            self._insist_on(wanted)
+            if unknown := wanted - {sample.id for sample in kept}:
+                raise DataError(
+                    f"{len(unknown)} ids are not in the data set {self.name}: "
+                    f"{list_names(sorted(unknown))}; its ids look like "
+                    f"{kept[0].id if kept else 'nothing, it is empty'}."
+                )
             kept = tuple(sample for sample in kept if sample.id in wanted)
         if classes is not None:
-            labels = {self.class_index(one) for one in classes}
+            labels = {self.class_index(name) for name in classes}
             kept = tuple(sample for sample in kept if sample.label in labels)
         if count is not None:
             if count < 0:
                 raise DataError(f"A subset of {count} samples was asked for; give 0 or more.")
-            drawn = set(sorted((one.id for one in kept), key=partial(draw_key, seed))[:count])
+            drawn = {*sorted((sample.id for sample in kept), key=partial(draw_key, seed))[:count]}
             kept = tuple(sample for sample in kept if sample.id in drawn)
         return replace(self, samples=kept)
 
@@ -188,16 +230,14 @@ class DataSet(abc.ABC):
         Raises:
             DataError: there is no such class, or more than one.
         """
-        names = self.classes
         if "labels" not in self.annotations:
             raise DataError(
                 f"The data set {self.name} has no labels, and class {wanted!r} was asked for; "
                 "choose samples by ids."
             )
+        names = self.classes or ()
+        known = range(len(names)) if names else {sample.label for sample in self.samples}
         if isinstance(wanted, int):
-            known = (
-                {sample.label for sample in self.samples} if names is None else range(len(names))
-            )
             if wanted in known:
                 return wanted
             raise DataError(
@@ -205,27 +245,16 @@ class DataSet(abc.ABC):
             )
         found = [
             index
-            for index, name in enumerate(names or ())
-            if wanted == name
-            or wanted in name.split(", ")
-            or wanted in self.codes[index : index + 1]
+            for index, name in enumerate(names)
+            if wanted in (name, *name.split(", "), *self.codes[index : index + 1])
         ]
         if len(found) == 1:
             return found[0]
         if found:
             numbers = " and ".join(map(str, found))
             raise DataError(f"The classes {numbers} go by the name {wanted!r}; give a number.")
-        close = difflib.get_close_matches(wanted, names or (), n=3) or (names or ())[:_MOST_LISTED]
-        hint = f"close names are {', '.join(close)}" if close else "its classes are numbers"
-        raise DataError(f"The data set {self.name} has no class {wanted!r}; {hint}.")
-
-    def _insist_on(self, ids: set[str]) -> None:
-        if unknown := ids - {sample.id for sample in self.samples}:
-            shown = ", ".join(sorted(unknown)[:_MOST_LISTED])
-            raise DataError(
-                f"{len(unknown)} ids are not in the data set {self.name}: {shown}; its ids look "
-                f"like {self.samples[0].id if self.samples else 'nothing, it is empty'}."
-            )
+        where = f" in the data set {self.name}"
+        raise DataError(describe_unknown("class", wanted, names or map(str, known), where=where))
 
 
 def select(data: DataSet, keep: Sequence[bool]) -> DataSet:
@@ -254,28 +283,6 @@ def correct(data: DataSet, predictions: Mapping[str, int]) -> DataSet:
     Raises:
         DataError: the data set has no labels, or there are predictions for other ids.
     """
-    return _judged(data, predictions, right=True)
-
-
-def misclassified(data: DataSet, predictions: Mapping[str, int]) -> DataSet:
-    """Return the samples whose prediction is another class than their label.
-
-    Args:
-        data: a data set with labels.
-        predictions: class index by the sample's id; samples without one are left out.
-
-    Raises:
-        DataError: the data set has no labels, or there are predictions for other ids.
-    """
-    return _judged(data, predictions, right=False)
-
-
-def draw_key(seed: int, name: str) -> bytes:
-    """Return what a name is sorted by to draw from a list: no generator, so no version of one."""
-    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
-
-
-def _judged(data: DataSet, predictions: Mapping[str, int], *, right: bool) -> DataSet:
     if "labels" not in data.annotations:
         raise DataError(
             f"The data set {data.name} has no labels, so no prediction is right or wrong; give one "
@@ -283,5 +290,33 @@ def _judged(data: DataSet, predictions: Mapping[str, int], *, right: bool) -> Da
         )
     predicted = data.subset(ids=predictions.keys())
     return select(
-        predicted, [(predictions[one.id] == one.label) is right for one in predicted.samples]
+        predicted, [predictions[sample.id] == sample.label for sample in predicted.samples]
     )
+
+
+def misclassified(data: DataSet, predictions: Mapping[str, int]) -> DataSet:
+    """Return the samples whose prediction is another class than their label; see `correct`."""
+    right = {sample.id for sample in correct(data, predictions).samples}
+    predicted = data.subset(ids=predictions.keys())
+    return select(predicted, [sample.id not in right for sample in predicted.samples])
+
+
+def draw_key(seed: int, name: str) -> bytes:
+    """Return what a name is sorted by to draw from a list: no generator, so no version of one."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+
+def draw_parts(samples: Sequence[Sample], seed: int = 0) -> Mapping[str, str]:
+    """Return "train", "val" or "test" for each sample's id: 6/8, 1/8 and 1/8 of every class.
+
+    What cannot be divided goes to "test". A sample's part depends on the seed and the ids of its
+    class alone.
+    """
+    parts: dict[str, str] = {}
+    for label in {sample.label for sample in samples}:
+        ids = [sample.id for sample in samples if sample.label == label]
+        ids.sort(key=lambda name: draw_key(seed, name))
+        ends = (0, len(ids) * 6 // 8, len(ids) * 7 // 8, len(ids))
+        for part, first, last in zip(PARTS, ends, ends[1:], strict=False):
+            parts |= dict.fromkeys(ids[first:last], part)
+    return parts
