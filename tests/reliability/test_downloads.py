@@ -29,6 +29,7 @@ from torchsaliency.errors import CheckpointError
 from torchsaliency.zoo import download, load_model
 from torchsaliency.zoo.checkpoints import read_checkpoint
 from torchsaliency.zoo.download import PublishedFile, cache_folder, fetch_file
+from torchsaliency.zoo.sources.ssl import ENCODERS
 
 KIND = "downloads"
 with torch.random.fork_rng():
@@ -467,7 +468,7 @@ def test_offline_no_source_connects(name, tally, monkeypatch, tmp_path):
 def test_a_mirror_takes_the_publishers_place(folder, serve, tally, monkeypatch):
     server = serve(answer)
     monkeypatch.setenv("TORCHSALIENCY_MIRROR", server.address + folder)
-    published = replace(download.FILES["moco_v2"], hash=f"md5:{MD5}")
+    published = replace(ENCODERS["moco_v2"].file, hash=f"md5:{MD5}")
     path = fetch_file(published, name="ssl/moco_v2", check=is_right)
     assert_right(path)
     assert "dl.fbaipublicfiles.com" in path.parts

@@ -1,13 +1,16 @@
 """Networks by name, with their preprocessing, class names, default layers and weights."""
 
-from torchsaliency.zoo.classes import imagenet_classes
 from torchsaliency.zoo.layers import paper_layer
 from torchsaliency.zoo.loading import DEFAULT_MODEL, ModelEntry, load_model, models
-from torchsaliency.zoo.network import Network
+from torchsaliency.zoo.network import Network, imagenet_classes
 from torchsaliency.zoo.placement import Placement
 from torchsaliency.zoo.preprocessing import Fit, Preprocessing, imagenet
-from torchsaliency.zoo.readers import from_hf, from_timm, from_torchvision
-from torchsaliency.zoo.texts import similarity_to_text
+from torchsaliency.zoo.sources import builtin as builtin  # importing a source registers it
+from torchsaliency.zoo.sources import ssl as ssl
+from torchsaliency.zoo.sources.huggingface import from_hf, similarity_to_text
+from torchsaliency.zoo.sources.source import Request, register_source
+from torchsaliency.zoo.sources.timm import from_timm
+from torchsaliency.zoo.sources.torchvision import from_torchvision
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -16,6 +19,7 @@ __all__ = [
     "Network",
     "Placement",
     "Preprocessing",
+    "Request",
     "from_hf",
     "from_timm",
     "from_torchvision",
@@ -24,5 +28,6 @@ __all__ = [
     "load_model",
     "models",
     "paper_layer",
+    "register_source",
     "similarity_to_text",
 ]

@@ -18,7 +18,7 @@ import re
 import shutil
 import sys
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -54,35 +54,6 @@ class PublishedFile:
 
     address: str
     hash: str = ""
-
-
-_META = "https://dl.fbaipublicfiles.com"
-_BARLOW_TWINS = "ep1000_bs2048_lrw0.2_lrb0.0048_lambd0.0051"
-
-FILES: Mapping[str, PublishedFile] = {
-    "moco_v2": PublishedFile(
-        f"{_META}/moco/moco_checkpoints/moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar",
-        "md5:a04e12f8",
-    ),
-    "moco_v2_200ep": PublishedFile(
-        f"{_META}/moco/moco_checkpoints/moco_v2_200ep/moco_v2_200ep_pretrain.pth.tar",
-        "md5:59fd9945",
-    ),
-    "swav": PublishedFile(f"{_META}/deepcluster/swav_800ep_pretrain.pth.tar"),
-    "barlow_twins": PublishedFile(f"{_META}/barlowtwins/{_BARLOW_TWINS}/resnet50.pth"),
-    "vicregl_resnet50": PublishedFile(f"{_META}/vicregl/resnet50_alpha0.9.pth"),
-    "vicregl_resnet50_alpha0.75": PublishedFile(f"{_META}/vicregl/resnet50_alpha0.75.pth"),
-    "vicregl_convnext": PublishedFile(f"{_META}/vicregl/convnext_small_alpha0.9.pth"),
-    "vicregl_convnext_small_alpha0.75": PublishedFile(
-        f"{_META}/vicregl/convnext_small_alpha0.75.pth"
-    ),
-    "vicregl_convnext_base": PublishedFile(f"{_META}/vicregl/convnext_base_alpha0.9.pth"),
-    "vicregl_convnext_base_alpha0.75": PublishedFile(
-        f"{_META}/vicregl/convnext_base_alpha0.75.pth"
-    ),
-    "vicregl_convnext_xlarge": PublishedFile(f"{_META}/vicregl/convnext_xlarge_alpha0.75.pth"),
-}
-"""The files of the self-supervised encoders, by the encoders' names."""
 
 
 def cache_folder() -> Path:

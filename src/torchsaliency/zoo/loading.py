@@ -8,31 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from torchsaliency.errors import CheckpointError, OptionError
+from torchsaliency.errors import CheckpointError, OptionError, describe_unknown
 from torchsaliency.zoo.checkpoints import read_note
 from torchsaliency.zoo.network import Network
-from torchsaliency.zoo.sources import (
-    builtin,
-    encoder,
-    huggingface,
-    ssl,
-    timm,
-    torchvision,
-    userfile,
-)
-from torchsaliency.zoo.sources.request import Request
+from torchsaliency.zoo.sources.source import SOURCES, Request, register_source
+from torchsaliency.zoo.sources.userfile import is_user_file
+from torchsaliency.zoo.sources.userfile import load as load_user_file
 
 DEFAULT_MODEL = "builtin/efficientnet_lite0"
-
-_SOURCES: dict[str, Callable[[Request], Network]] = {
-    "builtin": builtin.load,
-    "torchvision": torchvision.load,
-    "timm": timm.load,
-    "hf": huggingface.load,
-    "ssl": ssl.load,
-    "encoder": lambda request: encoder.load(request, load_model),
-}
 
 
 @dataclass(frozen=True)
@@ -41,7 +26,7 @@ class ModelEntry:
 
     Attributes:
         name: for `load_model`, for example "torchvision/resnet50".
-        source: "builtin", "torchvision", "timm" or "ssl".
+        source: as registered, for example "torchvision".
         family: the architecture's family, for example "resnet".
     """
 
@@ -92,7 +77,7 @@ def load_model(
         num_classes=num_classes,
     )
     # initial values that a file overwrites are no reason to move the caller's random numbers on
-    overwritten = weights is not None or (pretrained and load is not userfile.load)
+    overwritten = weights is not None or (pretrained and load is not load_user_file)
     with torch.random.fork_rng(devices=(), enabled=overwritten):
         network = load(request)
     if request.weights is not None and (note := read_note(request.weights)) is not None:
@@ -103,26 +88,69 @@ def load_model(
 
 def models() -> list[ModelEntry]:
     """Return the networks that can be loaded by name; the Hugging Face hub's are not listed."""
-    listed = [
-        ModelEntry(f"builtin/{name}", "builtin", name.partition("_")[0]) for name in builtin.NAMES
+    return [
+        ModelEntry(f"{source.name}/{name}", source.name, family)
+        for source in SOURCES.entries().values()
+        for name, family in source.networks().items()
     ]
-    listed += [ModelEntry(f"ssl/{name}", "ssl", "self-supervised") for name in ssl.NAMES]
-    for source, families in (("torchvision", torchvision.families()), ("timm", timm.families())):
-        listed += [ModelEntry(f"{source}/{name}", source, families[name]) for name in families]
-    return listed
+
+
+@register_source("encoder")
+def load_encoder(request: Request) -> Network:
+    """Load a classifier by its own name and take its last linear layer off.
+
+    What a supervised network's features say of an image, without its classes: the label-free
+    methods can be compared on it, judged by the whole network.
+    """
+    whole = load_model(
+        request.name,
+        weights=request.weights,
+        pretrained=request.pretrained,
+        num_classes=request.num_classes,
+    )
+    without_classifier(whole.module, request.name)
+    return Network(
+        whole.module,
+        name=f"encoder/{request.name}",
+        preprocessing=whole.preprocessing,
+        classes=(),
+        layer=whole.layer,
+        judge=request.name if request.weights is None else None,
+        source={**whole.source, "classifier": "taken off"},
+    )
+
+
+def without_classifier(model: nn.Module, name: str) -> None:
+    """Replace the network's last linear layer by nothing, in place.
+
+    Raises:
+        CheckpointError: its last module with weights is no linear layer.
+    """
+    weighted = [
+        (place, module)
+        for place, module in model.named_modules()
+        if next(module.parameters(recurse=False), None) is not None
+    ]
+    if not weighted or not isinstance(weighted[-1][1], nn.Linear):
+        kind = type(weighted[-1][1]).__name__ if weighted else "nothing"
+        raise CheckpointError(
+            f"The last layer with weights of {name} is a {kind} and no linear classifier; an "
+            "encoder can be made of networks that end in one."
+        )
+    place, _, last = weighted[-1][0].rpartition(".")
+    setattr(model.get_submodule(place), last, nn.Identity())
 
 
 def _source(name: str) -> tuple[Callable[[Request], Network], str]:
     """Return the source's loader and the name within the source."""
-    if userfile.is_user_file(name):
-        return userfile.load, name
+    if is_user_file(name):
+        return load_user_file, name
     source, _, inner_name = name.partition("/")
-    if source not in _SOURCES or not inner_name:
-        accepted = ", ".join(f"{known}/NAME" for known in _SOURCES)
-        raise CheckpointError(
-            f"There is no network {name!r}; accepted are {accepted} and path/to/file.py:factory."
-        )
-    return _SOURCES[source], inner_name
+    if source not in SOURCES or not inner_name:
+        accepted = [*(f"{known}/NAME" for known in SOURCES), "path/to/file.py:factory"]
+        raise CheckpointError(describe_unknown("network", name, accepted))
+    load: Callable[[Request], Network] = SOURCES.get(source).factory
+    return load, inner_name
 
 
 def _placed(network: Network, device: str | torch.device, dtype: torch.dtype | None) -> Network:

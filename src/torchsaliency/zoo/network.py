@@ -1,7 +1,11 @@
 """A network ready to be explained, with its preprocessing, class names and origin."""
 
+# ruff: noqa: PLC0415 (heavy libraries load only when used)
+
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
@@ -9,9 +13,12 @@ from torch import nn
 from torchsaliency.core.layer import Layer
 from torchsaliency.core.target import unwrap_output
 from torchsaliency.core.wrapper import NetworkWrapper
-from torchsaliency.errors import TargetError
-from torchsaliency.zoo.classes import find_class
+from torchsaliency.errors import TargetError, describe_unknown
 from torchsaliency.zoo.preprocessing import Preprocessing
+
+IMAGENET_CLASSES = 1000
+
+_MOST_LISTED = 6
 
 
 class Network(NetworkWrapper):
@@ -102,3 +109,45 @@ class Network(NetworkWrapper):
 
 def _is_number(text: str) -> bool:
     return text.strip().removeprefix("-").isdecimal()
+
+
+@functools.cache
+def imagenet_classes() -> tuple[str, ...]:
+    """Return the 1000 ImageNet class names, in the order of the networks' outputs."""
+    from torchvision.models import ResNet50_Weights
+
+    return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+def find_class(classes: Sequence[str], wanted: str) -> int:
+    """Return the index of the one class that a word names, whatever its case.
+
+    A whole name (or one of its synonyms, "tabby, tabby cat") wins over a part of one; a part must
+    be in one name alone ("dog" is in "dogsled" and in "Eskimo dog").
+
+    Raises:
+        TargetError: no class, or more than one, goes by that word.
+    """
+    word = _plain(wanted)
+    names = [_plain(name) for name in classes]
+    readings: tuple[Callable[[str], bool], ...] = (
+        lambda name: word == name or word in name.split(", "),
+        lambda name: word in name,
+    )
+    for reads in readings if word else ():
+        found = [index for index, name in enumerate(names) if reads(name)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            listed = ", ".join(f"{classes[index]} ({index})" for index in found[:_MOST_LISTED])
+            more = ", …" if len(found) > _MOST_LISTED else ""
+            raise TargetError(
+                f"{len(found)} classes go by {wanted!r}: {listed}{more}; give the whole name or "
+                "the number."
+            )
+    near = describe_unknown("class", wanted.lower(), names, where=" of the network")
+    raise TargetError(f"{near[:-1]}, and a number is accepted too.")
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.replace("_", " ").lower().split())

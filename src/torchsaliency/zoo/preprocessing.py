@@ -1,6 +1,6 @@
 """From a photograph to the network's input: resize, centre crop, normalise.
 
-One description serves torchvision's, timm's and Hugging Face's conventions (`zoo.readers` reads
+One description serves torchvision's, timm's and Hugging Face's conventions (their sources read
 them) and gives their numbers exactly. It works on PIL images, whose resampling is always
 antialiased.
 """
@@ -293,3 +293,17 @@ def _nearest(
     place = torch.arange(wanted, device=device) + start
     source = ((2 * place + 1) * pixels).div(2 * scaled, rounding_mode="floor")
     return source.clamp(0, pixels - 1), (place >= 0) & (place < scaled)
+
+
+def as_pair(size: Any) -> tuple[int, int]:
+    """Return (height, width) of a side or two."""
+    values = [int(size)] if isinstance(size, int | float) else [int(value) for value in size]
+    return values[0], values[-1]
+
+
+def as_triple(values: Any) -> tuple[float, float, float]:
+    """Return a mean or a standard deviation of one channel or three as three numbers."""
+    if isinstance(values, int | float):
+        values = [values]
+    spread = [float(value) for value in values]
+    return spread[0], spread[len(spread) // 2], spread[-1]

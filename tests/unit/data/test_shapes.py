@@ -6,7 +6,6 @@ import torch
 from torchsaliency import OptionError
 from torchsaliency.data import backgrounds, shapes
 from torchsaliency.data.shapes import CLASSES
-from torchsaliency.zoo.tiny import SHAPES
 
 
 def test_sizes_and_ranges():
@@ -114,7 +113,3 @@ def test_mistakes(wrong):
     count = wrong.pop("count")
     with pytest.raises(OptionError):
         shapes(count, **wrong)
-
-
-def test_the_networks_know_the_classes_names():
-    assert SHAPES == CLASSES

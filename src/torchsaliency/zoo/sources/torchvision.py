@@ -8,27 +8,27 @@ that torchvision published is recognised by its hash, so that it gets its own tr
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 
-from torchsaliency.errors import CheckpointError
+from torchsaliency.errors import CheckpointError, describe_unknown
 from torchsaliency.zoo.checkpoints import Checkpoint
-from torchsaliency.zoo.classes import IMAGENET_CLASSES, imagenet_classes
 from torchsaliency.zoo.layers import paper_layer
-from torchsaliency.zoo.network import Network
-from torchsaliency.zoo.readers import from_torchvision
-from torchsaliency.zoo.sources.request import (
+from torchsaliency.zoo.network import IMAGENET_CLASSES, Network, imagenet_classes
+from torchsaliency.zoo.preprocessing import Preprocessing, as_pair, as_triple
+from torchsaliency.zoo.sources.source import (
     RANDOM,
     Request,
     build_and_fill,
     facts,
     refuse_offline,
+    register_source,
     unreachable,
 )
 
@@ -38,28 +38,46 @@ _RESCALES_INPUT = ("googlenet", "inception_v3")
 _DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
 
-def names() -> list[str]:
-    """Return the names of torchvision's classification networks."""
-    import torchvision
+def from_torchvision(weights: Any) -> Preprocessing:
+    """Read a torchvision weights entry, such as `ResNet50_Weights.DEFAULT`, or its `transforms()`.
 
-    listed: list[str] = torchvision.models.list_models(module=torchvision.models)
-    return listed
+    Raises:
+        CheckpointError: the object is no image-classification preset.
+    """
+    preset = weights.transforms() if hasattr(weights, "transforms") else weights
+    try:
+        crop, resize = preset.crop_size, preset.resize_size
+        return Preprocessing(
+            size=as_pair(crop),
+            resize=as_pair(resize),
+            interpolation=Image.Resampling[preset.interpolation.name],
+            mean=as_triple(preset.mean),
+            std=as_triple(preset.std),
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{type(weights).__name__} is no torchvision classification preset; give a weights "
+            "entry such as ResNet50_Weights.DEFAULT or what its transforms() returns."
+        ) from error
 
 
 def families() -> dict[str, str]:
     """Return the names of torchvision's networks, each with the module that defines it."""
+    import torchvision
     from torchvision.models import get_model_builder
 
-    return {name: get_model_builder(name).__module__.rpartition(".")[2] for name in names()}
+    names: list[str] = torchvision.models.list_models(module=torchvision.models)
+    return {name: get_model_builder(name).__module__.rpartition(".")[2] for name in names}
 
 
+@register_source("torchvision", networks=families)
 def load(request: Request) -> Network:
     """Load a torchvision network."""
     architecture, _, tag = request.name.partition(".")
     entry = _entry(architecture, tag)
-    checkpoint, count = request.checkpoint(), request.num_classes
     weights: Checkpoint | str = RANDOM
-    if checkpoint is not None:
+    count = request.num_classes
+    if (checkpoint := request.checkpoint()) is not None:
         checkpoint = weights = checkpoint.renamed(_modern_densenet_key)
         entry = _published(architecture, checkpoint) or entry
         build = functools.partial(_build, architecture, checkpoint=checkpoint)
@@ -83,12 +101,9 @@ def _entry(architecture: str, tag: str) -> Any:
     """Return torchvision's entry for the named weights, or for its default ones."""
     from torchvision.models import get_model_weights
 
-    if architecture not in (known := names()):
-        close = ", ".join(difflib.get_close_matches(architecture, known, n=4)) or "none"
-        raise CheckpointError(
-            f"torchvision has no classification network {architecture!r}; close names are {close}, "
-            "and `torchsaliency models` lists all."
-        )
+    if architecture not in (known := families()):
+        near = describe_unknown("torchvision network", architecture, known)
+        raise CheckpointError(f"{near[:-1]}, and `torchsaliency models` lists all.")
     entries = get_model_weights(architecture)
     if not tag:
         return entries.DEFAULT

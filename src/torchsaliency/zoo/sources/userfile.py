@@ -22,12 +22,11 @@ from torch.nn.parameter import is_lazy
 
 from torchsaliency.core.wrapper import unwrap
 from torchsaliency.errors import CheckpointError, describe_error, shorten
-from torchsaliency.zoo.checkpoints import Checkpoint
 from torchsaliency.zoo.layers import paper_layer
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.preprocessing import Preprocessing, imagenet
-from torchsaliency.zoo.readers import from_timm
-from torchsaliency.zoo.sources.request import UNKNOWN, Request, build_and_fill, facts
+from torchsaliency.zoo.sources.source import UNKNOWN, Request, build_and_fill, facts
+from torchsaliency.zoo.sources.timm import from_timm
 from torchsaliency.zoo.weights import list_names
 
 _lock = threading.RLock()
@@ -43,12 +42,12 @@ def load(request: Request) -> Network:
     factory = _factory(request.name)
     build = functools.partial(_call, factory, request.name)
     checkpoint = request.checkpoint()
-    weights: Checkpoint | str = UNKNOWN
-    if checkpoint is not None:
-        model, _ = _fill(build, checkpoint, factory, request)
-        weights = checkpoint
+    if checkpoint is not None and _takes_num_classes(factory):
+        model, _ = build_and_fill(build, checkpoint, request.num_classes)
     else:
         model = build(request.num_classes)
+        if checkpoint is not None:
+            checkpoint.fill(model)
     inner = unwrap(model)
     with _running(
         f"{request.name} carries classes or a preprocessing that cannot be read",
@@ -61,7 +60,7 @@ def load(request: Request) -> Network:
         preprocessing=preprocessing,
         classes=classes,
         layer=paper_layer(inner),
-        source=facts("user file", inner, weights),
+        source=facts("user file", inner, checkpoint or UNKNOWN),
     )
 
 
@@ -137,20 +136,6 @@ def _call(factory: Callable[..., Any], name: str, num_classes: int | None) -> nn
             "an image, or make it on the CPU."
         )
     return model
-
-
-def _fill(
-    build: Callable[[int | None], nn.Module],
-    checkpoint: Checkpoint,
-    factory: Callable[..., Any],
-    request: Request,
-) -> tuple[nn.Module, int | None]:
-    """Build and load; the number of classes is inferred only where the factory can be told it."""
-    if _takes_num_classes(factory):
-        return build_and_fill(build, checkpoint, request.num_classes)
-    model = build(request.num_classes)
-    checkpoint.fill(model)
-    return model, None
 
 
 def _takes_num_classes(factory: Callable[..., Any]) -> bool:

@@ -9,13 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torchsaliency.data.shapes import CLASSES
+
 if TYPE_CHECKING:
     from torch import nn
 
 FOLDER = Path(__file__).parent
-
-SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "crescent", "bar")
-"""Class names, as `torchsaliency.data.shapes` draws them."""
 
 HEADS = ("fc.weight", "head.weight")
 """Names of the classifiers' weights."""
@@ -71,8 +70,8 @@ def shapes_vit(num_classes: int = 8) -> nn.Module:
 
 
 BUILDERS: dict[str, tuple[Callable[[int], nn.Module], str, int]] = {
-    "shapes_cnn": (shapes_cnn, "block5", len(SHAPES)),
+    "shapes_cnn": (shapes_cnn, "block5", len(CLASSES)),
     "shapes_ssl": (shapes_ssl, "block5", 0),
-    "shapes_vit": (shapes_vit, "blocks.3.norm1", len(SHAPES)),
+    "shapes_vit": (shapes_vit, "blocks.3.norm1", len(CLASSES)),
 }
 """How each is built, the layer at which its maps are read, and how many classes it knows."""

@@ -1,9 +1,9 @@
-"""What is asked of a source of networks, and the facts that every source records."""
+"""A source of networks: how it is registered, what it is asked for, and the facts it records."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import Any
 from torch import nn
 
 from torchsaliency.errors import CheckpointError, describe_error
+from torchsaliency.registry import Entry, Registry
 from torchsaliency.zoo.checkpoints import Checkpoint, read_checkpoint, state_dict_sha256
 from torchsaliency.zoo.download import is_offline
+from torchsaliency.zoo.network import Network
 
 RANDOM = "random"
 UNKNOWN = "as the factory made them"
@@ -54,6 +56,78 @@ class Request:
                 "would leave the classifier random; give weights=FILE with such a classifier, or "
                 "pretrained=False."
             )
+
+
+@dataclass(frozen=True)
+class Source(Entry):
+    """A registered source of networks.
+
+    Attributes:
+        networks: returns the names of its networks, each with its architecture's family; a source
+            of networks without number returns none.
+    """
+
+    networks: Callable[[], Mapping[str, str]] = dict
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """None: a source takes a `Request`."""
+        return {}
+
+
+SOURCES: Registry[Source] = Registry(
+    "source of networks", "torchsaliency.sources", error=CheckpointError
+)
+
+Load = Callable[[Request], Network]
+
+
+def register_source(
+    name: str, *, networks: Callable[[], Mapping[str, str]] = dict
+) -> Callable[[Load], Load]:
+    """Register the function that loads the networks `name/…`.
+
+    Args:
+        name: of the source.
+        networks: returns the names of its networks, each with its architecture's family, for
+            `models()`.
+
+    Raises:
+        OptionError: the name is taken.
+
+    Example:
+        >>> @register_source("lab", networks=lambda: {"small": "cnn"})  # doctest: +SKIP
+        ... def load(request: Request) -> Network: ...
+    """
+
+    def add(load: Load) -> Load:
+        SOURCES.register(Source(name, load, networks))
+        return load
+
+    return add
+
+
+def make_model(
+    request: Request,
+    build: Build,
+    load_pretrained: Callable[[], tuple[nn.Module, str | Checkpoint]],
+) -> tuple[nn.Module, str | Checkpoint]:
+    """Return the network that is asked for, and its weights for `facts`.
+
+    Args:
+        request: decides between a weights file, the source's own weights and random ones.
+        build: makes the network for a number of classes, None for its default; random weights.
+        load_pretrained: makes it with the source's own weights.
+
+    Raises:
+        CheckpointError: the weights cannot be had, or do not fit.
+    """
+    if (checkpoint := request.checkpoint()) is not None:
+        return build_and_fill(build, checkpoint, request.num_classes)[0], checkpoint
+    if request.pretrained:
+        request.refuse_other_classes()
+        return load_pretrained()
+    return build(request.num_classes), RANDOM
 
 
 def build_and_fill(
