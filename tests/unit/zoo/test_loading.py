@@ -350,7 +350,7 @@ class TestUserFile:
 
 @pytest.mark.parametrize("name", ["resnet50", "keras/resnet50", "timm/", "builtin/nothing", ""])
 def test_unknown_names(name):
-    with pytest.raises(CheckpointError, match="known are|close names are"):
+    with pytest.raises(CheckpointError, match=r"known are|close names are"):
         load_model(name)
 
 
