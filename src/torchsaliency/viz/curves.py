@@ -87,11 +87,12 @@ class Curve:
     high: Numbers | None = None
 
     def __post_init__(self) -> None:
-        given = [self.x, self.y, *(one for one in (self.low, self.high) if one is not None)]
-        if len({len(one) for one in given}) > 1 or not len(self.x):
+        given = [values for values in (self.x, self.y, self.low, self.high) if values is not None]
+        lengths = [len(values) for values in given]
+        if len({*lengths}) > 1 or not lengths[0]:
             raise InputError(
-                f"Curve {self.label!r} has {', '.join(str(len(one)) for one in given)} numbers for "
-                "x, y and its band; give one of each for every point, and one point at least."
+                f"Curve {self.label!r} has {', '.join(map(str, lengths))} numbers for x, y and its "
+                "band; give one of each for every point, and one point at least."
             )
         if (self.low is None) != (self.high is None):
             raise InputError(f"The band of {self.label!r} has one end; give both low and high.")
@@ -119,36 +120,14 @@ class Chart:
     references: Mapping[str, float | int] | None = None
 
     def __post_init__(self) -> None:
-        labels = [one.label for one in self.series]
+        labels = [curve.label for curve in self.series]
         if not labels or len(set(labels)) < len(labels):
             raise InputError(
                 f"A chart was given {len(labels)} curves of {len(set(labels))} labels; give one at "
                 "least, each label once."
             )
-        if self.log_x and any(min(one.x) <= 0 for one in self.series):
+        if self.log_x and any(min(curve.x) <= 0 for curve in self.series):
             raise InputError("A logarithmic axis begins above 0; leave out such points or log_x.")
-
-
-def curves(
-    series: Sequence[Curve],
-    *,
-    x: str,
-    y: str,
-    title: str = "",
-    log_x: bool = False,
-    references: Mapping[str, float | int] | None = None,
-) -> Figure:
-    """Draw curves over one pair of axes; the arguments are those of `Chart`.
-
-    Raises:
-        InputError: no curve, a label twice, or a point at or below 0 on a logarithmic axis.
-
-    Example:
-        >>> drawn = curves([Curve("gradcam", [0, 50, 100], [9, 60, 80])], x="pixels (%)", y="p (%)")
-        >>> len(drawn.axes)
-        1
-    """
-    return charts([Chart(series, x, y, title, log_x, references)])
 
 
 def charts(panels: Sequence[Chart]) -> Figure:
@@ -159,10 +138,15 @@ def charts(panels: Sequence[Chart]) -> Figure:
 
     Raises:
         InputError: none was given.
+
+    Example:
+        >>> curve = Curve("gradcam", [0, 50, 100], [9, 60, 80])
+        >>> len(charts([Chart([curve], x="pixels (%)", y="p (%)")]).axes)
+        1
     """
     if not panels:
         raise InputError("No chart was given; a figure needs one at least.")
-    labels = list(dict.fromkeys(one.label for panel in panels for one in panel.series))
+    labels = list(dict.fromkeys(curve.label for panel in panels for curve in panel.series))
     looks = dict(zip(labels, _looks(), strict=False))
     across = min(len(panels), _BESIDE)
     down = -(-len(panels) // across)
@@ -263,8 +247,8 @@ def save(figure: Figure, path: str | Path) -> tuple[Path, ...]:
     single = path.suffix.lower() in _METADATA
     # a stem may have a dot: "opticam-0.1"
     paths = (path,) if single else tuple(path.with_name(path.name + end) for end in _METADATA)
-    for one in paths:
-        one.write_bytes(encoded(figure, one.suffix.lower()))
+    for file in paths:
+        file.write_bytes(encoded(figure, file.suffix.lower()))
     return paths
 
 
@@ -295,15 +279,17 @@ def _looks() -> Iterator[dict[str, Any]]:
 
 def _draw(axes: Axes, panel: Chart, looks: Mapping[str, dict[str, Any]]) -> None:
     order = list(looks)
-    for one in panel.series:
-        look = looks[one.label]
-        if one.low is not None and one.high is not None:
+    for curve in panel.series:
+        look = looks[curve.label]
+        if curve.low is not None and curve.high is not None:
             alpha = 0.15 if len(order) <= _FEW else 0.07
-            axes.fill_between(one.x, one.low, one.high, color=look["color"], alpha=alpha, lw=0)
+            axes.fill_between(
+                curve.x, curve.low, curve.high, color=look["color"], alpha=alpha, lw=0
+            )
         # markers of curves with many points must not fall on each other
-        shift = 0.12 * order.index(one.label) / len(order)
-        every = (shift, 0.12) if len(one.x) > _MARKED else None
-        axes.plot(one.x, one.y, markevery=every, **look)
+        shift = 0.12 * order.index(curve.label) / len(order)
+        every = (shift, 0.12) if len(curve.x) > _MARKED else None
+        axes.plot(curve.x, curve.y, markevery=every, **look)
     if panel.log_x:
         axes.set_xscale("log")
         # as people write powers of ten: 0.01 and not 10⁻²
@@ -329,4 +315,4 @@ def _refer(axes: Axes, references: Mapping[str, float | int] | None) -> None:
         )
 
 
-__all__ = ["Chart", "Curve", "Numbers", "boxes", "charts", "curves", "save"]
+__all__ = ["Chart", "Curve", "Numbers", "boxes", "charts", "save"]

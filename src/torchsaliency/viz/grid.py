@@ -10,18 +10,20 @@ once, and text is measured before it is placed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import final
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from torchsaliency.data import to_rgb
 from torchsaliency.errors import InputError, OptionError
-from torchsaliency.viz._pixels import check, rgb
-from torchsaliency.viz._type import Font, font, shortened, wrapped
 from torchsaliency.viz.overlay import colourise, overlay
 
 _PAPER = "white"
@@ -32,6 +34,10 @@ _NARROWEST = 64
 _ROW_PIXELS = (1024, 1024)  # more than a cell; a camera's photo for every method is too much
 _CAPTION_LINES = 2
 _QUANTITY = "saliency"
+_ELLIPSIS = "…"
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+"""What Pillow draws with; the second is its bitmap font, for a Pillow built without FreeType."""
 
 
 @final
@@ -50,9 +56,6 @@ class Panel:
     image: Image.Image
     title: str = ""
     subtitle: str = ""
-
-    def __post_init__(self) -> None:
-        check(self.image)
 
 
 @final
@@ -89,7 +92,7 @@ class Row:
         r"""Lay every map over the photo.
 
         Args:
-            photo: 8 bits a channel, any size.
+            photo: any, as `torchsaliency.data.to_rgb` takes.
             maps: heading → map (H, W) in [0, 1].
             subtitle: what stands under the photo, for example "tiger cat\n87.3 %".
             alpha: the opacity, as in `overlay`.
@@ -103,7 +106,7 @@ class Row:
             InputError: the photo or a map is not what `overlay` accepts.
             OptionError: alpha, colormap or blend is not what `overlay` accepts.
         """
-        small = rgb(photo)
+        small = to_rgb(photo)
         small.thumbnail(_ROW_PIXELS)
         overlays = tuple(
             Panel(overlay(small, values, alpha=alpha, colormap=colormap, blend=blend), name)
@@ -134,7 +137,8 @@ def grid(
         An RGB image.
 
     Raises:
-        InputError: there is no row, or an image has more than 8 bits a channel.
+        InputError: there is no row.
+        DataError: an image has no pixels.
         OptionError: the width or the columns are too small, or the colormap does not exist.
 
     Example:
@@ -161,66 +165,22 @@ def grid(
 
 
 @final
-@dataclass(frozen=True)
 class _Style:
     """Every measure of the grid, in pixels, from the width of a cell."""
 
-    width: int
-
-    @property
-    def margin(self) -> int:
-        """The white space around everything."""
-        return round(self.width * 0.11)
-
-    @property
-    def gap(self) -> int:
-        """The white space between columns."""
-        return round(self.width * 0.07)
-
-    @property
-    def line_gap(self) -> int:
-        """The white space between lines; wider than between columns, so that rows hold together."""
-        return round(self.width * 0.11)
-
-    @property
-    def tallest(self) -> int:
-        """The height that no image exceeds."""
-        return round(self.width * _TALLEST)
-
-    @property
-    def type_size(self) -> int:
-        """The size of all type."""
-        return max(10, round(self.width * 0.06))
-
-    @property
-    def leading(self) -> int:
-        """The distance between two lines of text."""
-        return round(self.type_size * 1.4)
-
-    @property
-    def text_gap(self) -> int:
-        """The white space between an image and its heading or caption."""
-        return round(self.type_size * 0.5)
-
-    @property
-    def bar_thickness(self) -> int:
-        """The height of the colours of the colour bar."""
-        return max(4, round(self.width * 0.035))
-
-    @property
-    def bar_height(self) -> int:
-        """The height of the colour bar with its labels."""
-        return self.bar_thickness + self.text_gap + self.leading
-
-    @property
-    def heading(self) -> Font:
-        """The type of headings."""
-        return font(self.type_size, bold=True)
-
-    @property
-    def body(self) -> Font:
-        """The type of captions and labels."""
-        return font(self.type_size)
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.margin = round(width * 0.11)  # the white space around everything
+        self.gap = round(width * 0.07)  # between columns
+        self.line_gap = round(width * 0.11)  # wider, so that rows hold together
+        self.tallest = round(width * _TALLEST)
+        self.type_size = max(10, round(width * 0.06))
+        self.leading = round(self.type_size * 1.4)  # from a line of text to the next
+        self.text_gap = round(self.type_size * 0.5)  # from an image to its heading or caption
+        self.bar_thickness = max(4, round(width * 0.035))
+        self.bar_height = self.bar_thickness + self.text_gap + self.leading  # with its labels
+        self.heading = _font(self.type_size, bold=True)
+        self.body = _font(self.type_size)
 
     def left(self, column: int) -> int:
         """Return where a column begins."""
@@ -236,8 +196,13 @@ class _Style:
         return [
             (text, _SOFT_INK if index else _INK)
             for index, paragraph in enumerate(panel.subtitle.splitlines())
-            for text in wrapped(paragraph, self.body, self.width, most=_CAPTION_LINES)
+            for text in _wrap(paragraph, self.body, self.width, most=_CAPTION_LINES)
         ]
+
+    def caption_height(self, panel: Panel) -> int:
+        """Return the height of a caption and the white space above it; 0 without a caption."""
+        count = len(self.caption(panel))
+        return self.text_gap + count * self.leading if count else 0
 
 
 @final
@@ -248,11 +213,6 @@ class _Line:
     cells: tuple[Panel | None, ...]
     headed: bool
 
-    @property
-    def panels(self) -> Iterator[tuple[int, Panel]]:
-        """The filled cells, each with its column."""
-        return ((column, cell) for column, cell in enumerate(self.cells) if cell is not None)
-
     def heading_height(self, style: _Style) -> int:
         """Return the height of the heading and the white space under it."""
         return self.headed * (style.leading + style.text_gap)
@@ -260,20 +220,24 @@ class _Line:
     def height(self, style: _Style) -> int:
         """Return the height of heading, images and captions together."""
         return self.heading_height(style) + max(
-            style.fitted(panel.image)[1] + _caption_height(panel, style) for _, panel in self.panels
+            style.fitted(panel.image)[1] + style.caption_height(panel)
+            for panel in self.cells
+            if panel is not None
         )
 
     def draw(self, sheet: Image.Image, top: int, style: _Style) -> None:
         """Draw the cells onto the sheet, with their headings and captions."""
         pen = ImageDraw.Draw(sheet)
         image_top = top + self.heading_height(style)
-        for column, panel in self.panels:
+        for column, panel in enumerate(self.cells):
+            if panel is None:
+                continue
             left = style.left(column)
             if self.headed:
-                title = shortened(" ".join(panel.title.split()), style.heading, style.width)
+                title = _shorten(" ".join(panel.title.split()), style.heading, style.width)
                 pen.text((left, top), title, fill=_INK, font=style.heading)
             size = style.fitted(panel.image)
-            pixels = rgb(panel.image).resize(size, Image.Resampling.LANCZOS)
+            pixels = to_rgb(panel.image).resize(size, Image.Resampling.LANCZOS)
             sheet.paste(pixels, (left, image_top))
             # A caption follows its own image: beside a taller one it must not hang in the air.
             below = image_top + size[1] + style.text_gap
@@ -281,16 +245,10 @@ class _Line:
                 pen.text((left, below + index * style.leading), text, fill=ink, font=style.body)
 
 
-def _caption_height(panel: Panel, style: _Style) -> int:
-    """Return the height of a caption and the white space above it; 0 without one."""
-    count = len(style.caption(panel))
-    return style.text_gap + count * style.leading if count else 0
-
-
 def _lines(rows: Sequence[Row], columns: int) -> list[_Line]:
     """Wrap every row into lines, and head those whose titles are not the ones above."""
     with_photo = any(row.photo is not None for row in rows)
-    lines = [cells for row in rows for cells in _wrapped_row(row, columns, with_photo=with_photo)]
+    lines = [cells for row in rows for cells in _wrap_row(row, columns, with_photo=with_photo)]
     titles = [tuple(cell.title if cell else "" for cell in cells) for cells in lines]
     changed = [True] + [here != above[: len(here)] for above, here in pairwise(titles)]
     return [
@@ -299,7 +257,7 @@ def _lines(rows: Sequence[Row], columns: int) -> list[_Line]:
     ]
 
 
-def _wrapped_row(row: Row, columns: int, *, with_photo: bool) -> list[tuple[Panel | None, ...]]:
+def _wrap_row(row: Row, columns: int, *, with_photo: bool) -> list[tuple[Panel | None, ...]]:
     """Break a row's overlays into lines of even length; only the first line shows the photo."""
     room = columns - with_photo
     count = max(1, math.ceil(len(row.overlays) / room))
@@ -336,3 +294,43 @@ def _check(rows: Sequence[Row], width: int, columns: int) -> None:
         )
     if columns < 2:  # noqa: PLR2004 (a photo and an overlay)
         raise OptionError(f"columns is {columns}, a grid has at least 2; 8 is the default.")
+
+
+@lru_cache(maxsize=32)
+def _font(size: int, *, bold: bool = False) -> Font:
+    """Return DejaVu Sans, which matplotlib carries: class names may be Greek or Cyrillic."""
+    import matplotlib  # noqa: PLC0415 (importing the library must not cost matplotlib)
+
+    file = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    path = Path(matplotlib.get_data_path(), "fonts", "ttf", file)
+    try:
+        return ImageFont.truetype(str(path), size)
+    except (OSError, ImportError):  # some Linux distributions ship matplotlib without its typefaces
+        return ImageFont.load_default(size)
+
+
+def _shorten(text: str, face: Font, measure: int) -> str:
+    """Return the text, cut with an ellipsis if it is longer than the measure in pixels."""
+    if face.getlength(text) <= measure:
+        return text
+    fitting = bisect_right(
+        range(len(text)),
+        measure,
+        key=lambda n: math.ceil(face.getlength(text[:n].rstrip() + _ELLIPSIS)),
+    )
+    return text[: max(0, fitting - 1)].rstrip() + _ELLIPSIS
+
+
+def _wrap(text: str, face: Font, measure: int, *, most: int) -> list[str]:
+    """Break the text between words into at most `most` lines of at most `measure` pixels."""
+    words = text.split()
+    lines: list[str] = []
+    while words and len(lines) < most - 1:
+        taken = 1
+        while taken < len(words) and face.getlength(" ".join(words[: taken + 1])) <= measure:
+            taken += 1
+        lines.append(_shorten(" ".join(words[:taken]), face, measure))
+        words = words[taken:]
+    if words:
+        lines.append(_shorten(" ".join(words), face, measure))
+    return lines

@@ -20,8 +20,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from torchsaliency.data import to_rgb
 from torchsaliency.errors import InputError, OptionError, describe_unknown
-from torchsaliency.viz._pixels import rgb
 
 BLENDS = ("intensity", "constant")
 """The names that `overlay` accepts as `blend`."""
@@ -43,7 +43,7 @@ def overlay(
     level of 255.
 
     Args:
-        photo: 8 bits a channel; grayscale, palette and CMYK convert, transparency shows white.
+        photo: any; made RGB as `torchsaliency.data.to_rgb` says.
         saliency: (H, W) in [0, 1], any device and precision; resized bilinearly to the photo.
         alpha: the opacity in [0, 1]; 0 returns the photo exactly.
         colormap: the name of any matplotlib colormap.
@@ -53,8 +53,8 @@ def overlay(
         An RGB image of the photo's size.
 
     Raises:
-        InputError: the map is not (H, W), is empty, not finite, or outside [0, 1]; or the photo has
-            more than 8 bits a channel.
+        InputError: the map is not (H, W), is empty, not finite, or outside [0, 1].
+        DataError: the photo has no pixels.
         OptionError: the opacity is outside [0, 1], or the blend or the colormap does not exist.
 
     Example:
@@ -66,10 +66,11 @@ def overlay(
         raise OptionError(f"alpha is {alpha}, an opacity lies in [0, 1]; 0.5 is the default.")
     if blend not in BLENDS:
         raise OptionError(describe_unknown("blend", blend, BLENDS))
-    base = rgb(photo)
-    levels = _levels(_resized(_checked(saliency), (base.height, base.width)))
+    base = to_rgb(photo)
+    levels = _levels(_resize(_check_map(saliency), (base.height, base.width)))
     colours = Image.fromarray(_table(colormap)[levels])
-    weights = np.round(255 * alpha * _ramp(blend)).astype(np.uint8)[levels]
+    ramp = np.sqrt(np.linspace(0, 1, 256)) if blend == "intensity" else np.ones(256)
+    weights = np.round(255 * alpha * ramp).astype(np.uint8)[levels]
     return Image.composite(colours, base, Image.fromarray(weights))
 
 
@@ -99,11 +100,11 @@ def colourise(saliency: Tensor, colormap: str = "turbo") -> UInt8[np.ndarray, "H
         >>> colourise(torch.tensor([[0.0, 1.0]]), "gray").tolist()
         [[[0, 0, 0], [255, 255, 255]]]
     """
-    colours: np.ndarray = _table(colormap)[_levels(_checked(saliency))]
+    colours: np.ndarray = _table(colormap)[_levels(_check_map(saliency))]
     return colours
 
 
-def _checked(saliency: Tensor) -> Tensor:
+def _check_map(saliency: Tensor) -> Tensor:
     """Return the map as float32 on the CPU, or say what is wrong with it."""
     shape = tuple(saliency.shape)
     if len(shape) != 2 or 0 in shape:  # noqa: PLR2004 (height and width)
@@ -126,7 +127,7 @@ def _checked(saliency: Tensor) -> Tensor:
     return values.clamp(0, 1)
 
 
-def _resized(values: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(values: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize bilinearly; shrinking averages, so that a peak between two pixels is not lost."""
     if tuple(values.shape) == size:
         return values
@@ -138,12 +139,6 @@ def _resized(values: Tensor, size: tuple[int, int]) -> Tensor:
 def _levels(values: Tensor) -> UInt8[np.ndarray, "H W"]:
     """Round [0, 1] to the 256 entries of a table."""
     return values.mul(255).round().to(torch.uint8).numpy()
-
-
-def _ramp(blend: str) -> np.ndarray:
-    """Return the weight of the colour, before alpha, at each of the 256 levels."""
-    levels = np.linspace(0, 1, 256)
-    return np.sqrt(levels) if blend == "intensity" else np.ones_like(levels)
 
 
 @lru_cache(maxsize=32)

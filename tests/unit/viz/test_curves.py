@@ -10,7 +10,11 @@ import pytest
 from PIL import Image
 
 from torchsaliency.errors import InputError, OptionError
-from torchsaliency.viz.curves import Chart, Curve, boxes, charts, curves, save
+from torchsaliency.viz.curves import Chart, Curve, boxes, charts, save
+
+
+def curves(series, **options):
+    return charts([Chart(series, **options)])
 
 
 def many(count, points=101):

@@ -5,10 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from torchsaliency.errors import InputError, OptionError
+from torchsaliency.errors import DataError, InputError, OptionError
 from torchsaliency.viz import Panel, Row, grid
-from torchsaliency.viz._type import font, shortened, wrapped
-from torchsaliency.viz.grid import _lines, _Style
+from torchsaliency.viz.grid import _font, _lines, _shorten, _Style, _wrap
 
 WIDTH = 64
 LONG = "soft-coated wheaten terrier, Irish wheaten, or something with a name that never ends " * 5
@@ -89,14 +88,14 @@ def test_a_long_class_name_does_not_hide_its_probability():
 
 
 def test_shortened_and_wrapped_fit_their_measure():
-    face = font(12)
+    face = _font(12)
     for text in (LONG, "Donaudampfschifffahrtsgesellschaft" * 3, "a b", "", "кошка " * 30):
         for measure in (20, 64, 300):
-            lines = wrapped(text, face, measure, most=2)
+            lines = _wrap(text, face, measure, most=2)
             assert len(lines) <= 2
             assert all(face.getlength(line) <= measure for line in lines)
-    assert shortened("cat", face, 300) == "cat"
-    assert wrapped("tiger cat", face, 300, most=2) == ["tiger cat"]
+    assert _shorten("cat", face, 300) == "cat"
+    assert _wrap("tiger cat", face, 300, most=2) == ["tiger cat"]
 
 
 def test_colour_bar_is_drawn_only_for_overlays():
@@ -130,8 +129,8 @@ def test_errors():
         grid([])
     with pytest.raises(InputError, match="neither photo nor overlays"):
         Row(())
-    with pytest.raises(InputError, match="8 bits"):
-        Panel(Image.new("I;16", (4, 4)))
+    with pytest.raises(DataError, match="no pixels"):
+        grid([Row((), Panel(Image.new("RGB", (0, 4))))])
     with pytest.raises(OptionError, match="width is 10"):
         grid([row(1)], width=10)
     with pytest.raises(OptionError, match="columns is 1"):

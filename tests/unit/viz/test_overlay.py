@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from torchsaliency.errors import InputError, OptionError
+from torchsaliency.data import to_rgb
+from torchsaliency.errors import DataError, InputError, OptionError
 from torchsaliency.viz import colourise, overlay
 
 
@@ -110,13 +111,15 @@ def test_transparency_shows_white(mode):
 
 
 @pytest.mark.parametrize("mode", ["I", "I;16", "F"])
-def test_wide_photos_are_refused_not_clipped(mode):
-    with pytest.raises(InputError, match="8 bits"):
-        overlay(Image.new(mode, (4, 4)), torch.rand(2, 2))
+def test_deep_photos_are_scaled_not_clipped(mode):
+    deep = Image.fromarray(np.array([[0, 30000], [60000, 65535]], np.uint16)).convert(mode)
+    shown = overlay(deep, torch.rand(2, 2), alpha=0)
+    assert np.array_equal(np.asarray(shown), np.asarray(to_rgb(deep)))
+    assert len(shown.getcolors()) == 4
 
 
 def test_empty_photo_is_refused():
-    with pytest.raises(InputError, match="0x4 pixels"):
+    with pytest.raises(DataError, match="no pixels"):
         overlay(Image.new("RGB", (0, 4)), torch.rand(2, 2))
 
 
