@@ -1,8 +1,8 @@
 """Data sets, photographs from files and folders, samples that come along, and drawn shapes."""
 
-from torchsaliency.data import imagenet as imagenet  # importing a kind of data set registers it
-from torchsaliency.data import medical as medical
-from torchsaliency.data import voc as voc
+import importlib
+import pkgutil
+
 from torchsaliency.data.adapter import as_dataset
 from torchsaliency.data.dataset import (
     VOID,
@@ -45,3 +45,6 @@ __all__ = [
     "shapes",
     "to_rgb",
 ]
+
+for _module in pkgutil.iter_modules(__path__):  # importing a kind of data set registers it
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -5,8 +5,6 @@ from torchsaliency.zoo.loading import DEFAULT_MODEL, ModelEntry, load_model, mod
 from torchsaliency.zoo.network import Network, imagenet_classes
 from torchsaliency.zoo.placement import Placement
 from torchsaliency.zoo.preprocessing import Fit, Preprocessing, imagenet
-from torchsaliency.zoo.sources import builtin as builtin  # importing a source registers it
-from torchsaliency.zoo.sources import ssl as ssl
 from torchsaliency.zoo.sources.huggingface import from_hf, similarity_to_text
 from torchsaliency.zoo.sources.source import Request, register_source
 from torchsaliency.zoo.sources.timm import from_timm
