@@ -47,6 +47,28 @@ USES = {
         torch.testing.assert_close(found.score, -entropy)
         """,
     ),
+    "data set": (
+        1,
+        """
+        from pathlib import Path
+        from PIL import Image
+        from torchsaliency.data import open_data
+        (folder := Path("scans")).mkdir()
+        Image.new("RGB", (8, 8)).save(folder / "1.png")
+        (folder / "findings.txt").write_text("1.png,1")
+        for data in (open_data(folder), open_data(f"scans:{folder}", list_name="findings.txt")):
+            assert data.name == "scans" and data[0][1] == 1, data
+        run("evaluate", "--help")
+        """,
+    ),
+    "source of networks": (
+        1,
+        """
+        network = torchsaliency.load_model("lab/small", num_classes=3, pretrained=False)
+        assert network(torch.rand(1, 3, 32, 32)).shape == (1, 3)
+        assert "lab/small" in run("models", "lab").stdout
+        """,
+    ),
 }
 """How many files an example may touch, and what it must do."""
 
