@@ -58,7 +58,6 @@ USES = {
         (folder / "findings.txt").write_text("1.png,1")
         for data in (open_data(folder), open_data(f"scans:{folder}", list_name="findings.txt")):
             assert data.name == "scans" and data[0][1] == 1, data
-        run("evaluate", "--help")
         """,
     ),
     "source of networks": (

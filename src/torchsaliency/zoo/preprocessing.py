@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from torchsaliency.core.masking import BlackPixel, Blur, Masking, MeanColour
+from torchsaliency.data.dataset import VOID
 from torchsaliency.data.decoding import VARIABLE, pixel_limit
 from torchsaliency.data.photos import to_rgb
 from torchsaliency.errors import OptionError
@@ -27,9 +28,6 @@ from torchsaliency.zoo.placement import Placement
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-_VOID = 255  # the mask's label of pixels that count neither as object nor as background
-
 
 _MOST_WASTE = 16  # resized pixels per pixel kept, beyond which only the visible window is resampled
 
@@ -135,7 +133,7 @@ class Preprocessing:
             for line in zip(mask.shape, scaled, start, self.size, strict=True)
         )
         labels = mask[rows[:, None], columns]
-        return labels.masked_fill(~(inside[:, None] & within), _VOID)
+        return labels.masked_fill(~(inside[:, None] & within), VOID)
 
     def squashed(self) -> Preprocessing:
         """Return the variant that shows the whole photograph, its aspect ratio changed."""
@@ -197,7 +195,7 @@ class Preprocessing:
             TypeError: a value is of another type.
             ValueError: a value is out of range.
         """
-        filters = {one.name.lower(): one for one in Image.Resampling}
+        filters = {method.name.lower(): method for method in Image.Resampling}
         interpolation = facts["interpolation"]
         if not isinstance(interpolation, str) or interpolation not in filters:
             raise ValueError(f"there is no interpolation {interpolation!r}")
