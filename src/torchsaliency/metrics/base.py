@@ -214,7 +214,7 @@ class SaliencyMetric(Metric, abc.ABC):
 
     def terms(self, rows: Tensor) -> Tensor:
         """Return the numbers (N, W) that are averaged over images, of rows (N, width)."""
-        return rows[:, :1]
+        return self.image_values(rows)[:, None]
 
     def of_mean(self, mean: Tensor) -> Tensor:
         """Return the metric (...) of the mean (..., W) of `terms` over images."""

@@ -319,7 +319,7 @@ class ADCC(SaliencyMetric):
 
     def terms(self, rows: Tensor) -> Tensor:
         """Return the three parts, or every image's harmonic mean."""
-        return rows if self.mean == "parts" else _adcc(rows)[:, None]
+        return rows if self.mean == "parts" else super().terms(rows)
 
     def of_mean(self, mean: Tensor) -> Tensor:
         """Return the mean of the images' harmonic means, or the harmonic mean of the means."""

@@ -283,10 +283,6 @@ class ROAD(SaliencyMetric):
         road(most, least)  # checks that they fit together
         self._record(torch.cat([check_curves(most), check_curves(least)], 1))
 
-    def terms(self, rows: Tensor) -> Tensor:
-        """Return each image's mean over percentages."""
-        return self.image_values(rows)[:, None]
-
     def image_values(self, rows: Tensor) -> Tensor:
         """Return each image's mean over percentages."""
         return road(*rows.unflatten(1, (2, -1)).unbind(1))

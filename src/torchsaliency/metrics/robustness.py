@@ -38,10 +38,14 @@ def sensitivities(
             f"Maps of {tuple(maps.shape)} and noisy maps of {tuple(noisy_maps.shape)} were given; "
             "give (N, H, W) and (N, S, H, W) with at least one copy."
         )
-    own = checked_maps(maps).double()
+    values = checked_maps(maps).double()
     noisy = checked_maps(noisy_maps.flatten(0, 1)).double().view(noisy_maps.shape)
-    change = (noisy - own[:, None]).flatten(2).norm(dim=2)
-    size = own.flatten(1).norm(dim=1) if norms is None else check_values("norms", norms, len(own))
+    change = (noisy - values[:, None]).flatten(2).norm(dim=2)
+    size = (
+        values.flatten(1).norm(dim=1)
+        if norms is None
+        else check_values("norms", norms, len(values))
+    )
     size = size.to(change.device)[:, None].expand_as(change)
     ratio = change / torch.where(size > 0, size, 1)
     return torch.where(size > 0, ratio, torch.where(change > 0, torch.nan, 0.0))
@@ -67,36 +71,36 @@ def infidelity(
     Raises:
         InputError: maps outside [0, 1], or numbers that do not fit together.
     """
-    own = checked_maps(maps).double()
-    if drops.shape != (len(own), len(squares)) or not bool(drops.isfinite().all()):
+    values = checked_maps(maps).double()
+    if drops.shape != (len(values), len(squares)) or not bool(drops.isfinite().all()):
         raise InputError(
-            f"{len(own)} maps, {len(squares)} squares and drops of {tuple(drops.shape)} were "
+            f"{len(values)} maps, {len(squares)} squares and drops of {tuple(drops.shape)} were "
             "given; give one finite drop a map and square."
         )
-    corners = squares.long().to(own.device)
-    limits = torch.tensor([own.shape[2], own.shape[1]] * 2, device=own.device)
+    corners = squares.long().to(values.device)
+    limits = torch.tensor([values.shape[2], values.shape[1]] * 2, device=values.device)
     flat = (corners[:, 2:] <= corners[:, :2]).any()
     if len(corners) == 0 or bool(((corners < 0) | (corners > limits)).any() | flat):
         raise InputError(
             f"{len(corners)} squares were given; accepted are at least one, each with an area and "
-            f"inside the maps of {own.shape[1]}x{own.shape[2]}."
+            f"inside the maps of {values.shape[1]}x{values.shape[2]}."
         )
     # sums over squares from the integral image
-    integral = torch.nn.functional.pad(own.cumsum(1).cumsum(2), (1, 0, 1, 0))
+    integral = torch.nn.functional.pad(values.cumsum(1).cumsum(2), (1, 0, 1, 0))
     left, top, right, bottom = corners.unbind(1)
-    told = (
+    predicted = (
         integral[:, bottom, right]
         - integral[:, top, right]
         - integral[:, bottom, left]
         + integral[:, top, left]
     )
-    wanted = drops.detach().double().to(own.device)
-    scale = torch.ones_like(told[:, :1])
+    measured = drops.detach().double().to(values.device)
+    scale = torch.ones_like(predicted[:, :1])
     if normalise:
-        power = told.square().sum(1, keepdim=True)
-        fitted = (told * wanted).sum(1, keepdim=True) / torch.where(power > 0, power, 1)
+        power = predicted.square().sum(1, keepdim=True)
+        fitted = (predicted * measured).sum(1, keepdim=True) / torch.where(power > 0, power, 1)
         scale = torch.where(power > 0, fitted, 0)
-    return (scale * told - wanted).square().mean(1)
+    return (scale * predicted - measured).square().mean(1)
 
 
 class SensitivityMetric(SaliencyMetric):

@@ -131,10 +131,6 @@ class SanityMetric(SaliencyMetric):
     def _similarity(self, maps: Tensor, others: Tensor) -> Tensor:
         """Return the similarity of two maps of every image (N,)."""
 
-    def terms(self, rows: Tensor) -> Tensor:
-        """Return the similarity once all stages are random (the last of the row)."""
-        return rows[:, -1:]
-
     def image_values(self, rows: Tensor) -> Tensor:
         """Return every image's similarity once all stages are random."""
         return rows[:, -1]

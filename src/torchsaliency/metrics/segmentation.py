@@ -124,13 +124,8 @@ class MeanIoUSweep(SaliencyMetric):
 
     def update(self, maps: Tensor, masks: Tensor) -> None:
         """Add images: S (N, H, W) in [0, 1] and the object masks (N, H, W)."""
-        self._record(
-            torch.stack([iou_at(maps, masks, one, void=self.void) for one in self.thresholds], 1)
-        )
-
-    def terms(self, rows: Tensor) -> Tensor:
-        """Return each image's mean over thresholds."""
-        return rows.mean(1, keepdim=True)
+        rows = [iou_at(maps, masks, threshold, void=self.void) for threshold in self.thresholds]
+        self._record(torch.stack(rows, 1))
 
     def image_values(self, rows: Tensor) -> Tensor:
         """Return every image's mean over thresholds."""

@@ -13,12 +13,12 @@ from torch import Tensor
 
 def pearson(a: Float[Tensor, "n ..."], b: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
     """Return Pearson's correlation of every pair in float64; NaN where one is constant."""
-    first, second = (one.double().flatten(1) for one in (a, b))
-    first, second = (one - one.mean(1, keepdim=True) for one in (first, second))
+    first, second = (maps.double().flatten(1) for maps in (a, b))
+    first, second = (maps - maps.mean(1, keepdim=True) for maps in (first, second))
     # a constant map's deviations are rounding, and must not be correlated
     sizes = [
-        torch.where(dev.abs().amax(1) > _rounding(one), dev.norm(dim=1), 0)
-        for dev, one in ((first, a), (second, b))
+        torch.where(dev.abs().amax(1) > _rounding(maps), dev.norm(dim=1), 0)
+        for dev, maps in ((first, a), (second, b))
     ]
     norms = sizes[0] * sizes[1]
     found = (first * second).sum(1) / torch.where(norms > 0, norms, 1)
@@ -35,7 +35,7 @@ def hog_features(maps: Float[Tensor, "n h w"], cell: int = 16) -> Float[Tensor, 
     """Return the histogram of oriented gradients of every map: 9 orientations, blocks of 3×3."""
     if len(maps) == 0:
         return torch.zeros(0, 1, dtype=torch.float64, device="cpu")
-    found = [hog(one, pixels_per_cell=(cell, cell)) for one in maps.double().cpu().numpy()]
+    found = [hog(image, pixels_per_cell=(cell, cell)) for image in maps.double().cpu().numpy()]
     return torch.from_numpy(np.stack(found))
 
 
@@ -51,7 +51,7 @@ def ssim(
     """
     how = {"gaussian_weights": True} if window is None else {"win_size": window}
     pairs = zip(a.double().cpu().numpy(), b.double().cpu().numpy(), strict=True)
-    found = [structural_similarity(one, other, data_range=1.0, **how) for one, other in pairs]
+    found = [structural_similarity(*pair, data_range=1.0, **how) for pair in pairs]
     return torch.tensor(found, dtype=torch.float64, device="cpu")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, final
@@ -194,15 +195,14 @@ def rank_agreement(
             f"{len(names)} metrics with {sorted(lengths)} scores were given; accepted are at least "
             "two metrics with one score of every method each."
         )
-    turned = {
+    signed = {
         name: np.asarray(values, dtype=float) * (1 if higher_is_better[name] else -1)
         for name, values in scores.items()
     }
     found = {}
-    for place, first in enumerate(names):
-        for second in names[place + 1 :]:
-            known = ~(np.isnan(turned[first]) | np.isnan(turned[second]))
-            found[first, second] = _kendall(turned[first][known], turned[second][known])
+    for first, second in itertools.combinations(names, 2):
+        pair = np.stack([signed[first], signed[second]])
+        found[first, second] = _kendall(*pair[:, ~np.isnan(pair).any(0)])
     return found
 
 

@@ -51,8 +51,8 @@ def box_hits(
     # in the map's own precision, as the official code has it
     levels = (checked_maps(maps) * 255).to(torch.uint8).cpu().numpy()
     hits = [
-        _best_overlap(one, true, _thresholds(step), contours)[:, None] >= np.array(overlaps)
-        for one, true in zip(levels, whole_boxes(boxes, maps), strict=True)
+        _best_overlap(image, true, _thresholds(step), contours)[:, None] >= np.array(overlaps)
+        for image, true in zip(levels, whole_boxes(boxes, maps), strict=True)
     ]
     shape = -1, len(_thresholds(step)), len(overlaps)
     return to_tensor(np.reshape(hits, shape).astype(float), maps)
@@ -189,7 +189,7 @@ def _at_best(hits: Float[Tensor, "n t d"]) -> Float[Tensor, " n"]:
 
 
 def _check_accuracy(step: float | int, overlaps: tuple[float | int, ...]) -> None:
-    if not 0 < step <= 1 or not overlaps or not all(0 < one <= 1 for one in overlaps):
+    if not 0 < step <= 1 or not overlaps or not all(0 < overlap <= 1 for overlap in overlaps):
         raise OptionError(
             f"A step of {step} and overlaps {overlaps} were given; accepted are a step and at "
             "least one overlap above 0 and at most 1."

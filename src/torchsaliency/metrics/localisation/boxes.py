@@ -59,8 +59,8 @@ def box_iou(predicted: Float[Tensor, "n 4"], boxes: Sequence[Tensor]) -> Float[T
         InputError: boxes that are none.
     """
     found = [
-        float(box_overlaps(one[None], true).max(initial=0))
-        for one, true in zip(to_array(predicted), whole_boxes(boxes, predicted), strict=True)
+        float(box_overlaps(box[None], true).max(initial=0))
+        for box, true in zip(to_array(predicted), whole_boxes(boxes, predicted), strict=True)
     ]
     return to_tensor(found, predicted)
 
@@ -71,10 +71,10 @@ def whole_boxes(boxes: Sequence[Tensor], maps: Tensor) -> list[Integers]:
     Raises:
         InputError: boxes that are none.
     """
-    return [one.trunc().numpy().astype(np.int64) for one in check_boxes(boxes, maps)]
+    return [each.trunc().numpy().astype(np.int64) for each in check_boxes(boxes, maps)]
 
 
-def clipped(boxes: Integers, image: NDArray[Any]) -> Integers:
+def clip_boxes(boxes: Integers, image: NDArray[Any]) -> Integers:
     """Return boxes (B, 4) without what is outside the image (H, W)."""
     height, width = image.shape
     return np.clip(boxes, 0, np.array([width, height, width, height]))
@@ -89,7 +89,7 @@ def box_areas(boxes: NDArray[Any]) -> NDArray[Any]:
 def inside_boxes(boxes: Integers, image: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which pixels (H, W) are in any of the boxes."""
     mask = np.zeros(image.shape, dtype=bool)
-    for x0, y0, x1, y1 in clipped(boxes, image):
+    for x0, y0, x1, y1 in clip_boxes(boxes, image):
         mask[y0:y1, x0:x1] = True
     return mask
 
@@ -99,14 +99,14 @@ def box_overlaps(
 ) -> NDArray[np.float64]:
     """Return the IoU (P, B) of boxes (P, 4) and boxes (B, 4), which may count both their ends."""
     ends = np.array([0, 0, 1, 1]) * inclusive
-    one, other = (predicted + ends)[:, None], (boxes + ends)[None]
-    low = np.maximum(one[..., :2], other[..., :2])
-    high = np.minimum(one[..., 2:], other[..., 2:])
+    first, second = (predicted + ends)[:, None], (boxes + ends)[None]
+    low = np.maximum(first[..., :2], second[..., :2])
+    high = np.minimum(first[..., 2:], second[..., 2:])
     common = box_areas(np.concatenate([low, high], -1))
-    return ratio(common, box_areas(one) + box_areas(other) - common)
+    return divide(common, box_areas(first) + box_areas(second) - common)
 
 
-def ratio(above: ArrayLike, below: ArrayLike) -> NDArray[np.float64]:
+def divide(above: ArrayLike, below: ArrayLike) -> NDArray[np.float64]:
     """Return above / below, and 0 where below is 0 (there, above is 0 too)."""
     low = np.asarray(below, dtype=np.float64)
     return np.asarray(np.where(low > 0, above / np.where(low > 0, low, 1), 0.0))

@@ -13,8 +13,8 @@ from torchsaliency.core.maps import checked_maps
 from torchsaliency.metrics.base import SaliencyMetric, metric
 from torchsaliency.metrics.localisation.boxes import (
     box_areas,
+    divide,
     inside_boxes,
-    ratio,
     to_array,
     to_tensor,
     whole_boxes,
@@ -47,15 +47,15 @@ def pixel_scores(
     """
     saliency = to_array(checked_maps(maps))
     rows = []
-    for one, true in zip(saliency, whole_boxes(boxes, maps), strict=True):
-        inside = np.stack([inside_boxes(box[None], one) for box in true])
+    for image, true in zip(saliency, whole_boxes(boxes, maps), strict=True):
+        inside = np.stack([inside_boxes(box[None], image) for box in true])
         areas = box_areas(true)
         if union:
             inside = np.array([inside.any(0)])
             areas = inside.sum((1, 2))
-        mass = (one * inside).sum((1, 2))
-        precision, recall = ratio(mass, one.sum()), ratio(mass, areas)
-        f1 = ratio(2 * precision * recall, precision + recall)
+        mass = (image * inside).sum((1, 2))
+        precision, recall = divide(mass, image.sum()), divide(mass, areas)
+        f1 = divide(2 * precision * recall, precision + recall)
         best = f1.argmax()
         rows.append([precision[best], recall[best], f1[best]])
     return PixelScores(*to_tensor(np.reshape(rows, (-1, 3)) * 100, maps).unbind(1))

@@ -16,9 +16,9 @@ from torchsaliency.metrics.base import SaliencyMetric, metric
 from torchsaliency.metrics.components import Integers
 from torchsaliency.metrics.localisation.boxes import (
     box_areas,
-    clipped,
+    clip_boxes,
+    divide,
     inside_boxes,
-    ratio,
     to_array,
     to_tensor,
     whole_boxes,
@@ -50,9 +50,9 @@ def pointing_game(
     _check_tolerance(tolerance)
     saliency = to_array(checked_maps(maps))
     found = []
-    for one, true in zip(saliency, whole_boxes(boxes, maps), strict=True):
-        peaks = np.argwhere(one == one.max())[:, ::-1]
-        distance = _distance(peaks, clipped(true, one))
+    for image, true in zip(saliency, whole_boxes(boxes, maps), strict=True):
+        peaks = np.argwhere(image == image.max())[:, ::-1]
+        distance = _distance(peaks, clip_boxes(true, image))
         hits = (distance == 0) | (distance < tolerance)
         found.append(hits.any() if ties == "any" else hits.mean())
     return 100 * to_tensor(found, maps)
@@ -75,8 +75,8 @@ def energy_pointing_game(
     saliency = to_array(checked_maps(maps))
     region = _published_region if published else inside_boxes
     found = [
-        float(ratio((one * region(true, one)).sum(), one.sum()))
-        for one, true in zip(saliency, whole_boxes(boxes, maps), strict=True)
+        float(divide((image * region(true, image)).sum(), image.sum()))
+        for image, true in zip(saliency, whole_boxes(boxes, maps), strict=True)
     ]
     return 100 * to_tensor(found, maps)
 
