@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sharing import compute_once
+
 PROGRAM = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -125,7 +127,11 @@ EXPECTED = {
 
 
 @pytest.fixture(scope="module")
-def answers() -> dict[str, list[object]]:
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
+    return compute_once(tmp_path_factory.getbasetemp(), "answers", answers_of_a_program)
+
+
+def answers_of_a_program() -> dict[str, list[object]]:
     tests = Path(__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tests)], capture_output=True, text=True, check=False

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gloo import Case, Found, find, find_together
+from sharing import compute_once
 from synthetic import GENERATORS, NAMES, batches_of, chosen, inputs
 from torchsaliency.metrics import collection, create_metric, functional, metric_entry
 
@@ -192,12 +193,16 @@ SHARES = {
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
-    """Cases, and what both processes found; two processes are started once for all."""
+    """Cases, and what both processes of a pair found; the pair is started once for all tests."""
     cases = {}
     for seed, (key, (first, second)) in enumerate(SHARES.items()):
         batches = batches_of(inputs(sum(first + second), seed), [*first, *second])
         cases[key] = Case(TOGETHER, (batches[: len(first)], batches[len(first) :]))
-    found = find_together(list(cases.values()), tmp_path_factory.mktemp("gloo"))
+    found = compute_once(
+        tmp_path_factory.getbasetemp(),
+        "together",
+        lambda: find_together(list(cases.values()), tmp_path_factory.mktemp("gloo")),
+    )
     return {key: (case, both) for (key, case), both in zip(cases.items(), found, strict=True)}
 
 
