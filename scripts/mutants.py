@@ -87,7 +87,7 @@ class Mutant:
     Attributes:
         path: the file, from the root of the repository.
         line: where the change is.
-        change: "x < 0 becomes x <= 0".
+        change: the line, and "x < 0 becomes x <= 0".
         site: number of the changed place in the file, in the order of `changes`.
     """
 
@@ -148,22 +148,24 @@ def _ignored(tree: ast.Module) -> set[ast.AST]:
 
 def mutants_of(path: Path) -> list[Mutant]:
     """Return every mutant of a file."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    tree, lines = ast.parse(text), text.splitlines()
     ignored = _ignored(tree)
     found = []
     for site, (node, field, value) in enumerate(changes(tree)):
         if node in ignored:
             continue
-        line, text = node.lineno, f"{ast.unparse(node)} becomes "
+        line = node.lineno
         if field == "body":
             statement = next(a for a, b in zip(node.body, value, strict=True) if a is not b)
-            line, text = statement.lineno, f"{ast.unparse(statement)} is deleted"
+            line, change = statement.lineno, f"{ast.unparse(statement)} is deleted"
         else:
             changed = copy.copy(node)
             setattr(changed, field, value)
-            text += ast.unparse(ast.fix_missing_locations(changed))
+            after = ast.unparse(ast.fix_missing_locations(changed))
+            change = f"{lines[line - 1].strip()}: {ast.unparse(node)} becomes {after}"
         name = path.relative_to(ROOT).as_posix()
-        found.append(Mutant(name, line, " ".join(text.split())[:300], site))
+        found.append(Mutant(name, line, " ".join(change.split())[:300], site))
     return found
 
 
