@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from torchsaliency.papers.recipes import Recipe, recipes
+from torchsaliency.papers.recipes import Recipe, load_recipes
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 
@@ -45,7 +45,7 @@ paper's version and of the built-in one, the published numbers, and the claims.
 
 def page() -> str:
     """Return the page."""
-    every = recipes().values()
+    every = load_recipes().values()
     lines = [START.rstrip(), ""]
     for paper, title in (("Opti-CAM", "Opti-CAM"), ("TMLR", "Multivector Tucker saliency maps")):
         lines += [f"## {title}", "", "| recipe | item | shows | the paper | offline |"]

@@ -14,10 +14,9 @@ from PIL import Image
 from torchsaliency.cli import reproduce as reproducing
 from torchsaliency.evaluation import load_results
 from torchsaliency.papers import plans as planning
-from torchsaliency.papers.recipes import recipe
-from torchsaliency.papers.reproduce import Reproduction
+from torchsaliency.papers.plans import Reproduction
+from torchsaliency.papers.recipes import get_recipe
 from torchsaliency.report import Table
-from torchsaliency.report.tables import Column
 
 QUICK = {
     "opticam-tableA11": 2,  # kind table, with charts
@@ -37,7 +36,7 @@ QUICK = {
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
     """Let iterative methods take a few steps only: what is written is the same."""
-    full = planning._with_options
+    full = planning._add_options
 
     def few(methods, options):
         return [
@@ -52,7 +51,7 @@ def hasty(monkeypatch):
             for one in full(methods, options)
         ]
 
-    monkeypatch.setattr(planning, "_with_options", few)
+    monkeypatch.setattr(planning, "_add_options", few)
 
 
 _SHORT = {"opticam": {"iterations": 3}, "extremal-perturbation": {"iterations": 3}}
@@ -115,12 +114,11 @@ def test_csv_and_json_are_all_that_is_on_stdout(reproduce):
 
 
 def test_several_tables_are_one_csv_and_one_json(capsys):
-    columns = [Column("AD", "%", "lower")]
-    tables = {
-        name: Table.of({"gradcam": {"AD": value}, "tsm": {"AD": 2.0}}, columns)
-        for name, value in (("table-ResNet50", 1.0), ("table-VGG16", 3.0))
-    }
-    found = Reproduction(recipe("opticam-tableA7"), tables)
+    found = Reproduction(get_recipe("opticam-tableA7"), (), Path())
+    for name, value in (("table-ResNet50", 1.0), ("table-VGG16", 3.0)):
+        values = {"gradcam": value, "tsm": 2.0}
+        cells = [{"row": row, "column": "AD", "value": number} for row, number in values.items()]
+        found.tables[name] = Table.of(cells)
     reproducing.show(found, "csv")
     written = pd.read_csv(io.StringIO(capsys.readouterr().out))
     assert written.groupby("table")["value"].sum().to_dict() == {
@@ -128,7 +126,7 @@ def test_several_tables_are_one_csv_and_one_json(capsys):
         "table-VGG16": 5.0,
     }
     reproducing.show(found, "json")
-    assert json.loads(capsys.readouterr().out).keys() == tables.keys()
+    assert json.loads(capsys.readouterr().out).keys() == found.tables.keys()
 
 
 def test_published_numbers_stand_beside_and_say_whose_they_are(reproduce):

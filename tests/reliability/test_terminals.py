@@ -17,7 +17,7 @@ from torchsaliency.cli.main import app
 from torchsaliency.data import open_data
 from torchsaliency.data.tables import defuse, read_table
 from torchsaliency.report.formats import render
-from torchsaliency.report.tables import Cell, Column, Line, Table
+from torchsaliency.report.tables import Table
 
 ESCAPES = {
     "colour": "\x1b[31mred",
@@ -131,8 +131,7 @@ def test_terminals_that_cannot_print_everything(encoding, tmp_path, tally):
 
 
 def test_a_cell_that_looks_like_a_formula_is_text(tally):
-    rows = tuple(Line(name, (Cell(),)) for name in (*FORMULAS, *HARMLESS))
-    table = Table((Column("=AD", "%", "lower"),), rows, corner="method")
+    table = Table.of([{"row": name, "column": "=AD"} for name in (*FORMULAS, *HARMLESS)])
     read = list(csv.reader(io.StringIO(render(table, "csv"), newline="")))
     assert [row[0] for row in read[1:]] == [*map(defuse, FORMULAS), *HARMLESS]
     assert not any(cell.startswith(("=", "@", "\t", "\r")) for row in read for cell in row)

@@ -12,11 +12,11 @@ from torchsaliency.cli.console import give, stdout
 from torchsaliency.cli.evaluate import watched
 from torchsaliency.cli.table import write
 from torchsaliency.core.files import json_text
-from torchsaliency.papers.recipes import recipes
+from torchsaliency.papers.recipes import load_recipes
 from torchsaliency.papers.reproduce import Reproduction, reproduce
 from torchsaliency.papers.survey import read_key
 from torchsaliency.report import Table
-from torchsaliency.report.formats import as_csv, frame
+from torchsaliency.report.writers import write_csv
 
 
 def recipe_rows() -> list[dict[str, Any]]:
@@ -31,7 +31,7 @@ def recipe_rows() -> list[dict[str, Any]]:
             "builtin": one.builtin.said,
             "published": bool(one.published),
         }
-        for one in recipes().values()
+        for one in load_recipes().values()
     ]
 
 
@@ -78,8 +78,11 @@ def show(found: Reproduction, form: str) -> None:
 
 def _csv(tables: Mapping[str, Table]) -> str:
     """Return several tables under one heading, with the table of each line."""
-    parts = [frame(table).assign(table=name) for name, table in tables.items()]
-    return as_csv(pd.concat(parts))
+    frames = [
+        table.frame.rename(columns={"row": table.corner}).assign(table=name)
+        for name, table in tables.items()
+    ]
+    return write_csv(pd.concat(frames))
 
 
 def _json(tables: Mapping[str, Table]) -> str:

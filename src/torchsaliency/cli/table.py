@@ -6,7 +6,7 @@ from torchsaliency.cli.console import give, stdout
 from torchsaliency.errors import OptionError
 from torchsaliency.evaluation import Results
 from torchsaliency.report import FORMATS, Table, comparison, render, table
-from torchsaliency.report.formats import Terminal
+from torchsaliency.report.terminal import Terminal
 
 
 def show(results: Results, form: str, *, confidence: float = 0.95) -> None:

@@ -1,548 +1,335 @@
-"""How each kind of recipe is made."""
+"""How the tables and figures with numbers are made, a function for each kind of recipe."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
-from matplotlib.figure import Figure
-from PIL.Image import Image, Resampling, fromarray
 from torch import Tensor
 
 from torchsaliency.core.clock import seconds_now
 from torchsaliency.core.explain import explain
 from torchsaliency.core.layer import Layer
 from torchsaliency.core.trace import tracing
-from torchsaliency.evaluation.batches import Batch, batches
-from torchsaliency.evaluation.plan import make_plan
-from torchsaliency.evaluation.probes import study_label, study_variants
+from torchsaliency.evaluation.batches import batches
+from torchsaliency.evaluation.probes import study_label, study_metrics
 from torchsaliency.evaluation.results import Results
-from torchsaliency.evaluation.setting import LABEL, Setting
-from torchsaliency.evaluation.studies import BOX_ONLY, CLASSES, WITH_MAP
-from torchsaliency.measures import network_stages, randomised_maps
+from torchsaliency.evaluation.setting import Setting, make_setting
+from torchsaliency.evaluation.studies import BOX_ONLY, WITH_MAP
 from torchsaliency.methods.tucker import dominant_variance
-from torchsaliency.metrics import SaliencyMetric
-from torchsaliency.metrics.base import Direction, Summary, metric_entry
-from torchsaliency.papers.plans import slug
-from torchsaliency.papers.reproduce import Job, Made, Part, maker
-from torchsaliency.report.charts import metric_charts, sweep_chart
-from torchsaliency.report.results import TIME, table
-from torchsaliency.report.tables import Cell, Column, Table
-from torchsaliency.viz import Row, grid
+from torchsaliency.papers.pictures import draw_random_maps, read_images
+from torchsaliency.papers.plans import Experiment, Reproduction, read_methods, slug
+from torchsaliency.report.charts import metric_charts, sweep_charts
+from torchsaliency.report.results import TIME, add_published, summary_cell, table
+from torchsaliency.report.tables import Table
 from torchsaliency.viz.curves import Chart, charts
 from torchsaliency.viz.curves import boxes as box_plot
-from torchsaliency.viz.overlay import png
 
-_MASKED = ("ad", "ag", "ai")
-"""The metrics of a study, in the order of the papers' columns."""
+Cells = list[dict[str, Any]]
+"""Cells of a `Table`."""
 
-_WITHOUT_MAP = ("S := B", "S := I∖B")
+_WITHOUT_MAP = dict(zip(BOX_ONLY, ("S := B", "S := I∖B"), strict=True))
 """Rows of the box itself and of its complement."""
 
-_CELL = 160
-"""Pixels of a map in the picture of random networks."""
 
-_STAGES = 5
-"""Stages that become random there."""
-
-
-@maker("table")
-def make_table(job: Job) -> Made:
+def make_table(run: Reproduction) -> None:
     """Methods by metrics, the parts side by side; a figure of every metric that keeps curves.
 
     Parts that have a piece of their own ("ResNet50 / Kvasir") stand in a table of that name; with
     the option `apart` every part has its own table.
     """
-    results = {part.label: job.results(part) for part in job.parts}
     groups: dict[str, dict[str, Table]] = {}
-    for part in job.parts:
-        name = part.label if job.options.get("apart") else part.piece
+    panels: dict[str, list[Chart]] = {}
+    for part in run.experiments:
+        results = run.evaluate(part)
+        name = part.label if run.options.get("apart") else part.piece
+        timed = any(TIME in row for row in part.published.values())  # a column T as in the paper
         groups.setdefault(name, {})[part.row] = table(
-            results[part.label], published=part.published, timing=_timed(part)
+            results, published=part.published, timing=timed
         )
-    tables = {}
-    for name, parts in groups.items():
-        said = f"{job.caption} ({name})" if name and len(groups) > 1 else job.caption
-        stem = job.name("table", name) if len(groups) > 1 else "table"
-        tables[stem] = _beside(parts, _order(job), said)
-    return Made(tables, _curves(results), results=results)
+        for metric, chart in metric_charts(results).items():
+            panel = replace(chart, title=f"{chart.title}, {part.label}")
+            panels.setdefault(slug(metric), []).append(panel)
+    for name, tables in groups.items():
+        stem, caption = "table", run.caption
+        if len(groups) > 1:
+            stem = run.name_file("table", name)
+            caption += f" ({name})" * bool(name)
+        run.tables[stem] = _join(run, tables, caption)
+    run.figures |= {metric: charts(found) for metric, found in panels.items()}
 
 
-@maker("grouped")
-def make_grouped(job: Job) -> Made:
+def make_grouped(run: Reproduction) -> None:
     """The TMLR paper's Table 2: a row a network, the methods side by side, the best of each row.
 
     The pieces of a row ("MoCo v2 / masks") are evaluations of one network on different data. The
     option `scale` has the power of ten by which a metric is printed.
     """
-    results = {part.label: job.results(part) for part in job.parts}
-    powers: Mapping[str, int] = job.options.get("scale", {})
-    lines: dict[str, dict[tuple[str, str], Cell]] = {}
-    metrics: dict[str, SaliencyMetric] = {}
-    for part in job.parts:
-        found = results[part.label]
-        metrics |= found.metrics
-        for method in found.methods:
-            for label in found.metrics:
-                cell = Cell.of(found.summary(method, label))
-                lines.setdefault(part.row, {})[method, label] = replace(
-                    _scaled(cell, powers.get(label, 0)),
-                    published=part.published.get(method, {}).get(label),
-                )
-    methods = dict.fromkeys(method for line in lines.values() for method, _ in line)
-    columns = [
-        Column(
-            label,
-            _unit(metrics[label], powers.get(label, 0)),
-            metrics[label].entry.direction,
-            method,
-        )
-        for method in methods
-        for label in metrics
-    ]
-    made = Table.of(lines, columns, rivals="groups", caption=job.caption, corner="network")
-    return Made({"table": made}, results=results)
+    powers: Mapping[str, int] = run.options.get("scale", {})
+    cells: Cells = []
+    for part in run.experiments:
+        for cell in _measure(run.evaluate(part), part):
+            place = {"row": part.row, "group": cell["row"]}
+            power = powers.get(cell["column"], 0)
+            if power:
+                numbers = {
+                    key: cell[key] for key in ("value", "low", "high") if cell[key] is not None
+                }
+                place |= {key: number / 10.0**power for key, number in numbers.items()}
+                place["unit"] = f"1e{power}"
+            cells.append({**cell, **place})
+    run.tables["table"] = Table.of(cells, rivals="group", caption=run.caption, corner="network")
 
 
-@maker("parts")
-def make_parts(job: Job) -> Made:
+def make_parts(run: Reproduction) -> None:
     """One row a part (a layer, a network): for studies of one method."""
-    results = {part.label: job.results(part) for part in job.parts}
-    lines: dict[str, dict[str, Cell]] = {}
-    for part in job.parts:
-        found = results[part.label]
-        for method in found.methods:
-            row = part.label if len(found.methods) == 1 else f"{part.label}, {method}"
-            lines[row] = {
-                label: replace(
-                    Cell.of(found.summary(method, label)),
-                    published=part.published.get(method, {}).get(label),
-                )
-                for label in found.metrics
-            }
-    first = next(iter(results.values()))
-    columns = [Column(k, m.entry.unit, m.entry.direction) for k, m in first.metrics.items()]
-    corner = str(job.options.get("corner", "part"))
-    made = Table.of(lines, columns, caption=job.caption, corner=corner)
-    return Made({"table": made}, results=results)
+    cells: Cells = []
+    for part in run.experiments:
+        results = run.evaluate(part)
+        single = len(results.methods) == 1
+        cells += [
+            {**cell, "row": part.label if single else f"{part.label}, {cell['row']}"}
+            for cell in _measure(results, part)
+        ]
+    corner = str(run.options.get("corner", "part"))
+    run.tables["table"] = Table.of(cells, caption=run.caption, corner=corner)
 
 
-@maker("boxes")
-def make_boxes(job: Job) -> Made:
+def make_boxes(run: Reproduction) -> None:
     """Opti-CAM's Table 5: the map, its part inside the boxes, its part outside; and no map."""
-    tables, results = {}, {}
-    for part in job.parts:
-        found = results[part.label] = job.results(part)
-        some = found.methods[0]  # without a map all methods are the same
-        lines = {
-            name: {
-                (metric.upper(), WITH_MAP[0]): replace(
-                    Cell.of(found.summary(some, study_label(metric, variant))),
-                    published=part.published.get(name, {}).get(study_label(metric, WITH_MAP[0])),
-                )
-                for metric in _MASKED
-            }
-            for name, variant in zip(_WITHOUT_MAP, BOX_ONLY, strict=True)
-        }
-        lines |= {
-            method: _variants(found, method, WITH_MAP, part.published.get(method, {}))
-            for method in found.methods
-        }
-        columns = _grouped_columns(WITH_MAP)
-        references = {*found.references, *_WITHOUT_MAP}
-        tables[job.name("table", part)] = Table.of(
-            lines, columns, references=references, caption=f"{job.caption} ({part.label})"
-        )
-    return Made(tables, results=results)
+    for part in run.experiments:
+        results = run.evaluate(part)
+        cells = list(_measure_study(results, part))
+        boxes = []
+        for cell in cells:
+            # without a map all methods are the same
+            if cell["column"] in BOX_ONLY and cell["row"] == results.methods[0]:
+                row, column = _WITHOUT_MAP[cell["column"]], WITH_MAP[0]
+                published = part.published.get(row, {}).get(study_label(cell["metric"], column))
+                boxes.append({**cell, "row": row, "column": column, "published": published})
+        with_map = [cell for cell in cells if cell["column"] in WITH_MAP]
+        references = {*results.references, *_WITHOUT_MAP.values()}
+        _add_study_table(run, part, [*boxes, *with_map], references)
 
 
-@maker("classes")
-def make_classes(job: Job) -> Made:
+def make_classes(run: Reproduction) -> None:
     """Opti-CAM's Table A.9: maps of other classes, judged by the true one."""
-    tables, results = {}, {}
-    for part in job.parts:
-        found = results[part.label] = job.results(part)
-        lines = {
-            method: {
-                (variant, metric.upper()): replace(
-                    Cell.of(found.summary(method, study_label(metric, variant))),
-                    published=part.published.get(method, {}).get(study_label(metric, variant)),
-                )
-                for variant in CLASSES
-                for metric in _MASKED
-            }
-            for method in found.methods
-        }
-        columns = [
-            Column(metric.upper(), "%", _direction(metric), variant)
-            for variant in CLASSES
-            for metric in _MASKED
+    for part in run.experiments:
+        results = run.evaluate(part)
+        cells = [
+            {**cell, "group": cell["column"], "column": cell["group"]}
+            for cell in _measure_study(results, part)
         ]
-        tables[job.name("table", part)] = Table.of(
-            lines,
-            columns,
-            references=found.references,
-            caption=f"{job.caption} ({part.label})",
-        )
-    return Made(tables, results=results)
+        _add_study_table(run, part, cells, results.references)
 
 
-@maker("selectivity")
-def make_selectivity(job: Job) -> Made:
+def make_selectivity(run: Reproduction) -> None:
     """Opti-CAM's Figure A4: AD, AI and AG by the power of the map."""
-    tables, figures, results = {}, {}, {}
-    variants = study_variants("selectivity")
-    for part in job.parts:
-        found = results[part.label] = job.results(part)
-        columns = _grouped_columns(variants)
-        lines = {
-            method: {
-                (metric.upper(), variant): found.summary(method, study_label(metric, variant))
-                for metric in _MASKED
-                for variant in variants
-            }
-            for method in found.methods
-        }
-        tables[job.name("table", part)] = Table.of(
-            lines, columns, references=found.references, caption=f"{job.caption} ({part.label})"
-        )
-        panels = [
-            sweep_chart(
-                {
-                    method: {
-                        float(variant.removeprefix("α = ")): found.summary(
-                            method, study_label(metric, variant)
-                        )
-                        for variant in variants
-                    }
-                    for method in found.methods
-                },
-                x="power α",
-                title=f"{metric.upper()}, {part.label}",
-                log_x=True,
+    for part in run.experiments:
+        results = run.evaluate(part)
+        cells = list(_measure_study(results, part))
+        _add_study_table(run, part, cells, results.references)
+        points = (
+            (
+                cell["metric"],
+                cell["row"],
+                float(cell["column"].removeprefix("α = ")),
+                results.summary(cell["row"], study_label(cell["metric"], cell["column"])),
             )
-            for metric in _MASKED
-        ]
-        figures[job.name("figure", part)] = charts(panels)
-    return Made(tables, figures, results=results)
+            for cell in cells
+        )
+        panels = sweep_charts(points, x="power α", suffix=f", {part.label}", log_x=True)
+        run.figures[run.name_file("figure", part.label)] = charts(list(panels.values()))
 
 
-@maker("sweep")
-def make_sweep(job: Job) -> Made:
+def make_sweep(run: Reproduction) -> None:
     """Opti-CAM's Figure A5: a metric by one option, a curve for each value of another.
 
     The methods' labels are "CURVE @ PLACE", as the recipe spells them.
     """
-    tables, figures, results = {}, {}, {}
-    for part in job.parts:
-        found = results[part.label] = job.results(part)
-        panels = []
-        for label in found.metrics:
-            lines: dict[str, dict[float | int, Summary]] = {}
-            for method in found.methods:
-                curve, _, place = method.partition(" @ ")
-                lines.setdefault(curve, {})[float(place)] = found.summary(method, label)
-            panels.append(
-                sweep_chart(lines, x=str(job.options["x"]), title=f"{label.upper()}, {part.label}")
-            )
-        figures[job.name("figure", part)] = charts(panels)
-        tables[job.name("table", part)] = replace(
-            table(found, timing=False), caption=f"{job.caption} ({part.label})"
+    for part in run.experiments:
+        results = run.evaluate(part)
+        points = (
+            (metric, curve, float(place), results.summary(method, metric))
+            for metric in results.metrics
+            for method in results.methods
+            for curve, _, place in [method.partition(" @ ")]
         )
-    return Made(tables, figures, results=results)
+        panels = sweep_charts(points, x=str(run.options["x"]), suffix=f", {part.label}")
+        run.figures[run.name_file("figure", part.label)] = charts(list(panels.values()))
+        run.tables[run.name_file("table", part.label)] = table(
+            results, timing=False, caption=f"{run.caption} ({part.label})"
+        )
 
 
-@maker("sanity")
-def make_sanity(job: Job) -> Made:
+def make_sanity(run: Reproduction) -> None:
     """Opti-CAM's Figures A6 and A7: how a map changes as the network's stages become random.
 
     The table has the means over the stages, the figure each stage. With the option `images` there
     is also a picture of so many images' maps.
     """
-    results = {part.label: job.results(part) for part in job.parts}
-    tables = {
-        part.label: table(results[part.label], published=part.published, timing=False)
-        for part in job.parts
-    }
-    figures, pages = {}, []
-    for part in job.parts:
-        found = results[part.label]
-        made = metric_charts(found)
-        panels = [
-            Chart(
-                [
-                    replace(curve, label=label)
-                    for label, chart in made.items()
-                    for curve in chart.series
-                    if curve.label == method
-                ],
-                "random stages, from the output",
-                "similarity of the maps",
-                f"{method}, {part.label}",
-            )
-            for method in found.methods
-        ]
-        figures[job.name("figure", part)] = charts(panels)
-        if count := int(job.options.get("images", 0)):
-            name = f"{job.name('maps', part)}.png"
-            job.output.write(name, png(_random_maps(job.setting(part), count)))
-            pages.append(job.output.path / name)
-    made_table = _beside(tables, _order(job), job.caption)
-    return Made({"table": made_table}, figures, tuple(pages), results)
+    tables = {}
+    for part in run.experiments:
+        results = run.evaluate(part)
+        tables[part.label] = table(results, published=part.published, timing=False)
+        found = metric_charts(results)
+        panels = []
+        for method in results.methods:
+            curves = [
+                replace(curve, label=metric)
+                for metric, chart in found.items()
+                for curve in chart.series
+                if curve.label == method
+            ]
+            x, y = "random stages, from the output", "similarity of the maps"
+            panels.append(Chart(curves, x, y, f"{method}, {part.label}"))
+        run.figures[run.name_file("figure", part.label)] = charts(panels)
+        if count := int(run.options.get("images", 0)):
+            picture = draw_random_maps(make_setting(part.plan), count)
+            run.write_page(f"{run.name_file('maps', part.label)}.png", picture)
+    run.tables["table"] = _join(run, tables, run.caption)
 
 
-@maker("timing")
-def make_timing(job: Job) -> Made:
+def make_timing(run: Reproduction) -> None:
     """The TMLR paper's Table 3: seconds for one map of one image, each method by itself.
 
     Loading the image is not counted; every pass is. Two runs warm up, and the median of the rest
-    is shown.
+    is the number.
     """
-    repeats = int(job.options.get("repeats", 7))
-    lines: dict[str, dict[tuple[str, str], Cell]] = {}
-    for part in job.parts:
-        setting = job.setting(part)
-        batch = first_batch(setting, 1)
-        lines[part.label] = {
-            (label, TIME): Cell(
-                statistics.median(took),
-                min(took),
-                max(took),
-                count=len(took),
-                published=part.published.get(label, {}).get(TIME),
+    repeats = int(run.options.get("repeats", 7))
+    cells: Cells = []
+    for part in run.experiments:
+        setting = make_setting(part.plan)
+        for method, seconds in _time_methods(setting, repeats).items():
+            cells.append(
+                {
+                    **{"row": part.label, "group": method, "column": TIME},
+                    **{"unit": "s", "direction": "lower"},
+                    "value": statistics.median(seconds),
+                    "low": min(seconds),
+                    "high": max(seconds),
+                    "count": len(seconds),
+                    "published": part.published.get(method, {}).get(TIME),
+                }
             )
-            for label, took in times(setting, batch, repeats).items()
-        }
-    methods = dict.fromkeys(method for line in lines.values() for method, _ in line)
-    made = Table.of(
-        lines,
-        [Column(TIME, "s", "lower", method) for method in methods],
-        rivals="groups",
-        caption=job.caption,
+    run.tables["table"] = Table.of(
+        cells,
+        rivals="group",
+        caption=run.caption,
         corner="network",
         notes=(f"Median, fastest and slowest of {repeats} runs of one image, forward included.",),
     )
-    return Made({"table": made})
 
 
-@maker("variance")
-def make_variance(job: Job) -> Made:
-    """The TMLR paper's Figures 2 and 3: shares of the singular values, centred and not."""
-    first = int(job.options.get("first", 1))
-    lines: dict[str, dict[str, Cell]] = {}
-    shares: dict[str, dict[str, Tensor]] = {}
-    for part in job.parts:
-        shares[part.label] = singular_shares(job.setting(part), first)
-        for way, values in shares[part.label].items():
+def make_variance(run: Reproduction) -> None:
+    """The TMLR paper's Figures 2 and 3: shares of the singular values, centred and not.
+
+    The option `first` is the number of values; with more than one, each network has its own figure.
+    """
+    first = int(run.options.get("first", 1))
+    cells: Cells = []
+    boxes: dict[str, dict[str, list[float]]] = {}
+    for part in run.experiments:
+        for kind, shares in _find_singular_shares(make_setting(part.plan), first).items():
             for place in range(first):
-                row = f"{part.label}, {way}" + (f", σ{place + 1}" if first > 1 else "")
-                quarters = values[:, place].quantile(torch.tensor([0.25, 0.5, 0.75]).double())
-                low, middle, high = quarters.tolist()
-                lines[row] = {"share": Cell(100 * middle, 100 * low, 100 * high)}
-    figures = _shares_apart(job, shares, first) if first > 1 else _shares_together(shares)
-    made = Table.of(
-        lines,
-        [Column("share", "%")],
-        caption=job.caption,
+                values = 100 * shares[:, place]
+                row = f"{part.label}, {kind}"
+                label, figure = row, ""
+                if first > 1:
+                    row += f", σ{place + 1}"
+                    label, figure = f"{kind} {place + 1}", part.label
+                boxes.setdefault(figure, {})[label] = values.tolist()
+                quarters = shares[:, place].quantile(torch.tensor([0.25, 0.5, 0.75]).double())
+                low, middle, high = (100 * quarter for quarter in quarters.tolist())
+                numbers = {"value": middle, "low": low, "high": high}
+                cells.append({"row": row, "column": "share", "unit": "%", **numbers})
+    y = "share of all (%)" if first > 1 else "share of the first (%)"
+    for figure, groups in boxes.items():
+        run.figures[run.name_file("figure", figure)] = box_plot(groups, y=y, title=figure)
+    run.tables["table"] = Table.of(
+        cells,
+        caption=run.caption,
         corner="features",
         notes=(
             "Median over images, and the middle half of them. SVD: each channel's mean is "
             "subtracted; Tucker: it is not.",
         ),
     )
-    return Made({"table": made}, figures)
 
 
-def _shares_apart(
-    job: Job, shares: Mapping[str, Mapping[str, Tensor]], first: int
-) -> dict[str, Figure]:
-    """Draw a figure a network: its first values, both ways."""
-    found = {}
-    for label, both in shares.items():
-        groups = {
-            f"{way} {place + 1}": (100 * values[:, place]).tolist()
-            for way, values in both.items()
-            for place in range(first)
-        }
-        found[job.name("figure", label)] = box_plot(groups, y="share of all (%)", title=label)
-    return found
+# --- what they share ------------------------------------------------------------------------------
 
 
-def _shares_together(shares: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Figure]:
-    """Draw the first value of all networks, both ways."""
-    groups = {
-        f"{label}, {way}": (100 * values[:, 0]).tolist()
-        for label, both in shares.items()
-        for way, values in both.items()
-    }
-    return {"figure": box_plot(groups, y="share of the first (%)")}
+def _measure(results: Results, part: Experiment) -> Cells:
+    """Return a row for each method, a column for each metric, and the paper's numbers."""
+    cells = [
+        summary_cell(results.summary(method, metric), method, metric)
+        for method in results.methods
+        for metric in results.metrics
+    ]
+    return add_published(cells, part.published)
 
 
-# --- what the makers share -----------------------------------------------------------------------
+def _measure_study(results: Results, part: Experiment) -> Iterator[dict[str, Any]]:
+    """Return a row for each method, a column for each variant, in a group for each metric."""
+    labels = study_metrics(part.plan.study)
+    for cell in _measure(results, part):
+        if cell["column"] in labels:
+            metric, _, variant = cell["column"].partition(", ")
+            yield {**cell, "metric": metric, "group": metric.upper(), "column": variant}
 
 
-def first_batch(setting: Setting, count: int) -> Batch:
-    """Return the first images that can be read."""
-    groups = [[place] for place in range(len(setting.data))]
-    found: list[Batch] = []
-    for batch, _ in batches(setting, groups, 0):
-        if batch is not None:
-            found.append(batch)
-        if len(found) == count:
-            break
-    return Batch(
-        tuple(one.ids[0] for one in found),
-        torch.cat([one.images for one in found]),
-        None,
-        tuple(one.labels[0] for one in found),
-        None,
-        None,
+def _add_study_table(
+    run: Reproduction, part: Experiment, cells: Cells, references: set[str] | frozenset[str]
+) -> None:
+    run.tables[run.name_file("table", part.label)] = Table.of(
+        [{key: fact for key, fact in cell.items() if key != "metric"} for cell in cells],
+        references=references,
+        caption=f"{run.caption} ({part.label})",
     )
 
 
-def times(setting: Setting, batch: Batch, repeats: int) -> dict[str, list[float]]:
+def _join(run: Reproduction, tables: Mapping[str, Table], caption: str) -> Table:
+    """Put tables side by side, methods as the recipe lists them: parts may lack some."""
+    order = [choice.label for choice in read_methods(run.recipe.plan["methods"])]
+    groups = tables if len(tables) > 1 else {"": next(iter(tables.values()))}
+    return Table.beside(groups, order=order, caption=caption)
+
+
+def _time_methods(setting: Setting, repeats: int) -> dict[str, list[float]]:
     """Return the seconds of each run of each method by itself, after two runs to warm up."""
-    x = batch.images.to(setting.plan.device)
+    x = read_images(setting, 1).images.to(setting.plan.device)
     layers = list(setting.layers) or None
-    found: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
     for label, method in setting.methods.items():
-        took = []
         for _ in range(2 + repeats):
-            begun = seconds_now(x.device)
+            start = seconds_now(x.device)
             explain(setting.network, x, method, None, layers, chunk=setting.plan.chunk)
-            took.append(seconds_now(x.device) - begun)
-        found[label] = took[2:]
-    return found
+            seconds.setdefault(label, []).append(seconds_now(x.device) - start)
+    return {label: runs[2:] for label, runs in seconds.items()}
 
 
-def singular_shares(setting: Setting, first: int) -> dict[str, Tensor]:
+def _find_singular_shares(setting: Setting, first: int) -> dict[str, Tensor]:
     """Return the shares (N, first) of the first singular values of every image's features."""
-    size, count = setting.plan.batch_size, len(setting.data)
-    groups = [list(range(at, min(at + size, count))) for at in range(0, count, size)]
-    found: dict[str, list[Tensor]] = {"SVD": [], "Tucker": []}
-    chosen = setting.network.layer
-    if setting.layers:
-        chosen = Layer(setting.layers[0])
-    for batch, _ in batches(setting, groups, setting.plan.workers):
+    places = torch.arange(len(setting.data)).split(setting.plan.batch_size)
+    shares: dict[str, list[Tensor]] = {"SVD": [], "Tucker": []}
+    layer = Layer(setting.layers[0]) if setting.layers else setting.network.layer
+    for batch, _ in batches(setting, [part.tolist() for part in places], setting.plan.workers):
         if batch is None:
             continue
         x = batch.images.to(setting.plan.device)
-        if chosen is None:
-            made = explain(setting.network, x[:1], "eigencam")["eigencam"]
-            chosen = Layer(made.layers[0])
-        with tracing(setting.network, x, _first, [chosen], gradients=False) as trace:
-            features = trace[chosen].activations
-        found["SVD"].append(dominant_variance(features, "svd", first).double().cpu())
-        found["Tucker"].append(dominant_variance(features, "tucker", first).double().cpu())
-    return {way: torch.cat(values) for way, values in found.items()}
+        if layer is None:
+            explanation = explain(setting.network, x[:1], "eigencam")["eigencam"]
+            layer = Layer(explanation.layers[0])
+        with tracing(setting.network, x, _score_anything, [layer], gradients=False) as trace:
+            features = trace[layer].activations
+        shares["SVD"].append(dominant_variance(features, "svd", first).double().cpu())
+        shares["Tucker"].append(dominant_variance(features, "tucker", first).double().cpu())
+    return {kind: torch.cat(found) for kind, found in shares.items()}
 
 
-def _first(output: Tensor) -> Tensor:
-    """Score an image by anything: only its features are wanted."""
-    return output.flatten(1)[:, 0]
-
-
-def _timed(part: Part) -> bool:
-    """A column T only where the paper has one."""
-    return any(TIME in row for row in part.published.values())
-
-
-def _order(job: Job) -> list[str]:
-    """Return the methods as the recipe lists them: parts may lack some."""
-    listed = make_plan({"methods": job.recipe.plan["methods"], "metrics": "ad"}).methods
-    return [one.label for one in listed]
-
-
-def _beside(tables: Mapping[str, Table], order: Sequence[str], caption: str) -> Table:
-    made = Table.beside(tables) if len(tables) > 1 else next(iter(tables.values()))
-    places = {label: place for place, label in enumerate(order)}
-    rows = sorted(made.rows, key=lambda row: places.get(row.label, len(places)))
-    return replace(made, rows=tuple(rows), caption=caption)
-
-
-def _curves(results: Mapping[str, Results]) -> dict[str, Figure]:
-    """Draw every metric that keeps a curve: a figure a metric, a panel a part."""
-    panels: dict[str, list[Chart]] = {}
-    for part, found in results.items():
-        for name, chart in metric_charts(found).items():
-            panels.setdefault(name, []).append(replace(chart, title=f"{chart.title}, {part}"))
-    return {slug(name): charts(made) for name, made in panels.items()}
-
-
-def _scaled(cell: Cell, power: int) -> Cell:
-    """Return a cell in units of a power of ten."""
-    if not power or cell.value is None:
-        return cell
-    value, low, high = (
-        None if one is None else one / 10.0**power for one in (cell.value, cell.low, cell.high)
-    )
-    return replace(cell, value=value, low=low, high=high)
-
-
-def _unit(metric: SaliencyMetric, power: int) -> str:
-    return f"1e{power}" if power else metric.entry.unit
-
-
-def _random_maps(setting: Setting, count: int) -> Image:
-    """Draw the first images' maps by the trained network and by ever more random ones."""
-    batch = first_batch(setting, count)
-    x = batch.images.to(setting.plan.device)
-    (method, *_) = setting.methods.values()
-    labels = [label for label in batch.labels if label is not None]
-    target = labels if setting.target == LABEL and len(labels) == len(batch) else None
-    explanation = explain(
-        setting.network,
-        x,
-        method,
-        target,
-        list(setting.layers) or None,
-        masking=setting.masking,
-        chunk=setting.plan.chunk,
-    )[method.name]
-    stages = network_stages(setting.network)[:_STAGES]
-    found = randomised_maps(
-        setting.network,
-        explanation,
-        stages=stages,
-        seed=setting.plan.seed,
-        chunk=setting.plan.chunk,
-    )
-    shown = setting.preprocessing.denormalise(x).mul(255).round().byte().permute(0, 2, 3, 1)
-    rows = []
-    for pixels, own, others in zip(
-        shown.cpu().numpy(), explanation.map.cpu(), found.random_maps.cpu(), strict=True
-    ):
-        photo = fromarray(pixels).resize((_CELL, _CELL), Resampling.LANCZOS)
-        titles = [
-            "trained",
-            *(f"+ {name}" if place else f"random {name}" for place, name in enumerate(stages)),
-        ]
-        rows.append(Row.of(photo, dict(zip(titles, [own, *others], strict=True))))
-    return grid(rows, columns=2 + len(stages))
-
-
-def _direction(metric: str) -> Direction:
-    return metric_entry(metric).direction
-
-
-def _grouped_columns(variants: tuple[str, ...]) -> list[Column]:
-    return [
-        Column(variant, "%", _direction(metric), metric.upper())
-        for metric in _MASKED
-        for variant in variants
-    ]
-
-
-def _variants(
-    found: Results, method: str, variants: tuple[str, ...], published: Mapping[str, float]
-) -> dict[tuple[str, str], Cell]:
-    return {
-        (metric.upper(), variant): replace(
-            Cell.of(found.summary(method, study_label(metric, variant))),
-            published=published.get(study_label(metric, variant)),
-        )
-        for metric in _MASKED
-        for variant in variants
-    }
+def _score_anything(output: Tensor) -> Tensor:
+    return output.flatten(1)[:, 0]  # only the features are used

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,12 +17,10 @@ from torchsaliency.data.dataset import VOID, Picture, draw_key
 from torchsaliency.errors import DataError, OptionError
 from torchsaliency.evaluation.batches import Batch, batches
 from torchsaliency.evaluation.probes import Scene, Scored
-from torchsaliency.evaluation.runner import Progress
 from torchsaliency.evaluation.setting import LABEL, PREDICTED, Setting, make_setting
-from torchsaliency.measures import judging
+from torchsaliency.measures import judging, network_stages, randomised_maps
 from torchsaliency.metrics.segmentation import MeanIoU
-from torchsaliency.papers.plans import Job, Part
-from torchsaliency.papers.reproduce import Made, maker
+from torchsaliency.papers.plans import Experiment, Reproduction
 from torchsaliency.papers.survey import Case, make_survey
 from torchsaliency.report.tables import Column
 from torchsaliency.viz import Panel, Row, grid, overlay
@@ -36,7 +34,10 @@ _CELL = 256
 _COLUMNS = 10
 """Cells side by side; longer rows wrap."""
 
-_SHOWN = 768
+_RANDOM_CELL, _STAGES = 160, 5
+"""Pixels of a map in the picture of random networks, and the stages that become random there."""
+
+_SURVEY_SIDE = 768
 """The longer side of a survey's photograph, at most."""
 
 _PALE = 0.15
@@ -46,82 +47,117 @@ _GREY = 128
 """The level of void pixels."""
 
 
-@maker("grid")
-def make_grid(job: Job) -> Made:
+def make_grid(run: Reproduction) -> None:
     """The TMLR paper's Figures 4 to 6 and 8 to 20: a row a photograph, a column a method.
 
     Under each map stand the plan's metrics of that image. Where one of them is mIoU, the object's
     mask is a column, too. The recipe's option `show` lists what is drawn of each method: "map",
     and "cut", the photograph where the map reaches the threshold of mIoU.
     """
-    shown = tuple(job.options.get("show", ("map",)))
-    pages = []
-    for part in job.parts:
-        setting = job.setting(part)
-        rows = [row for scene in _scenes(job, setting) for row in _rows(scene, shown)]
+    kinds = tuple(run.options.get("show", ("map",)))
+    for part in run.experiments:
+        setting = make_setting(part.plan)
+        rows = [row for scene in _scenes(run, setting) for row in _rows(scene, kinds)]
         if not rows:
             raise DataError(f"None of the {len(setting.data)} images of {part.label} can be used.")
-        each = len(setting.methods) * len(shown)
         picture = grid(
             rows,
             width=_CELL,
             # a pair of map and cut must not be torn apart
-            columns=max(_COLUMNS, 2 + each) if len(shown) > 1 else _COLUMNS,
-            colour_bar="map" in shown,
+            columns=max(_COLUMNS, 2 + len(kinds) * len(setting.methods) * (len(kinds) > 1)),
+            colour_bar="map" in kinds,
         )
-        name = f"{job.name('figure', part)}.png"
-        job.output.write(name, png(picture))
-        pages.append(job.output.path / name)
-    return Made(pages=tuple(pages))
+        run.write_page(f"{run.name_file('figure', part.label)}.png", png(picture))
 
 
-@maker("survey")
-def make_survey_page(job: Job) -> Made:
+def make_survey_page(run: Reproduction) -> None:
     """Opti-CAM's appendix D: a page that asks which of two hidden networks did better, and a key.
 
-    The plan's `count` images are shown of those that it keeps, drawn by its seed.
+    The plan's `count` images are taken of those that it keeps, drawn by its seed.
     """
-    first, second = _pair(job)
+    first, second = _check_pair(run)
     method = first.plan.methods[0].label
     names = (first.label, second.label)
-    known = {name: job.recipe.published.get(name, {}).get(method, {}) for name in names}
-    cases = _cases(job, (first, second))
-    notes = [*job.differs, *job.recipe.notes]
+    numbers = {name: run.recipe.published.get(name, {}).get(method, {}) for name in names}
+    cases = _cases(run)
+    notes = [*run.differs, *run.recipe.notes]
     if len(cases) < (wanted := first.plan.count or 0):
-        notes.append(f"{wanted} photographs were asked for, and {len(cases)} can be shown.")
-    made = make_survey(
+        notes.append(f"{wanted} photographs were requested, and {len(cases)} can be used.")
+    survey = make_survey(
         cases,
         names,
         method,
         seed=first.plan.subset_seed,
-        published={name: one["preferred"] for name, one in known.items() if one},
+        published={name: found["preferred"] for name, found in numbers.items() if found},
         notes=notes,
     )
-    return Made(pages=made.write(job.output))
+    run.pages += survey.write(run.output)
 
 
-# --- grids ---------------------------------------------------------------------------------------
+# --- maps of random networks ----------------------------------------------------------------------
 
 
-def _scenes(job: Job, setting: Setting) -> Iterator[Scene]:
+def draw_random_maps(setting: Setting, count: int) -> bytes:
+    """Draw the first images' maps by the trained network and by ever more random ones."""
+    batch = read_images(setting, count)
+    label = next(iter(setting.methods))
+    explanation = _explain(setting, batch.images, _target(setting, batch.labels), [label])[label]
+    stages = network_stages(setting.network)[:_STAGES]
+    found = randomised_maps(
+        setting.network,
+        explanation,
+        stages=stages,
+        seed=setting.plan.seed,
+        chunk=setting.plan.chunk,
+    )
+    titles = [f"+ {name}" if place else f"random {name}" for place, name in enumerate(stages)]
+    rows = []
+    for image, trained, random in zip(
+        batch.images, explanation.map.cpu(), found.random_maps.cpu(), strict=True
+    ):
+        photo = _photo(setting, image, _RANDOM_CELL)
+        maps = dict(zip(["trained", *titles], [trained, *random], strict=True))
+        rows.append(Row.of(photo, maps))
+    return png(grid(rows, columns=2 + len(stages)))
+
+
+def read_images(setting: Setting, count: int) -> Batch:
+    """Return the first images that can be read."""
+    found: list[Batch] = []
+    for batch, _ in batches(setting, [[place] for place in range(len(setting.data))], 0):
+        if batch is not None:
+            found.append(batch)
+        if len(found) == count:
+            break
+    return Batch(
+        tuple(batch.ids[0] for batch in found),
+        torch.cat([batch.images for batch in found]),
+        None,
+        tuple(batch.labels[0] for batch in found),
+        None,
+        None,
+    )
+
+
+# --- grids ----------------------------------------------------------------------------------------
+
+
+def _scenes(run: Reproduction, setting: Setting) -> Iterator[Scene]:
     """Explain the images batch by batch."""
     plan, count = setting.plan, len(setting.data)
-    groups = [
-        list(range(at, min(at + plan.batch_size, count))) for at in range(0, count, plan.batch_size)
-    ]
+    groups = [part.tolist() for part in torch.arange(count).split(plan.batch_size)]
     done = skipped = 0
-    _tell(job, done, count)
+    run.report_progress(done, count)
     for batch, failed in batches(setting, groups, plan.workers):
         skipped += len(failed)
         if batch is not None:
             yield _scene(setting, batch)
         done += len(failed) + (0 if batch is None else len(batch))
-        _tell(job, done, count, skipped)
+        run.report_progress(done, count, skipped)
 
 
 def _scene(setting: Setting, batch: Batch) -> Scene:
     target = _target(setting, batch.labels)
-    made = _explained(setting, batch.images, target)
     return Scene(
         setting,
         batch,
@@ -129,17 +165,19 @@ def _scene(setting: Setting, batch: Batch) -> Scene:
         None if batch.judged is None else batch.judged.to(setting.plan.device),
         None,
         target,
-        made,
+        _explain(setting, batch.images, target),
         setting.plan.chunk,
     )
 
 
-def _rows(scene: Scene, shown: Sequence[str]) -> Iterator[Row]:
+def _rows(scene: Scene, kinds: Sequence[str]) -> Iterator[Row]:
     """Draw a row an image: the photograph, its mask if it has one, and every method."""
     setting, masks, scored = scene.setting, scene.batch.masks, scene.metrics()
-    thresholds = (one.threshold for one in setting.metrics.values() if isinstance(one, MeanIoU))
+    thresholds = (
+        metric.threshold for metric in setting.metrics.values() if isinstance(metric, MeanIoU)
+    )
     threshold = next(thresholds, 0.5)
-    some = next(iter(scene.made.values()))
+    first = next(iter(scene.made.values()))
     for place, name in enumerate(scene.batch.ids):
         photo = _photo(setting, scene.batch.images[place])
         panels = []
@@ -148,26 +186,22 @@ def _rows(scene: Scene, shown: Sequence[str]) -> Iterator[Row]:
             panels.append(Panel(_cut(photo, mask != 0, mask == VOID), "ground truth"))
         for method, explanation in scene.made.items():
             values = explanation.map[place].float().cpu()
-            said = _numbers(setting, explanation, scored[method], place)
-            for kind in shown:
+            numbers = _numbers(setting, explanation, scored[method], place)
+            for kind in kinds:
                 cut = kind == "cut"
-                panels.append(
-                    Panel(
-                        _cut(photo, values >= threshold) if cut else overlay(photo, values),
-                        f"{method} ≥ {threshold:g}" if cut else method,
-                        said if kind == shown[-1] else "",
-                    )
-                )
-        told = [_class_of(setting.network, some, place), name]
-        yield Row(tuple(panels), Panel(photo, "photo", "\n".join(filter(None, told))))
+                picture = _cut(photo, values >= threshold) if cut else overlay(photo, values)
+                title = f"{method} ≥ {threshold:g}" if cut else method
+                panels.append(Panel(picture, title, numbers if kind == kinds[-1] else ""))
+        subtitle = "\n".join(filter(None, (_class_of(setting.network, first, place), name)))
+        yield Row(tuple(panels), Panel(photo, "photo", subtitle))
 
 
-def _photo(setting: Setting, image: Tensor) -> Image.Image:
+def _photo(setting: Setting, image: Tensor, side: int = _CELL) -> Image.Image:
     """Return what the network saw, at a cell's size: small inputs would show their pixels."""
     values = setting.preprocessing.denormalise(image[None])[0].permute(1, 2, 0)
     picture = Image.fromarray(values.mul(255).round().byte().cpu().numpy())
     height, width = image.shape[1:]
-    scale = _CELL / max(height, width)
+    scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return picture.resize(size, Image.Resampling.LANCZOS)
 
@@ -194,13 +228,13 @@ def _numbers(
     """Return what stands under a map: what is wrong with it, or the image's own numbers."""
     if explanation.status[place] != "ok":
         return explanation.status[place]
-    told = []
-    for one in scored:
-        unit = setting.metrics[one.metric].entry.unit
-        value = float(one.values[place])
-        number = "undefined" if math.isnan(value) else Column("", unit).text(value)
-        told.append(f"{one.metric} {number}{' %' if unit == '%' else ''}")
-    return "\n".join(told)
+    lines = []
+    for score in scored:
+        unit = setting.metrics[score.metric].entry.unit
+        value = float(score.values[place])
+        number = "undefined" if math.isnan(value) else Column("", unit).format_number(value)
+        lines.append(f"{score.metric} {number}{' %' if unit == '%' else ''}")
+    return "\n".join(lines)
 
 
 def _class_of(network: Network, explanation: Explanation, place: int) -> str:
@@ -213,134 +247,141 @@ def _class_of(network: Network, explanation: Explanation, place: int) -> str:
     return f"{network.class_name(label).partition(',')[0]}  {share:.1%}"
 
 
-# --- the survey ----------------------------------------------------------------------------------
+# --- the survey -----------------------------------------------------------------------------------
 
 
-def _pair(job: Job) -> tuple[Part, Part]:
-    """Return the two parts, which differ in their networks and share one method."""
-    if len(job.parts) != 2:  # noqa: PLR2004
-        given = ", ".join(part.label for part in job.parts)
+def _check_pair(run: Reproduction) -> tuple[Experiment, ...]:
+    """Return the two experiments, which differ in their networks and share one method."""
+    if len(run.experiments) != 2:  # noqa: PLR2004
+        given = ", ".join(part.label for part in run.experiments)
         raise OptionError(
             f"A survey compares two different networks, and {given} was given; give --model twice."
         )
-    first, second = job.parts
-    if len(first.plan.methods) != 1:
-        listed = ", ".join(one.label for one in first.plan.methods)
+    if len(methods := run.experiments[0].plan.methods) != 1:
+        listed = ", ".join(method.label for method in methods)
         raise OptionError(f"A survey shows the maps of one method, and {listed} were given.")
-    return first, second
+    return run.experiments
 
 
-def _cases(job: Job, parts: Sequence[Part]) -> list[Case]:
+def _cases(run: Reproduction) -> list[Case]:
     """Explain images by both networks, in the order drawn, until there are enough."""
-    plan = parts[0].plan
-    # the plan's count is of the images that are shown, and it is not known yet which are kept
-    settings = [make_setting(part.plan.model_copy(update={"count": None})) for part in parts]
-    data = settings[0].data
+    plan = run.experiments[0].plan
+    # the plan's count is of the images that are used, and it is not known yet which are kept
+    settings = {
+        part.label: make_setting(part.plan.model_copy(update={"count": None}))
+        for part in run.experiments
+    }
+    data = next(iter(settings.values())).data
     wanted = min(plan.count or len(data), len(data))
     order = sorted(
         range(len(data)), key=lambda place: draw_key(plan.subset_seed, data.samples[place].id)
     )
-    found: list[Case] = []
+    cases: list[Case] = []
     skipped = 0
-    _tell(job, 0, wanted)
+    run.report_progress(0, wanted)
     for start in range(0, len(order), plan.batch_size):
-        opened = []
+        pictures = []
         for place in order[start : start + plan.batch_size]:
             try:
-                opened.append(data.picture(place))
+                pictures.append(data.picture(place))
             except DataError:
                 skipped += 1
-        kept = _kept(settings, opened)[: wanted - len(found)]
-        found += _explained_cases(settings, [part.label for part in parts], kept)
-        _tell(job, len(found), wanted, skipped)
-        if len(found) == wanted:
+        kept = _keep(list(settings.values()), pictures)[: wanted - len(cases)]
+        cases += _explain_cases(settings, kept) if kept else []
+        run.report_progress(len(cases), wanted, skipped)
+        if len(cases) == wanted:
             break
-    if not found:
+    if not cases:
         which = "readable" if plan.keep == "all" else f"{plan.keep} by both networks"
         raise DataError(f"None of the {len(data)} images is {which}; give other data or networks.")
-    return found
+    return cases
 
 
-def _kept(settings: Sequence[Setting], pictures: list[Picture]) -> list[Picture]:
+def _keep(settings: Sequence[Setting], pictures: list[Picture]) -> list[Picture]:
     """Return the pictures that both networks classify as the plan wants them to."""
     keep = settings[0].plan.keep
     if keep == "all" or not pictures:
         return pictures
-    right = torch.ones(len(settings), len(pictures), dtype=torch.bool)
-    for row, setting in zip(right, settings, strict=True):
+    right = []
+    for setting in settings:
         with judging(setting.network, _inputs(setting, pictures)) as judge:
             top = judge.clean_logits(None).argmax(1).tolist()
-        labels = _labels(setting, pictures)
-        row.copy_(torch.tensor([a == b for a, b in zip(top, labels, strict=True)]))
-    chosen = right.all(0) if keep == "correct" else ~right.any(0)
-    return [one for one, good in zip(pictures, chosen.tolist(), strict=True) if good]
+        right.append([a == b for a, b in zip(top, _labels(setting, pictures), strict=True)])
+    wanted = keep == "correct"
+    return [
+        picture
+        for picture, verdicts in zip(pictures, zip(*right, strict=True), strict=True)
+        if all(verdict == wanted for verdict in verdicts)
+    ]
 
 
-def _explained_cases(
-    settings: Sequence[Setting], names: Sequence[str], pictures: list[Picture]
-) -> list[Case]:
-    if not pictures:
-        return []
-    maps = []
-    for setting in settings:
+def _explain_cases(settings: Mapping[str, Setting], pictures: list[Picture]) -> list[Case]:
+    maps = {}
+    for name, setting in settings.items():
         target = _target(setting, _labels(setting, pictures))
-        (made,) = _explained(setting, _inputs(setting, pictures), target).values()
-        maps.append(made.map.float().cpu())
+        (explanation,) = _explain(setting, _inputs(setting, pictures), target).values()
+        maps[name] = explanation.map.float().cpu()
     return [
         _case(
-            one,
+            picture,
             [
-                setting.preprocessing.placement((one.image.height, one.image.width))
-                for setting in settings
+                setting.preprocessing.placement((picture.image.height, picture.image.width))
+                for setting in settings.values()
             ],
-            dict(zip(names, (own[place] for own in maps), strict=True)),
+            {name: values[place] for name, values in maps.items()},
         )
-        for place, one in enumerate(pictures)
+        for place, picture in enumerate(pictures)
     ]
 
 
 def _case(picture: Picture, places: Sequence[Placement], maps: dict[str, Tensor]) -> Case:
     """Cut the photograph to what both networks saw: what one did not see would tell them apart."""
     photo = picture.image
-    top = max(0, *(round(one.top) for one in places))
-    left = max(0, *(round(one.left) for one in places))
-    bottom = min(photo.height, *(round(one.top + one.height) for one in places))
-    right = min(photo.width, *(round(one.left + one.width) for one in places))
+    top = max(0, *(round(place.top) for place in places))
+    left = max(0, *(round(place.left) for place in places))
+    bottom = min(photo.height, *(round(place.top + place.height) for place in places))
+    right = min(photo.width, *(round(place.left + place.width) for place in places))
     # a survey holds every case at once, and shows none of them larger
-    scale = min(1.0, _SHOWN / max(bottom - top, right - left))
+    scale = min(1.0, _SURVEY_SIDE / max(bottom - top, right - left))
     height, width = (max(1, round(scale * side)) for side in (bottom - top, right - left))
-    seen = {
+    cut_maps = {
         name: Placement(
             photo_size=(height, width),
-            top=(one.top - top) * scale,
-            left=(one.left - left) * scale,
-            height=one.height * scale,
-            width=one.width * scale,
-        ).to_photo(own)
-        for (name, own), one in zip(maps.items(), places, strict=True)
+            top=(place.top - top) * scale,
+            left=(place.left - left) * scale,
+            height=place.height * scale,
+            width=place.width * scale,
+        ).to_photo(values)
+        for (name, values), place in zip(maps.items(), places, strict=True)
     }
     cropped = photo.crop((left, top, right, bottom))
-    return Case(picture.sample.id, cropped.resize((width, height), Image.Resampling.LANCZOS), seen)
+    return Case(
+        picture.sample.id, cropped.resize((width, height), Image.Resampling.LANCZOS), cut_maps
+    )
 
 
-# --- what both share -----------------------------------------------------------------------------
+# --- what they share ------------------------------------------------------------------------------
 
 
 def _inputs(setting: Setting, pictures: Sequence[Picture]) -> Tensor:
-    return torch.stack([setting.preprocessing(one.image) for one in pictures])
+    return torch.stack([setting.preprocessing(picture.image) for picture in pictures])
 
 
 def _labels(setting: Setting, pictures: Sequence[Picture]) -> list[int | None]:
-    return [setting.label(one.sample.label) for one in pictures]
+    return [setting.label(picture.sample.label) for picture in pictures]
 
 
-def _explained(
-    setting: Setting, images: Tensor, target: list[int] | int | None
+def _explain(
+    setting: Setting,
+    images: Tensor,
+    target: list[int] | int | None,
+    labels: Sequence[str] | None = None,
 ) -> dict[str, Explanation]:
+    """Explain images by the plan's methods, or by those of some labels."""
     return explain(
         setting.network,
         images.to(setting.plan.device),
-        setting.methods,
+        {label: setting.methods[label] for label in labels or setting.methods},
         None if setting.network.encoder else target,
         list(setting.layers) or None,
         masking=setting.masking,
@@ -353,10 +394,5 @@ def _target(setting: Setting, labels: Sequence[int | None]) -> list[int] | int |
     if setting.target == PREDICTED:
         return None
     if setting.target == LABEL:
-        return [-1 if one is None else one for one in labels]
+        return [-1 if label is None else label for label in labels]
     return int(setting.target)
-
-
-def _tell(job: Job, done: int, total: int, skipped: int = 0) -> None:
-    if job.watch is not None:
-        job.watch(Progress(done, total, 0, skipped))

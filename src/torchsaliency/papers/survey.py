@@ -10,17 +10,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib import resources
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, final
 
-import jinja2
 import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -30,8 +26,11 @@ from torch import Tensor
 from torchsaliency.core.files import OutputFolder
 from torchsaliency.data.dataset import draw_key
 from torchsaliency.errors import DataError, InputError, OptionError
+from torchsaliency.metrics.base import Summary
 from torchsaliency.metrics.statistics import CONFIDENCE, bootstrap
-from torchsaliency.report.tables import Cell, Column, Table
+from torchsaliency.report.results import summary_cell
+from torchsaliency.report.tables import Table
+from torchsaliency.report.writers import load_template
 from torchsaliency.viz import overlay
 from torchsaliency.viz.overlay import colourise
 
@@ -44,6 +43,8 @@ _QUALITY = 86
 """JPEG's: 20 photographs of make 60 pictures and about 2 MB."""
 
 _BAR = (256, 12)
+_HALF = 50
+"""Percent."""
 
 
 @final
@@ -106,16 +107,21 @@ class Key(BaseModel):
     @field_validator("items")
     @classmethod
     def _numbered(cls, items: tuple[Item, ...]) -> tuple[Item, ...]:
-        if [one.item for one in items] != [*range(1, len(items) + 1)]:
+        if [item.item for item in items] != [*range(1, len(items) + 1)]:
             raise ValueError("the items are not numbered 1, 2, 3 …")
         return items
 
     @model_validator(mode="after")
     def _of_two(self) -> Key:
-        for one in self.items:
-            if {one.left, one.right} != set(self.networks):
-                raise ValueError(f"item {one.item} does not compare the two networks")
+        for item in self.items:
+            if {item.left, item.right} != set(self.networks):
+                raise ValueError(f"item {item.item} does not compare the two networks")
         return self
+
+    def preferred(self, answer: Answer) -> str:
+        """Return the network that an answer prefers."""
+        item = self.items[answer.item - 1]
+        return item.left if answer.choice == "left" else item.right
 
 
 @final
@@ -179,24 +185,25 @@ def make_survey(
         ['A', 'B']
     """
     _check_cases(cases, networks)
-    ordered = sorted(cases, key=lambda one: draw_key(seed, f"order {one.sample}"))
-    drawn = sorted((one.sample for one in cases), key=lambda name: draw_key(seed, f"side {name}"))
+    ordered = sorted(cases, key=lambda case: draw_key(seed, f"order {case.sample}"))
+    drawn = sorted((case.sample for case in cases), key=lambda name: draw_key(seed, f"side {name}"))
     straight = set(drawn[: len(drawn) // 2])
+    digest = hashlib.sha256()
     items, pictures = [], []
     for number, case in enumerate(ordered, 1):
         left, right = networks if case.sample in straight else networks[::-1]
         items.append(Item(item=number, sample=case.sample, left=left, right=right))
         photo = _clean(case.photo)
-        drawn_maps = (overlay(photo, case.maps[name].detach().float()) for name in (left, right))
-        pictures.append([_jpeg(one) for one in (photo, *drawn_maps)])
-    digest = hashlib.sha256()
-    for one in pictures:
-        digest.update(b"".join(hashlib.sha256(part).digest() for part in one))
+        overlays = (overlay(photo, case.maps[name].detach().float()) for name in (left, right))
+        files = [_encode(picture, "jpeg") for picture in (photo, *overlays)]
+        digest.update(b"".join(hashlib.sha256(content).digest() for content in files))
+        pictures.append([base64.b64encode(content).decode() for content in files])
+    ramp = colourise(torch.linspace(0, 1, _BAR[0]).expand(_BAR[1], -1))
     identity = digest.hexdigest()[:16]
-    page = _template().render(
+    page = load_template(__package__, "survey.html.jinja").render(
         survey=identity,
-        pictures=[[_uri(part, "jpeg") for part in one] for one in pictures],
-        bar=_uri(_colour_bar(), "png"),
+        pictures=pictures,
+        bar=base64.b64encode(_encode(Image.fromarray(ramp), "png")).decode(),
     )
     key = Key(
         survey=identity,
@@ -216,7 +223,7 @@ def _check_cases(cases: Sequence[Case], networks: tuple[str, str]) -> None:
         )
     if not cases:
         raise InputError("A survey needs a photograph at least, and none was given.")
-    names = Counter(one.sample for one in cases)
+    names = Counter(case.sample for case in cases)
     sample, often = names.most_common(1)[0]
     if often > 1:
         raise InputError(f"The photograph {sample!r} was given {often} times; give each once.")
@@ -236,30 +243,11 @@ def _clean(photo: Image.Image) -> Image.Image:
     return Image.frombytes("RGB", sized.size, sized.tobytes())  # a comment would be saved along
 
 
-def _jpeg(picture: Image.Image) -> bytes:
+def _encode(picture: Image.Image, kind: str) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=_QUALITY, optimize=True)
+    how = {"quality": _QUALITY, "optimize": True} if kind == "jpeg" else {}
+    picture.save(stream, kind, **how)
     return stream.getvalue()
-
-
-def _colour_bar() -> bytes:
-    width, height = _BAR
-    stream = io.BytesIO()
-    Image.fromarray(colourise(torch.linspace(0, 1, width).expand(height, -1))).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def _uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-@cache
-def _template() -> jinja2.Template:
-    text = resources.files(__package__).joinpath("survey.html.jinja").read_text(encoding="utf-8")
-    surroundings = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    return surroundings.from_string(text)
 
 
 # --- answers -------------------------------------------------------------------------------------
@@ -313,7 +301,6 @@ class SurveyScores:
         participants: the answers that count, in the order of the files.
         shares: by network, the share of answers that prefer it, with its interval over
             participants, in percent.
-        confidence: of the intervals.
         p_answers: of the two-sided binomial test over all answers, as if they were independent.
         p_participants: of the two-sided sign test over participants, who are.
         left_out: the files that do not count, a sentence each.
@@ -321,8 +308,7 @@ class SurveyScores:
 
     key: Key
     participants: tuple[Answers, ...]
-    shares: Mapping[str, Cell]
-    confidence: float
+    shares: Mapping[str, Summary]
     p_answers: float
     p_participants: float
     left_out: tuple[str, ...] = ()
@@ -331,27 +317,28 @@ class SurveyScores:
     def by_participant(self) -> dict[str, dict[str, float]]:
         """By code and network, the share of photographs on which it was preferred, in percent."""
         return {
-            one.participant: _percentages(
-                [_chosen(self.key, answer) for answer in one.answers], self.key.networks
-            )
-            for one in self.participants
+            person.participant: self._percentages(person.answers) for person in self.participants
         }
 
     @property
     def by_photograph(self) -> dict[str, dict[str, float]]:
         """By sample and network, the share of participants who preferred it, in percent."""
-        votes: dict[int, list[str]] = {one.item: [] for one in self.key.items}
-        for one in self.participants:
-            for answer in one.answers:
-                votes[answer.item].append(_chosen(self.key, answer))
-        return {
-            one.sample: _percentages(votes[one.item], self.key.networks) for one in self.key.items
-        }
+        answers: dict[int, list[Answer]] = {item.item: [] for item in self.key.items}
+        for person in self.participants:
+            for answer in person.answers:
+                answers[answer.item].append(answer)
+        return {item.sample: self._percentages(answers[item.item]) for item in self.key.items}
+
+    def _percentages(self, answers: Sequence[Answer]) -> dict[str, float]:
+        votes = [self.key.preferred(answer) for answer in answers]
+        return {name: 100 * votes.count(name) / len(votes) for name in self.key.networks}
 
     @property
     def comments(self) -> dict[str, str]:
         """How participants said that they decided, by code."""
-        return {one.participant: one.comment for one in self.participants if one.comment}
+        return {
+            person.participant: person.comment for person in self.participants if person.comment
+        }
 
     def table(self, by: str = "network") -> Table:
         """Return the result as a table, a row a network, photograph or participant.
@@ -359,75 +346,56 @@ class SurveyScores:
         Raises:
             OptionError: another kind of row.
         """
-        tables = {
-            "network": self._by_network,
-            "photograph": self._by_photograph,
-            "participant": self._by_participant,
-        }
-        if by not in tables:
-            raise OptionError(f"Rows by {by!r} were asked for; choose {', '.join(tables)}.")
-        return tables[by]()
+        kinds = ("network", "photograph", "participant")
+        if by not in kinds:
+            raise OptionError(f"Rows by {by!r} were requested; choose {', '.join(kinds)}.")
+        notes: list[str] = []
+        if by == "network":
+            cells, notes = self._network_cells(), self._notes()
+        else:
+            shares = self.by_photograph if by == "photograph" else self.by_participant
+            cells = [
+                {"row": row, "column": name, "unit": "%", "value": share}
+                for row, numbers in shares.items()
+                for name, share in numbers.items()
+            ]
+        if by == "participant":
+            notes = ["time: median over the photographs."]
+            for person in self.participants:
+                known = [answer.seconds for answer in person.answers if answer.seconds is not None]
+                place = {"row": person.participant, "column": "time", "unit": "s", "decimals": 1}
+                cells.append({**place, "value": statistics.median(known) if known else None})
+        caption = f"Which network performed better, going by its maps of {self.key.method}?"
+        return Table.of(cells, caption=caption, corner=by, notes=notes)
 
-    def _by_network(self) -> Table:
-        people, photographs = self.by_participant.values(), self.by_photograph.values()
-        lines: dict[str, dict[str, Cell | int]] = {
-            name: {
-                "preferred": self.shares[name],
-                "photographs": _wins(photographs, name),
-                "participants": _wins(people, name),
-            }
-            for name in self.key.networks
-        }
-        columns = [
-            Column("preferred", "%", "higher", decimals=2),
-            Column("photographs", decimals=0),
-            Column("participants", decimals=0),
-        ]
-        return Table.of(
-            lines, columns, caption=self._caption, corner="network", notes=self._notes()
-        )
-
-    def _by_photograph(self) -> Table:
-        columns = [Column(name, "%", "neither") for name in self.key.networks]
-        return Table.of(self.by_photograph, columns, caption=self._caption, corner="photograph")
-
-    def _by_participant(self) -> Table:
-        columns = [Column(name, "%", "neither") for name in self.key.networks]
-        columns.append(Column("time", "s", decimals=1))
-        shares = self.by_participant
-        lines = {
-            one.participant: {**shares[one.participant], "time": _time(one)}
-            for one in self.participants
-        }
-        return Table.of(
-            lines,
-            columns,
-            caption=self._caption,
-            corner="participant",
-            notes=("time: median over the photographs.",),
-        )
-
-    @property
-    def _caption(self) -> str:
-        return f"Which network performed better, going by its maps of {self.key.method}?"
+    def _network_cells(self) -> list[dict[str, Any]]:
+        counted = {"photographs": self.by_photograph, "participants": self.by_participant}
+        cells = []
+        for name, summary in self.shares.items():
+            # without its confidence: a legend takes such intervals for those over images
+            cell = summary_cell(summary, name, "preferred", confidence=None, decimals=2)
+            cells.append({**cell, "published": self.key.published.get(name)})
+            for column, shares in counted.items():
+                wins = sum(numbers[name] > _HALF for numbers in shares.values())
+                cells.append({"row": name, "column": column, "value": wins, "decimals": 0})
+        return cells
 
     def _notes(self) -> list[str]:
         people, questions = len(self.participants), len(self.key.items)
-        told = [
+        notes = [
             f"{people} {'participant' if people == 1 else 'participants'}, {questions} "
             f"{'photograph' if questions == 1 else 'photographs'}; photographs and participants: "
             "how many preferred the network more often than the other one."
         ]
         if people > 1:
-            told.append(
-                f"[low, high]: {100 * self.confidence:g} % bootstrap interval over participants."
-            )
-        told.append(
-            f"Sign test over participants: p = {_probability(self.p_participants)}; binomial test "
+            level = 100 * self.shares[self.key.networks[0]].confidence
+            notes.append(f"[low, high]: {level:g} % bootstrap interval over participants.")
+        notes.append(
+            f"Sign test over participants: p = {_format_p(self.p_participants)}; binomial test "
             f"over all {people * questions} answers, as if they were independent: "
-            f"p = {_probability(self.p_answers)}."
+            f"p = {_format_p(self.p_answers)}."
         )
-        return [*told, *self.key.notes]
+        return [*notes, *self.key.notes]
 
 
 def read_key(path: str | Path) -> Key:
@@ -470,57 +438,54 @@ def score_answers(
 
     Example:
         >>> score_answers("survey-key.json", ["answers-P1.json"]).shares  # doctest: +SKIP
-        {'VGG16': Cell(value=58.15, …), 'ResNet50': Cell(value=41.85, …)}
+        {'VGG16': Summary(value=58.15, …), 'ResNet50': Summary(value=41.85, …)}
     """
     if not 0 < confidence < 1:
         raise OptionError(f"A confidence of {confidence} was given; give one between 0 and 1.")
     known = key if isinstance(key, Key) else read_key(key)
-    counted, left_out = _counted(known, files)
-    if not counted:
+    people, left_out = _count_participants(known, files)
+    if not people:
         why = left_out[0] if left_out else "none were given; name the files that the page exported."
         raise DataError(f"There are no answers to score: {why}")
     first = known.networks[0]
-    shares = [
-        100 * statistics.fmean(_chosen(known, answer) == first for answer in one.answers)
-        for one in counted
-    ]
-    votes = sum(_chosen(known, answer) == first for one in counted for answer in one.answers)
-    for_first = sum(share > 50 for share in shares)  # noqa: PLR2004 (half)
-    for_other = sum(share < 50 for share in shares)  # noqa: PLR2004
+    votes = [[known.preferred(answer) == first for answer in person.answers] for person in people]
+    shares = [100 * statistics.fmean(row) for row in votes]
+    for_first = sum(share > _HALF for share in shares)
+    for_other = sum(share < _HALF for share in shares)
     return SurveyScores(
         key=known,
-        participants=tuple(counted),
-        shares=_shares(known, shares, confidence, seed),
-        confidence=confidence,
-        p_answers=_by_chance(votes, len(counted) * len(known.items)),
-        p_participants=_by_chance(for_first, for_first + for_other),
+        participants=tuple(people),
+        shares=_summarise(known, shares, confidence, seed),
+        p_answers=_test_chance(sum(map(sum, votes)), len(people) * len(known.items)),
+        p_participants=_test_chance(for_first, for_first + for_other),
         left_out=tuple(left_out),
     )
 
 
-def _counted(key: Key, files: Sequence[str | Path]) -> tuple[list[Answers], list[str]]:
+def _count_participants(key: Key, files: Sequence[str | Path]) -> tuple[list[Answers], list[str]]:
     """Return the answers that count, in the order of the files, and why others do not."""
-    good: list[tuple[Path, Answers]] = []
+    readable: list[tuple[Path, Answers]] = []
     left_out: list[str] = []
     for path in map(Path, files):
         try:
-            good.append((path, _read_answers(key, path)))
+            readable.append((path, _read_answers(key, path)))
         except DataError as error:
             left_out.append(str(error))
     # a code is typed by hand: "p1 " and "P1" are one person
-    codes = [one.participant.casefold() for _, one in good]
+    codes = [answers.participant.casefold() for _, answers in readable]
     first: dict[str, int] = {}
-    for place in sorted(range(len(good)), key=lambda place: good[place][1].exported):
+    for place in sorted(range(len(readable)), key=lambda place: readable[place][1].exported):
         first.setdefault(codes[place], place)
     counted = []
-    for place, (path, one) in enumerate(good):
+    for place, (path, answers) in enumerate(readable):
         kept = first[codes[place]]
         if kept == place:
-            counted.append(one)
+            counted.append(answers)
         else:
             left_out.append(
-                f"{path} is another export of participant {one.participant}, of whom "
-                f"{good[kept][0]} counts; if it is another person, change the participant in it."
+                f"{path} is another export of participant {answers.participant}, of whom "
+                f"{readable[kept][0]} counts; if it is another person, change the participant in "
+                "it."
             )
     return counted, left_out
 
@@ -528,81 +493,58 @@ def _counted(key: Key, files: Sequence[str | Path]) -> tuple[list[Answers], list
 def _read_answers(key: Key, path: Path) -> Answers:
     try:
         # an editor into which the text was copied may begin the file with a mark
-        one = Answers.model_validate_json(path.read_text(encoding="utf-8-sig"))
+        found = Answers.model_validate_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise DataError(
             f"{path} holds no answers ({_reason(error)}); give a file that the page exported."
         ) from error
-    if one.survey != key.survey:
+    if found.survey != key.survey:
         raise DataError(
-            f"{path} answers another survey ({one.survey}, not {key.survey}); give the answers to "
-            "the page that was written with this key."
+            f"{path} answers another survey ({found.survey}, not {key.survey}); give the answers "
+            "to the page that was written with this key."
         )
-    numbers = Counter(answer.item for answer in one.answers)
+    numbers = Counter(answer.item for answer in found.answers)
     known = {item.item for item in key.items}
-    if strange := sorted(
-        number for number in numbers if number not in known or numbers[number] > 1
-    ):
+    if strange := sorted(item for item in numbers if item not in known or numbers[item] > 1):
         raise DataError(
-            f"{path} is damaged: it answers {_listed(strange)} more than once or without being "
-            f"asked; the survey has photographs 1 to {len(known)}, give the file as exported."
+            f"{path} is damaged: it answers {', '.join(map(str, strange))} more than once or "
+            f"without being asked; the survey has photographs 1 to {len(known)}, give the file as "
+            "exported."
         )
     if missing := sorted(known - numbers.keys()):
         raise DataError(
-            f"{path} is incomplete: {_listed(missing)} of {len(known)} have no answer; have "
-            f"participant {one.participant} finish and export again."
+            f"{path} is incomplete: {', '.join(map(str, missing))} of {len(known)} have no answer; "
+            f"have participant {found.participant} finish and export again."
         )
-    return one
+    return found
 
 
-def _shares(key: Key, of_first: Sequence[float], confidence: float, seed: int) -> dict[str, Cell]:
+def _summarise(
+    key: Key, of_first: Sequence[float], confidence: float, seed: int
+) -> dict[str, Summary]:
     """Return each network's share with its interval; the second's is the first's turned round."""
     middle = statistics.fmean(of_first)
     low = high = None
     if len(of_first) > 1:
         rows = torch.tensor(of_first, dtype=torch.float64)[:, None]
         low, high = bootstrap(rows, confidence=confidence, seed=seed)
-    first, second = key.networks
-
-    def cell(name: str, value: float, low: float | None, high: float | None) -> Cell:
-        # without its confidence: a table's legend takes such intervals for those over images
-        published = key.published.get(name)
-        return Cell(value, low, high, count=len(of_first), published=published)
-
-    turned = (None, None) if low is None or high is None else (100 - high, 100 - low)
-    return {first: cell(first, middle, low, high), second: cell(second, 100 - middle, *turned)}
-
-
-def _chosen(key: Key, answer: Answer) -> str:
-    """Return the network that an answer prefers."""
-    item = key.items[answer.item - 1]
-    return item.left if answer.choice == "left" else item.right
+    share = Summary("preferred", middle, low, high, confidence, len(of_first), 0, "%", "higher")
+    other = replace(
+        share,
+        value=100 - middle,
+        low=None if high is None else 100 - high,
+        high=None if low is None else 100 - low,
+    )
+    return dict(zip(key.networks, (share, other), strict=True))
 
 
-def _percentages(votes: Sequence[str], networks: Sequence[str]) -> dict[str, float]:
-    return {name: 100 * votes.count(name) / len(votes) for name in networks}
-
-
-def _wins(shares: Any, name: str) -> int:
-    return sum(one[name] > 50 for one in shares)  # noqa: PLR2004 (half)
-
-
-def _by_chance(count: int, of: int) -> float:
+def _test_chance(count: int, of: int) -> float:
     """Return how probable a split at least as uneven is if nobody has a preference."""
     return float(stats.binomtest(count, of).pvalue) if of else 1.0
 
 
-def _time(one: Answers) -> float:
-    seconds = [answer.seconds for answer in one.answers if answer.seconds is not None]
-    return statistics.median(seconds) if seconds else math.nan
-
-
-def _probability(p: float) -> str:
+def _format_p(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"  # noqa: PLR2004 (what three digits show)
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers))
 
 
 def _reason(error: Exception) -> str:

@@ -4,8 +4,9 @@ from torchsaliency.errors import require_extra
 
 require_extra("eval", "pandas", "jinja2")
 
+from torchsaliency.report import terminal, writers  # noqa: F401 (they register their formats)
 from torchsaliency.report.formats import FORMATS, render
 from torchsaliency.report.results import comparison, table
-from torchsaliency.report.tables import Cell, Column, Line, Table
+from torchsaliency.report.tables import Column, Table
 
-__all__ = ["FORMATS", "Cell", "Column", "Line", "Table", "comparison", "render", "table"]
+__all__ = ["FORMATS", "Column", "Table", "comparison", "render", "table"]

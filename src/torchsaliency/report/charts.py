@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from statistics import NormalDist
 
 import torch
@@ -88,6 +88,30 @@ def sweep_chart(
     return Chart(series, x, y or heading, title, log_x)
 
 
+def sweep_charts(
+    points: Iterable[tuple[str, str, float, Summary]],
+    *,
+    x: str,
+    suffix: str = "",
+    log_x: bool = False,
+) -> dict[str, Chart]:
+    """Return a `sweep_chart` of each metric, by its label, which in capitals is the title.
+
+    Args:
+        points: metric, curve, place on the horizontal axis, and summary.
+        x: what is varied.
+        suffix: of the titles.
+        log_x: whether x is logarithmic.
+    """
+    scores: dict[str, dict[str, dict[float | int, Summary]]] = {}
+    for metric, curve, place, summary in points:
+        scores.setdefault(metric, {}).setdefault(curve, {})[place] = summary
+    return {
+        metric: sweep_chart(lines, x=x, title=metric.upper() + suffix, log_x=log_x)
+        for metric, lines in scores.items()
+    }
+
+
 def selectivity_charts(studies: Mapping[str, Study]) -> dict[str, Chart]:
     """Return AD, AI and AG by the power of the map, a curve a method (Opti-CAM, Figure A4).
 
@@ -95,9 +119,9 @@ def selectivity_charts(studies: Mapping[str, Study]) -> dict[str, Chart]:
         studies: what `studies.selectivity` found, by method.
 
     Raises:
-        InputError: no study, or one of something else than powers.
+        InputError: a study of something else than powers.
     """
-    scores: dict[str, dict[str, dict[float | int, Summary]]] = {}
+    points = []
     for method, study in studies.items():
         for variant, row in study.rows.items():
             if not variant.startswith(_POWER):
@@ -105,13 +129,9 @@ def selectivity_charts(studies: Mapping[str, Study]) -> dict[str, Chart]:
                     f"The study of {method} has a line {variant!r}, and charts of selectivity need "
                     f"powers like '{_POWER}2'; give studies made by selectivity."
                 )
-            for one in row.metrics:
-                line = scores.setdefault(one.name, {}).setdefault(method, {})
-                line[float(variant.removeprefix(_POWER))] = one.summary()
-    return {
-        name: sweep_chart(lines, x="power α", title=name.upper(), log_x=True)
-        for name, lines in scores.items()
-    }
+            power = float(variant.removeprefix(_POWER))
+            points += [(metric.name, method, power, metric.summary()) for metric in row.metrics]
+    return sweep_charts(points, x="power α", log_x=True)
 
 
 def _axis(metric: SaliencyMetric) -> tuple[list[float], str, str] | None:
@@ -145,4 +165,4 @@ def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-__all__ = ["metric_charts", "selectivity_charts", "sweep_chart"]
+__all__ = ["metric_charts", "selectivity_charts", "sweep_chart", "sweep_charts"]

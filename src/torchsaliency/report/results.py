@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import final
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from torchsaliency.errors import InputError
 from torchsaliency.evaluation.results import Results
+from torchsaliency.metrics.base import Summary
 from torchsaliency.metrics.statistics import CONFIDENCE, RESAMPLES, Comparison, compare
-from torchsaliency.report.tables import ALPHA, Cell, Column, Line, Table
+from torchsaliency.report.tables import ALPHA, Column, Table
 
 TIME = "T"
 BATCH = 8
 """Images whose time the papers print."""
+
+Published = Mapping[str, Mapping[str, float | int]]
+"""A paper's numbers, by method and column."""
 
 
 def table(
@@ -28,8 +32,8 @@ def table(
     """Return all methods by all metrics, with intervals, bests and tests against the best.
 
     Every contender is compared with the best of its column, image by image: Wilcoxon's signed-rank
-    test, two-sided, Holm-corrected over the methods of the column. `Cell.worse` says whether p is
-    below 0.05 and the images speak for the best; where two images do not define both, there is no
+    test, two-sided, Holm-corrected over the methods of the column. A cell is `worse` if p is below
+    0.05 and the images speak for the best; where two images do not define both, there is no
     p-value and nothing is shown to be worse. The best is chosen on the images it is tested on, so
     the tests favour it slightly.
 
@@ -41,26 +45,42 @@ def table(
         caption: what the table shows.
         resamples: of the bootstrap.
     """
-    scores: dict[str, dict[str, Cell]] = {method: {} for method in results.methods}
-    columns = []
-    for label, metric in results.metrics.items():
-        columns.append(Column(label, metric.entry.unit, metric.entry.direction))
-        for method in results.methods:
-            summary = results.summary(method, label, confidence=confidence, resamples=resamples)
-            scores[method][label] = Cell.of(summary)
-        column = {method: scores[method][label].value for method in results.methods}
-        for method, verdict in _verdicts(results, label, column).items():
-            scores[method][label] = replace(
-                scores[method][label], p_value=verdict.p_value, worse=verdict.worse
-            )
-    notes = _missing(results)
+    cells = []
+    for label in results.metrics:
+        summaries = {
+            method: results.summary(method, label, confidence=confidence, resamples=resamples)
+            for method in results.methods
+        }
+        tests = _test_against_best(results, label, summaries)
+        cells += [
+            summary_cell(summary, method, label, **tests.get(method, {}))
+            for method, summary in summaries.items()
+        ]
+    notes = _list_missing(results)
     if timing:
-        columns.append(Column(TIME, "s"))
-        for method in results.methods:
-            scores[method][TIME] = _time(results, method)
+        cells += [_time_cell(results, method) for method in results.methods]
         notes.append(f"{TIME}: seconds for {BATCH} images, {BATCH} times the median of one.")
-    _add_published(scores, published or {})
-    return Table.of(scores, columns, references=results.references, caption=caption, notes=notes)
+    return Table.of(
+        add_published(cells, published or {}),
+        references=results.references,
+        caption=caption,
+        notes=notes,
+    )
+
+
+def summary_cell(
+    summary: Summary, row: str, column: str, group: str = "", **facts: Any
+) -> dict[str, Any]:
+    """Return a summary as a cell of a `Table`, with further facts."""
+    known = {key: value for key, value in asdict(summary).items() if key != "metric"}
+    return {"row": row, "group": group, "column": column, **known, **facts}
+
+
+def add_published(cells: Iterable[dict[str, Any]], published: Published) -> list[dict[str, Any]]:
+    """Return cells with a paper's numbers of their row and column."""
+    return [
+        {**cell, "published": published.get(cell["row"], {}).get(cell["column"])} for cell in cells
+    ]
 
 
 def comparison(
@@ -83,33 +103,37 @@ def comparison(
             f"No metric is defined for both {a} and {b} on two images; evaluate both on the same "
             "images first."
         )
-    names = (a, b, f"{a} − {b}", "p", "effect", "images")
-    columns = tuple(Column(name, decimals=0 if name == "images" else None) for name in names)
-    corrected = dict(zip(found, holm([one.p_value for one in found.values()]), strict=True))
-    lines = []
-    for label, one in found.items():
+    names = (f"{a} − {b}", "p", "effect", "images")
+    corrected = dict(zip(found, holm([test.p_value for test in found.values()]), strict=True))
+    plain = {"unit": "", "direction": "neither"}  # the row's heading has them
+    cells: list[dict[str, Any]] = []
+    for label, test in found.items():
         entry = results.metrics[label].entry
-        heading = Column(label, entry.unit, entry.direction).heading
-        cells = [
-            Cell.of(results.summary(method, label, confidence=confidence, resamples=resamples))
-            for method in (a, b)
-        ]
+        row = Column(label, entry.unit, entry.direction).heading
+        better = None
         if entry.direction != "neither" and corrected[label] < ALPHA:
-            better = _favours_first(one, entry.direction)
-            place = 0 if better else 1
-            cells[place] = replace(cells[place], rank="best")
-        cells += [
-            Cell(one.difference, one.low, one.high, confidence, one.count),
-            Cell(corrected[label]),
-            Cell(one.effect),
-            Cell(float(one.count)),
-        ]
-        lines.append(Line(heading, tuple(cells)))
+            better = a if _favours_first(test, entry.direction) else b
+        for method in (a, b):
+            summary = results.summary(method, label, confidence=confidence, resamples=resamples)
+            rank = "best" if method == better else None
+            cells.append(summary_cell(summary, row, method, rank=rank, **plain))
+        ends = {"low": test.low, "high": test.high, "confidence": confidence, "count": test.count}
+        values = (test.difference, corrected[label], test.effect, test.count)
+        for column, value in zip(names, values, strict=True):
+            cells.append({"row": row, "column": column, "value": value})
+        cells[-4].update(ends)
+        cells[-1]["decimals"] = 0
     notes = (
         "p: Wilcoxon's signed-rank test, Holm-corrected over the metrics.",
         f"effect: matched-pairs rank-biserial correlation, above 0 where {a} is larger.",
     )
-    return Table(columns, tuple(lines), f"{a} against {b}", "metric", notes, "better, p < 0.05")
+    return Table.of(
+        cells,
+        caption=f"{a} against {b}",
+        corner="metric",
+        notes=notes,
+        best="better, p < 0.05",
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -130,23 +154,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-@final
-@dataclass(frozen=True)
-class _Verdict:
-    """Of a contender against the best of its column."""
-
-    p_value: float | None
-    worse: bool
-
-
-def _verdicts(
-    results: Results, metric: str, column: Mapping[str, float | None]
-) -> dict[str, _Verdict]:
+def _test_against_best(
+    results: Results, metric: str, summaries: Mapping[str, Summary]
+) -> dict[str, dict[str, Any]]:
+    """Return `p_value` and `worse` of every contender but the best."""
     direction = results.metrics[metric].entry.direction
     values = {
-        method: value
-        for method, value in column.items()
-        if value is not None and method not in results.references
+        method: summary.value
+        for method, summary in summaries.items()
+        if summary.value is not None and method not in results.references
     }
     if len(values) < 2 or direction == "neither":  # noqa: PLR2004
         return {}
@@ -155,16 +171,20 @@ def _verdicts(
     top = results.per_image(best, metric)
     tests: dict[str, Comparison] = {}
     for method in others:
-        own = results.per_image(method, metric)
-        if int((~(own - top).isnan()).sum()) > 1:
-            # the interval of the difference is not asked for: one resample
-            tests[method] = compare(own, top, resamples=1)
-    corrected = dict(zip(tests, holm([one.p_value for one in tests.values()]), strict=True))
-    found = dict.fromkeys(others, _Verdict(None, worse=False))
-    for method, test in tests.items():
-        worse = corrected[method] < ALPHA and not _favours_first(test, direction)
-        found[method] = _Verdict(corrected[method], worse)
-    return found
+        images = results.per_image(method, metric)
+        if int((~(images - top).isnan()).sum()) > 1:
+            # the interval of the difference is not needed: one resample
+            tests[method] = compare(images, top, resamples=1)
+    corrected = dict(zip(tests, holm([test.p_value for test in tests.values()]), strict=True))
+    return {
+        method: {
+            "p_value": corrected.get(method),
+            "worse": method in tests
+            and corrected[method] < ALPHA
+            and not _favours_first(tests[method], direction),
+        }
+        for method in others
+    }
 
 
 def _favours_first(test: Comparison, direction: str) -> bool:
@@ -172,15 +192,15 @@ def _favours_first(test: Comparison, direction: str) -> bool:
     return test.effect > 0 if direction == "higher" else test.effect < 0
 
 
-def _time(results: Results, method: str) -> Cell:
+def _time_cell(results: Results, method: str) -> dict[str, Any]:
     seconds = results.seconds(method)
-    if not len(seconds):
-        return Cell()
     # torch's median is the lower of the two in the middle
-    return Cell(BATCH * float(seconds.quantile(0.5)), count=len(seconds))
+    median = BATCH * float(seconds.quantile(0.5)) if len(seconds) else None
+    count = len(seconds) or None
+    return {"row": method, "column": TIME, "unit": "s", "value": median, "count": count}
 
 
-def _missing(results: Results) -> list[str]:
+def _list_missing(results: Results) -> list[str]:
     """Say which methods were not run on all images: their numbers are about other images."""
     total = len(results.samples)
     counts = {method: results.images(method) for method in results.methods}
@@ -188,15 +208,6 @@ def _missing(results: Results) -> list[str]:
     if not short:
         return []
     return [f"Of {total} images not all were evaluated: {', '.join(short)}."]
-
-
-def _add_published(
-    scores: dict[str, dict[str, Cell]], published: Mapping[str, Mapping[str, float | int]]
-) -> None:
-    for method, numbers in published.items():
-        for label, number in numbers.items():
-            if label in scores.get(method, {}):
-                scores[method][label] = replace(scores[method][label], published=float(number))
 
 
 __all__ = ["BATCH", "TIME", "comparison", "holm", "table"]

@@ -1,29 +1,43 @@
-"""Tables as data: what stands in each cell, and which cell is best. `formats` writes them.
+"""A results table: a pandas DataFrame with a line for each cell, and what its columns are.
 
-A table may come from an evaluation (`tabulating.table`), from studies or from anything else that
-has a `Summary` or a number in each cell (`Table.of`), and tables of several networks stand side by
-side (`Table.beside`).
-
-Numbers are kept in full; only formats round them. Two numbers that print alike rank alike, though:
-of two 12.2 a reader expects both in bold or none, and methods that are one and the same in theory
-(Grad-CAM and HiRes-CAM before global pooling) differ in the last bit.
+Numbers are kept in full; only formats round them. Two numbers that print alike share a rank: of two
+12.2 a reader expects both in bold or none, and methods that are the same in theory (Grad-CAM and
+HiRes-CAM before global pooling) differ in the last bit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import cycle, groupby
 from typing import Any, Literal, final
 
-from torchsaliency.errors import InputError
-from torchsaliency.metrics.base import Direction, Summary
+import pandas as pd
 
-Rank = Literal["best", "second"]
+from torchsaliency.errors import InputError
+from torchsaliency.metrics.base import Direction
 
 ARROWS: Mapping[str, str] = {"higher": "↑", "lower": "↓", "neither": ""}
 ALPHA = 0.05
 """The level of every significance mark."""
+
+PLACE = ("row", "group", "column")
+"""The columns of `Table.frame` that say where a cell is."""
+
+CELL: Mapping[str, Any] = {
+    "value": "float64",
+    "low": "float64",
+    "high": "float64",
+    "confidence": "float64",
+    "count": "Int64",
+    "undefined": "Int64",
+    "rank": object,
+    "p_value": "float64",
+    "worse": "boolean",
+    "published": "float64",
+}
+"""The columns of `Table.frame` that say what a cell holds, and their types."""
 
 _DIGITS = 3
 _TINY = 1e-3
@@ -50,11 +64,6 @@ class Column:
     decimals: int | None = None
 
     @property
-    def key(self) -> Key:
-        """How `Table.of` finds its scores: the label, or (group, label)."""
-        return (self.group, self.label) if self.group else self.label
-
-    @property
     def arrow(self) -> str:
         """↑ if higher is better, ↓ if lower."""
         return ARROWS[self.direction]
@@ -65,7 +74,7 @@ class Column:
         unit = f"({self.unit})" if self.unit else ""
         return " ".join(part for part in (self.label, self.arrow, unit) if part)
 
-    def text(self, value: float, like: float | None = None) -> str:
+    def format_number(self, value: float, like: float | None = None) -> str:
         """Return a number as it is printed.
 
         Args:
@@ -89,113 +98,41 @@ class Column:
 
 
 @final
-@dataclass(frozen=True)
-class Cell:
-    """One number of a table, and how sure it is.
-
-    Attributes:
-        value: None if there is none.
-        low: lower end of its interval.
-        high: upper end.
-        confidence: of the interval.
-        count: images behind the value; None if unknown.
-        undefined: images left out since the metric is undefined on them.
-        rank: "best" or "second" among its rivals.
-        p_value: of the comparison with the best, corrected; None where none was made.
-        worse: whether it is significantly worse than the best; None if it is the best itself, no
-            contender, or was not tested.
-        published: the number a paper prints, shown with the digits it has there.
-    """
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    confidence: float | None = None
-    count: int | None = None
-    undefined: int = 0
-    rank: Rank | None = None
-    p_value: float | None = None
-    worse: bool | None = None
-    published: float | None = None
-
-    @classmethod
-    def of(cls, score: Score) -> Cell:
-        """Return a cell of a summary or a number; None and NaN give an empty one."""
-        if isinstance(score, Cell):
-            return score
-        if isinstance(score, Summary):
-            return cls(
-                score.value,
-                score.low,
-                score.high,
-                score.confidence,
-                score.count,
-                score.undefined,
-            )
-        return cls() if score is None or math.isnan(score) else cls(float(score))
-
-
-Key = str | tuple[str, str]
-Score = Summary | Cell | float | int | None
-Place = tuple[int, int]
-
-
-@final
-@dataclass(frozen=True)
-class Line:
-    """One row of a table.
-
-    Attributes:
-        label: what it is about.
-        cells: one a column.
-        reference: whether it is no contender, like Fake-CAM.
-    """
-
-    label: str
-    cells: tuple[Cell, ...]
-    reference: bool = False
-
-
-@final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """Rows of numbers under columns.
 
     Attributes:
-        columns: headings, units, directions and groups.
-        rows: the lines.
+        frame: a line for each cell, row by row: `row`, `reference` (whether the row is no
+            contender, like Fake-CAM), `group`, `column`, `unit` and `direction`; `value` (NaN if
+            there is none), its interval from `low` to `high` and the interval's `confidence`; the
+            `count` of images behind it, and of the images left out because the metric is
+            `undefined` on them; its `rank`, "best" or "second"; the corrected `p_value` of the
+            comparison with the best, and whether it is significantly `worse` than the best (missing
+            if it is the best, no contender, or was not tested); the `published` number of a paper.
+        columns: the table's columns, from left to right.
         caption: what the table shows.
         corner: what the rows are, such as "method".
         notes: what else must be known, one sentence each.
         best: what a number in bold is, for the legend.
     """
 
+    frame: pd.DataFrame
     columns: tuple[Column, ...]
-    rows: tuple[Line, ...]
     caption: str = ""
     corner: str = "method"
     notes: tuple[str, ...] = ()
     best: str = "best"
 
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            if len(row.cells) != len(self.columns):
-                raise InputError(
-                    f"Row {row.label!r} has {len(row.cells)} cells under {len(self.columns)} "
-                    "columns; give one a column, Cell() where there is nothing."
-                )
-
     @classmethod
     def of(
         cls,
-        scores: Mapping[str, Mapping[Any, Score]],
-        columns: Sequence[Column] = (),
+        cells: Iterable[Mapping[str, Any]],
         *,
         references: Collection[str] = (),
-        rivals: Literal["rows", "groups"] = "rows",
-        caption: str = "",
-        corner: str = "method",
-        notes: Sequence[str] = (),
+        rivals: Literal["row", "group"] = "row",
+        order: Sequence[str] = (),
+        **about: Any,
     ) -> Table:
         """Make a table and mark the best and second-best numbers.
 
@@ -203,180 +140,193 @@ class Table:
         that print alike share their rank, and the next one after a shared best is second.
         References take no part, nor does a contender without rivals.
 
+        Rows and columns stand in the order of their first cells, columns of a group together. A
+        column's unit, direction and decimals are those of its first cell.
+
         Args:
-            scores: by row and then by column: its label, or (group, label); a summary, a number, a
-                cell, or None. What is missing becomes an empty cell.
-            columns: in their order; by default those of `scores`, with the units and directions of
-                the first summary found in each.
-            references: rows, or with rivals="groups" groups, that are no contenders.
-            rivals: whether the "rows" of a column compete, or, with methods side by side as in the
-                TMLR paper's Table 2, the columns of one label in different "groups" of a row.
-            caption: what the table shows.
-            corner: what the rows are.
-            notes: what else must be known.
+            cells: `row`, `column`, and perhaps `group`, `decimals` and the columns of `frame`. A
+                cell that is missing is empty.
+            references: rows, or with rivals="group" groups, that are no contenders.
+            rivals: whether each "row" of a column competes, or, with methods side by side as in the
+                TMLR paper's Table 2, each "group" of a row.
+            order: rows that come first, in their order.
+            about: caption, corner, notes and best.
 
         Raises:
-            InputError: a column twice, a score without column, or a reference that is not there.
+            InputError: a cell twice, an unknown fact, or an unknown reference.
 
         Example:
-            >>> made = Table.of(
-            ...     {"fakecam": {"AD": 0.8}, "gradcam": {"AD": 12.2}, "opticam": {"AD": 1.5}},
-            ...     [Column("AD", "%", "lower")],
-            ...     references={"fakecam"},
-            ... )
-            >>> [row.cells[0].rank for row in made.rows]
+            >>> facts = {"column": "AD", "unit": "%", "direction": "lower"}
+            >>> values = {"fakecam": 0.8, "gradcam": 12.2, "opticam": 1.5}
+            >>> cells = [{"row": row, "value": value, **facts} for row, value in values.items()]
+            >>> Table.of(cells, references={"fakecam"}).wide("rank")["", "AD"].tolist()
             [None, 'second', 'best']
         """
-        shown = tuple(columns) or _columns(scores)
-        _check(scores, shown)
-        by_row = rivals == "rows"
-        _check_references(references, scores if by_row else {one.group for one in shown})
-        lines = [[Cell.of(row.get(column.key)) for column in shown] for row in scores.values()]
-        labels = list(scores)
-
-        def contends(place: Place) -> bool:
-            name = labels[place[0]] if by_row else shown[place[1]].group
-            return name not in references and lines[place[0]][place[1]].value is not None
-
-        for contest in _contests(len(lines), shown, by_row=by_row):
-            places = [place for place in contest if contends(place)]
-            for (row, column), rank in _ranks(places, lines, shown).items():
-                lines[row][column] = replace(lines[row][column], rank=rank)
-        rows = tuple(
-            Line(label, tuple(cells), by_row and label in references)
-            for label, cells in zip(labels, lines, strict=True)
-        )
-        return cls(shown, rows, caption, corner, tuple(notes))
+        places = _index_cells(cells)
+        columns = _find_columns(places)
+        labels = dict.fromkeys(row for row, _, _ in places)
+        rows = [
+            *(row for row in order if row in labels),
+            *(row for row in labels if row not in order),
+        ]
+        contenders = labels if rivals == "row" else {group: None for _, group, _ in places}
+        if unknown := [name for name in references if name not in contenders]:
+            raise InputError(
+                f"{unknown[0]!r} is to be a reference, and the contenders are "
+                f"{', '.join(map(repr, contenders))}; name one of them."
+            )
+        grid = [(row, column.group, column.label) for row in rows for column in columns]
+        lines = [
+            {**places.get(place, {}), **dict(zip(PLACE, place, strict=True))} for place in grid
+        ]
+        frame = pd.DataFrame(lines, columns=[*PLACE, *CELL], dtype=object)
+        frame = frame.astype(CELL).fillna({"undefined": 0})
+        frame["unit"] = [column.unit for column in columns] * len(rows)
+        frame["direction"] = [column.direction for column in columns] * len(rows)
+        frame["reference"] = frame["row"].isin(references) & (rivals == "row")
+        printed = [
+            column.format_number(value)
+            for column, value in zip(list(columns) * len(rows), frame["value"], strict=True)
+        ]
+        numbers = frame.assign(number=pd.Series(printed, dtype=float))
+        ranks = _rank(numbers[~frame[rivals].isin(references)], rivals)
+        ranks = ranks.combine_first(frame["rank"])
+        frame["rank"] = ranks.where(ranks.notna(), None)
+        return cls(frame[_ORDER], columns, **{**about, "notes": tuple(about.get("notes", ()))})
 
     @classmethod
-    def beside(cls, tables: Mapping[str, Table], *, caption: str = "") -> Table:
+    def beside(
+        cls, tables: Mapping[str, Table], *, order: Sequence[str] = (), caption: str = ""
+    ) -> Table:
         """Put tables side by side, each a group of columns, as the papers do with networks.
 
         Args:
             tables: by the group's heading, tables without groups. A row that only some of them have
                 is empty in the others.
+            order: rows that come first, in their order.
             caption: what the table shows.
 
         Raises:
             InputError: no table, or one that has groups already.
         """
-        if not tables or any(column.group for one in tables.values() for column in one.columns):
+        if not tables or any(table.groups for table in tables.values()):
             raise InputError(
                 f"{len(tables)} tables were given to stand side by side; give at least one, each "
                 "without groups of columns."
             )
-        parts = tables.values()
-        columns = [
-            replace(column, group=group) for group, one in tables.items() for column in one.columns
-        ]
-        known = [{row.label: row for row in one.rows} for one in parts]
-        labels = dict.fromkeys(label for rows in known for label in rows)
-        lines = []
-        for label in labels:
-            cells: list[Cell] = []
-            for one, rows in zip(parts, known, strict=True):
-                cells += rows[label].cells if label in rows else [Cell()] * len(one.columns)
-            reference = any(rows[label].reference for rows in known if label in rows)
-            lines.append(Line(label, tuple(cells), reference))
         notes: dict[str, None] = {}
-        for group, one in tables.items():
+        cells: list[dict[str, Any]] = []
+        references: set[str] = set()
+        for group, table in tables.items():
+            references |= set(table.references)
+            for cell, column in zip(table.cells, cycle(table.columns), strict=False):
+                del cell["reference"]
+                cells.append({**cell, "group": group, "decimals": column.decimals})
             # what all tables say is said once, the rest with the name of its table
-            for note in one.notes:
-                shared = all(note in other.notes for other in parts)
+            for note in table.notes:
+                shared = all(note in other.notes for other in tables.values())
                 notes[note if shared else f"{group}: {note}"] = None
-        first = next(iter(parts))
-        return cls(tuple(columns), tuple(lines), caption, first.corner, tuple(notes), first.best)
+        return cls.of(
+            cells,
+            references=references,
+            order=order,
+            caption=caption,
+            corner=table.corner,
+            notes=notes,
+            best=table.best,
+        )
 
     @property
-    def references(self) -> tuple[str, ...]:
+    def rows(self) -> list[str]:
+        """The rows' labels, from top to bottom."""
+        return list(dict.fromkeys(self.frame["row"]))
+
+    @property
+    def references(self) -> list[str]:
         """The rows that are no contenders."""
-        return tuple(row.label for row in self.rows if row.reference)
+        return list(dict.fromkeys(self.frame.loc[self.frame["reference"], "row"]))
 
     @property
     def groups(self) -> list[tuple[str, int]]:
         """Neighbouring columns of one group: its heading and their number; empty without groups."""
-        found: list[tuple[str, int]] = []
-        for column in self.columns:
-            if found and found[-1][0] == column.group:
-                found[-1] = column.group, found[-1][1] + 1
-            else:
-                found.append((column.group, 1))
+        groups = groupby(column.group for column in self.columns)
+        found = [(group, len(list(members))) for group, members in groups]
         return found if any(group for group, _ in found) else []
 
     @property
-    def cells(self) -> list[tuple[Line, Column, Cell]]:
-        """Every cell with its row and column, row by row."""
-        return [
-            (row, column, cell)
-            for row in self.rows
-            for column, cell in zip(self.columns, row.cells, strict=True)
-        ]
+    def cells(self) -> list[dict[str, Any]]:
+        """The lines of `frame` as dictionaries; None stands for what is missing."""
+        frame = self.frame.astype(object).where(self.frame.notna(), None)
+        cells: list[dict[str, Any]] = frame.to_dict("records")
+        return cells
+
+    def wide(self, fact: str = "value") -> pd.DataFrame:
+        """Return one fact of every cell in the table's shape: rows by (group, column)."""
+        facts = self.frame[fact].to_numpy().reshape(-1, len(self.columns))
+        places = [(column.group, column.label) for column in self.columns]
+        columns = pd.MultiIndex.from_tuples(places, names=["group", "column"])
+        return pd.DataFrame(facts, pd.Index(self.rows, dtype=object, name=self.corner), columns)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in JSON types, numbers in full."""
+        rows: dict[str, dict[str, Any]] = {}
+        for cell in self.cells:
+            row = {"label": cell["row"], "cells": [], "reference": cell["reference"]}
+            facts = {name: cell[name] for name in CELL}
+            rows.setdefault(cell["row"], row)["cells"].append(facts)
         return {
-            **asdict(self),
-            "columns": [{**asdict(one), "arrow": one.arrow} for one in self.columns],
-            "rows": [
-                {**asdict(row), "cells": [asdict(one) for one in row.cells]} for row in self.rows
-            ],
+            "columns": [{**asdict(column), "arrow": column.arrow} for column in self.columns],
+            "rows": list(rows.values()),
+            "caption": self.caption,
+            "corner": self.corner,
             "notes": list(self.notes),
+            "best": self.best,
         }
 
 
-def _columns(scores: Mapping[str, Mapping[Any, Score]]) -> tuple[Column, ...]:
-    keys = dict.fromkeys(key for row in scores.values() for key in row)
-    found = []
-    for key in keys:
-        group, label = key if isinstance(key, tuple) else ("", key)
-        made = (row.get(key) for row in scores.values())
-        first = next((one for one in made if isinstance(one, Summary)), None)
-        unit, direction = (first.unit, first.direction) if first else ("", "neither")
-        found.append(Column(label, unit, direction, group))  # type: ignore[arg-type]
-    return tuple(found)
+_ORDER = ["row", "reference", "group", "column", "unit", "direction", *CELL]
 
 
-def _check(scores: Mapping[str, Mapping[Any, Score]], columns: Sequence[Column]) -> None:
-    keys = [column.key for column in columns]
-    if len(set(keys)) < len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise InputError(f"Column {twice!r} was given twice; give each once, or use groups.")
-    for label, row in scores.items():
-        if unknown := [key for key in row if key not in keys]:
-            raise InputError(
-                f"Row {label!r} has a score for {unknown[0]!r}, and the columns are "
-                f"{', '.join(map(repr, keys))}; add the column or leave the score out."
-            )
+_Places = Mapping[tuple[str, str, str], Mapping[str, Any]]
+"""Cells by row, group and column."""
 
 
-def _check_references(references: Collection[str], known: Collection[str]) -> None:
-    if missing := [name for name in references if name not in known]:
-        raise InputError(
-            f"{missing[0]!r} is to be a reference, and the contenders are "
-            f"{', '.join(map(repr, known))}; name one of them."
-        )
+def _index_cells(cells: Iterable[Mapping[str, Any]]) -> _Places:
+    known = [*PLACE, "unit", "direction", "decimals", *CELL]
+    places: dict[tuple[str, str, str], Mapping[str, Any]] = {}
+    for cell in cells:
+        if unknown := [name for name in cell if name not in known]:
+            raise InputError(f"A cell has no {unknown[0]!r}; it has {', '.join(known)}.")
+        place = (cell["row"], cell.get("group", ""), cell["column"])
+        if place in places:
+            name = ", ".join(filter(None, place))
+            raise InputError(f"The cell {name!r} was given twice; give each once.")
+        places[place] = cell
+    if not places:
+        raise InputError("A table needs at least one cell, and none was given.")
+    return places
 
 
-def _contests(rows: int, columns: Sequence[Column], *, by_row: bool) -> list[list[Place]]:
-    """Return which cells compete with each other."""
-    if by_row:
-        return [[(row, place) for row in range(rows)] for place in range(len(columns))]
-    alike: dict[str, list[int]] = {}
-    for place, column in enumerate(columns):
-        alike.setdefault(column.label, []).append(place)
-    return [[(row, place) for place in places] for row in range(rows) for places in alike.values()]
+def _find_columns(places: _Places) -> tuple[Column, ...]:
+    """Return the columns that cells are in, groups together."""
+    columns: dict[tuple[str, str], Column] = {}
+    for (_, group, label), cell in places.items():
+        facts = [
+            cell.get("unit", ""),
+            cell.get("direction", "neither"),
+            group,
+            cell.get("decimals"),
+        ]
+        columns.setdefault((group, label), Column(label, *facts))
+    groups = list(dict.fromkeys(group for group, _ in columns))
+    return tuple(sorted(columns.values(), key=lambda column: groups.index(column.group)))
 
 
-def _ranks(
-    places: Sequence[Place], lines: Sequence[Sequence[Cell]], columns: Sequence[Column]
-) -> dict[Place, Rank]:
-    """Return the best and second best of cells that have values."""
-    if len(places) < 2 or columns[places[0][1]].direction == "neither":  # noqa: PLR2004
-        return {}
-    column = columns[places[0][1]]
-    printed = {
-        place: float(column.text(lines[place[0]][place[1]].value or 0.0)) for place in places
-    }
-    order = sorted(set(printed.values()), reverse=column.direction == "higher")
-    names: dict[float, Rank] = dict(zip(order, ("best", "second"), strict=False))
-    return {place: names[value] for place, value in printed.items() if value in names}
+def _rank(frame: pd.DataFrame, rivals: str) -> pd.Series:
+    """Return the best and the second best of the contenders' numbers, None for all others."""
+    frame = frame[frame["number"].notna() & (frame["direction"] != "neither")]
+    scores = frame["number"].where(frame["direction"] == "lower", -frame["number"])
+    contests = ["group", "column"] if rivals == "row" else ["row", "column"]
+    contest = scores.groupby([frame[key] for key in contests])
+    places = contest.rank("dense").where(contest.transform("size") > 1)
+    return places.map({1.0: "best", 2.0: "second"}).astype(object)

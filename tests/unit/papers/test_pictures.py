@@ -16,10 +16,11 @@ from torchsaliency.cli.main import app
 from torchsaliency.core.method import create
 from torchsaliency.data import Picture, Sample, open_data
 from torchsaliency.errors import DataError, OptionError
+from torchsaliency.evaluation.setting import make_setting
 from torchsaliency.metrics.segmentation import iou_at
 from torchsaliency.papers import pictures
-from torchsaliency.papers.plans import Job, plan_job
-from torchsaliency.papers.recipes import recipe, recipes
+from torchsaliency.papers.plans import Reproduction, plan_reproduction
+from torchsaliency.papers.recipes import get_recipe, load_recipes
 from torchsaliency.papers.reproduce import reproduce
 from torchsaliency.papers.survey import KEY, PAGE, read_key
 from torchsaliency.viz import Row
@@ -37,14 +38,16 @@ ENCODERS = {
 }
 
 
-def job(name, folder, *, data=None, models=(), limit=None, **changes) -> Job:
-    return plan_job(recipe(name), folder, data, models, limit, changes)
+def plan(name, folder, *, data=None, models=(), limit=None, **changes) -> Reproduction:
+    return plan_reproduction(
+        get_recipe(name), folder, data=data, models=models, limit=limit, changes=changes
+    )
 
 
 def rows(name, folder, **asked) -> list[Row]:
     """Return what a grid recipe draws of its first part."""
-    made = job(name, folder, **asked)
-    scenes = pictures._scenes(made, made.setting(made.parts[0]))
+    made = plan(name, folder, **asked)
+    scenes = pictures._scenes(made, make_setting(made.experiments[0].plan))
     shown = made.options.get("show", ("map",))
     return [row for scene in scenes for row in pictures._rows(scene, shown)]
 
@@ -67,28 +70,28 @@ def drawn(monkeypatch) -> list[list[Row]]:
 
 
 def test_every_qualitative_figure_has_a_recipe():
-    assert [name for name, one in recipes().items() if one.kind == "grid"] == GRIDS
+    assert [name for name, one in load_recipes().items() if one.kind == "grid"] == GRIDS
 
 
 @pytest.mark.parametrize("name", [*GRIDS, "opticam-appendixD"])
 def test_plans_of_both_versions_work(name, tmp_path):
     for data in (None, str(tmp_path)):
-        made = job(name, tmp_path / "out", data=data)
-        assert len(made.parts) == (2 if name == "opticam-appendixD" else 1)
-        assert all(part.plan.made_methods for part in made.parts)
-        assert all(part.plan.count or data is None for part in made.parts)
+        made = plan(name, tmp_path / "out", data=data)
+        assert len(made.experiments) == (2 if name == "opticam-appendixD" else 1)
+        assert all(part.plan.made_methods for part in made.experiments)
+        assert all(part.plan.count or data is None for part in made.experiments)
 
 
 @pytest.mark.parametrize("net", ENCODERS)
 def test_figures_show_the_networks_of_their_captions(net):
     for number in ENCODERS[net]:
-        (label,) = recipe(f"tmlr-fig{number}").paper_version.parts
+        (label,) = get_recipe(f"tmlr-fig{number}").paper_version.parts
         assert label == net
 
 
 def test_masks_belong_to_figures_of_pascal_voc():
     for number in NUMBERS:
-        one = recipe(f"tmlr-fig{number}")
+        one = get_recipe(f"tmlr-fig{number}")
         masked = number == 6 or number >= 16
         assert (one.paper_version.data == "voc") == masked
         assert ("cut" in one.options.get("show", ())) == masked
@@ -102,7 +105,7 @@ def test_a_grid_is_one_picture_without_tables(tmp_path):
     found = reproduce("tmlr-fig5", tmp_path, limit=2, watch=seen.append)
     assert not found.tables
     assert not found.figures
-    assert found.pages == (tmp_path / "figure.png",)
+    assert found.pages == [tmp_path / "figure.png"]
     with Image.open(found.pages[0]) as picture:
         assert picture.mode == "RGB"
         assert picture.width == 2 * 28 + 6 * 256 + 5 * 18
@@ -163,8 +166,8 @@ def test_numbers_are_those_of_the_metric(tmp_path):
 
 
 def test_maps_without_evidence_are_said_to_be(tmp_path):
-    made = job("tmlr-fig4", tmp_path, data="shapes:1", methods=["gradcam"], target=0)
-    setting = made.setting(made.parts[0])
+    made = plan("tmlr-fig4", tmp_path, data="shapes:1", methods=["gradcam"], target=0)
+    setting = make_setting(made.experiments[0].plan)
     setting.network.module.fc.weight.data.zero_()
     (scene,) = pictures._scenes(made, setting)
     (row,) = pictures._rows(scene, ("map",))
@@ -219,7 +222,7 @@ def test_pascal_voc(tmp_path, drawn):
 def test_survey_of_images_that_both_classify_correctly(tmp_path):
     changes = {"methods": ["gradcam"], "batch_size": 4}
     found = reproduce("opticam-appendixD", tmp_path, limit=5, changes=changes)
-    assert found.pages == (tmp_path / PAGE, tmp_path / KEY)
+    assert found.pages == [tmp_path / PAGE, tmp_path / KEY]
     key = read_key(tmp_path / KEY)
     assert key.method == "gradcam"
     assert key.networks == ("Shapes CNN", "Shapes ViT")
@@ -238,10 +241,10 @@ def test_survey_of_images_that_both_classify_correctly(tmp_path):
 
 
 def test_the_paper_s_numbers_go_into_the_key(tmp_path):
-    one = recipe("opticam-appendixD")
+    one = get_recipe("opticam-appendixD")
     assert one.published["VGG16"]["opticam"]["preferred"] == 58.15
-    made = job("opticam-appendixD", tmp_path, limit=1)
-    for label, part in zip(one.paper_version.parts, made.parts, strict=True):
+    made = plan("opticam-appendixD", tmp_path, limit=1)
+    for label, part in zip(one.paper_version.parts, made.experiments, strict=True):
         object.__setattr__(part, "label", label)
     pictures.make_survey_page(made)
     assert read_key(tmp_path / KEY).published == {"VGG16": 58.15, "ResNet50": 41.85}
@@ -253,7 +256,7 @@ def test_a_survey_that_is_shorter_than_asked_for_says_so(tmp_path):
     reproduce("opticam-appendixD", tmp_path, data="shapes:3", changes=changes, **nets)
     key = read_key(tmp_path / KEY)
     assert len(key.items) == 3
-    assert key.notes[-1] == "20 photographs were asked for, and 3 can be shown."
+    assert key.notes[-1] == "20 photographs were requested, and 3 can be used."
 
 
 def test_commands_say_what_they_made(tmp_path):

@@ -11,10 +11,9 @@ import pytest
 from torchsaliency.core.method import methods
 from torchsaliency.errors import OptionError
 from torchsaliency.evaluation.probes import study_metrics
-from torchsaliency.papers.makers import _order
-from torchsaliency.papers.plans import Job, plan_job, slug
-from torchsaliency.papers.recipes import Recipe, recipe, recipes
-from torchsaliency.papers.reproduce import reproduce
+from torchsaliency.papers.plans import Reproduction, plan_reproduction, read_methods, slug
+from torchsaliency.papers.recipes import Recipe, get_recipe, load_recipes
+from torchsaliency.papers.reproduce import MAKERS, reproduce
 
 TABLES = [
     *(f"opticam-table{number}" for number in (1, 2, 3, 4, 5, "5-published", 6)),
@@ -34,25 +33,27 @@ def kinds(one: Recipe) -> set[str]:
     return {part.get("data", version.data) for part in version.parts.values()}
 
 
-def planned(one: Recipe, data=(), models=(), limit=None, **changes) -> Job:
-    return plan_job(one, Path("made"), data, models, limit, changes)
+def planned(one: Recipe, data=(), models=(), limit=None, **changes) -> Reproduction:
+    return plan_reproduction(
+        one, Path("made"), data=data, models=models, limit=limit, changes=changes
+    )
 
 
 @cache
-def at_home(name: str) -> Job:
-    return planned(recipe(name))
+def at_home(name: str) -> Reproduction:
+    return planned(get_recipe(name))
 
 
 @cache
-def of_the_paper(name: str) -> Job:
-    one = recipe(name)
+def of_the_paper(name: str) -> Reproduction:
+    one = get_recipe(name)
     data = [f"{kind}:folder" for kind in KINDS if kind in kinds(one)]
     return planned(one, data, FINETUNED if "kvasir" in kinds(one) else ())
 
 
-def labels(job: Job) -> tuple[set[str], set[str]]:
+def labels(job: Reproduction) -> tuple[set[str], set[str]]:
     """Return the methods and the metrics of all parts."""
-    plans = [part.plan for part in job.parts]
+    plans = [part.plan for part in job.experiments]
     named = {label for plan in plans for label in plan.made_methods}
     counted = {
         label for plan in plans for label in (*plan.made_metrics, *study_metrics(plan.study))
@@ -60,53 +61,59 @@ def labels(job: Job) -> tuple[set[str], set[str]]:
     return named, counted
 
 
+def test_every_kind_has_a_maker():
+    assert {one.kind for one in load_recipes().values()} == set(MAKERS)
+
+
 def test_every_table_and_figure_has_a_recipe():
-    assert set(TABLES) <= recipes().keys()
-    assert [name for name in recipes() if name in TABLES] == TABLES  # the papers' order
+    assert set(TABLES) <= load_recipes().keys()
+    assert [name for name in load_recipes() if name in TABLES] == TABLES  # the papers' order
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_both_versions_can_be_planned(name):
-    one = recipe(name)
+    one = get_recipe(name)
     home, away = at_home(name), of_the_paper(name)
-    assert len(home.parts) == len(one.builtin.parts)
-    assert len(away.parts) == len(one.paper_version.parts)
+    assert len(home.experiments) == len(one.builtin.parts)
+    assert len(away.experiments) == len(one.paper_version.parts)
     assert kinds(one) <= set(KINDS)
-    assert {part.plan.data.partition(":")[0] for part in away.parts} == kinds(one)
-    assert all(part.plan.data.startswith(("samples", "shapes")) for part in home.parts)
-    assert all(part.plan.model.startswith("builtin/") for part in home.parts)
+    assert {part.plan.data.partition(":")[0] for part in away.experiments} == kinds(one)
+    assert all(part.plan.data.startswith(("samples", "shapes")) for part in home.experiments)
+    assert all(part.plan.model.startswith("builtin/") for part in home.experiments)
     # the paper's own settings are never made cheaper
     assert one.paper_version.options == {}
     assert set(one.builtin.options) <= labels(home)[0]
-    assert set(_order(home)) == labels(home)[0] or name == "tmlr-table3"
-    folders = [part.folder for part in (*home.parts, *away.parts)]
+    assert {choice.label for choice in read_methods(one.plan["methods"])} == labels(home)[
+        0
+    ] or name == "tmlr-table3"
+    folders = [part.folder for part in (*home.experiments, *away.experiments)]
     assert len(set(folders)) == len(folders)
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_published_numbers_have_a_place(name):
-    one = recipe(name)
+    one = get_recipe(name)
     away = of_the_paper(name)
-    rows = {part.row for part in away.parts} | {part.label for part in away.parts}
+    rows = {part.row for part in away.experiments} | {part.label for part in away.experiments}
     assert set(one.published) <= rows
-    for part in away.parts:
-        named, counted = labels(Job(one, (part,), Path(), ()))
+    for part in away.experiments:
+        named, counted = labels(Reproduction(one, (part,), Path()))
         counted |= {"T"}
         if one.kind == "grouped":  # a row has the metrics of several parts
             counted |= labels(away)[1]
-        assert part.beside in (part.label, part.row, "")
+        assert part.published_label in (part.label, part.row, "")
         for row, numbers in part.published.items():
             assert row in named or row.startswith("S := "), row
             assert set(numbers) <= counted, row
     home = at_home(name)
-    assert {part.beside for part in home.parts} <= {*one.published, ""}
+    assert {part.published_label for part in home.experiments} <= {*one.published, ""}
     if one.published:
-        assert any(part.published for part in home.parts)
+        assert any(part.published for part in home.experiments)
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_claims_are_about_what_is_there(name):
-    one = recipe(name)
+    one = get_recipe(name)
     for job in (at_home(name), of_the_paper(name)):
         named, counted = labels(job)
         for claim in one.claims:
@@ -118,7 +125,7 @@ def test_claims_are_about_what_is_there(name):
 @pytest.mark.parametrize("name", TABLES)
 def test_the_printed_numbers_bear_the_claims_out(name):
     """A claim that even the paper's own table contradicts must be told as such in a note."""
-    one = recipe(name)
+    one = get_recipe(name)
     lower = {"AD", "MSE", "MS", "OM", "LE", "SM", "D"}
     for claim in one.claims:
         found = []
@@ -145,7 +152,7 @@ def test_the_printed_numbers_bear_the_claims_out(name):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_words_are_sentences(name):
-    one = recipe(name)
+    one = get_recipe(name)
     assert one.builtin.said.startswith("Here: ")
     for sentence in (one.builtin.said, *one.notes, *one.builtin.notes):
         assert sentence.endswith("."), sentence
@@ -158,27 +165,27 @@ def test_words_are_sentences(name):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_shapes_serve_every_recipe(name):
-    job = planned(recipe(name), ["shapes:6"], limit=3)
-    assert {part.plan.data for part in job.parts} == {"shapes:6"}
-    assert all(part.plan.model.startswith("builtin/shapes") for part in job.parts)
-    assert all(part.plan.count in (2, 3) for part in job.parts)
+    job = planned(get_recipe(name), ["shapes:6"], limit=3)
+    assert {part.plan.data for part in job.experiments} == {"shapes:6"}
+    assert all(part.plan.model.startswith("builtin/shapes") for part in job.experiments)
+    assert all(part.plan.count in (2, 3) for part in job.experiments)
     said = " ".join(job.differs)
     assert "on shapes:6." in said
     assert "At most 3 images." in said
-    assert "photograph" not in said.replace(recipe(name).paper_version.said, "")
+    assert "photograph" not in said.replace(get_recipe(name).paper_version.said, "")
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_another_network_serves_every_recipe(name):
-    one = recipe(name)
+    one = get_recipe(name)
     model = "builtin/shapes_ssl" if "ssl/" in str(one.paper_version.parts) else "builtin/shapes_cnn"
     job = planned(one, ["shapes:6"], [model])
-    assert {part.plan.model for part in job.parts} == {model}
-    assert one.kind != "parts" or [part.label for part in job.parts] == [
+    assert {part.plan.model for part in job.experiments} == {model}
+    assert one.kind != "parts" or [part.label for part in job.experiments] == [
         f"block{number}" for number in (5, 4, 3, 2, 1)
     ]
     if name == "opticam-table3":
-        (part,) = job.parts
+        (part,) = job.experiments
         assert not {"tibav", "raw-attention"} & part.plan.made_methods.keys()
 
 
@@ -186,29 +193,33 @@ def test_another_network_serves_every_recipe(name):
 
 
 def test_a_network_of_the_paper_keeps_its_numbers_and_layers():
-    (part,) = planned(recipe("opticam-table1"), models=["torchvision/resnet50"]).parts
-    assert (part.label, part.beside, part.plan.data) == ("ResNet50", "ResNet50", "samples")
+    (part,) = planned(get_recipe("opticam-table1"), models=["torchvision/resnet50"]).experiments
+    assert (part.label, part.published_label, part.plan.data) == ("ResNet50", "ResNet50", "samples")
     assert part.published["opticam"]["AD"] == 1.5
-    layers = planned(recipe("opticam-tableA13"), models=["torchvision/vgg16_bn"]).parts
+    layers = planned(get_recipe("opticam-tableA13"), models=["torchvision/vgg16_bn"]).experiments
     assert [part.label for part in layers][:2] == ["42", "36"]
     assert layers[1].plan.layers == ("features.36",)
-    (other,) = planned(recipe("opticam-table1"), models=["torchvision/resnet18"]).parts
-    assert (other.label, other.beside) == ("torchvision/resnet18", "ResNet50")
-    (known,) = planned(recipe("opticam-table3"), models=["timm/vit_base_patch16_224"]).parts
+    (other,) = planned(get_recipe("opticam-table1"), models=["torchvision/resnet18"]).experiments
+    assert (other.label, other.published_label) == ("torchvision/resnet18", "ResNet50")
+    (known,) = planned(
+        get_recipe("opticam-table3"), models=["timm/vit_base_patch16_224"]
+    ).experiments
     assert "tibav" in known.plan.made_methods
 
 
 def test_two_kinds_of_data_go_where_they_belong():
-    one = recipe("tmlr-table2")
+    one = get_recipe("tmlr-table2")
     both = planned(one, ["voc:v", "imagenet:i"])
-    assert {part.plan.data for part in both.parts if part.piece == "masks"} == {"voc:v"}
-    assert {part.plan.data for part in both.parts if part.piece == "photographs"} == {"imagenet:i"}
+    assert {part.plan.data for part in both.experiments if part.piece == "masks"} == {"voc:v"}
+    assert {part.plan.data for part in both.experiments if part.piece == "photographs"} == {
+        "imagenet:i"
+    }
     assert not any("left out" in said for said in both.differs)
     single = planned(one, ["imagenet:i"])
-    assert {part.piece for part in single.parts} == {"photographs"}
+    assert {part.piece for part in single.experiments} == {"photographs"}
     assert "MoCo v2 / masks is left out, for no voc data was given." in single.differs
     unannotated = planned(one, ["samples"], ["encoder/builtin/efficientnet_lite0"])
-    assert {part.piece for part in unannotated.parts} == {"photographs"}
+    assert {part.piece for part in unannotated.experiments} == {"photographs"}
     assert any("samples has no masks of the objects" in said for said in unannotated.differs)
     with pytest.raises(OptionError, match="--data imagenet:i and --data imagenet:j"):
         planned(one, ["imagenet:i", "imagenet:j"])
@@ -217,36 +228,36 @@ def test_two_kinds_of_data_go_where_they_belong():
 
 
 def test_medical_recipes_want_finetuned_networks():
-    one = recipe("opticam-tableA10")
+    one = get_recipe("opticam-tableA10")
     with pytest.raises(
         OptionError, match=r"torchsaliency finetune --data kvasir:k --arch resnet50"
     ):
         planned(one, ["kvasir:k"])
     job = planned(one, ["kvasir:k"], FINETUNED)
-    assert [part.label for part in job.parts] == ["ResNet50 / Kvasir", "VGG16 / Kvasir"]
-    assert [str(part.plan.weights) for part in job.parts] == ["r.pt", "v.pt"]
-    assert job.parts[0].published["opticam"]["AG"] == 91.1
+    assert [part.label for part in job.experiments] == ["ResNet50 / Kvasir", "VGG16 / Kvasir"]
+    assert [str(part.plan.weights) for part in job.experiments] == ["r.pt", "v.pt"]
+    assert job.experiments[0].published["opticam"]["AG"] == 91.1
     assert sum("left out" in said for said in job.differs) == 2
-    own = planned(one, ["kvasir:k"], ["net.py:factory"]).parts
+    own = planned(one, ["kvasir:k"], ["net.py:factory"]).experiments
     assert [(part.label, part.plan.weights) for part in own] == [("net.py:factory / Kvasir", None)]
 
 
 def test_photographs_are_not_shown_to_a_network_of_shapes():
-    (part,) = planned(recipe("opticam-table6"), ["samples"]).parts
+    (part,) = planned(get_recipe("opticam-table6"), ["samples"]).experiments
     assert part.plan.model == "builtin/efficientnet_lite0"
     with pytest.raises(OptionError, match=r"builtin/shapes_vit, which knows drawn shapes"):
-        planned(recipe("opticam-table2"), ["samples"])
+        planned(get_recipe("opticam-table2"), ["samples"])
 
 
 def test_masking_may_be_changed():
-    job = planned(recipe("opticam-table1"), masking="mean")
-    assert job.parts[0].plan.masking == "mean"
+    job = planned(get_recipe("opticam-table1"), masking="mean")
+    assert job.experiments[0].plan.masking == "mean"
     assert "What is hidden becomes mean." in job.differs
 
 
 def test_the_paper_settings_that_matter():
     def plan(name, part=0):
-        return of_the_paper(name).parts[part].plan
+        return of_the_paper(name).experiments[part].plan
 
     assert plan("opticam-tableA14").normalise is False
     assert plan("opticam-tableA7").fit == "fill"
@@ -269,7 +280,7 @@ def test_an_unknown_recipe_lists_near_ones(tmp_path):
 
 
 def test_methods_of_recipes_are_spelt_as_registered():
-    used = {one.name for name in TABLES for one in of_the_paper(name).parts[0].plan.methods}
+    used = {one.name for name in TABLES for one in of_the_paper(name).experiments[0].plan.methods}
     assert used <= set(methods())
 
 

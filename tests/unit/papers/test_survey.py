@@ -280,16 +280,14 @@ def test_scores_by_hand(place, answer, survey):
 
 def test_tables(place, answer):
     found = score_answers(place / KEY, [answer("P1", {1, 2, 3, 4}), answer("P2", {1})])
-    rows = {row.label: row for row in found.table().rows}
-    assert [cell.value for cell in rows[NETS[0]].cells[1:]] == [1, 1]
-    assert [cell.value for cell in rows[NETS[1]].cells[1:]] == [2, 1]
+    values = found.table().wide()
+    assert values.loc[NETS[0]].tolist()[1:] == [1, 1]
+    assert values.loc[NETS[1]].tolist()[1:] == [2, 1]
     notes = " ".join(found.table().notes)
     assert "2 participants, 6 photographs" in notes
     assert "interval over participants" in notes
-    people = {
-        row.label: [cell.value for cell in row.cells] for row in found.table("participant").rows
-    }
-    assert people["P2"] == [pytest.approx(100 / 6), pytest.approx(500 / 6), 5.25]
+    people = found.table("participant").wide()
+    assert people.loc["P2"].tolist() == [pytest.approx(100 / 6), pytest.approx(500 / 6), 5.25]
     assert len(found.table("photograph").rows) == 6
     with pytest.raises(OptionError, match="choose network, photograph, participant"):
         found.table("colour")
@@ -305,7 +303,7 @@ def test_one_participant_has_no_interval(place, answer):
 def test_published_numbers_stand_beside(answer):
     made = make_survey(cases(), NETS, "x", seed=3, published={NETS[0]: 58.15})
     found = score_answers(made.key, [answer("P1", {1})])
-    assert [found.shares[one].published for one in NETS] == [58.15, None]
+    assert [cell["published"] for cell in found.table().cells[::3]] == [58.15, None]
 
 
 def test_some_files_are_left_out_and_named(place, answer, survey):

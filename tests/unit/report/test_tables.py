@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import asdict
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -12,8 +13,10 @@ from rich.console import Console
 
 from torchsaliency.errors import InputError, OptionError
 from torchsaliency.metrics.base import Summary
-from torchsaliency.report.formats import FORMATS, Terminal, render
-from torchsaliency.report.tables import Cell, Column, Table
+from torchsaliency.report.formats import FORMATS, MarkupFormat, register_format, render
+from torchsaliency.report.results import summary_cell
+from torchsaliency.report.tables import Column, Table
+from torchsaliency.report.terminal import Terminal
 
 AD, AG = Column("AD", "%", "lower"), Column("AG", "%", "higher")
 NASTY = 'a_b %&#$^~{}\\ <script>alert("1")</script> |*`[x](y)'
@@ -33,23 +36,41 @@ def summary(value, unit="%", direction="lower", **changes):
                    unit, direction)  # fmt: skip
 
 
+def make(scores, columns=(), **about):
+    """A table of {row: {column or (group, column): a number, facts, or a summary}}."""
+    cells = []
+    for row, line in scores.items():
+        for key, score in line.items():
+            group, column = key if isinstance(key, tuple) else ("", key)
+            if isinstance(score, Summary):
+                cells.append(summary_cell(score, row, column, group))
+            else:
+                facts = score if isinstance(score, dict) else {"value": score}
+                cells.append({"row": row, "group": group, "column": column, **facts})
+    known = {(one.group, one.label): asdict(one) for one in columns}
+    for cell in cells:
+        facts = known.get((cell["group"], cell["column"]), {})
+        cell.update({key: facts[key] for key in ("unit", "direction", "decimals") if key in facts})
+    return Table.of(cells, **about)
+
+
 def paper():
     names = ("AD", "AG", "AI")
     scores = {
         method: dict(zip(names, values, strict=True)) for method, values in OPTICAM_TABLE_1.items()
     }
     columns = [AD, AG, Column("AI", "%", "higher")]
-    return Table.of(scores, columns, references={"fakecam"}, caption="Opti-CAM, Table 1")
+    return make(scores, columns, references={"fakecam"}, caption="Opti-CAM, Table 1")
 
 
 def ranks(values, column=AD, references=()):
-    scores = {str(place): {column.key: value} for place, value in enumerate(values)}
-    made = Table.of(scores, [column], references=references)
-    return [row.cells[0].rank for row in made.rows]
+    scores = {str(place): {column.label: value} for place, value in enumerate(values)}
+    made = make(scores, [column], references=references)
+    return made.wide("rank").iloc[:, 0].tolist()
 
 
 def nasty(marked=False):
-    return Table.of(
+    return make(
         {NASTY: {"AD": 1.0}, "b": {"AD": 2.0 if marked else None}},
         [Column("AD", "%", "lower")],
         caption=f"caption {NASTY}",
@@ -61,7 +82,7 @@ def nasty(marked=False):
 class TestRanks:
     def test_of_the_papers_table(self):
         """Bold and underlined as printed: Opti-CAM first, Score-CAM second, Fake-CAM neither."""
-        by_row = {row.label: {cell.rank for cell in row.cells} for row in paper().rows}
+        by_row = {row: set(ranks) for row, ranks in paper().wide("rank").iterrows()}
         assert by_row.pop("opticam") == {"best"}
         assert by_row.pop("scorecam") == {"second"}
         assert set(map(frozenset, by_row.values())) == {frozenset({None})}
@@ -110,8 +131,8 @@ class TestRanks:
             Column(label, "%", {"AD": "lower", "AI": "higher"}[label], group)
             for group, label in row
         ]
-        made = Table.of({"Barlow Twins": row}, columns, rivals="groups", corner="encoder")
-        assert [cell.rank for cell in made.rows[0].cells] == [
+        made = make({"Barlow Twins": row}, columns, rivals="group", corner="encoder")
+        assert made.wide("rank").iloc[0].tolist() == [
             None,
             None,
             "second",
@@ -119,44 +140,57 @@ class TestRanks:
             "best",
             "best",
         ]
-        without = Table.of({"Barlow Twins": row}, columns, rivals="groups", references={"MTSM"})
-        assert [cell.rank for cell in without.rows[0].cells][2:] == ["best", "best", None, None]
+        without = make({"Barlow Twins": row}, columns, rivals="group", references={"MTSM"})
+        assert without.wide("rank").iloc[0].tolist()[2:] == ["best", "best", None, None]
         assert made.groups == [("Eigen-CAM", 2), ("TSM", 2), ("MTSM", 2)]
 
 
 class TestOf:
     def test_summaries_bring_unit_direction_and_interval(self):
-        made = Table.of({"a": {("VGG16", "AG"): summary(3.0, direction="higher", undefined=2)}})
+        made = make({"a": {("VGG16", "AG"): summary(3.0, direction="higher", undefined=2)}})
         assert made.columns == (Column("AG", "%", "higher", "VGG16"),)
-        cell = made.rows[0].cells[0]
-        assert (cell.low, cell.value, cell.high) == (2.0, 3.0, 4.0)
-        assert (cell.confidence, cell.count, cell.undefined) == (0.95, 100, 2)
+        (cell,) = made.cells
+        assert (cell["low"], cell["value"], cell["high"]) == (2.0, 3.0, 4.0)
+        assert (cell["confidence"], cell["count"], cell["undefined"]) == (0.95, 100, 2)
 
     def test_what_is_missing_is_empty(self):
-        made = Table.of({"a": {"AD": 1.0}, "b": {"AG": 2.0}}, [AD, AG])
-        assert made.rows[0].cells[1] == Cell() == made.rows[1].cells[0]
+        made = make({"a": {"AD": 1.0}, "b": {"AG": 2.0}}, [AD, AG])
+        assert [cell["value"] for cell in made.cells] == [1, None, None, 2]
+        assert made.frame["undefined"].tolist() == [0] * 4
+
+    def test_columns_of_a_group_stand_together(self):
+        made = make({"a": {("x", "AD"): 1.0, ("y", "AD"): 2.0}, "b": {("x", "AG"): 3.0}})
+        places = [(column.group, column.label) for column in made.columns]
+        assert places == [("x", "AD"), ("x", "AG"), ("y", "AD")]
+        assert made.wide().to_numpy().tolist()[1][1] == 3
 
     def test_errors(self):
-        with pytest.raises(InputError, match="'AD' was given twice"):
-            Table.of({}, [AD, AD])
-        with pytest.raises(InputError, match=r"'a' has a score for 'AI'.*'AD'"):
-            Table.of({"a": {"AI": 1.0}}, [AD])
         with pytest.raises(InputError, match="'fakecam' is to be a reference"):
-            Table.of({"a": {"AD": 1.0}}, [AD], references={"fakecam"})
-        with pytest.raises(InputError, match="2 cells under 1 columns"):
-            Table((AD,), (type(paper().rows[0])("a", (Cell(), Cell())),))
+            make({"a": {"AD": 1.0}}, [AD], references={"fakecam"})
+        with pytest.raises(InputError, match="'a, AD' was given twice"):
+            Table.of([{"row": "a", "column": "AD"}] * 2)
+        with pytest.raises(InputError, match=r"no 'colour'; it has row, group, column"):
+            make({"a": {"AD": {"colour": 1}}})
+        with pytest.raises(InputError, match="at least one cell"):
+            Table.of([])
 
 
 class TestBeside:
     def test_rows_are_joined_and_what_one_lacks_is_empty(self):
-        one = Table.of({"a": {"AD": 1.0}, "b": {"AD": 2.0}}, [AD], notes=["same", "one"])
-        two = Table.of({"b": {"AD": 3.0}, "c": {"AD": 4.0}}, [AD], notes=["same"])
+        one = make({"a": {"AD": 1.0}, "b": {"AD": 2.0}}, [AD], notes=["same", "one"])
+        two = make({"b": {"AD": 3.0}, "c": {"AD": 4.0}}, [AD], notes=["same"])
         made = Table.beside({"ResNet50": one, "ViT": two})
-        assert [column.key for column in made.columns] == [("ResNet50", "AD"), ("ViT", "AD")]
-        values = {row.label: [cell.value for cell in row.cells] for row in made.rows}
-        assert values == {"a": [1.0, None], "b": [2.0, 3.0], "c": [None, 4.0]}
-        assert [cell.rank for cell in made.rows[1].cells] == ["second", "best"]
+        assert list(made.wide()) == [("ResNet50", "AD"), ("ViT", "AD")]
+        assert [(cell["row"], cell["value"]) for cell in made.cells] == [
+            *[("a", 1.0), ("a", None), ("b", 2.0), ("b", 3.0), ("c", None), ("c", 4.0)]
+        ]
+        assert made.wide("rank").loc["b"].tolist() == ["second", "best"]
         assert made.notes == ("same", "ResNet50: one")
+
+    def test_rows_stand_in_a_given_order(self):
+        made = Table.beside({"x": paper()}, order=["opticam", "gradcam"])
+        assert made.rows == ["opticam", "gradcam", "fakecam", "scorecam", "xgradcam"]
+        assert made.references == ["fakecam"]
 
     def test_groups_of_groups_are_refused(self):
         made = Table.beside({"x": paper()})
@@ -185,11 +219,11 @@ class TestBeside:
     ],
 )
 def test_digits(column, value, text):
-    assert column.text(value) == text
+    assert column.format_number(value) == text
 
 
 def test_ends_of_an_interval_share_the_digits_of_the_value():
-    made = Table.of({"a": {"MS": summary(1.05, "ratio")}})
+    made = make({"a": {"MS": summary(1.05, "ratio")}})
     assert "1.05 [0.05, 2.05]" in render(made)
 
 
@@ -206,16 +240,16 @@ class TestText:
 
     def test_a_row_is_a_line_however_long(self):
         columns = [Column(f"metric {place}", "%", "lower") for place in range(60)]
-        scores = {name: {one.key: summary(5.0) for one in columns} for name in ("a", "b" * 200)}
-        lines = render(Table.of(scores, columns)).splitlines()
+        scores = {name: {one.label: summary(5.0) for one in columns} for name in ("a", "b" * 200)}
+        lines = render(make(scores, columns)).splitlines()
         assert sum(line.count("5.0") for line in lines if line.startswith("a ")) == 60
         assert sum(line.startswith("b" * 200) for line in lines) == 1
 
     def test_what_there_is_not(self):
-        made = Table.of(
+        made = make(
             {
-                "a": {"AD": Cell(undefined=7, count=0), "AG": None},
-                "b": {"AD": summary(3.0, undefined=2), "AG": Cell(published=16.54)},
+                "a": {"AD": {"undefined": 7, "count": 0}, "AG": None},
+                "b": {"AD": summary(3.0, undefined=2), "AG": {"published": 16.54}},
             },
             [AD, AG],
         )
@@ -229,21 +263,25 @@ class TestText:
         assert "(number): as published." in lines
 
     def test_the_dagger_is_for_what_is_not_shown_to_be_worse(self):
-        cells = {"best": Cell(1.0), "same": Cell(2.0, worse=False), "worse": Cell(3.0, worse=True)}
-        text = render(Table.of({name: {"AD": cell} for name, cell in cells.items()}, [AD]))
+        cells = {
+            "best": 1.0,
+            "same": {"value": 2.0, "worse": False},
+            "worse": {"value": 3.0, "worse": True},
+        }
+        text = render(make({name: {"AD": cell} for name, cell in cells.items()}, [AD]))
         assert re.search(r"^same +_2\.0_†$", text, re.MULTILINE)
         assert re.search(r"^worse +3\.0$", text, re.MULTILINE)
         assert "† not shown to be worse" in text
         assert "†" not in render(paper())
 
     def test_intervals_may_be_left_out(self):
-        made = Table.of({"a": {"AD": summary(5.0)}})
+        made = make({"a": {"AD": summary(5.0)}})
         assert "5.0 [4.0, 6.0]" in render(made)
         assert "95 % bootstrap" in render(made)
         assert "[" not in render(made, intervals=False)
 
     def test_rich_markup_in_labels_is_text(self):
-        assert "[bold]x[/bold]" in render(Table.of({"[bold]x[/bold]": {"AD": 1.0}}, [AD]))
+        assert "[bold]x[/bold]" in render(make({"[bold]x[/bold]": {"AD": 1.0}}, [AD]))
 
 
 class TestTerminal:
@@ -262,10 +300,10 @@ class TestTerminal:
     def test_every_number_is_there_whole_at_any_width(self, width):
         columns = [Column(f"metric{place}", "%", "lower") for place in range(12)]
         scores = {
-            name: {one.key: summary(start + place) for place, one in enumerate(columns)}
+            name: {one.label: summary(start + place) for place, one in enumerate(columns)}
             for name, start in (("a", 10.0), ("b", 30.0))
         }
-        text = re.sub(r"\x1b\[[0-9;]*m", "", self.printed(Table.of(scores, columns), width))
+        text = re.sub(r"\x1b\[[0-9;]*m", "", self.printed(make(scores, columns), width))
         assert max(map(len, text.splitlines())) <= width
         for start in (10, 30):
             for place in range(12):
@@ -333,10 +371,10 @@ class TestLaTeX:
         assert [line.count(" & ") for line in rows] == [6, 6]
 
     def test_a_label_in_brackets_is_no_argument_of_the_line_break(self):
-        assert "\n{}[1] & 1.0" in render(Table.of({"[1]": {"AD": 1.0}}, [AD]), "latex")
+        assert "\n{}[1] & 1.0" in render(make({"[1]": {"AD": 1.0}}, [AD]), "latex")
 
     def test_minus_and_dash(self):
-        made = Table.of({"S∖B": {"x": -1.5}, "α = 2": {"x": None}}, [Column("x")])
+        made = make({"S∖B": {"x": -1.5}, "α = 2": {"x": None}}, [Column("x")])
         text = render(made, "latex")
         assert r"S$\setminus$B & $-$1.50 \\" in text
         assert r"$\alpha$ = 2 & -- \\" in text
@@ -403,10 +441,15 @@ class TestCSV:
     def test_numbers_come_back_exactly(self):
         values = [1 / 3, 1e-17, 123456789.123456789, 2**0.5 * 100]
         scores = {
-            str(place): {("g", "AD"): Cell(v, v - 1, v + 1, 0.95, 7, 1, p_value=v / 3, worse=True)}
+            str(place): {
+                ("g", "AD"): {
+                    **{"value": v, "low": v - 1, "high": v + 1, "confidence": 0.95},
+                    **{"count": 7, "undefined": 1, "p_value": v / 3, "worse": True},
+                }
+            }
             for place, v in enumerate(values)
         }
-        made = Table.of(scores, [Column("AD", "%", "lower", "g")])
+        made = make(scores, [Column("AD", "%", "lower", "g")])
         # pandas before 3.1 does not read all digits by default; Python does
         found = list(csv.DictReader(io.StringIO(render(made, "csv"))))
         assert [float(line["value"]) for line in found] == values
@@ -439,16 +482,35 @@ class TestCSV:
 
 
 def test_json_has_everything():
-    made = Table.of({"a": {"AD": summary(1 / 3)}}, caption="c")
+    made = make({"a": {"AD": summary(1 / 3)}}, caption="c")
     assert json.loads(render(made, "json")) == made.to_dict()
     assert made.to_dict()["rows"][0]["cells"][0]["value"] == 1 / 3
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_a_table_without_rows_is_written(form):
-    assert render(Table.of({}, [AD]), form)
+@pytest.mark.parametrize("form", list(FORMATS))
+def test_a_table_without_numbers_is_written(form):
+    assert "AD" in render(make({"a": {"AD": None}}, [AD]), form)
 
 
 def test_an_unknown_format_lists_those_there_are():
-    with pytest.raises(OptionError, match=r"'pdf'.*text, markdown, latex, csv, html, json"):
+    with pytest.raises(OptionError, match=r"'pdf'.*csv, html, json, latex, markdown, text"):
         render(paper(), "pdf")
+
+
+def test_a_format_is_added_by_one_class():
+    @register_format("brackets")
+    class Brackets(MarkupFormat):
+        """Lines of labels and numbers."""
+
+        suffix = "txt"
+        best, second = "[{}]", "({})"
+
+        def render(self, table):
+            lines = zip(self.labels(table), self.cells(table), strict=True)
+            return "\n".join(" ".join([label, *cells]) for label, cells in lines)
+
+    try:
+        assert render(paper(), "brackets").splitlines()[-1] == "opticam [1.5] [68.8] [92.8]"
+        assert "brackets" in FORMATS
+    finally:
+        FORMATS._drop(lambda entry: entry.name == "brackets")

@@ -14,21 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from torchsaliency.errors import OptionError, describe_unknown
 
-Kind = Literal[
-    "table",
-    "grouped",
-    "parts",
-    "boxes",
-    "classes",
-    "selectivity",
-    "sweep",
-    "sanity",
-    "timing",
-    "variance",
-    "grid",
-    "survey",
-]
-
 
 class Claim(BaseModel):
     """Something that the paper says of its numbers, checked on the measured ones.
@@ -90,7 +75,7 @@ class Recipe(BaseModel):
         paper: "Opti-CAM" or "TMLR".
         item: as the paper calls it, "Table 1".
         title: what it shows.
-        kind: how it is made.
+        kind: how it is made, one of `reproduce.MAKERS`.
         plan: plan fields of every version.
         paper_version: the paper's data and networks.
         builtin: what runs offline.
@@ -106,7 +91,7 @@ class Recipe(BaseModel):
     paper: Literal["Opti-CAM", "TMLR"]
     item: str
     title: str
-    kind: Kind
+    kind: str
     plan: dict[str, Any]
     paper_version: Version
     builtin: Version
@@ -117,41 +102,35 @@ class Recipe(BaseModel):
 
 
 @cache
-def recipes() -> Mapping[str, Recipe]:
+def load_recipes() -> Mapping[str, Recipe]:
     """Return every recipe by name, the Opti-CAM paper's first, in the papers' order."""
-    found = [
-        Recipe.model_validate({"name": one.name.removesuffix(".yaml"), **_read(one)})
-        for one in resources.files(__package__).iterdir()
-        if one.name.endswith(".yaml")
+    recipes = [
+        Recipe(name=file.name.removesuffix(".yaml"), **yaml.safe_load(file.read_text("utf-8")))
+        for file in resources.files(__package__).iterdir()
+        if file.name.endswith(".yaml")
     ]
-    found.sort(key=lambda one: (one.paper != "Opti-CAM", _place(one.name)))
-    return MappingProxyType({one.name: one for one in found})
+    recipes.sort(key=lambda recipe: (recipe.paper != "Opti-CAM", _order(recipe.name)))
+    return MappingProxyType({recipe.name: recipe for recipe in recipes})
 
 
-def recipe(name: str) -> Recipe:
+def get_recipe(name: str) -> Recipe:
     """Return a recipe.
 
     Raises:
         OptionError: there is none of this name; close ones are listed.
     """
-    known = recipes()
-    if name not in known:
-        raise OptionError(describe_unknown("recipe", name, known))
-    return known[name]
+    recipes = load_recipes()
+    if name not in recipes:
+        raise OptionError(describe_unknown("recipe", name, recipes))
+    return recipes[name]
 
 
-def _read(file: Any) -> dict[str, Any]:
-    facts: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return facts
+_ITEMS = ("table", "tableA", "fig", "figA")
 
 
-_ITEM = re.compile(r"[^-]+-([a-z]+A?)(\d*)(.*)")
-_ORDER = ("table", "tableA", "fig", "figA")
-
-
-def _place(name: str) -> tuple[int, int, str]:
+def _order(name: str) -> tuple[int, int, str]:
     """Order table1 … table6 before tableA7 …, and these before figures; numbers by value."""
-    found = _ITEM.fullmatch(name)
-    if found is None or found[1] not in _ORDER:
-        return len(_ORDER), 0, name
-    return _ORDER.index(found[1]), int(found[2] or 0), found[3]
+    item = re.fullmatch(r"[^-]+-([a-z]+A?)(\d*)(.*)", name)
+    if item is None or item[1] not in _ITEMS:
+        return len(_ITEMS), 0, name
+    return _ITEMS.index(item[1]), int(item[2] or 0), item[3]
