@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, final
 
+import pandas as pd
 import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -117,11 +118,6 @@ class Key(BaseModel):
             if {item.left, item.right} != set(self.networks):
                 raise ValueError(f"item {item.item} does not compare the two networks")
         return self
-
-    def preferred(self, answer: Answer) -> str:
-        """Return the network that an answer prefers."""
-        item = self.items[answer.item - 1]
-        return item.left if answer.choice == "left" else item.right
 
 
 @final
@@ -292,7 +288,7 @@ class Answers(BaseModel):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SurveyScores:
     """What participants preferred.
 
@@ -314,24 +310,20 @@ class SurveyScores:
     left_out: tuple[str, ...] = ()
 
     @property
-    def by_participant(self) -> dict[str, dict[str, float]]:
+    def by_participant(self) -> pd.DataFrame:
         """By code and network, the share of photographs on which it was preferred, in percent."""
-        return {
-            person.participant: self._percentages(person.answers) for person in self.participants
-        }
+        return self._percentages("participant")
 
     @property
-    def by_photograph(self) -> dict[str, dict[str, float]]:
+    def by_photograph(self) -> pd.DataFrame:
         """By sample and network, the share of participants who preferred it, in percent."""
-        answers: dict[int, list[Answer]] = {item.item: [] for item in self.key.items}
-        for person in self.participants:
-            for answer in person.answers:
-                answers[answer.item].append(answer)
-        return {item.sample: self._percentages(answers[item.item]) for item in self.key.items}
+        return self._percentages("photograph").loc[[item.sample for item in self.key.items]]
 
-    def _percentages(self, answers: Sequence[Answer]) -> dict[str, float]:
-        votes = [self.key.preferred(answer) for answer in answers]
-        return {name: 100 * votes.count(name) / len(votes) for name in self.key.networks}
+    def _percentages(self, by: str) -> pd.DataFrame:
+        votes = _list_votes(self.key, self.participants)
+        counts = pd.crosstab(votes[by], votes["network"])
+        counts = counts.reindex(votes[by].unique(), columns=self.key.networks, fill_value=0)
+        return counts.mul(100).div(counts.sum(axis=1), axis=0)
 
     @property
     def comments(self) -> dict[str, str]:
@@ -346,39 +338,34 @@ class SurveyScores:
         Raises:
             OptionError: another kind of row.
         """
-        kinds = ("network", "photograph", "participant")
-        if by not in kinds:
-            raise OptionError(f"Rows by {by!r} were requested; choose {', '.join(kinds)}.")
+        kinds = {"photograph": self.by_photograph, "participant": self.by_participant}
+        if by not in ("network", *kinds):
+            raise OptionError(f"Rows by {by!r} were requested; choose network, {', '.join(kinds)}.")
+        cells: list[dict[str, Any]] = []
         notes: list[str] = []
         if by == "network":
-            cells, notes = self._network_cells(), self._notes()
+            notes = self._notes()
+            for name, summary in self.shares.items():
+                # without its confidence: a legend takes such intervals for those over images
+                cell = summary_cell(summary, name, "preferred", confidence=None, decimals=2)
+                cells.append({**cell, "published": self.key.published.get(name)})
+                for kind, shares in kinds.items():
+                    wins = int((shares[name] > _HALF).sum())
+                    cells.append({"row": name, "column": f"{kind}s", "value": wins, "decimals": 0})
         else:
-            shares = self.by_photograph if by == "photograph" else self.by_participant
-            cells = [
+            shares = kinds[by].stack()
+            cells += [
                 {"row": row, "column": name, "unit": "%", "value": share}
-                for row, numbers in shares.items()
-                for name, share in numbers.items()
+                for (row, name), share in shares.items()
             ]
         if by == "participant":
             notes = ["time: median over the photographs."]
-            for person in self.participants:
-                known = [answer.seconds for answer in person.answers if answer.seconds is not None]
-                place = {"row": person.participant, "column": "time", "unit": "s", "decimals": 1}
-                cells.append({**place, "value": statistics.median(known) if known else None})
+            votes = _list_votes(self.key, self.participants)
+            place = {"column": "time", "unit": "s", "decimals": 1}
+            times = votes.groupby("participant", sort=False)["seconds"].median()
+            cells += [{"row": code, "value": seconds, **place} for code, seconds in times.items()]
         caption = f"Which network performed better, going by its maps of {self.key.method}?"
         return Table.of(cells, caption=caption, corner=by, notes=notes)
-
-    def _network_cells(self) -> list[dict[str, Any]]:
-        counted = {"photographs": self.by_photograph, "participants": self.by_participant}
-        cells = []
-        for name, summary in self.shares.items():
-            # without its confidence: a legend takes such intervals for those over images
-            cell = summary_cell(summary, name, "preferred", confidence=None, decimals=2)
-            cells.append({**cell, "published": self.key.published.get(name)})
-            for column, shares in counted.items():
-                wins = sum(numbers[name] > _HALF for numbers in shares.values())
-                cells.append({"row": name, "column": column, "value": wins, "decimals": 0})
-        return cells
 
     def _notes(self) -> list[str]:
         people, questions = len(self.participants), len(self.key.items)
@@ -447,19 +434,30 @@ def score_answers(
     if not people:
         why = left_out[0] if left_out else "none were given; name the files that the page exported."
         raise DataError(f"There are no answers to score: {why}")
-    first = known.networks[0]
-    votes = [[known.preferred(answer) == first for answer in person.answers] for person in people]
-    shares = [100 * statistics.fmean(row) for row in votes]
-    for_first = sum(share > _HALF for share in shares)
-    for_other = sum(share < _HALF for share in shares)
+    votes = _list_votes(known, people)
+    first = votes["network"] == known.networks[0]
+    shares = 100 * first.groupby(votes["participant"], sort=False).mean()
+    for_first, for_other = int((shares > _HALF).sum()), int((shares < _HALF).sum())
     return SurveyScores(
         key=known,
         participants=tuple(people),
-        shares=_summarise(known, shares, confidence, seed),
-        p_answers=_test_chance(sum(map(sum, votes)), len(people) * len(known.items)),
+        shares=_summarise(known, shares.tolist(), confidence, seed),
+        p_answers=_test_chance(int(first.sum()), len(first)),
         p_participants=_test_chance(for_first, for_first + for_other),
         left_out=tuple(left_out),
     )
+
+
+def _list_votes(key: Key, people: Sequence[Answers]) -> pd.DataFrame:
+    """Return a line for each answer: who gave it, to what, the preferred network, and seconds."""
+    lines = []
+    for person in people:
+        for answer in person.answers:
+            item = key.items[answer.item - 1]
+            network = item.left if answer.choice == "left" else item.right
+            lines.append((person.participant, item.sample, network, answer.seconds))
+    votes = pd.DataFrame(lines, columns=["participant", "photograph", "network", "seconds"])
+    return votes.astype({"seconds": float})
 
 
 def _count_participants(key: Key, files: Sequence[str | Path]) -> tuple[list[Answers], list[str]]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from statistics import NormalDist
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,7 +44,9 @@ def metric_charts(results: Results, *, confidence: float = CONFIDENCE) -> dict[s
         series = []
         for method in results.methods:
             rows = results.rows(method, label)
-            values = _values(metric, rows[~rows.isnan().any(1)])
+            values = rows[~rows.isnan().any(1)]
+            if isinstance(metric, CurveMetric):  # the area before the curve, and parts of 1
+                values = 100 * values[:, 1:]
             if len(values):
                 series.append(_curve(method, places, values, confidence))
         if series:
@@ -74,7 +77,7 @@ def sweep_chart(
     Raises:
         InputError: no curve, or one without points.
     """
-    summaries = [one for line in scores.values() for one in line.values()]
+    summaries = [summary for line in scores.values() for summary in line.values()]
     if not summaries:
         raise InputError("A sweep without summaries was given; it needs one curve with a point.")
     first = summaries[0]
@@ -82,7 +85,7 @@ def sweep_chart(
     for label, line in scores.items():
         places = sorted(line)
         ends = [(line[place].value, line[place].low, line[place].high) for place in places]
-        value, low, high = ([_or_nan(one) for one in side] for side in zip(*ends, strict=True))
+        value, low, high = np.array(ends, dtype=float).T  # None becomes NaN, a gap
         series.append(Curve(label, places, value, low, high))
     heading = f"{first.metric} {ARROWS[first.direction]} ({first.unit})"
     return Chart(series, x, y or heading, title, log_x)
@@ -146,11 +149,6 @@ def _axis(metric: SaliencyMetric) -> tuple[list[float], str, str] | None:
     return None
 
 
-def _values(metric: SaliencyMetric, rows: Tensor) -> Tensor:
-    # insertion and deletion keep the area before the curve, and probabilities in [0, 1]
-    return 100 * rows[:, 1:] if isinstance(metric, CurveMetric) else rows
-
-
 def _curve(label: str, places: list[float], values: Tensor, confidence: float) -> Curve:
     mean = values.mean(0)
     if len(values) == 1:
@@ -159,10 +157,6 @@ def _curve(label: str, places: list[float], values: Tensor, confidence: float) -
     half = z * values.std(0) / math.sqrt(len(values))
     ends = torch.stack([mean - half, mean + half]).tolist()
     return Curve(label, places, mean.tolist(), *ends)
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 __all__ = ["metric_charts", "selectivity_charts", "sweep_chart", "sweep_charts"]

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from torchsaliency.errors import InputError
 from torchsaliency.evaluation.results import Results
 from torchsaliency.metrics.base import Summary
@@ -145,13 +147,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
         >>> holm([0.01, 0.04, 0.03])
         [0.03, 0.06, 0.06]
     """
-    corrected = [0.0] * len(p_values)
-    highest = 0.0
-    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = highest
-    return corrected
+    values = np.asarray(p_values, dtype=float)
+    order = values.argsort(kind="stable")
+    factors = np.arange(len(values), 0, -1)
+    corrected = np.empty_like(values)
+    corrected[order] = np.maximum.accumulate(np.minimum(1, factors * values[order]))
+    found: list[float] = corrected.tolist()
+    return found
 
 
 def _test_against_best(

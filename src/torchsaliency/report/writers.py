@@ -6,7 +6,7 @@ CSV and JSON have all numbers in full; the others round them.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -113,35 +113,54 @@ class LaTeX(MarkupFormat):
         return "{}" + line if line.startswith(("[", "*")) else line
 
 
-_ESCAPES = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        **{sign: rf"\{sign}" for sign in "{}$&#%_"},
-        "^": r"\textasciicircum{}",
-        "~": r"\textasciitilde{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        '"': r"\textquotedbl{}",
-        "\N{EN DASH}": "--",
-        "−": "$-$",
-        "†": r"$^\dagger$",
-        "↑": r"$\uparrow$",
-        "↓": r"$\downarrow$",
-        "×": r"$\times$",
-        "≥": r"$\geq$",
-        "≤": r"$\leq$",
-        "∩": r"$\cap$",
-        "∪": r"$\cup$",
-        "∖": r"$\setminus$",
-        "²": r"$^2$",
-        "α": r"$\alpha$",
-        "λ": r"$\lambda$",
-        "σ": r"$\sigma$",
-        "τ": r"$\tau$",
-        "δ": r"$\delta$",
-    }
+_TEXT = r"\ backslash ^ asciicircum ~ asciitilde < less > greater | bar " + '" quotedbl'
+_MATHS = (
+    "† ^\\dagger ↑ \\uparrow ↓ \\downarrow × \\times ≥ \\geq ≤ \\leq ∩ \\cap ∪ \\cup ∖ \\setminus "
+    "² ^2 − - α \\alpha λ \\lambda σ \\sigma τ \\tau δ \\delta"
 )
+
+
+def _pair(text: str) -> Iterator[tuple[str, str]]:
+    words = iter(text.split())
+    return zip(words, words, strict=True)
+
+
+_ESCAPES = str.maketrans(
+    {sign: rf"\text{name}{{}}" for sign, name in _pair(_TEXT)}
+    | {sign: f"${name}$" for sign, name in _pair(_MATHS)}
+    | {sign: rf"\{sign}" for sign in "{}$&#%_"}
+    | {"\N{EN DASH}": "--"}
+)
+
+
+@final
+@register_format("csv")
+@dataclass(frozen=True)
+class CSV(Format):
+    """`Table.frame`, a line a cell, with every digit that reading it back needs."""
+
+    suffix = "csv"
+
+    def render(self, table: Table) -> str:
+        """Return the lines."""
+        frame = table.frame.rename(columns={"row": table.corner})
+        return write_csv(
+            frame if self.intervals else frame.drop(columns=["low", "high", "confidence"])
+        )
+
+
+def write_csv(frame: pd.DataFrame) -> str:
+    """Return a frame as CSV of which a spreadsheet takes no text for a formula."""
+    harmless = {
+        name: pd.Series(
+            [defuse(cell) if isinstance(cell, str) else cell for cell in texts],
+            frame.index,
+            dtype=object,  # pandas' strings cannot be names of files that are not Unicode
+        )
+        for name, texts in frame.select_dtypes(exclude=["number", "bool"]).items()
+    }
+    text: str = frame.assign(**harmless).to_csv(index=False, lineterminator="\n")
+    return text
 
 
 @final
@@ -175,39 +194,6 @@ def load_template(package: str, name: str) -> jinja2.Template:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     return environment.from_string(text)
-
-
-# --- formats of full numbers ----------------------------------------------------------------------
-
-
-@final
-@register_format("csv")
-@dataclass(frozen=True)
-class CSV(Format):
-    """`Table.frame`, a line a cell, with every digit that reading it back needs."""
-
-    suffix = "csv"
-
-    def render(self, table: Table) -> str:
-        """Return the lines."""
-        frame = table.frame.rename(columns={"row": table.corner})
-        return write_csv(
-            frame if self.intervals else frame.drop(columns=["low", "high", "confidence"])
-        )
-
-
-def write_csv(frame: pd.DataFrame) -> str:
-    """Return a frame as CSV of which a spreadsheet takes no text for a formula."""
-    harmless = {
-        name: pd.Series(
-            [defuse(cell) if isinstance(cell, str) else cell for cell in texts],
-            frame.index,
-            dtype=object,  # pandas' strings cannot be names of files that are not Unicode
-        )
-        for name, texts in frame.select_dtypes(exclude=["number", "bool"]).items()
-    }
-    text: str = frame.assign(**harmless).to_csv(index=False, lineterminator="\n")
-    return text
 
 
 @final

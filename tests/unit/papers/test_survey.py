@@ -258,13 +258,13 @@ def test_written_key_is_read_again(place, survey):
 def test_scores_by_hand(place, answer, survey):
     files = [answer("P1", {1, 2, 3, 4}), answer("P2", {1, 2, 3}), answer("P3", {1, 2, 3, 4, 5, 6})]
     found = score_answers(place / KEY, files)
-    assert found.by_participant == {
-        "P1": {NETS[0]: pytest.approx(100 * 4 / 6), NETS[1]: pytest.approx(100 * 2 / 6)},
-        "P2": {NETS[0]: 50, NETS[1]: 50},
-        "P3": {NETS[0]: 100, NETS[1]: 0},
-    }
-    by_item = [one[NETS[0]] for one in found.by_photograph.values()]
-    assert list(found.by_photograph) == [one.sample for one in survey.key.items]
+    people = found.by_participant
+    assert list(people.columns) == list(NETS)
+    assert people.loc["P1"].tolist() == pytest.approx([100 * 4 / 6, 100 * 2 / 6])
+    assert people.loc["P2"].tolist() == [50, 50]
+    assert people.loc["P3"].tolist() == [100, 0]
+    assert list(found.by_photograph.index) == [one.sample for one in survey.key.items]
+    by_item = found.by_photograph[NETS[0]].tolist()
     assert by_item == pytest.approx([100, 100, 100, 200 / 3, 100 / 3, 100 / 3])
     first, second = (found.shares[name] for name in NETS)
     assert first.value == pytest.approx(100 * 13 / 18)
@@ -351,7 +351,7 @@ def test_the_first_of_two_exports_counts(place, answer):
     early = answer("P1", {1, 2, 3}, file="early", exported="2025-01-01T00:00")
     for order in ([late, early], [early, late], [early, early, late]):
         found = score_answers(place / KEY, order)
-        assert found.by_participant["P1"][NETS[0]] == 50
+        assert found.by_participant.loc["P1", NETS[0]] == 50
         assert len(found.left_out) == len(order) - 1
         assert f"of whom {early} counts" in found.left_out[-1]
 
@@ -359,7 +359,7 @@ def test_the_first_of_two_exports_counts(place, answer):
 def test_a_file_that_an_editor_saved(place, answer):
     path = answer("Ärztin 7", {1, 2, 3})
     path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
-    assert list(score_answers(place / KEY, [path]).by_participant) == ["Ärztin 7"]
+    assert list(score_answers(place / KEY, [path]).by_participant.index) == ["Ärztin 7"]
 
 
 def test_nothing_to_score(place, answer):
