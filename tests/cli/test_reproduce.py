@@ -20,11 +20,11 @@ from torchsaliency.report import Table
 
 QUICK = {
     "opticam-tableA11": 2,  # kind table, with charts
-    "tmlr-table2": 6,  # grouped
+    "tmlr-table2": 6,  # parts, in groups
     "opticam-tableA13": 2,  # parts
-    "opticam-table5": 1,  # boxes
-    "opticam-tableA9": 3,  # classes
-    "opticam-figA4": 2,  # selectivity
+    "opticam-table5": 1,  # study: boxes
+    "opticam-tableA9": 3,  # study: classes
+    "opticam-figA4": 2,  # study: powers
     "opticam-figA5": 1,  # sweep
     "opticam-figA7": 1,  # sanity, with a picture
     "tmlr-table3": 1,  # timing

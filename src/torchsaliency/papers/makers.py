@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from torchsaliency.evaluation.studies import BOX_ONLY, WITH_MAP
 from torchsaliency.methods.tucker import dominant_variance
 from torchsaliency.papers.pictures import draw_random_maps, read_images
 from torchsaliency.papers.plans import Experiment, Reproduction, read_methods, slug
-from torchsaliency.report.charts import metric_charts, sweep_charts
+from torchsaliency.report.charts import POWER, metric_charts, sweep_charts
 from torchsaliency.report.results import TIME, add_published, summary_cell, table
 from torchsaliency.report.tables import Table
 from torchsaliency.viz.curves import Chart, charts
@@ -62,87 +62,76 @@ def make_table(run: Reproduction) -> None:
     run.figures |= {metric: charts(found) for metric, found in panels.items()}
 
 
-def make_grouped(run: Reproduction) -> None:
-    """The TMLR paper's Table 2: a row a network, the methods side by side, the best of each row.
-
-    The pieces of a row ("MoCo v2 / masks") are evaluations of one network on different data. The
-    option `scale` has the power of ten by which a metric is printed.
-    """
-    powers: Mapping[str, int] = run.options.get("scale", {})
-    cells: Cells = []
-    for part in run.experiments:
-        for cell in _measure(run.evaluate(part), part):
-            place = {"row": part.row, "group": cell["row"]}
-            power = powers.get(cell["column"], 0)
-            if power:
-                numbers = {
-                    key: cell[key] for key in ("value", "low", "high") if cell[key] is not None
-                }
-                place |= {key: number / 10.0**power for key, number in numbers.items()}
-                place["unit"] = f"1e{power}"
-            cells.append({**cell, **place})
-    run.tables["table"] = Table.of(cells, rivals="group", caption=run.caption, corner="network")
-
-
 def make_parts(run: Reproduction) -> None:
-    """One row a part (a layer, a network): for studies of one method."""
+    """A row for each part: a layer, or a network.
+
+    With the option `groups: methods`, as in the TMLR paper's Table 2, the methods stand side by
+    side, the best of each row is marked, and the pieces of a row ("MoCo v2 / masks") are
+    evaluations of one network on different data. The option `scale` has the power of ten by which
+    a metric is printed, `corner` what the rows are.
+    """
+    groups = run.options.get("groups") == "methods"
     cells: Cells = []
     for part in run.experiments:
         results = run.evaluate(part)
-        single = len(results.methods) == 1
-        cells += [
-            {**cell, "row": part.label if single else f"{part.label}, {cell['row']}"}
-            for cell in _measure(results, part)
-        ]
-    corner = str(run.options.get("corner", "part"))
-    run.tables["table"] = Table.of(cells, caption=run.caption, corner=corner)
+        for cell in _measure(results, part):
+            method = cell["row"]
+            place = {"row": part.label if len(results.methods) == 1 else f"{part.label}, {method}"}
+            if groups:
+                place = {"row": part.row, "group": method}
+            cells.append({**cell, **place})
+            if power := run.options.get("scale", {}).get(cell["column"], 0):
+                for end in ("value", "low", "high"):
+                    cells[-1][end] = None if cell[end] is None else cell[end] / 10.0**power
+                cells[-1]["unit"] = f"1e{power}"
+    run.tables["table"] = Table.of(
+        cells,
+        rivals="group" if groups else "row",
+        caption=run.caption,
+        corner=str(run.options.get("corner", "part")),
+    )
 
 
-def make_boxes(run: Reproduction) -> None:
-    """Opti-CAM's Table 5: the map, its part inside the boxes, its part outside; and no map."""
+def make_study(run: Reproduction) -> None:
+    """Opti-CAM's studies: a table for each part, a group for each metric, a column a variant.
+
+    Maps inside and outside the boxes (Table 5) have rows of the box itself; powers of the map
+    (Figure A4) also have a figure. With the option `groups: variants`, as for maps of other classes
+    (Table A.9), groups and columns are exchanged.
+    """
     for part in run.experiments:
         results = run.evaluate(part)
-        cells = list(_measure_study(results, part))
-        boxes = []
-        for cell in cells:
-            # without a map all methods are the same
-            if cell["column"] in BOX_ONLY and cell["row"] == results.methods[0]:
-                row, column = _WITHOUT_MAP[cell["column"]], WITH_MAP[0]
-                published = part.published.get(row, {}).get(study_label(cell["metric"], column))
-                boxes.append({**cell, "row": row, "column": column, "published": published})
-        with_map = [cell for cell in cells if cell["column"] in WITH_MAP]
-        references = {*results.references, *_WITHOUT_MAP.values()}
-        _add_study_table(run, part, [*boxes, *with_map], references)
-
-
-def make_classes(run: Reproduction) -> None:
-    """Opti-CAM's Table A.9: maps of other classes, judged by the true one."""
-    for part in run.experiments:
-        results = run.evaluate(part)
-        cells = [
-            {**cell, "group": cell["column"], "column": cell["group"]}
-            for cell in _measure_study(results, part)
-        ]
-        _add_study_table(run, part, cells, results.references)
-
-
-def make_selectivity(run: Reproduction) -> None:
-    """Opti-CAM's Figure A4: AD, AI and AG by the power of the map."""
-    for part in run.experiments:
-        results = run.evaluate(part)
-        cells = list(_measure_study(results, part))
-        _add_study_table(run, part, cells, results.references)
-        points = (
-            (
-                cell["metric"],
-                cell["row"],
-                float(cell["column"].removeprefix("α = ")),
-                results.summary(cell["row"], study_label(cell["metric"], cell["column"])),
-            )
-            for cell in cells
+        labels = study_metrics(part.plan.study)
+        references = set(results.references)
+        cells: Cells = []
+        points = []
+        for cell in _measure(results, part):
+            if cell["column"] not in labels:
+                continue
+            method, (metric, _, variant) = cell["row"], cell["column"].partition(", ")
+            if row := _WITHOUT_MAP.get(variant):
+                if method != results.methods[0]:
+                    continue  # without a map all methods are the same
+                variant = WITH_MAP[0]
+                published = part.published.get(row, {}).get(study_label(metric, variant))
+                cell |= {"row": row, "published": published}
+                references.add(row)
+            elif variant.startswith(POWER):
+                power = float(variant.removeprefix(POWER))
+                points.append((metric, method, power, results.summary(method, cell["column"])))
+            place = {"group": metric.upper(), "column": variant}
+            if run.options.get("groups") == "variants":
+                place = {"group": variant, "column": metric.upper()}
+            cells.append({**cell, **place})
+        run.tables[run.name_file("table", part.label)] = Table.of(
+            cells,
+            references=references,
+            order=[*_WITHOUT_MAP.values()],
+            caption=f"{run.caption} ({part.label})",
         )
-        panels = sweep_charts(points, x="power α", suffix=f", {part.label}", log_x=True)
-        run.figures[run.name_file("figure", part.label)] = charts(list(panels.values()))
+        if points:
+            panels = sweep_charts(points, x="power α", suffix=f", {part.label}", log_x=True)
+            run.figures[run.name_file("figure", part.label)] = charts(list(panels.values()))
 
 
 def make_sweep(run: Reproduction) -> None:
@@ -271,25 +260,6 @@ def _measure(results: Results, part: Experiment) -> Cells:
         for metric in results.metrics
     ]
     return add_published(cells, part.published)
-
-
-def _measure_study(results: Results, part: Experiment) -> Iterator[dict[str, Any]]:
-    """Return a row for each method, a column for each variant, in a group for each metric."""
-    labels = study_metrics(part.plan.study)
-    for cell in _measure(results, part):
-        if cell["column"] in labels:
-            metric, _, variant = cell["column"].partition(", ")
-            yield {**cell, "metric": metric, "group": metric.upper(), "column": variant}
-
-
-def _add_study_table(
-    run: Reproduction, part: Experiment, cells: Cells, references: set[str] | frozenset[str]
-) -> None:
-    run.tables[run.name_file("table", part.label)] = Table.of(
-        [{key: fact for key, fact in cell.items() if key != "metric"} for cell in cells],
-        references=references,
-        caption=f"{run.caption} ({part.label})",
-    )
 
 
 def _join(run: Reproduction, tables: Mapping[str, Table], caption: str) -> Table:

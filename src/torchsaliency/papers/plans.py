@@ -237,7 +237,7 @@ class _Planner:
             k: part for k, part in paper if part.get("model", "").partition(".")[0] == name
         }:
             return same
-        if self.recipe.kind == "parts":
+        if self.recipe.options.get("corner") == "layer":
             return {layer: {"layers": [layer]} for layer in _find_layers(model, weights)}
         pieces: dict[str, list[Fields]] = {}
         for label, part in self.version.parts.items():

@@ -20,11 +20,8 @@ from torchsaliency.viz.curves import encoded
 
 MAKERS: Mapping[str, Callable[[Reproduction], None]] = {
     "table": makers.make_table,
-    "grouped": makers.make_grouped,
     "parts": makers.make_parts,
-    "boxes": makers.make_boxes,
-    "classes": makers.make_classes,
-    "selectivity": makers.make_selectivity,
+    "study": makers.make_study,
     "sweep": makers.make_sweep,
     "sanity": makers.make_sanity,
     "timing": makers.make_timing,

@@ -21,7 +21,8 @@ from torchsaliency.metrics.statistics import CONFIDENCE
 from torchsaliency.report.tables import ARROWS
 from torchsaliency.viz.curves import Chart, Curve
 
-_POWER = "α = "
+POWER = "α = "
+"""What the names of a study's powers begin with."""
 
 
 def metric_charts(results: Results, *, confidence: float = CONFIDENCE) -> dict[str, Chart]:
@@ -127,12 +128,12 @@ def selectivity_charts(studies: Mapping[str, Study]) -> dict[str, Chart]:
     points = []
     for method, study in studies.items():
         for variant, row in study.rows.items():
-            if not variant.startswith(_POWER):
+            if not variant.startswith(POWER):
                 raise InputError(
                     f"The study of {method} has a line {variant!r}, and charts of selectivity need "
-                    f"powers like '{_POWER}2'; give studies made by selectivity."
+                    f"powers like '{POWER}2'; give studies made by selectivity."
                 )
-            power = float(variant.removeprefix(_POWER))
+            power = float(variant.removeprefix(POWER))
             points += [(metric.name, method, power, metric.summary()) for metric in row.metrics]
     return sweep_charts(points, x="power α", log_x=True)
 

@@ -99,7 +99,7 @@ def test_published_numbers_have_a_place(name):
     for part in away.experiments:
         named, counted = labels(Reproduction(one, (part,), Path()))
         counted |= {"T"}
-        if one.kind == "grouped":  # a row has the metrics of several parts
+        if one.options.get("groups") == "methods":  # a row has the metrics of several parts
             counted |= labels(away)[1]
         assert part.published_label in (part.label, part.row, "")
         for row, numbers in part.published.items():
@@ -181,7 +181,7 @@ def test_another_network_serves_every_recipe(name):
     model = "builtin/shapes_ssl" if "ssl/" in str(one.paper_version.parts) else "builtin/shapes_cnn"
     job = planned(one, ["shapes:6"], [model])
     assert {part.plan.model for part in job.experiments} == {model}
-    assert one.kind != "parts" or [part.label for part in job.experiments] == [
+    assert one.options.get("corner") != "layer" or [part.label for part in job.experiments] == [
         f"block{number}" for number in (5, 4, 3, 2, 1)
     ]
     if name == "opticam-table3":
