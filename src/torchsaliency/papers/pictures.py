@@ -20,7 +20,7 @@ from torchsaliency.evaluation.probes import Scene, Scored
 from torchsaliency.evaluation.setting import LABEL, PREDICTED, Setting, make_setting
 from torchsaliency.measures import judging, network_stages, randomised_maps
 from torchsaliency.metrics.segmentation import MeanIoU
-from torchsaliency.papers.plans import Experiment, Reproduction
+from torchsaliency.papers.plans import Reproduction
 from torchsaliency.papers.survey import Case, make_survey
 from torchsaliency.report.tables import Column
 from torchsaliency.viz import Panel, Row, grid, overlay
@@ -75,20 +75,29 @@ def make_survey_page(run: Reproduction) -> None:
 
     The plan's `count` images are taken of those that it keeps, drawn by its seed.
     """
-    first, second = _check_pair(run)
-    method = first.plan.methods[0].label
-    names = (first.label, second.label)
-    numbers = {name: run.recipe.published.get(name, {}).get(method, {}) for name in names}
+    names = [part.label for part in run.experiments]
+    plan = run.experiments[0].plan
+    methods = [choice.label for choice in plan.methods]
+    if len(names) != 2:  # noqa: PLR2004
+        raise OptionError(
+            f"A survey compares two different networks, and {', '.join(names)} was given; give "
+            "--model twice."
+        )
+    if len(methods) != 1:
+        raise OptionError(
+            f"A survey shows the maps of one method, and {', '.join(methods)} were given."
+        )
+    published = {name: run.recipe.published.get(name, {}).get(methods[0], {}) for name in names}
     cases = _cases(run)
     notes = [*run.differs, *run.recipe.notes]
-    if len(cases) < (wanted := first.plan.count or 0):
+    if len(cases) < (wanted := plan.count or 0):
         notes.append(f"{wanted} photographs were requested, and {len(cases)} can be used.")
     survey = make_survey(
         cases,
-        names,
-        method,
-        seed=first.plan.subset_seed,
-        published={name: found["preferred"] for name, found in numbers.items() if found},
+        (names[0], names[1]),
+        methods[0],
+        seed=plan.subset_seed,
+        published={name: share["preferred"] for name, share in published.items() if share},
         notes=notes,
     )
     run.pages += survey.write(run.output)
@@ -248,19 +257,6 @@ def _class_of(network: Network, explanation: Explanation, place: int) -> str:
 
 
 # --- the survey -----------------------------------------------------------------------------------
-
-
-def _check_pair(run: Reproduction) -> tuple[Experiment, ...]:
-    """Return the two experiments, which differ in their networks and share one method."""
-    if len(run.experiments) != 2:  # noqa: PLR2004
-        given = ", ".join(part.label for part in run.experiments)
-        raise OptionError(
-            f"A survey compares two different networks, and {given} was given; give --model twice."
-        )
-    if len(methods := run.experiments[0].plan.methods) != 1:
-        listed = ", ".join(method.label for method in methods)
-        raise OptionError(f"A survey shows the maps of one method, and {listed} were given.")
-    return run.experiments
 
 
 def _cases(run: Reproduction) -> list[Case]:

@@ -64,8 +64,12 @@ class Case:
     maps: Mapping[str, Tensor]
 
 
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
 @final
-class Item(BaseModel):
+class Item(_Record):
     """What the key tells of one question.
 
     Attributes:
@@ -75,8 +79,6 @@ class Item(BaseModel):
         right: the other one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     item: int = Field(ge=1)
     sample: str
     left: str
@@ -84,7 +86,7 @@ class Item(BaseModel):
 
 
 @final
-class Key(BaseModel):
+class Key(_Record):
     """What a survey hides.
 
     Attributes:
@@ -95,8 +97,6 @@ class Key(BaseModel):
         published: by network, the percentage of answers that preferred it in the paper.
         notes: what else must be known, one sentence each.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     survey: str
     method: str
@@ -250,7 +250,7 @@ def _encode(picture: Image.Image, kind: str) -> bytes:
 
 
 @final
-class Answer(BaseModel):
+class Answer(_Record, strict=True):
     """What one participant chose of one question.
 
     Attributes:
@@ -259,15 +259,13 @@ class Answer(BaseModel):
         seconds: that the question was on the screen.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
     item: int
     choice: Literal["left", "right"]
     seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 @final
-class Answers(BaseModel):
+class Answers(_Record, strict=True, str_strip_whitespace=True):
     """What a page exports.
 
     Attributes:
@@ -277,8 +275,6 @@ class Answers(BaseModel):
         answers: one a question, if all is well.
         comment: how the participant decided, in their words.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, str_strip_whitespace=True)
 
     survey: str
     participant: str = Field(min_length=1)
@@ -370,12 +366,12 @@ class SurveyScores:
     def _notes(self) -> list[str]:
         people, questions = len(self.participants), len(self.key.items)
         notes = [
-            f"{people} {'participant' if people == 1 else 'participants'}, {questions} "
-            f"{'photograph' if questions == 1 else 'photographs'}; photographs and participants: "
-            "how many preferred the network more often than the other one."
+            f"{people} participant{'s' * (people != 1)}, {questions} "
+            f"photograph{'s' * (questions != 1)}; photographs and participants: how many preferred "
+            "the network more often than the other one."
         ]
         if people > 1:
-            level = 100 * self.shares[self.key.networks[0]].confidence
+            level = 100 * next(iter(self.shares.values())).confidence
             notes.append(f"[low, high]: {level:g} % bootstrap interval over participants.")
         notes.append(
             f"Sign test over participants: p = {_format_p(self.p_participants)}; binomial test "

@@ -15,7 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torchsaliency.errors import OptionError, describe_unknown
 
 
-class Claim(BaseModel):
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Claim(_Record):
     """Something that the paper says of its numbers, checked on the measured ones.
 
     Attributes:
@@ -28,8 +32,6 @@ class Claim(BaseModel):
         than: of "before", the metric by which it should be worse, the same one by default.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     says: str
     metric: str
     method: str
@@ -39,7 +41,7 @@ class Claim(BaseModel):
     than: str = ""
 
 
-class Version(BaseModel):
+class Version(_Record):
     """One way to run a recipe: the paper's, or on what is built in.
 
     Attributes:
@@ -56,8 +58,6 @@ class Version(BaseModel):
         notes: what else differs from the paper, one sentence each.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     said: str
     data: str
     parts: dict[str, dict[str, Any]] = Field(min_length=1)
@@ -67,7 +67,7 @@ class Version(BaseModel):
     notes: tuple[str, ...] = ()
 
 
-class Recipe(BaseModel):
+class Recipe(_Record):
     """One table or figure.
 
     Attributes:
@@ -84,8 +84,6 @@ class Recipe(BaseModel):
         claims: what the paper says of them.
         notes: errata and choices, one sentence each.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     paper: Literal["Opti-CAM", "TMLR"]
