@@ -61,8 +61,8 @@ def page() -> str:
 
 
 def _line(recipe: Recipe) -> str:
-    offline = recipe.builtin.said.removeprefix("Here: ").rstrip(".")
-    cells = [f"`{recipe.name}`", recipe.item, recipe.title, recipe.paper_version.said, offline]
+    offline = recipe.builtin.summary.removeprefix("Here: ").rstrip(".")
+    cells = [f"`{recipe.name}`", recipe.item, recipe.title, recipe.paper_version.summary, offline]
     return f"| {' | '.join(_text(cell).replace('|', chr(92) + '|') for cell in cells)} |"
 
 

@@ -27,8 +27,8 @@ def recipe_rows() -> list[dict[str, Any]]:
             "paper": one.paper,
             "item": one.item,
             "title": one.title,
-            "data": one.paper_version.said,
-            "builtin": one.builtin.said,
+            "data": one.paper_version.summary,
+            "builtin": one.builtin.summary,
             "published": bool(one.published),
         }
         for one in load_recipes().values()

@@ -321,10 +321,10 @@ class _Planner:
         return beside.get(label, beside.get(row, "")) if beside else next(iter(published), "")
 
     def _list_differences(self, plans: Mapping[str, Plan]) -> list[str]:
-        paper = f"The paper: {self.recipe.paper_version.said}."
+        paper = f"The paper: {self.recipe.paper_version.summary}."
         differs = [paper] if self.offline or self.models else []
         if self.offline and not self.data and not self.models:
-            differs.append(self.version.said)
+            differs.append(self.version.summary)
         else:
             networks = ", ".join(dict.fromkeys(plan.model for plan in plans.values()))
             sources = ", ".join(dict.fromkeys(plan.data for plan in plans.values()))

@@ -176,8 +176,8 @@ def make_survey(
     Example:
         >>> maps = {"A": torch.rand(7, 7), "B": torch.rand(7, 7)}
         >>> case = Case("cat.jpg", Image.new("RGB", (64, 48), "white"), maps)
-        >>> made = make_survey([case], ("A", "B"), "opticam")
-        >>> sorted([made.key.items[0].left, made.key.items[0].right])
+        >>> survey = make_survey([case], ("A", "B"), "opticam")
+        >>> sorted([survey.key.items[0].left, survey.key.items[0].right])
         ['A', 'B']
     """
     _check_cases(cases, networks)
@@ -548,8 +548,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        said = str(first["msg"]).rstrip(".")
-        return f"{where}: {said}" if where else said
+        reason = str(first["msg"]).rstrip(".")
+        return f"{where}: {reason}" if where else reason
     return "it is no text"
 
 

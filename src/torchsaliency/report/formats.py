@@ -65,8 +65,8 @@ def render(table: Table, format: str = "text", *, intervals: bool = True) -> str
     Raises:
         OptionError: another format.
     """
-    made: Format = FORMATS.get(format).factory(intervals=intervals)
-    return made.render(table)
+    writer: Format = FORMATS.get(format).factory(intervals=intervals)
+    return writer.render(table)
 
 
 # --- what a cell and its legend say ---------------------------------------------------------------

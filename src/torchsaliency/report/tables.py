@@ -159,7 +159,7 @@ class Table:
             >>> facts = {"column": "AD", "unit": "%", "direction": "lower"}
             >>> values = {"fakecam": 0.8, "gradcam": 12.2, "opticam": 1.5}
             >>> cells = [{"row": row, "value": value, **facts} for row, value in values.items()]
-            >>> Table.of(cells, references={"fakecam"}).wide("rank")["", "AD"].tolist()
+            >>> Table.of(cells, references={"fakecam"}).pivot("rank")["", "AD"].tolist()
             [None, 'second', 'best']
         """
         places = _index_cells(cells)
@@ -260,7 +260,7 @@ class Table:
         cells: list[dict[str, Any]] = frame.to_dict("records")
         return cells
 
-    def wide(self, fact: str = "value") -> pd.DataFrame:
+    def pivot(self, fact: str = "value") -> pd.DataFrame:
         """Return one fact of every cell in the table's shape: rows by (group, column)."""
         facts = self.frame[fact].to_numpy().reshape(-1, len(self.columns))
         places = [(column.group, column.label) for column in self.columns]

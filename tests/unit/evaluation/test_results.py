@@ -187,7 +187,7 @@ def test_seconds_count_a_map_once_however_many_metrics():
     assert found.seconds("m").tolist() == [1, 2, 9]
     assert found.seconds("n").tolist() == [4, 5]
     made = table(found)
-    assert made.wide()["", "T"].tolist() == [8 * 2.0, 8 * 4.5]
+    assert made.pivot()["", "T"].tolist() == [8 * 2.0, 8 * 4.5]
     assert made.columns[-1].unit == "s"
     assert len(table(found, timing=False).columns) == 2
 
@@ -217,11 +217,11 @@ class TestCompare:
         found = results(scores, ("ad", "ag", "ai"))
         made = comparison(found, "a", "b")
         assert made.rows == ["ad ↓ (%)", "ag ↑ (%)", "ai ↑ (%)"]
-        ranks = made.wide("rank").iloc[:, :2].to_numpy().tolist()
+        ranks = made.pivot("rank").iloc[:, :2].to_numpy().tolist()
         assert ranks == [[None, "best"], ["best", None], [None, None]]
         raw = [one.p_value for one in found.compare("a", "b").values()]
-        assert made.wide()["", "p"].tolist() == holm(raw)
-        assert made.wide()["", "a − b"].iloc[0] == pytest.approx(5)
+        assert made.pivot()["", "p"].tolist() == holm(raw)
+        assert made.pivot()["", "a − b"].iloc[0] == pytest.approx(5)
 
     def test_without_shared_images_it_says_so(self):
         with pytest.raises(InputError, match="a and b"):
@@ -333,7 +333,7 @@ class TestTable:
 
     def test_higher_is_better_where_the_metric_says_so(self):
         found = results({"a": {"ag": [1.0, 2.0]}, "b": {"ag": [3.0, 4.0]}}, ("ag",))
-        assert table(found).wide("rank")["", "ag"].tolist() == ["second", "best"]
+        assert table(found).pivot("rank")["", "ag"].tolist() == ["second", "best"]
 
     def test_images_that_were_not_evaluated_are_named(self):
         frame = pd.DataFrame(lines("a", "ad", [[1.0]] * 4) + lines("b", "ad", [[2.0]] * 3))

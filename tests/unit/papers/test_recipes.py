@@ -153,11 +153,11 @@ def test_the_printed_numbers_bear_the_claims_out(name):
 @pytest.mark.parametrize("name", TABLES)
 def test_words_are_sentences(name):
     one = get_recipe(name)
-    assert one.builtin.said.startswith("Here: ")
-    for sentence in (one.builtin.said, *one.notes, *one.builtin.notes):
+    assert one.builtin.summary.startswith("Here: ")
+    for sentence in (one.builtin.summary, *one.notes, *one.builtin.notes):
         assert sentence.endswith("."), sentence
         assert sentence[0].isupper() or sentence[0] in "`m", sentence
-    assert not one.paper_version.said.endswith(".")
+    assert not one.paper_version.summary.endswith(".")
     assert not one.title.endswith(".")
     assert "masking" not in one.plan or one.plan["masking"] == "black"
     assert (one.plan.get("masking") == "black") == (one.paper == "Opti-CAM")
@@ -172,7 +172,7 @@ def test_shapes_serve_every_recipe(name):
     said = " ".join(job.differs)
     assert "on shapes:6." in said
     assert "At most 3 images." in said
-    assert "photograph" not in said.replace(get_recipe(name).paper_version.said, "")
+    assert "photograph" not in said.replace(get_recipe(name).paper_version.summary, "")
 
 
 @pytest.mark.parametrize("name", TABLES)

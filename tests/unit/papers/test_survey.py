@@ -280,13 +280,13 @@ def test_scores_by_hand(place, answer, survey):
 
 def test_tables(place, answer):
     found = score_answers(place / KEY, [answer("P1", {1, 2, 3, 4}), answer("P2", {1})])
-    values = found.table().wide()
+    values = found.table().pivot()
     assert values.loc[NETS[0]].tolist()[1:] == [1, 1]
     assert values.loc[NETS[1]].tolist()[1:] == [2, 1]
     notes = " ".join(found.table().notes)
     assert "2 participants, 6 photographs" in notes
     assert "interval over participants" in notes
-    people = found.table("participant").wide()
+    people = found.table("participant").pivot()
     assert people.loc["P2"].tolist() == [pytest.approx(100 / 6), pytest.approx(500 / 6), 5.25]
     assert len(found.table("photograph").rows) == 6
     with pytest.raises(OptionError, match="choose network, photograph, participant"):

@@ -66,7 +66,7 @@ def paper():
 def ranks(values, column=AD, references=()):
     scores = {str(place): {column.label: value} for place, value in enumerate(values)}
     made = make(scores, [column], references=references)
-    return made.wide("rank").iloc[:, 0].tolist()
+    return made.pivot("rank").iloc[:, 0].tolist()
 
 
 def nasty(marked=False):
@@ -82,7 +82,7 @@ def nasty(marked=False):
 class TestRanks:
     def test_of_the_papers_table(self):
         """Bold and underlined as printed: Opti-CAM first, Score-CAM second, Fake-CAM neither."""
-        by_row = {row: set(ranks) for row, ranks in paper().wide("rank").iterrows()}
+        by_row = {row: set(ranks) for row, ranks in paper().pivot("rank").iterrows()}
         assert by_row.pop("opticam") == {"best"}
         assert by_row.pop("scorecam") == {"second"}
         assert set(map(frozenset, by_row.values())) == {frozenset({None})}
@@ -132,7 +132,7 @@ class TestRanks:
             for group, label in row
         ]
         made = make({"Barlow Twins": row}, columns, rivals="group", corner="encoder")
-        assert made.wide("rank").iloc[0].tolist() == [
+        assert made.pivot("rank").iloc[0].tolist() == [
             None,
             None,
             "second",
@@ -141,7 +141,7 @@ class TestRanks:
             "best",
         ]
         without = make({"Barlow Twins": row}, columns, rivals="group", references={"MTSM"})
-        assert without.wide("rank").iloc[0].tolist()[2:] == ["best", "best", None, None]
+        assert without.pivot("rank").iloc[0].tolist()[2:] == ["best", "best", None, None]
         assert made.groups == [("Eigen-CAM", 2), ("TSM", 2), ("MTSM", 2)]
 
 
@@ -162,7 +162,7 @@ class TestOf:
         made = make({"a": {("x", "AD"): 1.0, ("y", "AD"): 2.0}, "b": {("x", "AG"): 3.0}})
         places = [(column.group, column.label) for column in made.columns]
         assert places == [("x", "AD"), ("x", "AG"), ("y", "AD")]
-        assert made.wide().to_numpy().tolist()[1][1] == 3
+        assert made.pivot().to_numpy().tolist()[1][1] == 3
 
     def test_errors(self):
         with pytest.raises(InputError, match="'fakecam' is to be a reference"):
@@ -180,11 +180,11 @@ class TestBeside:
         one = make({"a": {"AD": 1.0}, "b": {"AD": 2.0}}, [AD], notes=["same", "one"])
         two = make({"b": {"AD": 3.0}, "c": {"AD": 4.0}}, [AD], notes=["same"])
         made = Table.beside({"ResNet50": one, "ViT": two})
-        assert list(made.wide()) == [("ResNet50", "AD"), ("ViT", "AD")]
+        assert list(made.pivot()) == [("ResNet50", "AD"), ("ViT", "AD")]
         assert [(cell["row"], cell["value"]) for cell in made.cells] == [
             *[("a", 1.0), ("a", None), ("b", 2.0), ("b", 3.0), ("c", None), ("c", 4.0)]
         ]
-        assert made.wide("rank").loc["b"].tolist() == ["second", "best"]
+        assert made.pivot("rank").loc["b"].tolist() == ["second", "best"]
         assert made.notes == ("same", "ResNet50: one")
 
     def test_rows_stand_in_a_given_order(self):

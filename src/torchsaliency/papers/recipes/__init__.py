@@ -45,7 +45,7 @@ class Version(_Record):
     """One way to run a recipe: the paper's, or on what is built in.
 
     Attributes:
-        said: data and networks in words.
+        summary: data and networks in words.
         data: of the paper's, the kind of data that is needed ("imagenet", "voc", …); of the
             built-in one as a plan names it. A part may have another one.
         parts: plan fields of each part of the table, by its heading: what stands before " / " is
@@ -58,7 +58,7 @@ class Version(_Record):
         notes: what else differs from the paper, one sentence each.
     """
 
-    said: str
+    summary: str
     data: str
     parts: dict[str, dict[str, Any]] = Field(min_length=1)
     plan: dict[str, Any] = Field(default_factory=dict)
