@@ -190,8 +190,10 @@ class Table:
         ]
         numbers = frame.assign(number=pd.Series(printed, dtype=float))
         ranks = _rank(numbers[~frame[rivals].isin(references)], rivals)
-        ranks = ranks.combine_first(frame["rank"])
-        frame["rank"] = ranks.where(ranks.notna(), None)
+        known = [ranks.get(place, given) for place, given in frame["rank"].items()]
+        frame["rank"] = pd.Series(
+            [rank if rank in _RANKS else None for rank in known], dtype=object
+        )
         return cls(frame[_ORDER], columns, **{**about, "notes": tuple(about.get("notes", ()))})
 
     @classmethod
@@ -322,11 +324,14 @@ def _find_columns(places: _Places) -> tuple[Column, ...]:
     return tuple(sorted(columns.values(), key=lambda column: groups.index(column.group)))
 
 
-def _rank(frame: pd.DataFrame, rivals: str) -> pd.Series:
-    """Return the best and the second best of the contenders' numbers, None for all others."""
+_RANKS = ("best", "second")
+
+
+def _rank(frame: pd.DataFrame, rivals: str) -> dict[Any, str]:
+    """Return the best and the second best of the contenders' numbers, by their line."""
     frame = frame[frame["number"].notna() & (frame["direction"] != "neither")]
     scores = frame["number"].where(frame["direction"] == "lower", -frame["number"])
     contests = ["group", "column"] if rivals == "row" else ["row", "column"]
     contest = scores.groupby([frame[key] for key in contests])
     places = contest.rank("dense").where(contest.transform("size") > 1)
-    return places.map({1.0: "best", 2.0: "second"}).astype(object)
+    return {line: _RANKS[int(place) - 1] for line, place in places.items() if place <= len(_RANKS)}
