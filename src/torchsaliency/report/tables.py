@@ -264,10 +264,12 @@ class Table:
 
     def pivot(self, fact: str = "value") -> pd.DataFrame:
         """Return one fact of every cell in the table's shape: rows by (group, column)."""
-        facts = self.frame[fact].to_numpy().reshape(-1, len(self.columns))
+        facts = self.frame[fact]
         places = [(column.group, column.label) for column in self.columns]
         columns = pd.MultiIndex.from_tuples(places, names=["group", "column"])
-        return pd.DataFrame(facts, pd.Index(self.rows, dtype=object, name=self.corner), columns)
+        rows = pd.Index(self.rows, dtype=object, name=self.corner)
+        values = facts.to_numpy().reshape(len(rows), len(columns))
+        return pd.DataFrame(values, rows, columns, dtype=facts.dtype)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in JSON types, numbers in full."""
