@@ -68,6 +68,14 @@ USES = {
         assert "lab/small" in run("models", "lab").stdout
         """,
     ),
+    "table format": (
+        1,
+        """
+        from torchsaliency.report import Table, render
+        cells = [{"row": row, "column": "AD", "value": 3.0} for row in ("a_b", "c")]
+        assert render(Table.of(cells), "jira").startswith("||method||AD||\\n|a_b|3.00|")
+        """,
+    ),
 }
 """How many files an example may touch, and what it must do."""
 
