@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from torchsaliency.cli import explain as running
-from torchsaliency.cli.options import Baseline, Precision
-from torchsaliency.cli.request import Request
+from torchsaliency.cli.explain import ExplainCommandOptions
+from torchsaliency.cli.photographs import explain_photos
 from torchsaliency.evaluation import evaluate, load_results, make_plan, runner
 from torchsaliency.papers.reproduce import reproduce
 from torchsaliency.training import finetune, make_finetuning
@@ -44,32 +43,15 @@ def photographs(folder, count, size=(48, 40)):
 
 def request(photos, output, **changes):
     given = {
-        "photos": [str(photos)],
+        "photos": (str(photos),),
         "model": "builtin/shapes_cnn",
-        "weights": None,
-        "device": "cpu",
-        "precision": Precision.FLOAT32,
-        "fit": None,
-        "method": ["gradcam", "mtsm"],
-        "settings": [],
-        "score": ["ad"],
-        "target": [],
-        "similar_to": None,
-        "text": None,
-        "layer": [],
-        "masking": Baseline.MEAN,
-        "aug_smooth": False,
-        "eigen_smooth": False,
+        "method": ("gradcam", "mtsm"),
+        "score": ("ad",),
         "batch_size": 2,
-        "chunk": None,
-        "accelerate": "off",
         "output": output,
-        "alpha": 0.5,
-        "colormap": "turbo",
-        "raw": True,
         "grid": True,
     }
-    return Request(**{**given, **changes})
+    return ExplainCommandOptions(**{**given, **changes})
 
 
 class Explaining:
@@ -80,7 +62,7 @@ class Explaining:
 
     def __call__(self, folder):
         torch.set_num_threads(1)
-        running.run(request(self.photos, folder))
+        explain_photos(request(self.photos, folder))
 
     def found(self, folder):
         content = json.loads((folder / "manifest.json").read_text())

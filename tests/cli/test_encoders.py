@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from torchsaliency.cli import sharing
+from torchsaliency.cli import photographs
 from torchsaliency.core.target import EmbeddingSimilarity
 
 MODEL = ("--model", "builtin/shapes_ssl")
@@ -83,7 +83,7 @@ def test_a_text_is_compared_with_every_photograph(explain, photo, place, monkeyp
     photo("a.png")
     photo("b.png", size=(40, 60))
     words = EmbeddingSimilarity(torch.ones(1, 128))
-    monkeypatch.setattr(sharing, "similarity_to_text", lambda network, text: words)
+    monkeypatch.setattr(photographs, "similarity_to_text", lambda network, text: words)
     ran = explain("a.png", "b.png", "--text", "a dog", *MODEL, "--method", "gradcam")
     assert ran.code == 0, ran.err
     _, photos = maps(place)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from torchsaliency.cli import explain as running
+from torchsaliency.cli.photographs import Run
 from torchsaliency.errors import DataError
 
 
@@ -107,15 +107,15 @@ def test_a_full_disk_is_told(explain, photo, monkeypatch):
 def test_what_was_written_before_an_end_is_told(error, explain, photo, place, monkeypatch):
     for name in ("a.png", "b.png", "c.png"):
         photo(f"folder/{name}")
-    findings = running.explained
+    explained = Run._explained
 
-    def interrupted(*arguments):
-        for number, finding in enumerate(findings(*arguments)):
+    def interrupted(run):
+        for number, entry in enumerate(explained(run)):
             if number == 2:
                 raise error
-            yield finding
+            yield entry
 
-    monkeypatch.setattr(running, "explained", interrupted)
+    monkeypatch.setattr(Run, "_explained", interrupted)
     ran = explain("folder")
     assert ran.code == (130 if isinstance(error, KeyboardInterrupt) else 2)
     assert len(ran.err.splitlines()) == 1

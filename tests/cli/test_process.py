@@ -101,7 +101,7 @@ def test_the_builtin_network_is_the_default(command):
 def test_maps_need_none_of_the_heavy_libraries():
     """Loading them takes most of the time in which a command starts."""
     code = (
-        "import sys; from torchsaliency.cli import demo, explain, lists; "
+        "import sys; from torchsaliency.cli import main, photographs; "
         "print(*{'torchmetrics', 'torchvision', 'pandas', 'scipy', 'tensorly'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, text=True)

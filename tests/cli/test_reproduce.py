@@ -119,13 +119,13 @@ def test_several_tables_are_one_csv_and_one_json(capsys):
         values = {"gradcam": value, "tsm": 2.0}
         cells = [{"row": row, "column": "AD", "value": number} for row, number in values.items()]
         found.tables[name] = Table.of(cells)
-    reproducing.show(found, "csv")
+    reproducing.print_reproduction(found, "csv")
     written = pd.read_csv(io.StringIO(capsys.readouterr().out))
     assert written.groupby("table")["value"].sum().to_dict() == {
         "table-ResNet50": 3.0,
         "table-VGG16": 5.0,
     }
-    reproducing.show(found, "json")
+    reproducing.print_reproduction(found, "json")
     assert json.loads(capsys.readouterr().out).keys() == found.tables.keys()
 
 

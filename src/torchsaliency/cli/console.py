@@ -1,7 +1,7 @@
 """Where the command line speaks: results on stdout, everything else on stderr.
 
-Names of files and classes may hold anything, terminal codes too: all text is made harmless on its
-way out, and what an output's encoding does not have becomes a plain character.
+Names of files and classes may hold anything, also terminal codes: all text is made harmless before
+it is printed, and what the encoding of an output lacks becomes a plain character.
 """
 
 from __future__ import annotations
@@ -11,46 +11,100 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any, final
 
+from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
 
 from torchsaliency.core.files import json_text
 
 
 @final
-class _Plain(Console):
+class _PlainConsole(Console):
     """A console that writes no control characters but its own."""
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Render as ever, every text made harmless."""
-        for one in super().render(renderable, options):
-            text = one.text if one.control else printable(one.text, self.encoding)
-            yield Segment(text, one.style, one.control)
+        """Render as rich does, every text made harmless."""
+        for segment in super().render(renderable, options):
+            control = segment.control
+            text = segment.text if control else printable(segment.text, self.encoding)
+            yield Segment(text, segment.style, control)
 
 
-_LONGEST = 400
-"""Letters of a word, beyond which it is only begun: no name is longer in earnest."""
+_LONGEST_WORD = 400
+"""Characters after which a word is cut: no name is longer in earnest."""
 
-stdout = _Plain(highlight=False)
-stderr = _Plain(highlight=False, stderr=True)
+stdout = _PlainConsole(highlight=False)
+stderr = _PlainConsole(highlight=False, stderr=True)
 
 
 def say(sentence: str) -> None:
     """Tell the user something beside the result; progress bars make room for it."""
-    words = (word if len(word) <= _LONGEST else f"{word[:60]}…" for word in sentence.split())
+    words = (word if len(word) <= _LONGEST_WORD else f"{word[:60]}…" for word in sentence.split())
     stderr.print(" ".join(words), markup=False, soft_wrap=True)
 
 
-def give(text: str) -> None:
-    """Write a result as it is, lines and all, to stdout."""
+def print_line(sentence: str) -> None:
+    """Print a sentence on stdout, on one line that can be copied."""
+    stdout.print(sentence, markup=False, soft_wrap=True)
+
+
+def print_raw(text: str) -> None:
+    """Print a result on stdout as it is, lines and all."""
     stdout.file.write(printable(text, stdout.encoding))
 
 
-def give_json(value: Any) -> None:
-    """Write a machine-readable result, and nothing else, to stdout."""
+def print_json(value: Any) -> None:
+    """Print a machine-readable result, and nothing else, on stdout."""
     stdout.file.write(json_text(value))
+
+
+def progress_bar(unit: str, *columns: ProgressColumn) -> Progress:
+    """Return a progress bar on stderr with the time left; it is silent where there is no terminal.
+
+    Args:
+        unit: what is counted, such as "images".
+        columns: shown before the time left.
+    """
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(f"{unit},"),
+        *columns,
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=stderr,
+        disable=not stderr.is_terminal,
+        transient=True,
+    )
+
+
+def grid_of(*columns: str, right: Iterable[str] = ()) -> Table:
+    """Return an empty table with these headings, those in `right` aligned right."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return grid
+
+
+def bold(text: str, when: bool = True) -> Text:
+    """Return text without markup, in bold if `when`."""
+    return Text(text, style="bold" if when else "")
+
+
+# --- harmless text --------------------------------------------------------------------------------
 
 
 def printable(text: str, encoding: str | None = None) -> str:
@@ -60,27 +114,27 @@ def printable(text: str, encoding: str | None = None) -> str:
         text: line breaks and tabs stay.
         encoding: of the output; None for stdout's.
     """
-    safe = "".join("?" if _is_control(one) else one for one in text)
+    safe = "".join("?" if _is_control(letter) else letter for letter in text)
     encoding = encoding or stdout.encoding
     try:
         safe.encode(encoding)
     except UnicodeEncodeError:
-        return "".join(_in(encoding, one) for one in safe)
+        return "".join(_encodable(letter, encoding) for letter in safe)
     return safe
 
 
-def _is_control(one: str) -> bool:
-    return unicodedata.category(one) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and one not in "\n\t"
+def _is_control(letter: str) -> bool:
+    return unicodedata.category(letter) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and letter not in "\n\t"
 
 
-def _in(encoding: str, one: str) -> str:
+def _encodable(letter: str, encoding: str) -> str:
     """Return a character, or the plain one that stands for it where the encoding has none."""
     try:
-        one.encode(encoding)
+        letter.encode(encoding)
     except UnicodeEncodeError:
-        plain = _PLAIN.get(one) or unicodedata.normalize("NFKD", one)[0]
+        plain = _PLAIN.get(letter) or unicodedata.normalize("NFKD", letter)[0]
         return plain if plain.isascii() else "?"
-    return one
+    return letter
 
 
 _FANCY = "↓↑→←–—−…×·•“”„‘’≤≥≈±∑Σ∂√σμαβλ′″│─┌┐└┘├┤┬┴┼━┃"  # noqa: RUF001 (they are what it is about)

@@ -1,25 +1,16 @@
-"""The first run: six real photographs, a real network and both papers' methods, offline."""
+"""`torchsaliency demo`: six real photographs, a real network and both papers' methods, offline."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from rich.markup import escape
 
-from torchsaliency.cli.explaining import Finding, Job, explained
-from torchsaliency.cli.folder import Folder
-from torchsaliency.cli.recording import Recorder, Style
-from torchsaliency.cli.report import Report
-from torchsaliency.cli.sheets import Sheets
-from torchsaliency.core.masking import MeanColour
-from torchsaliency.core.method import create
-from torchsaliency.data import sample_paths
-from torchsaliency.zoo import DEFAULT_MODEL, load_model
+from torchsaliency.cli.console import grid_of, print_line, stdout
+from torchsaliency.options import WRITTEN, Options, option
 
-SHEET = "demo"
-_JUDGED = "opticam"
+_SHEET, _JUDGED = "demo", "opticam"
 _METHODS: dict[str, dict[str, Any]] = {
     "gradcam": {},
     "layercam": {},
@@ -31,78 +22,48 @@ _METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What the demo made.
+class DemoOptions(Options):
+    """Where the demo is written."""
 
-    Attributes:
-        picture: the sheet with all photos and methods.
-        rows: a photo each: its class, probability, and the probability of the photo masked by
-            Opti-CAM's map.
-        files: how many were written.
-    """
-
-    picture: Path
-    rows: list[dict[str, Any]]
-    files: int
+    output: Path = option(Path("demo"), WRITTEN, "Made if it does not exist.", metavar="FOLDER")
 
 
-def run(output: Path) -> Shown:
-    """Explain the six sample photographs and write pictures.
+def demo(options: DemoOptions) -> None:
+    """Explain six built-in photographs with the built-in network, offline."""
+    from torchsaliency.cli.folder import Folder
+    from torchsaliency.cli.photographs import Grid, Job, Run
+    from torchsaliency.core.masking import MeanColour
+    from torchsaliency.core.method import create
+    from torchsaliency.data import sample_paths
+    from torchsaliency.zoo import DEFAULT_MODEL, load_model
 
-    Raises:
-        OptionError: the folder cannot be written to, or holds somebody else's files.
-    """
-    photos = sample_paths()
-    style = Style(alpha=0.5, colormap="turbo", raw=False, titled=False)
-    folder = Folder(output)
-    planned = [style.stem(photo, None, one) + ".png" for photo in photos for one in _METHODS]
-    with folder.held():
-        folder.refuse_to_replace([*planned, f"{SHEET}.png"], photos.values())
-        job = _job(len(photos))
-        recorder, sheets = Recorder(job, folder, style), Sheets(folder, style.colormap, SHEET)
-        with Report(len(photos), job.maps_per_photo) as report:
-            found = explained(job, photos, report)
-            rows = [_show(job, one, recorder, sheets) for one in found if isinstance(one, Finding)]
-        sheets.flush()
-        manifest = recorder.manifest({"demo": True}, report, sheets.written)
-        folder.write_manifest(manifest, ended=True)
-    return Shown(folder.path / sheets.written[0], rows, len(planned) + 2)
-
-
-def _show(job: Job, finding: Finding, recorder: Recorder, sheets: Sheets) -> dict[str, Any]:
-    """Write the pictures of one photo, and say what they show."""
-    masked = _masked(job, finding)
-    captions = {method: f"masked {share:.1%}" for method, share in masked.items()}
-    sheets.add(recorder.record(finding), captions)
-    return {
-        "photo": finding.photo.name,
-        "class": finding.target.name,
-        "probability": finding.target.probability,
-        "masked": masked[_JUDGED],
-    }
-
-
-def _job(photos: int) -> Job:
-    network = load_model(DEFAULT_MODEL)
-    return Job(
+    network, photos = load_model(DEFAULT_MODEL), sample_paths()
+    job = Job(
         network=network,
         preprocessing=network.preprocessing,
-        methods={name: create(name, options) for name, options in _METHODS.items()},
-        targets=(None,),
-        layers=(),
+        methods={name: create(name, settings) for name, settings in _METHODS.items()},
         masking=MeanColour(),
-        batch_size=photos,
-        chunk=None,
-        tolerant=False,
+        masked=True,
+        batch_size=len(photos),
+        raw=False,
     )
-
-
-@torch.no_grad()
-def _masked(job: Job, finding: Finding) -> dict[str, float]:
-    """Return the class's probability on the photo masked by each map."""
-    maps = torch.stack([made.map[finding.row] for made in finding.maps.values()])
-    image = next(iter(finding.maps.values())).images[finding.row]
-    masked = job.masking(image.expand(len(maps), -1, -1, -1), maps)
-    shares = job.network(masked).softmax(1)[:, finding.target.index]
-    return dict(zip(finding.maps, shares.tolist(), strict=True))
+    folder = Folder(options.output)
+    pictures = Grid(folder, job.colormap, _SHEET)
+    names = [*job.files(photos), *pictures.names(len(photos))]
+    with folder.held():
+        folder.refuse_to_replace(names, photos.values())
+        manifest = Run(job, photos, folder, {"demo": True}).go(pictures)
+    table = grid_of("photo", "class", "probability", "masked", right=("probability", "masked"))
+    for photo in manifest["photos"]:
+        judged = next(facts for facts in photo["maps"] if facts["method"] == _JUDGED)
+        target = judged["target"]
+        shares = f"{target['probability']:.1%}", f"{judged['masked']:.1%}"
+        table.add_row(photo["name"], escape(target["name"]), *shares)
+    stdout.print(table)
+    stdout.print(
+        "[dim]masked: the probability of the same class when only what Opti-CAM's map marks is "
+        "shown, on grey[/dim]\n"
+    )
+    picture = folder.path / pictures.written[0]
+    print_line(f"Look at {picture}, all photos and methods side by side.")
+    print_line(f"{len(names) + 1} files are in {picture.parent}/, described in its manifest.json.")

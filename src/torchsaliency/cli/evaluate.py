@@ -1,116 +1,133 @@
-"""`torchsaliency evaluate`: from options to a plan, and the evaluation with its progress bar."""
+"""`torchsaliency evaluate`: options become a plan, and a progress bar shows how far it is."""
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bar
+from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
-from torchsaliency.cli.choosing import parted
-from torchsaliency.cli.console import say, stderr
+from torchsaliency.cli.console import print_line, progress_bar, say
+from torchsaliency.cli.options import JSON, parse_settings
+from torchsaliency.cli.table import print_table
 from torchsaliency.errors import OptionError
-from torchsaliency.evaluation import Plan, Progress, Results, Watch, evaluate, make_plan, read_plan
+from torchsaliency.options import SETTINGS, WRITTEN, PlanOptions, option
+
+if TYPE_CHECKING:
+    from torchsaliency.evaluation import Plan, Progress
 
 
-def asked_plan(path: Path | None, given: Mapping[str, Any], settings: Sequence[str]) -> Plan:
-    """Return the plan of a file, its fields replaced by what the options say.
+class EvaluateOptions(PlanOptions):
+    """A plan, from a file or from options."""
 
-    Args:
-        path: of the file, if there is one.
-        given: fields; None and empty ones were not given.
-        settings: "NAME.OPTION=VALUE" each, of methods or metrics.
+    plan: Path | None = option(
+        None, "", "A plan; options beside it replace its fields.", metavar="[PLAN.yaml]"
+    )
+    settings: tuple[str, ...] = SETTINGS
+    output: Path = option(
+        Path("evaluation"), WRITTEN, "Made if it does not exist.", metavar="FOLDER"
+    )
+    as_json: bool = JSON
+
+
+def evaluate(options: EvaluateOptions) -> int:
+    """Score methods by metrics over a whole data set; continues where it was stopped."""
+    from torchsaliency.evaluation import evaluate as evaluate_plan
+    from torchsaliency.report import table
+
+    plan = plan_of(options)
+    with watch_evaluation() as watch:
+        results = evaluate_plan(plan, options.output, watch=watch)
+    print_table(table(results), "json" if options.as_json else "text")
+    if not options.as_json:
+        folder = options.output
+        print_line(f"The rows are in {folder}/; see `torchsaliency table {folder}`.")
+    return 0 if watch.complete else 1
+
+
+def plan_of(options: EvaluateOptions) -> Plan:
+    """Return the plan of the file, its fields replaced by the options that were given.
 
     Raises:
         TorchSaliencyError: something in it does not work.
     """
-    told = {key: _plain(value) for key, value in given.items() if value is not None and value != []}
-    if path is None and not {"methods", "metrics"} <= told.keys():
+    from torchsaliency.evaluation import make_plan, read_plan
+
+    fields = options.model_fields_set & PlanOptions.model_fields.keys()
+    given = options.model_dump(include=fields)
+    if options.plan is None and not {"methods", "metrics"} <= fields:
         raise OptionError(
             "An evaluation needs --methods and --metrics, such as --methods gradcam,opticam "
             "--metrics ad,ai,ag; or a plan in YAML."
         )
-    plan = make_plan(told) if path is None else read_plan(path, told)
-    return _with_settings(plan, settings)
+    plan = make_plan(given) if options.plan is None else read_plan(options.plan, given)
+    if not options.settings:
+        return plan
+    facts = plan.model_dump()
+    for name, values in parse_settings(options.settings).items():
+        choices = [
+            choice
+            for choice in (*facts["methods"], *facts["metrics"])
+            if name in (choice["label"], choice["name"])
+        ]
+        if not choices:
+            raise OptionError(
+                f"--set {name}.{next(iter(values))} was given and {name} is neither among the "
+                "methods nor the metrics; add it."
+            )
+        for choice in choices:
+            choice["options"] |= values
+    return make_plan(facts)
 
 
-def run(plan: Plan, output: Path) -> tuple[Results, bool]:
-    """Evaluate, show how far it is, and tell whether every image could be used."""
-    with watched() as watched_:
-        results = evaluate(plan, output, watch=watched_)
-    return results, watched_.complete
+# --- how far it is --------------------------------------------------------------------------------
 
 
-class Watched:
-    """Is told of an evaluation, or of several one after another.
+class Watcher:
+    """Adds up the progress of an evaluation, or of several one after another.
 
     Attributes:
-        before: images that earlier sessions finished.
-        done: images of this one.
-        skipped: images that could not be used.
-        odd: images of which some map is not finite.
+        counts: images by "before", "done", "skipped" and "odd", as in `Progress`.
     """
 
-    def __init__(self, tell: Watch) -> None:
-        self.before = self.done = self.skipped = self.odd = 0
-        self._tell = tell
-        self._last = Progress(0, 0, 0, 0)
+    def __init__(self, show: Any) -> None:
+        self.counts = dict.fromkeys(("before", "done", "skipped", "odd"), 0)
+        self._last: Mapping[str, int] = self.counts.copy()
+        self._show = show
 
     def __call__(self, now: Progress) -> None:
-        """Take what an evaluation tells of itself."""
-        last = self._last if now.done else Progress(0, 0, 0, 0)  # another one begins with 0
-        self.before += now.before - last.before
-        self.done += now.done - last.done
-        self.skipped += now.skipped - last.skipped
-        self.odd += now.odd - last.odd
-        self._last = now
-        self._tell(now)
+        """Take the progress of an evaluation; another one begins with 0 done."""
+        for name in self.counts:
+            self.counts[name] += getattr(now, name) - (self._last[name] if now.done else 0)
+        self._last = {name: getattr(now, name) for name in self.counts}
+        self._show(completed=now.done, total=now.total)
 
     @property
     def complete(self) -> bool:
         """Whether every image could be used."""
-        return not self.skipped and not self.odd
+        return not self.counts["skipped"] and not self.counts["odd"]
 
 
 @contextmanager
-def watched() -> Iterator[Watched]:
+def watch_evaluation() -> Iterator[Watcher]:
     """Show images done, images a second and the time left; say at the end what was skipped."""
-    bar = Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("images,"),
-        _Speed(),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=stderr,
-        disable=not stderr.is_terminal,
-        transient=True,
-    )
+    bar = progress_bar("images", _Speed())
     task = bar.add_task("evaluating", total=None)
-    found = Watched(lambda now: bar.update(task, completed=now.done, total=now.total))
+    watcher = Watcher(lambda **progress: bar.update(task, **progress))
     with bar:
-        yield found
-    if found.before:
-        say(f"{found.before} images were finished before; {found.done} are new.")
-    if found.skipped:
-        images = "image" if found.skipped == 1 else "images"
-        say(f"{found.skipped} {images} could not be used; run.json says why.")
-    if found.odd:
-        images = "image has" if found.odd == 1 else "images have"
-        say(f"{found.odd} {images} maps that are not finite; run.json says of which methods.")
+        yield watcher
+    before, done, skipped, odd = watcher.counts.values()
+    if before:
+        say(f"{before} images were finished before; {done} are new.")
+    if skipped:
+        images = "image" if skipped == 1 else "images"
+        say(f"{skipped} {images} could not be used; run.json says why.")
+    if odd:
+        images = "image has" if odd == 1 else "images have"
+        say(f"{odd} {images} maps that are not finite; run.json says of which methods.")
 
 
 class _Speed(ProgressColumn):
@@ -120,27 +137,3 @@ class _Speed(ProgressColumn):
         """Return the speed of the last while."""
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:.1f} a second,")
-
-
-def _with_settings(plan: Plan, settings: Sequence[str]) -> Plan:
-    facts = plan.model_dump(mode="json")
-    for setting in settings:
-        name, option, value = parted(setting)
-        chosen = [
-            choice
-            for field in ("methods", "metrics")
-            for choice in facts[field]
-            if name in (choice["label"], choice["name"])
-        ]
-        if not chosen:
-            raise OptionError(
-                f"--set {setting!r} was given and {name} is neither among the methods nor the "
-                "metrics; add it."
-            )
-        for choice in chosen:
-            choice["options"][option] = value
-    return make_plan(facts) if settings else plan
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, enum.Enum) else value

@@ -1,106 +1,84 @@
-"""`torchsaliency finetune`: from options to settings, a progress bar, the accuracy in tables."""
+"""`torchsaliency finetune`: a progress bar while a network is trained, then its accuracy."""
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from rich import box
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from torchsaliency.cli.console import say, stderr, stdout
-from torchsaliency.errors import CheckpointError
-from torchsaliency.training import (
-    Accuracy,
-    Epoch,
-    Finetuning,
-    Moment,
-    Report,
-    Watch,
-    finetune,
-    make_finetuning,
+from torchsaliency.cli.console import (
+    bold,
+    grid_of,
+    print_json,
+    print_line,
+    progress_bar,
+    say,
+    stdout,
 )
+from torchsaliency.cli.options import JSON
+from torchsaliency.errors import CheckpointError
+from torchsaliency.options import WRITTEN, FinetuneOptions, option
+
+if TYPE_CHECKING:
+    from torchsaliency.training import Accuracy, Epoch, Moment, Report, Watch
 
 _STAGES = {"head": "training the head", "all": "training everything"}
-_OPTIONS = {"weights=FILE": "--weights FILE", "pretrained=False": "--no-pretrained"}
 _MOST_CONFUSED = 12
 
 
-def asked_settings(given: Mapping[str, Any]) -> Finetuning:
-    """Return the settings that the options say.
+class FinetuneCommandOptions(FinetuneOptions):
+    """A fine-tuning, and where it is written."""
 
-    Raises:
-        OptionError: one does not fit.
+    output: Path = option(
+        Path("finetuned"), WRITTEN, "Made if it does not exist.", metavar="FOLDER"
+    )
+    as_json: bool = JSON
+
+
+def finetune(options: FinetuneCommandOptions) -> int:
+    """Train a network for the classes of a data set; continues where it was stopped.
+
+    First a new head on the frozen network, then everything, as Opti-CAM's appendix E.2 does for
+    medical images.
     """
-    plain = {
-        key: value.value if isinstance(value, enum.Enum) else value for key, value in given.items()
-    }
-    return make_finetuning({key: value for key, value in plain.items() if value is not None})
+    from torchsaliency.training import finetune as run
+    from torchsaliency.training import make_finetuning
 
-
-def run(settings: Finetuning, output: Path) -> Report:
-    """Fine-tune, show how far it is, and tell what was skipped.
-
-    Raises:
-        CheckpointError: the network's weights cannot be had, in the words of the command line.
-    """
+    settings = make_finetuning(options.model_dump(include={*FinetuneOptions.model_fields}))
     try:
-        with watched() as watch:
-            report = finetune(settings, output, watch=watch)
-    except CheckpointError as error:
-        sentence = str(error)
-        for name, option in _OPTIONS.items():
-            sentence = sentence.replace(name, option)
-        raise CheckpointError(sentence) from error
+        with _watch_training() as watch:
+            report = run(settings, options.output, watch=watch)
+    except CheckpointError as error:  # in the words of the command line
+        raise CheckpointError(str(error).replace("pretrained=False", "--no-pretrained")) from error
     if report.before:
         new = len(report.history) - report.before
         say(f"{report.before} epochs were finished before; {new or 'none'} are new.")
-    for part, found in report.skipped.items():
-        for one, reason in found.items():
-            say(f"Skipped in {part}: {one}: {reason}")
-    return report
-
-
-def show(report: Report) -> None:
-    """Write the accuracies, and what the last part's images were taken for."""
-    stdout.print(_accuracy_table(report))
-    part, found = list(report.accuracy.items())[-1]
-    if len(found.classes) <= _MOST_CONFUSED:
-        stdout.print(_confusion_table(part, found))
-    if report.paper is not None:
-        stdout.print(
-            f"The paper's accuracy with {report.settings.architecture} is {report.paper} %, on a "
-            "split that is not published.\n"
-            if report.data == "kvasir"
-            else f"The paper's accuracy with {report.settings.architecture} is {report.paper} %.\n"
-        )
+    for part, skipped in report.skipped.items():
+        for image, reason in skipped.items():
+            say(f"Skipped in {part}: {image}: {reason}")
+    if options.as_json:
+        print_json(report.to_dict())
+    else:
+        _print_report(report)
+        weights = options.output / "model.safetensors"
+        use = f"--model {report.settings.model} --weights {weights}"
+        print_line(f"Use the network by `torchsaliency explain PHOTO {use}`.")
+    return 1 if report.skipped else 0
 
 
 @contextmanager
-def watched() -> Iterator[Watch]:
+def _watch_training() -> Iterator[Watch]:
     """Show stage, epoch, images done and the time left of it; a line for each epoch."""
-    bar = Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("images,"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=stderr,
-        disable=not stderr.is_terminal,
-        transient=True,
-    )
+    bar = progress_bar("images")
     task = bar.add_task("preparing", total=None)
 
     def watch(now: Moment) -> None:
         if now.ended is not None:
-            say(_told(now.ended, now.epochs))
+            say(_epoch_line(now.ended, now.epochs))
             return
         stage = _STAGES.get(now.what)
         what = f"testing {now.what}" if stage is None else f"{stage}, {now.epoch} of {now.epochs}"
@@ -110,7 +88,7 @@ def watched() -> Iterator[Watch]:
         yield watch
 
 
-def _told(epoch: Epoch, epochs: int) -> str:
+def _epoch_line(epoch: Epoch, epochs: int) -> str:
     val = "" if epoch.val is None else f", validation {epoch.val:.1%}"
     return (
         f"Epoch {epoch.number} of {epochs} ({epoch.stage}): loss {epoch.loss:.4f}, "
@@ -118,30 +96,35 @@ def _told(epoch: Epoch, epochs: int) -> str:
     )
 
 
+def _print_report(report: Report) -> None:
+    """Print the accuracies, and what the last part's images were taken for."""
+    stdout.print(_accuracy_table(report))
+    part, accuracy = list(report.accuracy.items())[-1]
+    if len(accuracy.classes) <= _MOST_CONFUSED:
+        stdout.print(_confusion_table(part, accuracy))
+    if report.paper is not None:
+        split = ", on a split that is not published" if report.data == "kvasir" else ""
+        network = report.settings.architecture
+        stdout.print(f"The paper's accuracy with {network} is {report.paper} %{split}.\n")
+
+
 def _accuracy_table(report: Report) -> Table:
     """List the accuracy of each class, and of all, in each part."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("accuracy", overflow="fold")
-    for part, found in report.accuracy.items():
-        table.add_column(f"{part} ({found.count})", justify="right")
     parts = report.accuracy.values()
+    headings = [f"{part} ({accuracy.count})" for part, accuracy in report.accuracy.items()]
+    table = grid_of("accuracy", *headings, right=headings)
     for name in report.classes:
-        table.add_row(Text(name), *(_percent(found.per_class[name]) for found in parts))
-    table.add_row("mean of the classes", *(_percent(found.balanced) for found in parts))
-    table.add_row(
-        Text("all images", style="bold"),
-        *(Text(_percent(found.overall), style="bold") for found in parts),
-    )
+        table.add_row(Text(name), *(_percent(part.per_class[name]) for part in parts))
+    table.add_row("mean of the classes", *(_percent(part.balanced) for part in parts))
+    table.add_row(bold("all images"), *(bold(_percent(part.overall)) for part in parts))
     return table
 
 
-def _confusion_table(part: str, found: Accuracy) -> Table:
+def _confusion_table(part: str, accuracy: Accuracy) -> Table:
     """List the images by true class (rows) and predicted class (columns, by number)."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(f"{part}: true class, and taken for", overflow="fold")
-    for number in range(len(found.classes)):
-        table.add_column(str(number), justify="right")
-    for number, (name, row) in enumerate(zip(found.classes, found.confusion, strict=True)):
+    numbers = [str(number) for number in range(len(accuracy.classes))]
+    table = grid_of(f"{part}: true class, and taken for", *numbers, right=numbers)
+    for number, (name, row) in enumerate(zip(accuracy.classes, accuracy.confusion, strict=True)):
         cells = (
             Text(str(count), style="bold" if place == number else "" if count else "dim")
             for place, count in enumerate(row)

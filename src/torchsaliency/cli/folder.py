@@ -1,7 +1,7 @@
-"""The folder of `explain`: one `manifest.json` tells of every run whose files are still there.
+"""The folder of `explain`: one `manifest.json` describes every run whose files are still there.
 
-While a run is on, a list in the folder's private part tells of the photographs that are finished,
-so that a run that was killed goes on where it stopped.
+While a run is on, a list in the folder's private part names the photographs that are finished, so
+that a run that was killed continues where it stopped.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, final
 
@@ -18,8 +18,7 @@ from torchsaliency.core.files import OutputFolder, finite, json_bytes
 from torchsaliency.errors import OptionError
 
 MANIFEST = "manifest.json"
-_SCHEMA = 1
-_PROGRAM = "torchsaliency"
+_PROGRAM, _SCHEMA = "torchsaliency", 1
 _FINISHED = "finished.jsonl"
 
 
@@ -34,6 +33,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self._output = OutputFolder(path)
         self.path = self._output.path
+        self.write = self._output.write
         self._runs: list[dict[str, Any]] = []
 
     @contextmanager
@@ -49,7 +49,7 @@ class Folder:
             yield
 
     def refuse_to_replace(self, names: Sequence[str], photos: Iterable[Path]) -> None:
-        """Insist, before any work is done, that no file to be written is somebody else's.
+        """Check, before any work is done, that no file to be written is somebody else's.
 
         Args:
             names: of the files to be written.
@@ -75,24 +75,14 @@ class Folder:
                 )
         self._output.insist_on_own([*names, MANIFEST])
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write one file.
-
-        Raises:
-            OptionError: it cannot be written.
-        """
-        self._output.write(name, content)
-
-    # --- going on after a kill --------------------------------------------------------------------
-
-    def finish(self, identity: str, photo: Mapping[str, Any]) -> None:
+    def finish(self, identity: str, facts: Mapping[str, Any]) -> None:
         """Note that all files of a photograph are written.
 
         Args:
             identity: of the run.
-            photo: what a run that goes on must know.
+            facts: what a run that continues must know.
         """
-        self._output.note(_FINISHED, {"identity": identity, **photo})
+        self._output.note(_FINISHED, {"identity": identity, **facts})
 
     def finished(self, identity: str) -> dict[str, dict[str, Any]]:
         """Return what was noted of photographs by a run that did not end, by their SHA-256.
@@ -100,18 +90,15 @@ class Folder:
         Only those whose files are all there, as they were written.
         """
         found = {}
-        for told in self._output.notes(_FINISHED):
-            if told.pop("identity", None) != identity:
+        for facts in self._output.notes(_FINISHED):
+            if facts.pop("identity", None) != identity:
                 continue
-            names = [name for one in told["photo"]["maps"] for name in one["files"].values()]
-            if all(self._output.owns(name) for name in names):
-                found[told["photo"]["sha256"]] = told
+            if all(self._output.owns(name) for name in _files([facts["photo"]])):
+                found[facts["photo"]["sha256"]] = facts
         return found
 
-    # --- the manifest -----------------------------------------------------------------------------
-
     def write_manifest(self, run: dict[str, Any], *, ended: bool) -> None:
-        """Add a run to the manifest; of earlier runs, what this one wrote over is forgotten.
+        """Add a run to the manifest; of earlier runs, what this one wrote over is removed.
 
         Args:
             run: what was made.
@@ -120,15 +107,17 @@ class Folder:
         Raises:
             OptionError: it cannot be written.
         """
-        written = set(files_of(run))
+        written = {*_files(run["photos"]), *run["grids"]}
         earlier = [_without(old, written) for old in self._runs]
         runs = [*(old for old in earlier if old["photos"]), run]
-        names = sorted({name for one in runs for name in files_of(one)})
+        names = {name for each in runs for name in (*_files(each["photos"]), *each["grids"])}
         content = {
             "program": _PROGRAM,
             "schema": _SCHEMA,
             "runs": runs,
-            "files": {name: digest for name in names if (digest := self._output.digest(name))},
+            "files": {
+                name: digest for name in sorted(names) if (digest := self._output.digest(name))
+            },
         }
         self._output.write(MANIFEST, json_bytes(finite(content), indent=2))
         if ended:
@@ -138,28 +127,24 @@ class Folder:
         path = self.path / MANIFEST
         if not path.exists():
             return []
-        try:
-            told = path.read_bytes()
-            content = json.loads(told)
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            text = path.read_bytes()
+            content = json.loads(text)
             if content["program"] == _PROGRAM and content["schema"] == _SCHEMA:
                 runs: list[dict[str, Any]] = content["runs"]
                 for run in runs:
-                    files_of(run)
-                own = {MANIFEST: hashlib.sha256(told).hexdigest()}
-                self._output.know({**content["files"], **own})
+                    _files(run["photos"]), run["grids"]
+                digest = hashlib.sha256(text).hexdigest()
+                self._output.know({**content["files"], MANIFEST: digest})
                 return runs
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            pass
         raise OptionError(
             f"{path} exists and `torchsaliency explain` did not write it; choose another folder "
             "with --output."
         )
 
 
-def files_of(run: dict[str, Any]) -> list[str]:
-    """Return the names of the files that a run wrote, but for the manifest."""
-    maps = [one for photo in run["photos"] for one in photo["maps"]]
-    return [*(name for one in maps for name in one["files"].values()), *run["grids"]]
+def _files(photos: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [name for photo in photos for facts in photo["maps"] for name in facts["files"].values()]
 
 
 def _without(run: dict[str, Any], written: set[str]) -> dict[str, Any]:

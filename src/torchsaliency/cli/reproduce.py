@@ -1,112 +1,130 @@
-"""`torchsaliency recipes` and `reproduce`."""
+"""`torchsaliency reproduce`: a table or figure of the papers, made again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import pandas as pd
+from torchsaliency.cli.console import print_line, print_raw
+from torchsaliency.cli.evaluate import watch_evaluation
+from torchsaliency.cli.options import FORMAT
+from torchsaliency.cli.table import check_format, print_table
+from torchsaliency.options import (
+    BATCH_SIZE,
+    DATA,
+    DEVICE,
+    MASKING,
+    NETWORK,
+    WORKERS,
+    WRITTEN,
+    Baseline,
+    Options,
+    option,
+)
 
-from torchsaliency.cli.console import give, stdout
-from torchsaliency.cli.evaluate import watched
-from torchsaliency.cli.table import write
-from torchsaliency.core.files import json_text
-from torchsaliency.papers.recipes import load_recipes
-from torchsaliency.papers.reproduce import Reproduction, reproduce
-from torchsaliency.papers.survey import read_key
-from torchsaliency.report import Table
-from torchsaliency.report.writers import write_csv
-
-
-def recipe_rows() -> list[dict[str, Any]]:
-    """Describe every recipe in JSON types."""
-    return [
-        {
-            "name": one.name,
-            "paper": one.paper,
-            "item": one.item,
-            "title": one.title,
-            "data": one.paper_version.summary,
-            "builtin": one.builtin.summary,
-            "published": bool(one.published),
-        }
-        for one in load_recipes().values()
-    ]
+if TYPE_CHECKING:
+    from torchsaliency.papers.reproduce import Reproduction
 
 
-def run(
-    name: str,
-    output: Path,
-    data: Sequence[str],
-    models: Sequence[str],
-    limit: int | None,
-    changes: Mapping[str, Any],
-) -> tuple[Reproduction, bool]:
-    """Reproduce, show how far it is, and tell whether every image could be used."""
-    with watched() as watch:
-        found = reproduce(
-            name,
-            output,
-            data=data,
-            models=models,
-            limit=limit,
-            changes={key: value for key, value in changes.items() if value is not None},
+class ReproduceOptions(Options):
+    """Which recipe is made, and what replaces the recipe's own choices."""
+
+    name: str = option(..., "", "See `torchsaliency recipes`.", metavar="NAME")
+    data: tuple[str, ...] = option(
+        (),
+        DATA,
+        "The paper's data, samples, shapes:COUNT, or kind:FOLDER. Repeatable where a recipe needs "
+        "several kinds.",
+        metavar="FOLDER|NAME",
+    )
+    model: tuple[str, ...] = option(
+        (),
+        NETWORK,
+        "A network instead of the recipe's. Repeatable.",
+        metavar="NAME[=WEIGHTS]",
+    )
+    limit: int | None = option(None, DATA, "At most so many images.", ge=1)
+    masking: Baseline | None = MASKING
+    device: str | None = DEVICE
+    batch_size: int | None = BATCH_SIZE
+    workers: int | None = WORKERS
+    output: Path | None = option(
+        None, WRITTEN, "Made if it does not exist; reproduced/NAME by default.", metavar="FOLDER"
+    )
+    form: str = FORMAT
+
+
+def reproduce(options: ReproduceOptions) -> int:
+    """Make a table or figure of the papers again: offline on built-in data, or on the real data."""
+    from torchsaliency.papers.reproduce import reproduce as reproduce_recipe
+
+    check_format(options.form)
+    with watch_evaluation() as watch:
+        made = reproduce_recipe(
+            options.name,
+            options.output or Path("reproduced") / options.name,
+            data=options.data,
+            models=options.model,
+            limit=options.limit,
+            changes=options.model_dump(
+                include={"masking", "device", "batch_size", "workers"}, exclude_unset=True
+            ),
             watch=watch,
         )
-    return found, watch.complete
+    print_reproduction(made, options.form)
+    return 0 if watch.complete else 1
 
 
-def show(found: Reproduction, form: str) -> None:
-    """Write the tables, and whether the paper's claims hold; without tables, what the notes say."""
-    if form in _WHOLE and len(found.tables) > 1:
-        give(_WHOLE[form](found.tables))
+def print_reproduction(made: Reproduction, form: str) -> None:
+    """Print the tables, and as text also whether the paper's claims hold and where all is."""
+    if form in ("csv", "json") and len(made.tables) > 1:
+        print_raw(_whole(made, form))
         return
-    for table in found.tables.values():
-        write(table, form)
+    for table in made.tables.values():
+        print_table(table, form)
     if form != "text":
         return
-    if not found.tables:
-        recipe = found.recipe
-        told = [f"{recipe.paper}, {recipe.item}: {recipe.title}", *found.differs, *recipe.notes]
-        for sentence in told:
-            stdout.print(sentence, markup=False, soft_wrap=True)
-    verdict = {True: "holds", False: "does not hold", None: "cannot be told"}
-    for says, holds in found.claims:
-        stdout.print(f"{says}: {verdict[holds]} here.", markup=False, soft_wrap=True)
+    if not made.tables:
+        recipe = made.recipe
+        title = f"{recipe.paper}, {recipe.item}: {recipe.title}"
+        for sentence in (title, *made.differs, *recipe.notes):
+            print_line(sentence)
+    verdicts = {True: "holds", False: "does not hold", None: "cannot be told"}
+    for claim, holds in made.claims:
+        print_line(f"{claim}: {verdicts[holds]} here.")
+    print_line(_next_steps(made))
 
 
-def _csv(tables: Mapping[str, Table]) -> str:
-    """Return several tables under one heading, with the table of each line."""
+def _whole(made: Reproduction, form: str) -> str:
+    """Return several tables as one file: CSV with the table of each line, or one JSON object."""
+    import pandas as pd
+
+    from torchsaliency.core.files import json_text
+    from torchsaliency.report.writers import write_csv
+
+    if form == "json":
+        return json_text({name: table.to_dict() for name, table in made.tables.items()})
     frames = [
         table.frame.rename(columns={"row": table.corner}).assign(table=name)
-        for name, table in tables.items()
+        for name, table in made.tables.items()
     ]
     return write_csv(pd.concat(frames))
 
 
-def _json(tables: Mapping[str, Table]) -> str:
-    """Return several tables as one object."""
-    made = {name: table.to_dict() for name, table in tables.items()}
-    return json_text(made)
+def _next_steps(made: Reproduction) -> str:
+    """Say where everything is, and what to do with it."""
+    if made.recipe.kind == "survey":
+        from torchsaliency.papers.survey import read_key
 
-
-_WHOLE: Mapping[str, Callable[[Mapping[str, Table]], str]] = {"csv": _csv, "json": _json}
-"""Formats of which a file is one whole."""
-
-
-def where(found: Reproduction) -> str:
-    """Say where what was made lies, and what to do with it."""
-    if found.recipe.kind == "survey":
-        page, key = found.pages
+        page, key = made.pages
         count = len(read_key(key).items)
-        shown = "1 photograph is" if count == 1 else f"{count} photographs are"
+        photographs = "1 photograph is" if count == 1 else f"{count} photographs are"
         return (
-            f"{shown} in the survey. Send {page} to participants, keep {key} to yourself, and "
-            f"score the files that they send back by `torchsaliency survey-score {key} FILE…`"
+            f"{photographs} in the survey. Send {page} to participants, keep {key} to yourself, "
+            f"and score the files that they send back by `torchsaliency survey-score {key} FILE…`."
         )
-    told = [f"Look at {', '.join(map(str, found.pages))}"] if found.pages else []
-    if found.tables or found.figures:
-        kinds = "Tables, figures and rows" if found.tables else "Figures"
-        told.append(f"{kinds} are in {found.folder}/")
-    return ". ".join(told) or f"What is known of the run is in {found.folder}/"
+    sentences = [f"Look at {', '.join(map(str, made.pages))}."] if made.pages else []
+    if made.tables or made.figures:
+        kinds = "Tables, figures and rows" if made.tables else "Figures"
+        sentences.append(f"{kinds} are in {made.folder}/.")
+    return " ".join(sentences) or f"What is known of the run is in {made.folder}/."

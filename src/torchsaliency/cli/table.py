@@ -2,38 +2,75 @@
 
 from __future__ import annotations
 
-from torchsaliency.cli.console import give, stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torchsaliency.cli.console import print_raw, stdout
+from torchsaliency.cli.options import CONFIDENCE, FORMAT
 from torchsaliency.errors import OptionError
-from torchsaliency.evaluation import Results
-from torchsaliency.report import FORMATS, Table, comparison, render, table
-from torchsaliency.report.terminal import Terminal
+from torchsaliency.options import Options, option
+
+if TYPE_CHECKING:
+    from torchsaliency.report import Table
+
+RUN = option(..., "", "What `torchsaliency evaluate --output` wrote.", metavar="RUN")
 
 
-def show(results: Results, form: str, *, confidence: float = 0.95) -> None:
-    """Write the table of all methods by all metrics."""
-    checked(form)
-    write(table(results, confidence=confidence), form)
+class TableOptions(Options):
+    """Which results are shown, and how."""
+
+    run: Path = RUN
+    form: str = FORMAT
+    confidence: float = CONFIDENCE
 
 
-def show_comparison(results: Results, first: str, second: str, form: str) -> None:
-    """Write two methods side by side."""
-    checked(form)
-    write(comparison(results, first, second), form)
+def table(options: TableOptions) -> None:
+    """Show what an evaluation found: best bold, second best underlined, with intervals."""
+    from torchsaliency.evaluation import load_results
+    from torchsaliency.report import table as table_of
+
+    check_format(options.form)
+    results = load_results(options.run)
+    print_table(table_of(results, confidence=options.confidence), options.form)
 
 
-def checked(form: str) -> None:
+class CompareOptions(Options):
+    """Which methods are compared."""
+
+    run: Path = RUN
+    first: str = option(..., "", "A method of the evaluation.", metavar="A")
+    second: str = option(..., "", "Another.", metavar="B")
+    form: str = FORMAT
+
+
+def compare(options: CompareOptions) -> None:
+    """Compare two methods of an evaluation, image by image."""
+    from torchsaliency.evaluation import load_results
+    from torchsaliency.report import comparison
+
+    check_format(options.form)
+    results = load_results(options.run)
+    print_table(comparison(results, options.first, options.second), options.form)
+
+
+def check_format(form: str) -> None:
     """Refuse a format that does not exist.
 
     Raises:
         OptionError: it does not.
     """
+    from torchsaliency.report import FORMATS
+
     if form not in FORMATS:
         raise OptionError(f"--format {form} was given; choose among {', '.join(FORMATS)}.")
 
 
-def write(made: Table, form: str) -> None:
-    """Write a table to stdout."""
+def print_table(table: Table, form: str) -> None:
+    """Print a table on stdout."""
+    from torchsaliency.report import render
+    from torchsaliency.report.terminal import Terminal
+
     if form == "text" and stdout.is_terminal:
-        stdout.print(Terminal(made))
+        stdout.print(Terminal(table))
     else:
-        give(render(made, form))
+        print_raw(render(table, form))

@@ -115,7 +115,7 @@ def load_results(folder: str | Path) -> Results:
             "`torchsaliency evaluate` again."
         )
     plan = plan_of(facts)
-    methods, metrics = plan.made_methods, plan.made_metrics | study_metrics(plan.study)
+    methods, metrics = plan.create_methods(), plan.create_metrics() | study_metrics(plan.study)
     ordered = store.frame(facts["samples"], list(methods), list(metrics))
     references = frozenset(label for label, one in methods.items() if one.name == "fakecam")
     return Results(ordered, metrics, tuple(methods), references)

@@ -113,7 +113,7 @@ def make_setting(
         TorchSaliencyError: a name, file or combination that does not work, in a sentence that
             begins with the plan's field.
     """
-    methods, metrics = plan.made_methods, plan.made_metrics
+    methods, metrics = plan.create_methods(), plan.create_metrics()
     found = _named("data", lambda: _data(plan)) if data is None else data
     _insist_on_annotations(plan, found)
     network = model or _named("model", lambda: _load(plan, plan.model, plan.weights))

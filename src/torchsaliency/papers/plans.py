@@ -16,10 +16,11 @@ from torchsaliency.core.files import OutputFolder
 from torchsaliency.core.method import METHODS
 from torchsaliency.data import open_data
 from torchsaliency.errors import OptionError
-from torchsaliency.evaluation.plan import Choice, Plan, make_plan
+from torchsaliency.evaluation.plan import Plan, make_plan
 from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.runner import Progress, Watch, evaluate
 from torchsaliency.measures import network_stages
+from torchsaliency.options import Choice
 from torchsaliency.papers.recipes import Recipe, Version
 from torchsaliency.registry import load_all
 from torchsaliency.report import Table

@@ -1,7 +1,8 @@
 """Networks by name, with their preprocessing, class names, default layers and weights."""
 
+from torchsaliency.options import DEFAULT_MODEL
 from torchsaliency.zoo.layers import paper_layer
-from torchsaliency.zoo.loading import DEFAULT_MODEL, ModelEntry, load_model, models
+from torchsaliency.zoo.loading import ModelEntry, load_model, models
 from torchsaliency.zoo.network import Network, imagenet_classes
 from torchsaliency.zoo.placement import Placement
 from torchsaliency.zoo.preprocessing import Fit, Preprocessing, imagenet

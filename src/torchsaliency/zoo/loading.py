@@ -17,8 +17,6 @@ from torchsaliency.zoo.sources.source import SOURCES, Request, register_source
 from torchsaliency.zoo.sources.userfile import is_user_file
 from torchsaliency.zoo.sources.userfile import load as load_user_file
 
-DEFAULT_MODEL = "builtin/efficientnet_lite0"
-
 
 @dataclass(frozen=True)
 class ModelEntry:

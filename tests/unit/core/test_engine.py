@@ -16,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import torchsaliency
 from nets import convnet, images
 from torchsaliency import create, explain
-from torchsaliency.cli.options import MODES
 from torchsaliency.core.acceleration import engine
 from torchsaliency.core.acceleration.onnx import missing_packages
 from torchsaliency.core.layer import Layer
@@ -533,10 +532,6 @@ def test_a_compiled_batch_is_as_large_as_later_passes(net, monkeypatch, chunk, b
         quick = perturbation_curve(net, x, maps, step=8, chunk=chunk)
     assert torch.allclose(plain.probabilities, quick.probabilities, atol=1e-4)
     assert set(ran) == {batch}
-
-
-def test_the_command_line_names_every_mode():
-    assert MODES.split("|") == list(engine.ACCELERATIONS)
 
 
 def test_an_unknown_mode(net, x):

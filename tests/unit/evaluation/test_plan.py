@@ -24,13 +24,16 @@ def test_methods_and_metrics_in_every_spelling():
             "metrics": {"insertion": {"step": 8}, "ad": None},
         }
     )
-    made = plan.made_methods
+    made = plan.create_methods()
     assert list(made) == ["gradcam", "opticam", "fast", "smooth"]
     assert (made["opticam"].iterations, made["fast"].iterations) == (5, 2)
     assert "gradcam" in made["smooth"].name
     assert made["smooth"].name != "gradcam"
-    assert plan.made_metrics["insertion"].step == 8
-    assert make_plan({**LEAST, "methods": "gradcam, tsm"}).made_methods.keys() == {"gradcam", "tsm"}
+    assert plan.create_metrics()["insertion"].step == 8
+    assert make_plan({**LEAST, "methods": "gradcam, tsm"}).create_methods().keys() == {
+        "gradcam",
+        "tsm",
+    }
 
 
 def test_yaml_and_back(tmp_path):

@@ -78,7 +78,7 @@ def test_plans_of_both_versions_work(name, tmp_path):
     for data in (None, str(tmp_path)):
         made = plan(name, tmp_path / "out", data=data)
         assert len(made.experiments) == (2 if name == "opticam-appendixD" else 1)
-        assert all(part.plan.made_methods for part in made.experiments)
+        assert all(part.plan.create_methods() for part in made.experiments)
         assert all(part.plan.count or data is None for part in made.experiments)
 
 

@@ -328,7 +328,7 @@ def test_a_loss_that_explodes(tmp_path, settings):
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        ({"data": "x", "epoch": 3}, "no setting 'epoch' of fine-tuning; close names are epochs"),
+        ({"data": "x", "epoch": 3}, "no field 'epoch' of fine-tuning; close names are epochs"),
         ({"data": "x", "rate": 0}, "rate: Input should be greater than 0"),
         ({"data": "x", "fit": "stretch"}, "fit: Input should be 'crop' or 'squash'"),
         ({"data": "x", "epochs": 0, "head_epochs": 0}, "nothing is learnt"),

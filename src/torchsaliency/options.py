@@ -1,0 +1,397 @@
+"""Every option once: its type, default, limits and description, as a field of a pydantic model.
+
+The command line, plans in YAML, the tables in docs/cli.md and forms are made from these models.
+This module does not import torch, so that `--help` is fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from torchsaliency.errors import OptionError, describe_unknown
+
+DEFAULT_MODEL = "builtin/efficientnet_lite0"
+"""The network that is used when none is named; its weights come from the package registry."""
+
+NETWORK, DATA, EXPLAINED, SCORED = "Network", "Data", "What is explained", "How it is scored"
+RUNNING, TRAINING, WRITTEN = "How it runs", "Training", "What is written"
+
+
+Framing = Literal["crop", "squash", "fill"]
+Baseline = Literal["mean", "black", "blur"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+def option(
+    default: Any,
+    group: str,
+    description: str,
+    *,
+    metavar: str = "",
+    spelling: str = "",
+    **limits: Any,
+) -> Any:
+    """Return a field of a model of options.
+
+    Args:
+        default: `...` if the option must be given.
+        group: the heading under which help and forms list it; empty for a positional argument.
+        description: one sentence, or a phrase.
+        metavar: what stands for the value in help; by default what its type says.
+        spelling: on the command line; by default `--` and the field's name.
+        limits: `ge`, `gt`, `le`, `lt`, `min_length` … of pydantic.
+    """
+    extra = {"group": group, "metavar": metavar, "spelling": spelling}
+    return Field(default, description=description, json_schema_extra=extra, **limits)
+
+
+class Options(BaseModel):
+    """Base of all models of options."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+def validate_options(
+    model: type[OptionsT],
+    facts: Mapping[str, Any],
+    *,
+    where: str = "",
+    spell: Callable[[str], str] = str,
+) -> OptionsT:
+    """Return a model whose every field exists and fits.
+
+    Args:
+        model: the class.
+        facts: values by field.
+        where: what the fields are of, such as " in a plan".
+        spell: how the user writes the name of a field.
+
+    Raises:
+        OptionError: naming the field, what was given, and what is close to it.
+    """
+    for key in facts:
+        if key not in model.model_fields:
+            raise OptionError(describe_unknown("field", key, model.model_fields, where=where))
+    try:
+        return model.model_validate(dict(facts))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field, *inside = first["loc"] or ("options",)
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)
+        raise OptionError(f"{spell(str(field))}{place}: {first['msg']}.") from None
+
+
+# --- options of several commands ------------------------------------------------------------------
+
+MODEL = option(
+    DEFAULT_MODEL,
+    NETWORK,
+    "The explained network: builtin/, torchvision/, timm/ or hf/NAME, or file.py:factory.",
+    metavar="NAME",
+)
+WEIGHTS = option(None, NETWORK, "Weights of the network, safetensors or torch.", metavar="FILE")
+DEVICE = option("cpu", RUNNING, "cpu, cuda, cuda:1, mps …", metavar="NAME")
+PRECISION = option("float32", RUNNING, "The network's number type.")
+FIT = option(
+    None,
+    NETWORK,
+    "Crop the middle of an image, squash the whole, or fill the network's square with its "
+    "shorter side; the network's own way by default.",
+)
+MASKING = option(
+    "mean", EXPLAINED, "What replaces hidden parts of an image, for methods and metrics alike."
+)
+LAYERS = option(
+    (),
+    EXPLAINED,
+    "Where maps are read, see `torchsaliency layers MODEL`; the network's default layer if "
+    "none is given. Repeatable: the maps are fused.",
+    metavar="NAME",
+    spelling="--layer",
+)
+SETTINGS = option(
+    (),
+    EXPLAINED,
+    "An option of a method or metric, such as opticam.iterations=50. Repeatable.",
+    metavar="NAME.OPTION=VALUE",
+    spelling="--set",
+)
+BATCH_SIZE = option(8, RUNNING, "Images that share a pass.", ge=1)
+CHUNK = option(
+    None,
+    RUNNING,
+    "Images in one pass of masked or ablated copies; found from the network by default, halved "
+    "where memory ends.",
+    ge=1,
+)
+ACCELERATE = option(
+    "off",
+    RUNNING,
+    "How masked and other derived passes run: off, auto, or an engine such as onnx; a name "
+    "that does not exist is answered with the list. bf16 alone changes the numbers.",
+    metavar="NAME",
+)
+WORKERS = option(
+    None,
+    RUNNING,
+    "Processes that read images; as many as the machine allows by default.",
+    ge=0,
+    le=512,
+)
+SEED = option(0, RUNNING, "Seed of all that is drawn.", ge=-(2**63), lt=2**64)
+
+
+# --- explain --------------------------------------------------------------------------------------
+
+
+class ExplainOptions(Options):
+    """How photographs are explained."""
+
+    method: tuple[str, ...] = option(
+        (),
+        EXPLAINED,
+        "Methods, see `torchsaliency methods`; opticam by default, mtsm for an encoder without "
+        "classes. One that `all` includes and that does not fit the network is reported and "
+        "left out; one that is named must fit.",
+        metavar="NAME,NAME|all",
+    )
+    settings: tuple[str, ...] = SETTINGS
+    score: tuple[str, ...] = option(
+        (),
+        EXPLAINED,
+        "Metrics that score the maps, such as ad,ai,ag,insertion,deletion; see `torchsaliency "
+        "metrics`.",
+        metavar="NAME,NAME",
+    )
+    target: tuple[str, ...] = option(
+        (),
+        EXPLAINED,
+        "A class by number or name; the predicted class by default. Repeatable: one map each.",
+        metavar="CLASS",
+    )
+    similar_to: str | None = option(
+        None,
+        EXPLAINED,
+        "Show what the photos share with this photo, in all of them, by their embeddings.",
+        metavar="PHOTO",
+    )
+    text: str | None = option(
+        None,
+        EXPLAINED,
+        "Show what of the photos matches a text, by a CLIP network.",
+        metavar="WORDS",
+    )
+    layer: tuple[str, ...] = LAYERS
+    masking: Baseline = MASKING
+    aug_smooth: bool = option(
+        False, EXPLAINED, "Average the maps over mirrored and brightened copies."
+    )
+    eigen_smooth: bool = option(
+        False, EXPLAINED, "Keep the first principal component of the channels."
+    )
+    model: str = MODEL
+    weights: Path | None = WEIGHTS
+    fit: Framing | None = FIT
+    device: str = DEVICE
+    precision: Precision = PRECISION
+    batch_size: int = BATCH_SIZE
+    chunk: int | None = CHUNK
+    accelerate: str = ACCELERATE
+    alpha: float = option(0.5, WRITTEN, "Strength of the overlay.", ge=0, le=1)
+    colormap: str = option("turbo", WRITTEN, "A colormap of matplotlib.", metavar="NAME")
+    raw: bool = option(True, WRITTEN, "Write raw maps as .npy, too.")
+    grid: bool = option(False, WRITTEN, "Draw photos and methods into one labelled picture.")
+
+
+# --- evaluate -------------------------------------------------------------------------------------
+
+
+class Choice(Options):
+    """A method or metric with its options.
+
+    Attributes:
+        name: as registered.
+        label: what its rows are called; the name by default, so that one may be there twice.
+        options: by name.
+        augmented: methods only: average over mirrored and brightened copies.
+        eigen: methods only: keep the first principal component.
+    """
+
+    name: str
+    label: str = ""
+    options: dict[str, Any] = Field(default_factory=dict)
+    augmented: bool = False
+    eigen: bool = False
+
+
+class PlanOptions(Options):
+    """What is evaluated, and how."""
+
+    data: str = option(
+        "samples",
+        DATA,
+        "A folder in a known layout, samples, shapes:COUNT, or kind:FOLDER.",
+        metavar="FOLDER|NAME",
+        min_length=1,
+    )
+    split: str | None = option(
+        None, DATA, "A split of the data, where there are several.", metavar="NAME"
+    )
+    boxes: Path | None = option(None, DATA, "Where the objects' boxes are.", metavar="FILE|FOLDER")
+    labels: Path | None = option(None, DATA, "Where the images' labels are.", metavar="FILE")
+    count: int | None = option(None, DATA, "At most so many images, drawn by `subset_seed`.", ge=1)
+    subset_seed: int = option(0, DATA, "Seed of the draw of images.", ge=-(2**63), lt=2**64)
+    classes: tuple[int | str, ...] = option(
+        (),
+        DATA,
+        "Only images of this class of the data, by number or name. Repeatable.",
+        metavar="CLASS",
+        spelling="--class",
+    )
+    keep: Literal["all", "correct", "misclassified"] = option(
+        "all", DATA, "Which images, by what the explained network predicts."
+    )
+    model: str = MODEL
+    weights: Path | None = WEIGHTS
+    judge: str | None = option(
+        None, NETWORK, "The network that scores, if it is another.", metavar="NAME"
+    )
+    judge_weights: Path | None = option(None, NETWORK, "Its weights.", metavar="FILE")
+    methods: tuple[Choice, ...] = option(
+        (),
+        EXPLAINED,
+        "See `torchsaliency methods`; in YAML also with options and labels.",
+        metavar="NAME,NAME",
+    )
+    metrics: tuple[Choice, ...] = option(
+        (),
+        SCORED,
+        "See `torchsaliency metrics`; in YAML also with options and labels.",
+        metavar="NAME,NAME",
+    )
+    study: Literal["boxes", "boxes-published", "classes", "selectivity"] | None = option(
+        None,
+        SCORED,
+        "AD, AG and AI of variants: the map inside and outside the boxes (Opti-CAM's Table 5; "
+        "boxes-published with its helper's defect), maps of other classes (Table A.9), or "
+        "powers of the map (Figure A4).",
+    )
+    target: int | str | None = option(
+        None,
+        EXPLAINED,
+        "What is explained and judged: label (the papers' ground truth), predicted, or a class "
+        "by number or name; the label where the data has labels that the network knows.",
+        metavar="label|predicted|CLASS",
+    )
+    layers: tuple[str, ...] = LAYERS
+    masking: Baseline = MASKING
+    fit: Framing | None = FIT
+    normalise: bool = option(
+        True,
+        NETWORK,
+        "Feed the network its normalised input, or the image in [0, 1] (Opti-CAM's Table A.14).",
+    )
+    seed: int = SEED
+    precision: Precision = PRECISION
+    batch_size: int = BATCH_SIZE
+    chunk: int | None = CHUNK
+    workers: int | None = WORKERS
+    device: str = DEVICE
+    accelerate: str = ACCELERATE
+    maps: bool = option(False, WRITTEN, "Keep the maps, too.")
+
+    @field_validator("methods", "metrics", mode="before")
+    @classmethod
+    def _as_choices(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            value = [{name: options} for name, options in value.items()]
+        if isinstance(value, str):
+            value = [value]
+        if not isinstance(value, Sequence):
+            return value
+        names = [part.split(",") if isinstance(part, str) else [part] for part in value]
+        return tuple(_as_choice(part) for parts in names for part in parts)
+
+    @field_validator("layers", "classes", mode="before")
+    @classmethod
+    def _as_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int | str) else value
+
+
+def _as_choice(value: Any) -> Any:
+    """Read "gradcam", {"opticam": {"iterations": 50}} and {"name": …, "label": …} alike."""
+    if isinstance(value, str):
+        value = {"name": value.strip()}
+    elif isinstance(value, Choice):
+        value = value.model_dump()
+    elif isinstance(value, Mapping) and len(value) == 1 and "name" not in value:
+        (name, options), *_ = value.items()
+        value = {"name": name, "options": options or {}}
+    if isinstance(value, Mapping) and not value.get("label") and isinstance(value.get("name"), str):
+        value = {**value, "label": value["name"]}
+    return value
+
+
+# --- finetune -------------------------------------------------------------------------------------
+
+
+class FinetuneOptions(Options):
+    """How a network is fine-tuned; what Opti-CAM's appendix E.2 leaves open is marked so."""
+
+    data: str = option(
+        ...,
+        DATA,
+        "Chest X-rays, Kvasir, or a folder for each class (in train, val and test, if they are "
+        "apart).",
+        metavar="FOLDER",
+    )
+    arch: str = option(
+        "resnet50",
+        NETWORK,
+        "A torchvision network, such as resnet50 (with the paper's weights, torchvision's "
+        "first) or vgg16_bn; or builtin/, timm/ or hf/NAME, or file.py:factory.",
+        metavar="NAME",
+    )
+    weights: Path | None = WEIGHTS
+    pretrained: bool = option(
+        True,
+        NETWORK,
+        "Begin with ImageNet's weights (fetched, if --weights gives no file), or random ones.",
+    )
+    head_epochs: int = option(10, TRAINING, "Of the new head alone, all else frozen (open).", ge=0)
+    head_rate: float | None = option(
+        None,
+        TRAINING,
+        "Learning rate of the head alone; 0.001 by default, with Kvasir 0.0001 for resnet50 "
+        "and 0.005 for vgg16_bn.",
+        gt=0,
+        allow_inf_nan=False,
+    )
+    epochs: int = option(
+        50, TRAINING, "Of everything, after that; may be raised later to go on.", ge=0
+    )
+    rate: float = option(1e-5, TRAINING, "Learning rate of everything.", gt=0, allow_inf_nan=False)
+    momentum: float = option(0.9, TRAINING, "Of both stages.", ge=0, lt=1)
+    weight_decay: float = option(0.0, TRAINING, "Of both stages (open).", ge=0, allow_inf_nan=False)
+    batch_size: int = option(
+        32, TRAINING, "Images a step, or fewer: an epoch is divided evenly (open).", ge=1
+    )
+    flip: bool = option(
+        True, TRAINING, "Mirror half of the training images, drawn anew in each epoch (open)."
+    )
+    fit: Literal["crop", "squash"] | None = option(
+        None,
+        NETWORK,
+        "Crop the middle of an image, or squash the whole; squash with the paper's data sets, "
+        "the network's own way with others.",
+    )
+    seed: int = SEED
+    device: str = DEVICE
+    workers: int | None = WORKERS
