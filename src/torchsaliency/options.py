@@ -45,7 +45,7 @@ def option(
         spelling: on the command line; by default `--` and the field's name.
         limits: `ge`, `gt`, `le`, `lt`, `min_length` … of pydantic.
     """
-    extra = {"group": group, "metavar": metavar, "spelling": spelling}
+    extra: Any = {"group": group, "metavar": metavar, "spelling": spelling}
     return Field(default, description=description, json_schema_extra=extra, **limits)
 
 

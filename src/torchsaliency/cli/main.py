@@ -86,7 +86,7 @@ app = typer.Typer(
 )
 
 
-def _print_version(given: bool) -> None:
+def _print_version(given: bool | None) -> None:
     if given:
         typer.echo(importlib.metadata.version("torchsaliency"))
         raise typer.Exit
@@ -96,8 +96,8 @@ def _print_version(given: bool) -> None:
 def program(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True)
-    ] = False,
+        bool | None, typer.Option("--version", callback=_print_version, is_eager=True)
+    ] = None,
 ) -> None:
     """What is this vision network looking at?"""
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import typer
 from pydantic.fields import FieldInfo
@@ -67,6 +67,11 @@ def spelling(model: type[Options], name: str) -> str:
     return extra["spelling"] or "--" + name.replace("_", "-")
 
 
+def group_of(info: FieldInfo) -> str:
+    """Return the heading under which an option is listed; "" for a positional argument."""
+    return _extra(info)["group"]
+
+
 def default_of(info: FieldInfo) -> str:
     """Return the default of a field in words; "" if there is none."""
     if info.is_required() or info.default in (None, (), ""):
@@ -98,24 +103,23 @@ def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, str]]:
 
 def _parameter(model: type[Options], name: str, info: FieldInfo) -> inspect.Parameter:
     extra = _extra(info)
-    told = {
+    shown: dict[str, Any] = {
         "help": info.description,
         "metavar": extra["metavar"] or None,
         "show_default": default_of(info) or False,
     }
     if not extra["group"]:
-        shown = typer.Argument(**told)
+        parameter = typer.Argument(**shown)
     else:
-        name_of = spelling(model, name)
+        spelled = spelling(model, name)
         flag = info.annotation is bool and not extra["spelling"]
-        declared = f"{name_of}/--no-{name_of[2:]}" if flag else name_of
-        shown = typer.Option(declared, rich_help_panel=extra["group"], **told)
-    required = info.is_required()
+        declared = f"{spelled}/--no-{spelled[2:]}" if flag else spelled
+        parameter = typer.Option(declared, rich_help_panel=extra["group"], **shown)
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=inspect.Parameter.empty if required else None,
-        annotation=Annotated[_read_as(info.annotation), shown],
+        default=inspect.Parameter.empty if info.is_required() else None,
+        annotation=Annotated[_read_as(info.annotation), parameter],
     )
 
 
@@ -132,5 +136,4 @@ def _read_as(annotation: Any) -> Any:
 
 
 def _extra(info: FieldInfo) -> dict[str, str]:
-    extra: Any = info.json_schema_extra
-    return extra
+    return cast("dict[str, str]", info.json_schema_extra)

@@ -665,7 +665,7 @@ class Run:
     @torch.no_grad()
     def _masked(self, made: Explanation) -> Tensor:
         """Return the probability of each predicted class on the image masked by its map."""
-        shares = self.job.network(self.job.masking(made.images, made.map)).softmax(1)
+        shares: Tensor = self.job.network(self.job.masking(made.images, made.map)).softmax(1)
         return shares.gather(1, made.output.argmax(1, keepdim=True))[:, 0]
 
     # --- one photograph ---------------------------------------------------------------------------

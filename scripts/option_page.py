@@ -1,0 +1,39 @@
+"""Write the tables of options in docs/cli.md from the models of the commands."""
+
+import itertools
+import sys
+from pathlib import Path
+
+from torchsaliency.cli.main import COMMANDS
+from torchsaliency.cli.options import Command, default_of, group_of, options_of, spelling
+
+PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
+MARK = "<!-- The rest is made by scripts/option_page.py from the models of the commands. -->\n"
+
+
+def section(command: Command) -> str:
+    """Return one command's part of the page."""
+    model = options_of(command)
+    summary = (command.__doc__ or "").partition("\n")[0]
+    lines = [f"## torchsaliency {command.__name__.replace('_', '-')}", "", summary, ""]
+    fields = sorted(model.model_fields.items(), key=lambda item: group_of(item[1]))
+    for group, members in itertools.groupby(fields, key=lambda item: group_of(item[1])):
+        lines += [f"| {group or 'Argument'} | default | |", "| --- | --- | --- |"]
+        for name, info in members:
+            default = default_of(info)
+            text = (info.description or "").replace("|", r"\|")
+            cells = f"`{spelling(model, name)}`", f"`{default}`" if default else "", text
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def page() -> str:
+    """Return the whole page: what is written by hand, and the tables."""
+    head, _, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
+    return head + MARK + "\n" + "\n".join(map(section, COMMANDS))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    sys.stdout.write(f"{PAGE}\n")
