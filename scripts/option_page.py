@@ -5,7 +5,15 @@ import sys
 from pathlib import Path
 
 from torchsaliency.cli.main import COMMANDS
-from torchsaliency.cli.options import Command, default_of, group_of, options_of, spelling
+from torchsaliency.cli.options import (
+    Command,
+    choices_of,
+    default_of,
+    group_of,
+    options_of,
+    spelling,
+)
+from torchsaliency.options import PlanOptions
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 MARK = "<!-- The rest is made by scripts/option_page.py from the models of the commands. -->\n"
@@ -21,8 +29,13 @@ def section(command: Command) -> str:
         lines += [f"| {group or 'Argument'} | default | |", "| --- | --- | --- |"]
         for name, info in members:
             default = default_of(info)
+            spelled = f"`{spelling(model, name)}`"
+            if name in PlanOptions.model_fields and spelled != f"`--{name.replace('_', '-')}`":
+                spelled += f" (YAML: `{name}`)" if issubclass(model, PlanOptions) else ""
             text = (info.description or "").replace("|", r"\|")
-            cells = f"`{spelling(model, name)}`", f"`{default}`" if default else "", text
+            if choices := choices_of(info):
+                text += f" One of {', '.join(choices)}."
+            cells = spelled, f"`{default}`" if default else "", text
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)

@@ -17,7 +17,7 @@ if sys.dont_write_bytecode:
 # Before torch is imported: threads that wait must sleep. Spinning, they take the processor from
 # each other wherever anything else runs, and a second's work takes ten.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# And freed memory must stay: glibc would map and zero it anew for each layer (as apps/process.py).
+# And freed memory must stay: glibc would map and zero it anew for each layer (as cli/main.py).
 if hasattr(ctypes.CDLL(None), "mallopt"):
     ctypes.CDLL(None).mallopt(-3, 2**30)
     ctypes.CDLL(None).mallopt(-1, 2**31 - 1)

@@ -173,8 +173,10 @@ class ExplainOptions(Options):
     target: tuple[str, ...] = option(
         (),
         EXPLAINED,
-        "A class by number or name; the predicted class by default. Repeatable: one map each.",
-        metavar="CLASS",
+        "A class by number or name; or a target, see `torchsaliency targets`, such as margin, "
+        "margin:tabby or regression:index=2; the predicted class by default. Repeatable: one map "
+        "each.",
+        metavar="CLASS|NAME",
     )
     similar_to: str | None = option(
         None,

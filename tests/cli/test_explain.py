@@ -207,6 +207,26 @@ def test_several_targets(explain, photo, place):
     assert not np.allclose(first, second)
 
 
+def test_targets_beside_classes(explain, photo):
+    photo("cat.png")
+    words = ("--target", "margin:dog", "--target", "regression:index=2", "--target", "predicted")
+    ran = explain("cat.png", *words, "--json", "--grid")
+    assert ran.code == 0, ran.err
+    margin, regression, predicted = (one["target"] for one in ran.json["photos"][0]["maps"])
+    assert (margin["kind"], margin["index"], margin["name"]) == ("Margin", 1, "margin of dog")
+    assert (regression["kind"], regression["index"]) == ("Regression", None)
+    assert regression["name"] == "regression:index=2"
+    assert predicted["index"] == ran.json["photos"][0]["predicted"]["index"]
+    files = {one["files"]["overlay"] for one in ran.json["photos"][0]["maps"]}
+    assert files == {
+        "cat.margin%3Adog.gradcam.png",
+        "cat.regression%3Aindex=2.gradcam.png",
+        "cat.predicted.gradcam.png",
+    }
+    assert explain("cat.png", "--target", "margin:wolf").code == 2
+    assert explain("cat.png", "--target", "regression:indx=2").code == 2
+
+
 def test_several_layers_are_fused(explain, photo):
     photo("cat.png")
     ran = explain(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from torchsaliency.core.method import methods
+from torchsaliency.core.target import TARGETS
 from torchsaliency.metrics import metrics
 
 
@@ -31,6 +32,16 @@ def test_metrics(command):
     assert all(row["formula"] and row["misleads"] and row["source"] for row in rows.values())
     shown = command("metrics").out
     assert all(name in shown for name in metrics())
+
+
+def test_targets(command):
+    rows = {row["name"]: row for row in command("targets", "--json").json}
+    assert list(rows) == list(TARGETS)
+    assert rows["margin"]["class"]
+    assert rows["regression"]["options"] == {"index": 0, "sign": 1.0}
+    shown = command("targets").out
+    assert "margin:CLASS" in shown
+    assert "index=0" in shown
 
 
 def test_version(command):

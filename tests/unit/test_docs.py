@@ -27,6 +27,12 @@ def test_the_recipes_page_is_up_to_date():
     assert page == script["page"](), "run: uv run python scripts/recipe_page.py"
 
 
+def test_the_options_are_up_to_date():
+    script = runpy.run_path(str(ROOT / "scripts" / "option_page.py"))
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert page == script["page"](), "run: uv run python scripts/option_page.py"
+
+
 def test_every_page_can_be_found():
     menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = (ROOT / "docs" / "metrics" / "index.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`torchsaliency methods`, `metrics`, `models`, `layers` and `recipes`: what can be chosen."""
+"""What can be chosen: methods, metrics, targets, networks, layers and recipes."""
 
 from __future__ import annotations
 
@@ -104,6 +104,35 @@ def _metrics_table(rows: Rows) -> Table:
         if row["annotations"]:
             text.append(f"\nneeds {row['annotations']} of the objects", style="yellow")
         table.add_row(bold(row["name"]), row["direction"], row["unit"], _described(text, row))
+    return table
+
+
+# --- targets --------------------------------------------------------------------------------------
+
+
+def targets(options: ListOptions) -> None:
+    """List the targets beside classes: what of the output is explained, and their options."""
+    from torchsaliency.core.target import TARGETS
+
+    rows = [
+        {
+            "name": entry.name,
+            "summary": entry.summary,
+            "class": entry.names_class,
+            "options": {} if entry.names_class else dict(entry.options),
+        }
+        for entry in TARGETS.entries().values()
+    ]
+    _print_list(rows, options.as_json, _targets_table)
+
+
+def _targets_table(rows: Rows) -> Table:
+    table = grid_of("target", "class", "what it is")
+    for row in rows:
+        name = f"{row['name']}, {row['name']}:CLASS" if row["class"] else row["name"]
+        table.add_row(
+            bold(name), "yes" if row["class"] else "", _described(Text(row["summary"]), row)
+        )
     return table
 
 

@@ -22,7 +22,7 @@ from torchsaliency.cli.demo import demo
 from torchsaliency.cli.evaluate import evaluate
 from torchsaliency.cli.explain import explain
 from torchsaliency.cli.finetune import finetune
-from torchsaliency.cli.lists import layers, methods, metrics, models, recipes
+from torchsaliency.cli.lists import layers, methods, metrics, models, recipes, targets
 from torchsaliency.cli.options import add_command
 from torchsaliency.cli.reproduce import reproduce
 from torchsaliency.cli.survey import survey_score
@@ -37,8 +37,8 @@ _EXIT_CODES = (
 )
 
 COMMANDS = (
-    *(demo, explain, methods, metrics, models, layers, evaluate, finetune, table, compare),
-    *(recipes, reproduce, survey_score),
+    *(demo, explain, methods, metrics, targets, models, layers, evaluate, table, compare),
+    *(finetune, recipes, reproduce, survey_score),
 )
 
 # Typer carries click's errors under a private name, or uses click's own, by version.

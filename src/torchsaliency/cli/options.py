@@ -76,7 +76,15 @@ def default_of(info: FieldInfo) -> str:
     """Return the default of a field in words; "" if there is none."""
     if info.is_required() or info.default in (None, (), ""):
         return ""
-    return {True: "on", False: "off"}.get(info.default, str(info.default))
+    if isinstance(info.default, bool):
+        return "on" if info.default else "off"
+    return str(info.default)
+
+
+def choices_of(info: FieldInfo) -> list[str]:
+    """Return the words that an option accepts; none if it accepts others."""
+    kinds = (info.annotation, *get_args(info.annotation))
+    return [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -78,7 +78,7 @@ class Job:
         preprocessing: the network's, or a variant of it.
         methods: by the name under which their files are written.
         masking: baseline of masked passes.
-        targets: by the part of the file names that tells them apart; None is the predicted class.
+        targets: by what tells their files apart; None is the predicted class.
         references: of each photograph, by name, the embedding (D,) that it is compared with, and
             what that is of; empty if something else is explained.
         layers: none means the default layer.
@@ -110,7 +110,7 @@ class Job:
 
     def stem(self, photo: str, target: str, method: str) -> str:
         """Return how the names of the files of one map begin."""
-        return ".".join(part for part in (photo, target, file_name(method)) if part)
+        return ".".join([photo, *([file_name(target)] if target else []), file_name(method)])
 
     def files(self, photos: Mapping[str, Path]) -> list[str]:
         """Return the names of the files of all maps."""
@@ -320,7 +320,7 @@ def unique_names(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def choose_targets(words: Sequence[str], network: Network) -> dict[str, int | TargetSpec | None]:
-    """Return the targets, each once, by the part of the file names that tells them apart.
+    """Return the targets, each once, by class number or word.
 
     Raises:
         TargetError: the network has no such class, or there is no such target.
@@ -328,7 +328,7 @@ def choose_targets(words: Sequence[str], network: Network) -> dict[str, int | Ta
     found: dict[str, int | TargetSpec | None] = {}
     for word in words:
         target = parse_target(word, network.class_index)
-        found[str(target) if isinstance(target, int) else file_name(word)] = target
+        found[str(target) if isinstance(target, int) else word] = target
     return found or {"": None}
 
 
@@ -760,7 +760,7 @@ class Run:
             index = int(made.target.labels[row])
             facts |= self._class_facts(answer.logits[row], index)
             if not isinstance(made.target, Logit):
-                facts["name"] = f"{answer.target.partition('%')[0]} of {facts['name']}"
+                facts["name"] = f"{answer.target.partition(':')[0]} of {facts['name']}"
             return facts
         score = float(made.score[row])
         if photo.name in self.job.references:
