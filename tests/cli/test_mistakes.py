@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from torchsaliency.cli.photographs import Run
+from torchsaliency.cli.run import Run
 from torchsaliency.errors import DataError
 
 

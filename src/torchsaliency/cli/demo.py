@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 
 from torchsaliency.cli.console import grid_of, print_line, stdout
-from torchsaliency.options import WRITTEN, Options, option
+from torchsaliency.options import WRITTEN, ExplainOptions, Options, option
 
 _SHEET, _JUDGED = "demo", "opticam"
 _METHODS: dict[str, dict[str, Any]] = {
@@ -31,28 +31,19 @@ class DemoOptions(Options):
 def demo(options: DemoOptions) -> None:
     """Explain six built-in photographs with the built-in network, offline."""
     from torchsaliency.cli.folder import Folder
-    from torchsaliency.cli.photographs import Grid, Job, Run
-    from torchsaliency.core.masking import MeanColour
+    from torchsaliency.cli.grid import Grid
+    from torchsaliency.cli.run import Run
     from torchsaliency.core.method import create
     from torchsaliency.data import sample_paths
-    from torchsaliency.zoo import DEFAULT_MODEL, load_model
+    from torchsaliency.zoo import load_model
 
-    network, photos = load_model(DEFAULT_MODEL), sample_paths()
-    job = Job(
-        network=network,
-        preprocessing=network.preprocessing,
-        methods={name: create(name, settings) for name, settings in _METHODS.items()},
-        masking=MeanColour(),
-        masked=True,
-        batch_size=len(photos),
-        raw=False,
-    )
-    folder = Folder(options.output)
-    pictures = Grid(folder, job.colormap, _SHEET)
-    names = [*job.files(photos), *pictures.names(len(photos))]
-    with folder.held():
-        folder.refuse_to_replace(names, photos.values())
-        manifest = Run(job, photos, folder, {"demo": True}).go(pictures)
+    photos, folder = sample_paths(), Folder(options.output)
+    settings = ExplainOptions(batch_size=len(photos), raw=False, grid=True)
+    methods = {name: create(name, given) for name, given in _METHODS.items()}
+    network = load_model(settings.model)
+    run = Run(settings, folder, photos, network, methods, masked=True)
+    pictures = Grid(folder, settings.colormap, _SHEET)
+    manifest = run.go(pictures)
     table = grid_of("photo", "class", "probability", "masked", right=("probability", "masked"))
     for photo in manifest["photos"]:
         judged = next(facts for facts in photo["maps"] if facts["method"] == _JUDGED)
@@ -66,4 +57,6 @@ def demo(options: DemoOptions) -> None:
     )
     picture = folder.path / pictures.written[0]
     print_line(f"Look at {picture}, all photos and methods side by side.")
-    print_line(f"{len(names) + 1} files are in {picture.parent}/, described in its manifest.json.")
+    print_line(
+        f"{len(run.files) + 2} files are in {picture.parent}/, described in its manifest.json."
+    )

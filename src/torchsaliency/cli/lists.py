@@ -9,7 +9,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
 from rich.text import Text
 
 from torchsaliency.cli.console import bold, grid_of, print_json, say, stdout
@@ -28,21 +27,42 @@ class ListOptions(Options):
     as_json: bool = JSON
 
 
-def _print_list(rows: Rows, as_json: bool, draw: Callable[[Rows], Table]) -> None:
-    if as_json:
+class ModelsOptions(ListOptions):
+    """Which networks are listed."""
+
+    text: str = option(
+        "", WRITTEN, "Only names that contain this.", metavar="TEXT", spelling="--filter"
+    )
+
+
+class LayersOptions(ListOptions):
+    """The network whose layers are listed."""
+
+    model: str = option(DEFAULT_MODEL, "", "As for `explain --model`.", metavar="MODEL")
+    weights: Path | None = WEIGHTS
+
+
+def _print_list(
+    options: ListOptions, rows: Rows, headings: Sequence[str], cells: Callable[[Any], Sequence[Any]]
+) -> None:
+    """Print rows as JSON, or as a table whose cells are made of each."""
+    if options.as_json:
         print_json(rows)
-    else:
-        stdout.print(draw(rows))
+        return
+    table = grid_of(*headings)
+    for row in rows:
+        table.add_row(*cells(row))
+    stdout.print(table)
 
 
-def _described(text: Text, row: Mapping[str, Any]) -> Text:
-    if row["options"]:
-        options = "  ".join(f"{key}={value}" for key, value in row["options"].items())
-        text.append(f"\n{options}", style="cyan")
+def _describe(row: Mapping[str, Any], **lines: str) -> Text:
+    """Return the summary of an entry, further lines by their style, and its options."""
+    text = Text(row["summary"])
+    lines["cyan"] = "  ".join(f"{key}={value}" for key, value in row["options"].items())
+    for style, line in lines.items():
+        text.append(f"\n{line}" if line else "", style=style)
     return text
 
-
-# --- methods --------------------------------------------------------------------------------------
 
 _SOURCE = re.compile(r"Source: (.+?)\.(?:\s|$)", re.DOTALL)
 _NEEDS = {"label_free": "no class", "gradients": "gradients", "passes": "more passes"}
@@ -50,64 +70,48 @@ _NEEDS = {"label_free": "no class", "gradients": "gradients", "passes": "more pa
 
 def methods(options: ListOptions) -> None:
     """List the methods: what they need, their papers, their options and defaults."""
-    from torchsaliency.core.method import Needs
-    from torchsaliency.core.method import methods as registered
+    from torchsaliency.core.method import METHODS, Needs
 
     rows = []
-    for entry in registered().values():
+    for entry in METHODS.entries().values():
         source = _SOURCE.search(inspect.cleandoc(entry.factory.__doc__ or ""))
-        rows.append(
-            {
-                "name": entry.name,
-                "family": entry.family,
-                "summary": entry.summary,
-                "paper": " ".join(source.group(1).split()) if source else entry.cite,
-                "cite": entry.cite,
-                "label_free": Needs.TARGET not in entry.needs,
-                "gradients": Needs.GRADIENTS in entry.needs,
-                "passes": Needs.PASSES in entry.needs,
-                "options": {key: _plain(value) for key, value in entry.options.items()},
-            }
-        )
-    _print_list(rows, options.as_json, _methods_table)
+        row = {
+            "name": entry.name,
+            "family": entry.family,
+            "summary": entry.summary,
+            "paper": " ".join(source.group(1).split()) if source else entry.cite,
+            "cite": entry.cite,
+            "label_free": Needs.TARGET not in entry.needs,
+            "gradients": Needs.GRADIENTS in entry.needs,
+            "passes": Needs.PASSES in entry.needs,
+            "options": {
+                key: value if isinstance(value, bool | int | float | str | None) else str(value)
+                for key, value in entry.options.items()
+            },
+        }
+        rows.append(row)
 
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, bool | int | float | str | None) else str(value)
-
-
-def _methods_table(rows: Rows) -> Table:
-    table = grid_of("method", "needs", "what it is")
-    for row in rows:
-        text = Text(row["summary"]).append(f"\n{row['paper']}", style="dim")
+    def cells(row: Mapping[str, Any]) -> Sequence[Any]:
         needs = "\n".join(words for key, words in _NEEDS.items() if row[key])
-        table.add_row(bold(row["name"]), needs, _described(text, row))
-    return table
+        return bold(row["name"]), needs, _describe(row, dim=row["paper"])
 
-
-# --- metrics --------------------------------------------------------------------------------------
+    _print_list(options, rows, ("method", "needs", "what it is"), cells)
 
 
 def metrics(options: ListOptions) -> None:
     """List the metrics: direction, unit, what each rewards and where it misleads."""
     from torchsaliency.metrics import metrics as registered
 
+    def cells(row: Mapping[str, Any]) -> Sequence[Any]:
+        summary = row["summary"].partition(": ")[2] or row["summary"]
+        needs = f"needs {row['annotations']} of the objects" if row["annotations"] else ""
+        text = _describe(
+            {**row, "summary": summary}, dim=f"Misleads: {row['misleads']}", yellow=needs
+        )
+        return bold(row["name"]), row["direction"], row["unit"], text
+
     rows = [entry.to_dict() for entry in registered().values()]
-    _print_list(rows, options.as_json, _metrics_table)
-
-
-def _metrics_table(rows: Rows) -> Table:
-    table = grid_of("metric", "better", "unit", "what it is")
-    for row in rows:
-        text = Text(row["summary"].partition(": ")[2] or row["summary"])
-        text.append(f"\nMisleads: {row['misleads']}", style="dim")
-        if row["annotations"]:
-            text.append(f"\nneeds {row['annotations']} of the objects", style="yellow")
-        table.add_row(bold(row["name"]), row["direction"], row["unit"], _described(text, row))
-    return table
-
-
-# --- targets --------------------------------------------------------------------------------------
+    _print_list(options, rows, ("metric", "better", "unit", "what it is"), cells)
 
 
 def targets(options: ListOptions) -> None:
@@ -123,28 +127,12 @@ def targets(options: ListOptions) -> None:
         }
         for entry in TARGETS.entries().values()
     ]
-    _print_list(rows, options.as_json, _targets_table)
 
-
-def _targets_table(rows: Rows) -> Table:
-    table = grid_of("target", "class", "what it is")
-    for row in rows:
+    def cells(row: Mapping[str, Any]) -> Sequence[Any]:
         name = f"{row['name']}, {row['name']}:CLASS" if row["class"] else row["name"]
-        table.add_row(
-            bold(name), "yes" if row["class"] else "", _described(Text(row["summary"]), row)
-        )
-    return table
+        return bold(name), _describe(row)
 
-
-# --- models ---------------------------------------------------------------------------------------
-
-
-class ModelsOptions(ListOptions):
-    """Which networks are listed."""
-
-    text: str = option(
-        "", WRITTEN, "Only names that contain this.", metavar="TEXT", spelling="--filter"
-    )
+    _print_list(options, rows, ("target", "what it is"), cells)
 
 
 def models(options: ModelsOptions) -> None:
@@ -161,28 +149,39 @@ def models(options: ModelsOptions) -> None:
         for model in registered()
         if options.text.casefold() in model.name.casefold()
     ]
+
+    def cells(row: Mapping[str, Any]) -> Sequence[Any]:
+        mark = "  (default)" if row["default"] else ""
+        return bold(row["name"] + mark, row["default"]), Text(row["family"])
+
     if rows or options.as_json:
-        _print_list(rows, options.as_json, _models_table)
+        _print_list(options, rows, ("network", "family"), cells)
     else:
         say(f"No network's name contains {options.text!r}.")
 
 
-def _models_table(rows: Rows) -> Table:
-    table = grid_of("network", "family")
-    for row in rows:
-        mark = "  (default)" if row["default"] else ""
-        table.add_row(bold(row["name"] + mark, row["default"]), Text(row["family"]))
-    return table
+def recipes(options: ListOptions) -> None:
+    """List the papers' tables and figures that `reproduce` makes."""
+    from torchsaliency.papers.recipes import recipes as registered
 
+    rows = [
+        {
+            "name": recipe.name,
+            "paper": recipe.paper,
+            "item": recipe.item,
+            "title": recipe.title,
+            "data": recipe.paper_version.said,
+            "builtin": recipe.builtin.said,
+            "published": bool(recipe.published),
+        }
+        for recipe in registered().values()
+    ]
 
-# --- layers ---------------------------------------------------------------------------------------
+    def cells(row: Mapping[str, Any]) -> Sequence[Any]:
+        item = Text(f"{row['paper']}, {row['item']}")
+        return bold(row["name"]), item, Text(row["title"]), Text(row["data"])
 
-
-class LayersOptions(ListOptions):
-    """The network whose layers are listed."""
-
-    model: str = option(DEFAULT_MODEL, "", "As for `explain --model`.", metavar="MODEL")
-    weights: Path | None = WEIGHTS
+    _print_list(options, rows, ("recipe", "item", "shows", "needs"), cells)
 
 
 def layers(options: LayersOptions) -> None:
@@ -193,8 +192,14 @@ def layers(options: LayersOptions) -> None:
     """
     from torchsaliency.zoo import load_model
 
+    def cells(row: Mapping[str, Any]) -> Sequence[Any]:
+        output, maps = ("x".join(map(str, row[key])) for key in ("output", "maps"))
+        default = Text("default" if row["default"] else "", style="bold green")
+        return bold(row["name"], row["default"]), Text(row["module"]), output, maps, default
+
     network = load_model(options.model, weights=options.weights, pretrained=False)
-    _print_list(spatial_layers(network), options.as_json, _layers_table)
+    headings = ("layer", "module", "output", "maps", "")
+    _print_list(options, spatial_layers(network), headings, cells)
 
 
 def spatial_layers(network: Network) -> list[dict[str, Any]]:
@@ -205,7 +210,7 @@ def spatial_layers(network: Network) -> list[dict[str, Any]]:
     """
     import torch
 
-    from torchsaliency.cli.photographs import running
+    from torchsaliency.cli.run import running
     from torchsaliency.core.discovery import default_layer
     from torchsaliency.core.layer import first_tensor, infer_reshape
     from torchsaliency.core.session import call, held_still
@@ -254,46 +259,3 @@ def spatial_layers(network: Network) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-def _layers_table(rows: Rows) -> Table:
-    table = grid_of("layer", "module", "output", "maps", "")
-    for row in rows:
-        table.add_row(
-            bold(row["name"], row["default"]),
-            Text(row["module"]),
-            "x".join(map(str, row["output"])),
-            "x".join(map(str, row["maps"])),
-            Text("default", style="bold green") if row["default"] else "",
-        )
-    return table
-
-
-# --- recipes --------------------------------------------------------------------------------------
-
-
-def recipes(options: ListOptions) -> None:
-    """List the papers' tables and figures that `reproduce` makes."""
-    from torchsaliency.papers.recipes import recipes as registered
-
-    rows = [
-        {
-            "name": recipe.name,
-            "paper": recipe.paper,
-            "item": recipe.item,
-            "title": recipe.title,
-            "data": recipe.paper_version.said,
-            "builtin": recipe.builtin.said,
-            "published": bool(recipe.published),
-        }
-        for recipe in registered().values()
-    ]
-    _print_list(rows, options.as_json, _recipes_table)
-
-
-def _recipes_table(rows: Rows) -> Table:
-    table = grid_of("recipe", "item", "shows", "needs")
-    for row in rows:
-        item = Text(f"{row['paper']}, {row['item']}")
-        table.add_row(bold(row["name"]), item, Text(row["title"]), Text(row["data"]))
-    return table

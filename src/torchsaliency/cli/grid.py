@@ -1,0 +1,90 @@
+"""One labelled picture of all photos and methods, on as many sheets as it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+from PIL import Image
+
+from torchsaliency.cli.console import printable
+from torchsaliency.cli.folder import Folder
+from torchsaliency.data import open_photo
+from torchsaliency.viz import Panel, Row, grid
+from torchsaliency.viz.overlay import png
+
+_ROWS, _CELL = 20, 256
+"""Rows on a sheet, which bound the memory and the height of a sheet; and the width of a cell."""
+
+_KEPT = (512, 512)
+"""Pixels kept of a picture: sharp in a grid's cell."""
+
+
+@final
+class Grid:
+    """Gathers rows, and writes a sheet whenever one is full.
+
+    Attributes:
+        written: the names of the sheets.
+    """
+
+    def __init__(self, folder: Folder, colormap: str, name: str = "grid") -> None:
+        self.written: list[str] = []
+        self._folder, self._colormap, self._name = folder, colormap, name
+        self._rows: list[Row] = []
+
+    def names(self, rows: int) -> list[str]:
+        """Return the names of the sheets that so many rows fill."""
+        count = -(-rows // _ROWS)
+        return [f"{self._name}{f'-{n}' if n > 1 else ''}.png" for n in range(1, count + 1)]
+
+    def add(self, entry: Mapping[str, Any], path: Path) -> None:
+        """Add a row for each target: the photo with what is explained, and an overlay a method.
+
+        Args:
+            entry: the facts of a photograph whose overlays are in the folder.
+            path: of the photograph.
+        """
+        by_target: dict[tuple[Any, str], list[Mapping[str, Any]]] = {}
+        for facts in entry["maps"]:
+            key = facts["target"]["index"], facts["target"]["name"]
+            by_target.setdefault(key, []).append(facts)
+        photo = _thumbnail(path)
+        for (_, words), maps in by_target.items():
+            probability = maps[0]["target"]["probability"]
+            words = words if probability is None else f"{words}  {probability:.1%}"  # noqa: PLW2901
+            overlays = tuple(
+                Panel(
+                    _thumbnail(self._folder.path / facts["files"]["overlay"]),
+                    facts["method"],
+                    _remark(facts),
+                )
+                for facts in maps
+            )
+            panel = Panel(photo, "photo", f"{words}\n{printable(entry['name'])}")
+            self._rows.append(Row(overlays, panel))
+            if len(self._rows) == _ROWS:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write the rows gathered so far."""
+        if not self._rows:
+            return
+        name = self.names(_ROWS * len(self.written) + 1)[-1]
+        picture = grid(self._rows, width=_CELL, colormap=self._colormap)
+        self._folder.write(name, png(picture))
+        self.written.append(name)
+        self._rows = []
+
+
+def _thumbnail(path: Path) -> Image.Image:
+    image = open_photo(path)
+    image.thumbnail(_KEPT, Image.Resampling.LANCZOS)
+    return image
+
+
+def _remark(facts: Mapping[str, Any]) -> str:
+    if facts["status"] != "ok":
+        return str(facts["status"])
+    return f"masked {facts['masked']:.1%}" if "masked" in facts else ""

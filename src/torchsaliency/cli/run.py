@@ -1,0 +1,569 @@
+"""A run of `explain`: photographs in batches, all methods in one pass, every file recorded."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import hashlib
+import io
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, final
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from torchsaliency.api import overlay
+from torchsaliency.cli.console import progress_bar, say
+from torchsaliency.cli.folder import Folder
+from torchsaliency.cli.grid import Grid
+from torchsaliency.core import target as targets
+from torchsaliency.core.explain import explain
+from torchsaliency.core.explanation import Explanation, versions
+from torchsaliency.core.files import file_name, finite, json_bytes, sha256_of
+from torchsaliency.core.isolation import Isolation, in_words, insist_on_numbers
+from torchsaliency.core.maps import Normalisation
+from torchsaliency.core.method import Method, Needs, Saliency
+from torchsaliency.core.trace import View
+from torchsaliency.data import open_photo
+from torchsaliency.errors import (
+    DataError,
+    InputError,
+    OptionError,
+    TorchSaliencyError,
+    out_of_memory,
+)
+from torchsaliency.options import ExplainOptions
+from torchsaliency.viz.overlay import png
+from torchsaliency.zoo import Network, Preprocessing
+from torchsaliency.zoo.checkpoints import state_dict_sha256
+from torchsaliency.zoo.messages import describe_error
+from torchsaliency.zoo.sources.userfile import is_user_file
+
+if TYPE_CHECKING:
+    from torchsaliency.metrics import SaliencyMetric
+
+ALL = "all"
+"""Stands for all methods; those that do not fit the network are left out."""
+
+Target = int | targets.TargetSpec | None
+"""A class, another target, or the predicted class."""
+
+
+@contextmanager
+def running(name: str) -> Iterator[None]:
+    """Turn whatever a network raises while it runs into one sentence.
+
+    Args:
+        name: of the network.
+
+    Raises:
+        InputError: something failed that is no error of this library's own.
+    """
+    try:
+        yield
+    except TorchSaliencyError:
+        raise
+    except Exception as error:  # any module may raise anything
+        if out_of_memory(error):
+            raise InputError(
+                f"The memory does not suffice to run {name} ({describe_error(error)}); give a "
+                "smaller --chunk or --batch-size."
+            ) from error
+        raise InputError(
+            f"{name} failed while it was explained ({type(error).__name__}: "
+            f"{describe_error(error)}); check that its input size, --precision and --device suit "
+            "it."
+        ) from error
+
+
+class Photo(NamedTuple):
+    """A photograph that was read; its files begin with its name, its size is (H, W), upright."""
+
+    name: str
+    path: Path
+    sha256: str
+    size: tuple[int, int]
+
+
+Scores = dict[str, list[tuple[float | None, list[float | None]]]]
+"""By metric, for each image: the value, and the row of which the mean is made."""
+
+
+class Answer(NamedTuple):
+    """A batch explained for one target.
+
+    Attributes:
+        target: as in `Run.targets`.
+        maps: by method; those that failed are not there.
+        logits: (N, K), float32 on the processor.
+        scores: by method.
+        masked: by method, (N,) probability of the class on the masked images.
+    """
+
+    target: str
+    maps: Mapping[str, Explanation]
+    logits: Tensor
+    scores: Mapping[str, Scores]
+    masked: Mapping[str, Tensor]
+
+
+@final
+@dataclass(eq=False)
+class Run:
+    """Explains photographs into a folder, and keeps the facts for the manifest.
+
+    Attributes:
+        options: how the network runs and what is drawn.
+        folder: where it is written.
+        photos: files by unique name.
+        network: with its class names.
+        methods: by the name under which their files are written.
+        metrics: by which the maps are scored, by name; they stay empty.
+        targets: by what tells their files apart.
+        references: of each photograph, by name, the embedding (D,) that it is compared with, and
+            what that is of; empty if something else is explained.
+        masked: whether the class's probability on the photograph masked by each map is measured.
+        entries: the facts of each finished photograph, by name.
+        skipped: why a photograph was left out.
+        left_out: why a method was left out.
+    """
+
+    options: ExplainOptions
+    folder: Folder
+    photos: Mapping[str, Path]
+    network: Network
+    methods: Mapping[str, Method]
+    metrics: Mapping[str, SaliencyMetric] = field(default_factory=dict)
+    targets: Mapping[str, Target] = field(default_factory=lambda: {"": None})
+    references: Mapping[str, tuple[Tensor, str]] = field(default_factory=dict)
+    masked: bool = False
+    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    skipped: dict[Path, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.preprocessing: Preprocessing = self.network.preprocessing.framed(self.options.fit)
+        self.masking = self.preprocessing.baseline(self.options.masking)
+        self._arguments = self.options.model_dump(mode="json", exclude={"as_json"})
+        self._identity = ""
+        self._finished: dict[str, dict[str, Any]] = {}
+        self._unexplained: list[str] = []
+        self._methods: dict[str, dict[str, Any]] = {}
+        self._rows: dict[str, dict[str, dict[str, list[Any]]]] = {}
+        self._steps = len(self.methods) * len(self.targets) * (2 if self.metrics else 1)
+
+    @property
+    def files(self) -> list[str]:
+        """The names of the files of all maps."""
+        return [
+            self._stem(photo, target, method) + suffix
+            for photo in self.photos
+            for target in self.targets
+            for method in self.methods
+            for suffix in ((".png", ".npy") if self.options.raw else (".png",))
+        ]
+
+    def _stem(self, photo: str, target: str, method: str) -> str:
+        return ".".join([photo, *([file_name(target)] if target else []), file_name(method)])
+
+    def go(self, pictures: Grid | None = None, *, resume: bool = False) -> dict[str, Any]:
+        """Explain all photographs and return the manifest of the run, which is written.
+
+        Args:
+            pictures: draws every photograph, too.
+            resume: whether photographs are taken over that a run of the same options finished
+                before it was stopped.
+
+        Raises:
+            OptionError: the folder holds somebody else's files, or cannot be written to.
+            DataError: no photograph can be read or explained.
+            TorchSaliencyError: what was asked does not fit the network.
+        """
+        sheets = pictures.names(len(self.photos) * len(self.targets)) if pictures else []
+        with self.folder.held():
+            self.folder.refuse_to_replace([*self.files, *sheets], self.photos.values())
+            if resume:
+                self._identity = self._digest()
+                self._finished = self.folder.finished(self._identity)
+            try:
+                self._explain(pictures)
+            except BaseException:
+                # after an interruption, too, what was written is told; the same command goes on
+                with suppress(TorchSaliencyError):  # it would hide what went wrong first
+                    if self.entries:
+                        self.folder.write_manifest(self._manifest(pictures), ended=False)
+                raise
+            if not self.entries:
+                failed = "explained: " + self._unexplained[0] if self._unexplained else "read."
+                raise DataError(f"None of the {len(self.photos)} photographs could be {failed}")
+            manifest = self._manifest(pictures)
+            self.folder.write_manifest(manifest, ended=True)
+        known = sum(entry["sha256"] in self._finished for entry in self.entries.values())
+        if known:
+            photographs = "photograph was" if known == 1 else "photographs were"
+            say(f"{known} {photographs} finished by an interrupted run of the same command.")
+        return manifest
+
+    def _explain(self, pictures: Grid | None) -> None:
+        with progress_bar("photos") as bar:
+            task = bar.add_task("explaining", total=len(self.photos))
+            self._advance: Callable[[float], None] = functools.partial(bar.advance, task)
+            for entry in self._explained():
+                if pictures is not None:
+                    pictures.add(entry, self.photos[entry["name"]])
+            if pictures is not None:
+                pictures.flush()
+
+    def _explained(self) -> Iterator[dict[str, Any]]:
+        """Explain and write batch by batch; yield the facts of each photograph."""
+        isolation = Isolation()
+        for batch, x in self._batches():
+
+            def work(rows: slice, batch: list[Photo] = batch, x: Tensor | None = x) -> list[Answer]:
+                return [] if x is None else self._answers(batch[rows], x[rows])
+
+            for rows, found in isolation.run(work, len(batch)):
+                for place, photo in enumerate(batch[rows]):
+                    if photo.sha256 in self._finished:
+                        self._advance(1)
+                        yield self._recall(photo)
+                    elif not isinstance(found, Exception):
+                        yield self._record(photo, found, place)
+                    elif len(self.photos) == 1:
+                        raise found
+                    else:
+                        reason = f"{photo.path}: {in_words(found)}"
+                        self._unexplained.append(reason)
+                        self._skip(photo.path, reason)
+
+    def _skip(self, path: Path, reason: str) -> None:
+        self.skipped[path] = reason
+        self._advance(1)
+        say(f"Skipped: {reason}")
+
+    def _batches(self) -> Iterator[tuple[list[Photo], Tensor | None]]:
+        """Read photographs; only the batch's inputs are kept, for a folder may hold any number.
+
+        Batches are cut from all photographs, known ones among them: so a run that goes on has the
+        batches, and the last digits, of one that was not stopped. None stands for the inputs of a
+        batch that is known.
+        """
+        batch: list[Photo] = []
+        inputs: list[Tensor | Image.Image] = []
+
+        def ready() -> tuple[list[Photo], Tensor | None]:
+            if all(photo.sha256 in self._finished for photo in batch):
+                return batch, None
+            prepare = self.preprocessing
+            return batch, torch.stack([x if isinstance(x, Tensor) else prepare(x) for x in inputs])
+
+        for name, path in self.photos.items():
+            try:
+                sha256 = sha256_of(path)
+                picture = open_photo(path)
+                known = sha256 in self._finished
+                inputs.append(picture if known else self.preprocessing(picture))
+            except Exception as error:  # a decoder may raise anything
+                if len(self.photos) == 1 and isinstance(error, DataError):
+                    raise
+                reason = f"{path} cannot be read: {in_words(error)}"
+                if len(self.photos) == 1:
+                    raise DataError(reason) from error
+                self._skip(path, str(error) if isinstance(error, DataError) else reason)
+                continue
+            batch.append(Photo(name, path, sha256, (picture.height, picture.width)))
+            if len(batch) == self.options.batch_size:
+                yield ready()
+                batch, inputs = [], []
+        if batch:
+            yield ready()
+
+    # --- one batch --------------------------------------------------------------------------------
+
+    def _answers(self, batch: Sequence[Photo], x: Tensor) -> list[Answer]:
+        found = []
+        for tag, spec in self.targets.items():
+            target = spec
+            if self.references:
+                references = [self.references[photo.name][0] for photo in batch]
+                target = targets.EmbeddingSimilarity(torch.stack(references), "cosine")
+            maps, logits = self._maps(x, target)
+            scores = {name: self._scores(made) for name, made in maps.items()}
+            masked = {name: self._masked_scores(made) for name, made in maps.items() if self.masked}
+            found.append(Answer(tag, maps, logits, scores, masked))
+        return found
+
+    def _maps(self, x: Tensor, target: Target) -> tuple[dict[str, Explanation], Tensor]:
+        """Return each fitting method's explanation, and the batch's logits."""
+        layers, guards = self.options.layer, {}
+        for label, method in self.methods.items():
+            calls = 1 if method.joint else max(1, len(layers))  # once a layer, or once for all
+            step = functools.partial(self._advance, len(x) / self._steps / calls)
+            guards[label] = Guarded(method, step, tolerant=ALL in self.options.method)
+        with running(self.network.name):
+            maps = explain(
+                self.network,
+                x,
+                guards,
+                target,
+                list(layers) or None,
+                masking=self.masking,
+                chunk=self.options.chunk,
+            )
+            output = next(iter(maps.values())).output
+            insist_on_numbers(self.network.name, output)
+        for label, guard in guards.items():
+            if guard.failures:
+                del maps[label]
+                if label not in self.left_out:
+                    self.left_out[label] = guard.failures[0]
+                    say(f"Left out {label}: {guard.failures[0]}.")
+        if not maps:
+            raise OptionError(f"No method fits: {next(iter(self.left_out.values()))}.")
+        for label, explanation in maps.items():
+            maps[label] = dataclasses.replace(explanation, method=self.methods[label])
+        return maps, output.detach().float().cpu()
+
+    def _scores(self, made: Explanation) -> Scores:
+        """Score the maps of a batch, for the classes they explain."""
+        if not self.metrics:
+            return {}
+        from torchsaliency.evaluation import score
+
+        metrics = [copy.deepcopy(metric) for metric in self.metrics.values()]
+        with running(self.network.name):
+            score(self.network, made, metrics, chunk=self.options.chunk)
+        self._advance(len(made) / self._steps)
+        return {
+            metric.name: list(
+                zip(finite(metric.per_image.tolist()), finite(metric.rows.tolist()), strict=True)
+            )
+            for metric in metrics
+        }
+
+    @torch.no_grad()
+    def _masked_scores(self, made: Explanation) -> Tensor:
+        """Return the probability of each predicted class on the image masked by its map."""
+        shares: Tensor = self.network(self.masking(made.images, made.map)).softmax(1)
+        return shares.gather(1, made.output.argmax(1, keepdim=True))[:, 0]
+
+    # --- one photograph ---------------------------------------------------------------------------
+
+    def _record(self, photo: Photo, answers: Sequence[Answer], row: int) -> dict[str, Any]:
+        """Write the overlays and raw maps of one photograph."""
+        # Read again rather than kept: a batch of camera photographs would fill the memory.
+        picture = open_photo(photo.path)
+        predicted = None
+        if not self.network.encoder:
+            logits = answers[0].logits[row]
+            predicted = self._class_facts(logits, int(logits.argmax()))
+        entry: dict[str, Any] = {
+            "name": photo.name,
+            "path": str(photo.path.resolve()),
+            "sha256": photo.sha256,
+            "size": list(photo.size),
+            "predicted": predicted,
+            "maps": [],
+        }
+        rows: dict[str, dict[str, list[Any]]] = {}
+        for answer in answers:
+            target = self._target_facts(photo, answer, row)
+            for method, made in answer.maps.items():
+                scores = {name: column[row] for name, column in answer.scores[method].items()}
+                facts = {
+                    "method": method,
+                    "target": target,
+                    "score": float(made.score[row]),
+                    "layers": list(made.layers),
+                    "status": made.status[row],
+                    "details": {
+                        name: values[row].item()
+                        for name, values in made.details.items()
+                        if values.ndim == 1
+                    },
+                    "scores": {name: value for name, (value, _) in scores.items()},
+                    "files": self._write(picture, photo, answer.target, made, row),
+                }
+                if method in answer.masked:
+                    facts["masked"] = float(answer.masked[method][row])
+                entry["maps"].append(facts)
+                self._methods.setdefault(method, _method_facts(made))
+                for name, (_, parts) in scores.items():
+                    rows.setdefault(method, {}).setdefault(name, []).append(parts)
+        self.entries[photo.name], self._rows[photo.name] = entry, rows
+        if self._identity:
+            told = {"photo": entry, "methods": self._methods, "rows": rows}
+            self.folder.finish(self._identity, told)
+        return entry
+
+    def _recall(self, photo: Photo) -> dict[str, Any]:
+        """Take over what an earlier run wrote of a photograph."""
+        told = self._finished[photo.sha256]
+        entry = {**told["photo"], "name": photo.name, "path": str(photo.path.resolve())}
+        self.entries[photo.name], self._rows[photo.name] = entry, told["rows"]
+        self._methods = {**told["methods"], **self._methods}
+        return entry
+
+    def _write(
+        self, picture: Image.Image, photo: Photo, target: str, explanation: Explanation, row: int
+    ) -> dict[str, str]:
+        """Write the overlay and the raw map of a photograph; return the names of the files."""
+        stem = self._stem(photo.name, target, explanation.method.name)
+        drawn = overlay(
+            picture,
+            explanation,
+            self.preprocessing,
+            index=row,
+            alpha=self.options.alpha,
+            colormap=self.options.colormap,
+        )
+        files = {"overlay": f"{stem}.png"}
+        self.folder.write(files["overlay"], png(drawn))
+        if self.options.raw:
+            buffer = io.BytesIO()
+            np.save(buffer, explanation.raw[row].detach().float().cpu().numpy())
+            files["raw"] = f"{stem}.npy"
+            self.folder.write(files["raw"], buffer.getvalue())
+        return files
+
+    def _class_facts(self, logits: Tensor, index: int) -> dict[str, Any]:
+        network = self.network
+        named = network.classes is not None and index < len(network.classes)
+        return {
+            "index": index,
+            "name": network.class_name(index) if named else str(index),
+            "logit": float(logits[index]),
+            "probability": float(logits.softmax(0)[index]),
+        }
+
+    def _target_facts(self, photo: Photo, answer: Answer, row: int) -> dict[str, Any]:
+        """Say what is explained: a class, a similarity of embeddings, or another target."""
+        made = next(iter(answer.maps.values()))
+        facts = {"kind": type(made.target).__name__}
+        if isinstance(made.target, targets.ClassTarget):
+            index = int(made.target.labels[row])
+            facts |= self._class_facts(answer.logits[row], index)
+            if not isinstance(made.target, targets.Logit):
+                facts["name"] = f"{answer.target.partition(':')[0]} of {facts['name']}"
+            return facts
+        score = float(made.score[row])
+        if photo.name in self.references:
+            name = f"similarity {score:.2f} to {self.references[photo.name][1]}"
+        else:
+            name = answer.target or "its own embedding"
+        return facts | {"index": None, "name": name, "logit": score, "probability": None}
+
+    # --- the manifest -----------------------------------------------------------------------------
+
+    def _manifest(self, pictures: Grid | None) -> dict[str, Any]:
+        """Return everything needed to repeat what was recorded, in JSON types."""
+        network = self.network
+        return {
+            "command": ["torchsaliency", *sys.argv[1:]],
+            "arguments": self._arguments,
+            "versions": versions(),
+            "network": {"name": network.name, "classes": network.class_count, **network.source},
+            "preprocessing": self.preprocessing.to_dict(),
+            "masking": self.masking.describe(),
+            "methods": self._methods,
+            "photos": list(self.entries.values()),
+            "grids": [] if pictures is None else pictures.written,
+            "skipped_photos": [
+                {"path": str(path), "reason": reason} for path, reason in self.skipped.items()
+            ],
+            "skipped_methods": self.left_out,
+            "scores": self._summaries(),
+        }
+
+    def _summaries(self) -> list[dict[str, Any]]:
+        """Return the aggregate of every method and metric over all maps."""
+        columns: dict[tuple[str, str], list[list[float]]] = {}
+        for of_photo in self._rows.values():
+            for method, of_metric in of_photo.items():
+                for metric, rows in of_metric.items():
+                    columns.setdefault((method, metric), []).extend(
+                        [math.nan if part is None else part for part in row] for row in rows
+                    )
+        return [
+            {
+                "method": method,
+                **self.metrics[metric]
+                .summarise(torch.tensor(rows, dtype=torch.float64, device="cpu"))
+                .to_dict(),
+            }
+            for (method, metric), rows in columns.items()
+        ]
+
+    def _digest(self) -> str:
+        """Return a digest of all that decides what is written of a photograph."""
+        free = {"output", "batch_size", "chunk", "grid", *([] if self.references else ["photos"])}
+        code = Path(self.network.name.rpartition(":")[0])
+        user_file = is_user_file(self.network.name) and code.is_file()
+        facts = {
+            "arguments": {key: value for key, value in self._arguments.items() if key not in free},
+            "network": self.network.source,
+            "weights": state_dict_sha256(self.network.module),
+            "code": sha256_of(code) if user_file else None,
+            "preprocessing": self.preprocessing.to_dict(),
+            "versions": versions(),
+        }
+        return hashlib.sha256(json_bytes(facts)).hexdigest()
+
+
+def _method_facts(made: Explanation) -> dict[str, Any]:
+    entry = made.method.entry
+    return {
+        "family": entry.family,
+        "cite": entry.cite,
+        "label_free": Needs.TARGET not in entry.needs,
+        "options": made.manifest()["options"],
+    }
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Guarded(Method):
+    """A method that reports when it is done, and whose failure does not end the others.
+
+    Attributes:
+        method: the method.
+        done: called after each call of the method, for the progress bar.
+        tolerant: whether a failure is remembered, and the map zeros, or raised.
+        failures: the reasons, at most one a layer.
+    """
+
+    method: Method
+    done: Callable[[], None]
+    tolerant: bool
+    failures: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # it stands for its method in all that `explain` reads: needs, name, treatment of layers
+        object.__setattr__(self, "entry", self.method.entry)
+        object.__setattr__(self, "joint", self.method.joint)
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """The method's."""
+        return self.method.scaling
+
+    def saliency(self, view: View) -> Tensor | Saliency:
+        """Return the method's map, or zeros if it failed and may."""
+        try:
+            return self.method.saliency(view)
+        except Exception as error:  # one method's failure must not cost the others' maps
+            if not self.tolerant:
+                raise
+            kind = "" if isinstance(error, TorchSaliencyError) else f"{type(error).__name__}: "
+            self.failures.append(f"{kind}{describe_error(error)}")
+            return view.images.new_zeros((len(view.images), 1, 1))
+        finally:
+            self.done()
