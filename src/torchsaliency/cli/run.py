@@ -38,13 +38,13 @@ from torchsaliency.errors import (
     InputError,
     OptionError,
     TorchSaliencyError,
+    describe_error,
     out_of_memory,
 )
 from torchsaliency.options import ExplainOptions
 from torchsaliency.viz.overlay import png
 from torchsaliency.zoo import Network, Preprocessing
 from torchsaliency.zoo.checkpoints import state_dict_sha256
-from torchsaliency.zoo.messages import describe_error
 from torchsaliency.zoo.sources.userfile import is_user_file
 
 if TYPE_CHECKING:
