@@ -149,7 +149,7 @@ def test_masking_and_network_are_told(reproduce):
     ("words", "sentence"),
     [
         (["opticam-tabel1"], "no recipe 'opticam-tabel1'; close names are opticam-table1"),
-        (["opticam-table1", "--format", "pdf"], "choose among text, markdown"),
+        (["opticam-table1", "--format", "pdf"], "no format 'pdf'; known are csv"),
         (["opticam-table1", "--data", "nowhere"], "nowhere does not exist"),
         (["opticam-table2", "--data", "samples"], "knows drawn shapes and no photographs"),
         (["opticam-table5", "--data", "samples"], "study: boxes needs boxes of the objects"),

@@ -162,7 +162,7 @@ def models(options: ModelsOptions) -> None:
 
 def recipes(options: ListOptions) -> None:
     """List the papers' tables and figures that `reproduce` makes."""
-    from torchsaliency.papers.recipes import recipes as registered
+    from torchsaliency.papers.recipes import load_recipes
 
     rows = [
         {
@@ -170,11 +170,11 @@ def recipes(options: ListOptions) -> None:
             "paper": recipe.paper,
             "item": recipe.item,
             "title": recipe.title,
-            "data": recipe.paper_version.said,
-            "builtin": recipe.builtin.said,
+            "data": recipe.paper_version.summary,
+            "builtin": recipe.builtin.summary,
             "published": bool(recipe.published),
         }
-        for recipe in registered().values()
+        for recipe in load_recipes().values()
     ]
 
     def cells(row: Mapping[str, Any]) -> Sequence[Any]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from torchsaliency.cli.console import print_raw, stdout
 from torchsaliency.cli.options import CONFIDENCE, FORMAT
-from torchsaliency.errors import OptionError
 from torchsaliency.options import Options, option
 
 if TYPE_CHECKING:
@@ -61,8 +60,7 @@ def check_format(form: str) -> None:
     """
     from torchsaliency.report import FORMATS
 
-    if form not in FORMATS:
-        raise OptionError(f"--format {form} was given; choose among {', '.join(FORMATS)}.")
+    FORMATS.get(form)
 
 
 def print_table(table: Table, form: str) -> None:
