@@ -1,0 +1,24 @@
+"""What LIME explains: a class's probability where its logit is the target, else the target."""
+
+import torch
+
+from nets import convnet, images
+from torchsaliency import LIME, Logit, Margin, Probability
+
+
+def coefficients(target, explains="probability"):
+    method = LIME(passes=30, explains=explains)
+    return method(convnet(seed=3), images(1, 32, 32), target, "relu3").raw
+
+
+def test_a_logit_is_explained_as_its_probability_unless_the_target_is_asked_for():
+    logit, probability = Logit(torch.tensor([1])), Probability(torch.tensor([1]))
+    assert torch.equal(coefficients(logit), coefficients(probability))
+    assert torch.equal(coefficients(probability, "target"), coefficients(probability))
+    apart = coefficients(logit, "target")
+    assert not torch.allclose(apart, coefficients(logit), rtol=1e-2, atol=0)
+
+
+def test_other_targets_are_explained_themselves():
+    margin = Margin(torch.tensor([1]))
+    assert torch.equal(coefficients(margin), coefficients(margin, "target"))
