@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from torchsaliency.cli.explain import ExplainCommandOptions
+from torchsaliency.cli.options import ExplainCommandOptions
 from torchsaliency.cli.photographs import explain_photos
 from torchsaliency.evaluation import evaluate, load_results, make_plan, runner
 from torchsaliency.papers.reproduce import reproduce

@@ -45,6 +45,8 @@ USES = {
         found = torchsaliency.explain(net, x, "gradcam", target, "relu3")["gradcam"]
         entropy = torch.distributions.Categorical(logits=net(x)).entropy()
         torch.testing.assert_close(found.score, -entropy)
+        words = ["explain", "chelsea", "--method", "gradcam", "--target", "confidence", "--json"]
+        assert '"kind": "Confidence"' in run(*words, "--output", "maps").stdout
         """,
     ),
     "data set": (

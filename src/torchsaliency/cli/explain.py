@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from torchsaliency.cli.console import bold, grid_of, print_json, print_line, stdout
-from torchsaliency.cli.options import JSON
-from torchsaliency.options import WRITTEN, ExplainOptions, option
+from torchsaliency.cli.options import ExplainCommandOptions
 
 _MOST_PHOTOS = 30
-
-
-class ExplainCommandOptions(ExplainOptions):
-    """How photographs are explained, and where the maps are written."""
-
-    photos: tuple[str, ...] = option(
-        ...,
-        "",
-        "Photographs, folders of them, or samples: chelsea, coffee, camera, rocket, china, flower "
-        "(sample:NAME where a file has that name).",
-        metavar="PHOTO...",
-    )
-    output: Path = option(Path("saliency"), WRITTEN, "Made if it does not exist.", metavar="FOLDER")
-    as_json: bool = JSON
 
 
 def explain(options: ExplainCommandOptions) -> int:

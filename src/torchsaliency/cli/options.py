@@ -12,7 +12,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from torchsaliency.errors import OptionError
-from torchsaliency.options import WRITTEN, Options, option, validate_options
+from torchsaliency.options import WRITTEN, ExplainOptions, Options, option, validate_options
 
 Command = Callable[[Any], int | None]
 """Takes a model of options and returns the exit code; None is 0."""
@@ -29,6 +29,20 @@ FORMAT = option(
     spelling="--format",
 )
 CONFIDENCE = option(0.95, WRITTEN, "Of the intervals.", ge=0.5, le=0.999)
+
+
+class ExplainCommandOptions(ExplainOptions):
+    """How photographs are explained, and where the maps are written."""
+
+    photos: tuple[str, ...] = option(
+        ...,
+        "",
+        "Photographs, folders of them, or samples: chelsea, coffee, camera, rocket, china, flower "
+        "(sample:NAME where a file has that name).",
+        metavar="PHOTO...",
+    )
+    output: Path = option(Path("saliency"), WRITTEN, "Made if it does not exist.", metavar="FOLDER")
+    as_json: bool = JSON
 
 
 def add_command(app: typer.Typer, command: Command, **settings: Any) -> None:

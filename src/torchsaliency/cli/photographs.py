@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torchsaliency.cli.console import say
 from torchsaliency.cli.folder import Folder
 from torchsaliency.cli.grid import Grid
-from torchsaliency.cli.options import parse_settings
+from torchsaliency.cli.options import ExplainCommandOptions, parse_settings
 from torchsaliency.cli.run import ALL, Run, Target, running
 from torchsaliency.core.acceleration.engine import accelerated
 from torchsaliency.core.embedding import embeddings
@@ -29,7 +29,6 @@ from torchsaliency.viz import colourise
 from torchsaliency.zoo import Network, load_model, similarity_to_text
 
 if TYPE_CHECKING:
-    from torchsaliency.cli.explain import ExplainCommandOptions
     from torchsaliency.metrics import SaliencyMetric
 
 _SAMPLE = "sample:"
