@@ -1,6 +1,7 @@
 """Write docs/methods.md from the registry: description, options and source of each method."""
 
 import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -27,10 +28,25 @@ attention, and `tibav` propagates it to the attention itself.
 """
 
 
+def split_docstring(factory: type) -> tuple[str, str]:
+    """Return a class docstring without its attributes, and its attributes."""
+    before, _, after = inspect.cleandoc(factory.__doc__ or "").partition("Attributes:\n")
+    attributes, _, rest = after.partition("\n\n")
+    return before + rest, inspect.cleandoc("\n" + attributes)
+
+
+def descriptions(factory: type) -> dict[str, str]:
+    """Return the description of every option; a class takes those of its bases over."""
+    found: dict[str, str] = {}
+    for base in reversed(factory.__mro__):
+        for text in re.split(r"\n(?=\w)", split_docstring(base)[1]):
+            found[text.partition(":")[0]] = text
+    return found
+
+
 def section(entry: MethodEntry) -> str:
     """Return the section of one method."""
-    text = inspect.cleandoc(entry.factory.__doc__ or "")
-    body, _, attributes = text.partition("Attributes:")
+    body, _ = split_docstring(entry.factory)
     needs = ", ".join(str(need.name).lower() for need in entry.needs) or "nothing"
     label = "yes" if Needs.TARGET not in entry.needs else "no"
     lines = [
@@ -42,7 +58,8 @@ def section(entry: MethodEntry) -> str:
     ]
     if entry.options:
         rows = [f"- `{key}` (default `{value!r}`)" for key, value in entry.options.items()]
-        lines += ["", *rows, "", "```text", inspect.cleandoc(attributes), "```"]
+        texts = descriptions(entry.factory)
+        lines += ["", *rows, "", "```text", *(texts[key] for key in entry.options), "```"]
     return "\n".join(lines) + "\n"
 
 

@@ -24,7 +24,7 @@ from torch.utils.backend_registration import (
 
 from nets import ATTENTION_NAMES, NAMES, convnet, images, quick, tiny_vit
 from torchsaliency.core import maps
-from torchsaliency.methods.masking import passes
+from torchsaliency.methods import passes
 
 
 class _Module(_DummyBackendModule):

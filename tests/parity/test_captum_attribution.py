@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from nets import assert_same_state, convnet, images, settle, state_of
 from torchsaliency import BlackPixel, OptionError, create, explain, tracing
 from torchsaliency.core.method import methods
-from torchsaliency.methods.attribution.reduction import baseline, clipped
+from torchsaliency.methods.attribution.reduction import clip_maps
 from torchsaliency.methods.attribution.segments import (
     coalitions,
     lime_samples,
@@ -20,6 +20,7 @@ from torchsaliency.methods.attribution.segments import (
     shapley,
     superpixels,
 )
+from torchsaliency.methods.passes import baseline
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Setting forward, backward hooks"),
@@ -426,7 +427,7 @@ def test_colours_smoothing_and_clipping_are_options_of_all(name):
 
 def test_a_percentile_is_each_images_own():
     maps = torch.arange(200.0).view(2, 10, 10)
-    cut = clipped(maps, 50.0)
+    cut = clip_maps(maps, 50.0)
     torch.testing.assert_close(cut.amax((1, 2)), torch.tensor([49.5, 149.5]))
 
 

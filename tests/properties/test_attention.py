@@ -14,7 +14,7 @@ import torchsaliency
 from nets import ATTENTION_NAMES, assert_good_map, assert_same_state, convnet, images, state_of
 from nets import tiny_vit as own_vit
 from torchsaliency import LayerError
-from torchsaliency.core.attention import AttentionRecorder
+from torchsaliency.core.attention import record_attention
 from torchsaliency.core.method import create
 
 X = images(3, 32, 32)
@@ -100,13 +100,13 @@ def test_the_network_is_left_as_it_was(net, name):
 
 def test_recording_changes_no_output_and_finds_every_block(net):
     plain = net(X)
-    with AttentionRecorder(len(X)) as recorder:
+    with record_attention(len(X)) as blocks:
         recorded = net(X)
     plain, recorded = (getattr(one, "logits", one) for one in (plain, recorded))
     torch.testing.assert_close(plain, recorded, atol=1e-5, rtol=1e-5)
-    assert len(recorder.blocks) == 2
-    for block in (one.weights for one in recorder.blocks):
-        assert block.shape[:2] == (3, recorder.blocks[0].weights.shape[1])
+    assert len(blocks) == 2
+    for block in (one.weights for one in blocks):
+        assert block.shape[:2] == (3, blocks[0].weights.shape[1])
         torch.testing.assert_close(block.sum(-1), torch.ones(block.shape[:-1]))
 
 

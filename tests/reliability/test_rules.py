@@ -510,22 +510,7 @@ def test_the_order_of_factors_makes_no_difference(form):
     assert made[form].abs().sum() > 0
 
 
-# --- a rule that a user writes --------------------------------------------------------------------
-
-
-def test_a_rule_can_be_written_outside():
-    x = torch.tensor([[1.0, -2.0, 3.0]], requires_grad=True)
-    with Recording() as recording:
-        score = x.relu().sum()
-
-    def doubled(operation, given, ordinary):
-        assert operation.name == "relu"
-        assert torch.equal(operation.args[0], x)
-        assert torch.equal(ordinary[0], torch.tensor([[1.0, 0.0, 1.0]]))
-        return [2 * given[0]]
-
-    (found,) = backward(score, [x], recording, {"relu": doubled})
-    assert found.tolist() == [[2, 2, 2]]
+# --- rules and work in place --------------------------------------------------------------------
 
 
 def test_work_in_place_on_a_part_follows_the_rule():
@@ -534,7 +519,7 @@ def test_work_in_place_on_a_part_follows_the_rule():
         y = x * 1
         y[:, 1:3].relu_()
         score = (y * torch.tensor([1.0, 2.0, 3.0, 4.0])).sum()
-    rules = {"relu": lambda operation, given, ordinary: [10 * given[0]]}
+    rules = {"relu": lambda step: [10 * step.relevance]}
     (found,) = backward(score, [x], recording, rules)
     assert found.tolist() == [[1, 20, 30, 4]]
 

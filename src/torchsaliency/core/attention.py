@@ -1,9 +1,9 @@
-"""Reads attention off unmodified transformers, fused or not, with gradients if asked.
+"""Reads attention off unmodified transformers, fused or not, with gradients where needed.
 
 torchvision, timm and Hugging Face compute attention by `scaled_dot_product_attention`, whose
-probabilities never become a tensor, or by a softmax. A recorder sees the operations of ATen in
-which both end; of fused attention it keeps queries, keys and values, from which the probabilities
-follow. Nothing of the network, of torch or of the pass is changed.
+probabilities never become a tensor, or by a softmax. Both end in operations of ATen, which
+`core.rules` observes; queries, keys and values of fused attention give its probabilities. Nothing
+of the network, of torch or of the pass is changed.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchsaliency.core.maps import wide
-from torchsaliency.core.rules import Operation
+from torchsaliency.core.rules import Observer, Operation
 
 FUSED = frozenset(
     {
@@ -32,7 +31,7 @@ FUSED = frozenset(
 )
 """ATen's fused attention, by device."""
 
-_SOFTMAXES = ("_softmax", "_safe_softmax")
+SOFTMAXES = frozenset({"_softmax", "_safe_softmax"})
 
 
 @final
@@ -53,37 +52,20 @@ class FusedAttention:
 
 def attention_of(operation: Operation) -> FusedAttention:
     """Return the parts of a fused attention."""
-    query, key, value = (wide(one) for one in operation.args[:3])
-    scale = operation.given("scale")
+    query, key, value = (wide(tensor) for tensor in operation.args[:3])
+    scale = operation.argument("scale")
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
-    mask = operation.given("attn_mask")
-    mask = operation.given("attn_bias") if mask is None else mask
-    scores = hidden_scores(
-        (query * factor) @ key.mT,
-        mask,
-        causal=bool(operation.given("is_causal", False)),
-    )
-    return FusedAttention((query, key, value), scores.softmax(-1), factor)
-
-
-def hidden_scores(
-    scores: Tensor, attn_mask: Tensor | None = None, *, causal: bool = False
-) -> Tensor:
-    """Return attention's scores (…, T, T) with what a token may not see at minus infinity.
-
-    Args:
-        scores: before the softmax.
-        attn_mask: True where a token is seen, or numbers to add; as torch's fused attention has it.
-        causal: whether tokens see none after them.
-    """
-    if causal:
+    mask = operation.argument("attn_mask")
+    mask = operation.argument("attn_bias") if mask is None else mask
+    scores = (query * factor) @ key.mT
+    if operation.argument("is_causal", False):
         future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         scores = scores.masked_fill(future, -torch.inf)
-    if attn_mask is None:
-        return scores
-    if attn_mask.dtype == torch.bool:
-        return scores.masked_fill(~attn_mask, -torch.inf)
-    return scores + attn_mask
+    if mask is not None and mask.dtype == torch.bool:  # True where a token is seen
+        scores = scores.masked_fill(~mask, -torch.inf)
+    elif mask is not None:
+        scores = scores + mask
+    return FusedAttention((query, key, value), scores.softmax(-1), factor)
 
 
 @final
@@ -93,7 +75,7 @@ class Attention:
 
     Attributes:
         weights: the probabilities (N, heads, T, T), out of the graph.
-        source: the tensor in the graph whose gradient tells that of the probabilities.
+        source: the tensor in the graph from whose gradient that of the probabilities follows.
         value: (N, heads, T, d) of fused attention; None where the source is the probabilities.
     """
 
@@ -103,51 +85,10 @@ class Attention:
 
     def gradient(self, of_source: Tensor) -> Tensor:
         """Return the gradient at the probabilities, from the source's."""
-        wanted = wide(of_source)
+        found = wide(of_source)
         if self.value is not None:
-            wanted = wanted[..., : self.value.shape[-1]] @ self.value.mT
-        return wanted.view(self.weights.shape)
-
-
-@final
-class AttentionRecorder(TorchDispatchMode):
-    """Keeps the attention of every block while it is active.
-
-    Args:
-        count: how many images are in the pass.
-
-    Attributes:
-        blocks: in the order in which they ran.
-    """
-
-    def __init__(self, count: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.blocks: list[Attention] = []
-        self._count = count
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Run an operation, and keep it if it is attention."""
-        del types
-        options = kwargs or {}
-        out = func(*args, **options)
-        name = func._schema.name.partition("::")[2]
-        if name in FUSED:
-            self._keep_fused(Operation(name, func, args, options), out[0])
-        elif name in _SOFTMAXES and is_attention(out):
-            found = wide(out.detach())
-            self.blocks.append(Attention(by_image(found, self._count), out, None))
-        return out
-
-    def _keep_fused(self, operation: Operation, out: Tensor) -> None:
-        found = attention_of(operation)
-        if is_attention(found.weights):
-            self.blocks.append(Attention(found.weights.detach(), out, found.inputs[2].detach()))
+            found = found[..., : self.value.shape[-1]] @ self.value.mT
+        return found.view(self.weights.shape)
 
 
 def is_attention(found: Tensor) -> bool:
@@ -162,10 +103,32 @@ def by_image(found: Tensor, count: int) -> Tensor:
 
 
 @contextmanager
-def recorded(count: int, *, wanted: bool) -> Iterator[list[Attention]]:
-    """Record attention inside the context, if that is wanted; the list fills as blocks run."""
+def record_attention(count: int, *, wanted: bool = True) -> Iterator[list[Attention]]:
+    """Record the attention of every block that runs inside the context, in that order.
+
+    Args:
+        count: how many images are in the pass.
+        wanted: if not, nothing is recorded.
+
+    Yields:
+        The list that fills as blocks run.
+    """
+    blocks: list[Attention] = []
+
+    def keep_fused(operation: Operation) -> None:
+        found = attention_of(operation)
+        if is_attention(found.weights):
+            value = found.inputs[2].detach()
+            blocks.append(Attention(found.weights.detach(), operation.out[0], value))
+
+    def keep_softmax(operation: Operation) -> None:
+        if is_attention(operation.out):
+            weights = by_image(wide(operation.out.detach()), count)
+            blocks.append(Attention(weights, operation.out, None))
+
     if not wanted:
-        yield []
+        yield blocks
         return
-    with AttentionRecorder(count) as recorder:
-        yield recorder.blocks
+    table = dict.fromkeys(FUSED, keep_fused) | dict.fromkeys(SOFTMAXES, keep_softmax)
+    with Observer(table):
+        yield blocks

@@ -24,7 +24,7 @@ from torchsaliency.core.layer import (
     replace_first,
 )
 from torchsaliency.core.layout import decide_layout
-from torchsaliency.core.rules import gradients
+from torchsaliency.core.rules import differentiate
 from torchsaliency.core.session import call, held_still
 from torchsaliency.core.trace import checked_images
 from torchsaliency.core.wrapper import unwrap
@@ -81,7 +81,7 @@ def _find(net: nn.Module, x: Tensor) -> Layer:
         places = _candidates(net, outputs, (image.shape[2], image.shape[3]))
         if places:
             sources = [outputs[name] for name in places]
-            found = gradients(score, sources)
+            found = differentiate(score, sources)
             chosen = _widest(list(places.values()), found)
             if chosen is not None:
                 decided = decide_layout(net, chosen.name, outputs[chosen.name].detach(), image)

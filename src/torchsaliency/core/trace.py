@@ -18,14 +18,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchsaliency.core.acceleration import engine
-from torchsaliency.core.attention import Attention, recorded
+from torchsaliency.core.attention import Attention, record_attention
 from torchsaliency.core.clock import seconds_now
 from torchsaliency.core.layer import Layer, LayerLike, first_tensor, replace_first
 from torchsaliency.core.layout import decide_layout
 from torchsaliency.core.maps import is_constant, minmax, upsample, wide
 from torchsaliency.core.masking import Masked, Masking, MeanColour
 from torchsaliency.core.memory import checked_chunk, measuring, suited_chunk, with_less_memory
-from torchsaliency.core.rules import gradients
+from torchsaliency.core.rules import differentiate
 from torchsaliency.core.session import (
     call,
     held_still,
@@ -166,6 +166,14 @@ class Trace:
         """Names of the network's parameters; a distillation token, say, is known by its own."""
         return [name for name, _ in self._net.named_parameters()]
 
+    def module(self, layer: str) -> nn.Module:
+        """Return the network's submodule of that name.
+
+        Raises:
+            LayerError: there is none.
+        """
+        return Layer(layer).module_of(self._net) or self._net
+
     def __getitem__(self, layers: LayerLike | Sequence[LayerLike]) -> View:
         """Return what the methods see of one layer, or of several together."""
         group = [layers] if isinstance(layers, str | nn.Module | Layer) else list(layers)
@@ -289,7 +297,7 @@ class Trace:
                 for name, module in modules.items():
                     if module is None:
                         images = capture(name, images)
-                with recorded(len(part), wanted=self._recording) as blocks:
+                with record_attention(len(part), wanted=self._recording) as blocks:
                     outputs.append(self.run(images))
                 self._attentions.append(blocks)
         for name, found in raw.items():
@@ -335,7 +343,7 @@ class Trace:
         sources = [*captured, *(block.source for block in blocks)]
         weight = torch.full_like(self._graph_score, scale)
         begun = seconds_now(self.images.device)
-        found = gradients(self._graph_score, sources, weight)
+        found = differentiate(self._graph_score, sources, weight)
         self.backward_seconds = seconds_now(self.images.device) - begun
         self._graph_score = None  # the graph is freed, and with it the tail's memory
         rest = iter([None if one is None else wide(one) / scale for one in found])

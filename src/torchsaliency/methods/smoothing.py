@@ -15,7 +15,7 @@ from torchsaliency.core.maps import minmax, normalise, upsample
 from torchsaliency.core.method import ACTIVATIONS, ChannelCAM, Method, Saliency, asking
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
-from torchsaliency.methods.tucker.spectrum import spectrum, turned
+from torchsaliency.methods.tucker.spectrum import orient, spectrum
 
 
 @final
@@ -61,7 +61,7 @@ class EigenSmoothed(Method):
 
     The contributions w_k ⊙ A_k of a class activation map are projected on their first singular
     vector instead of being summed, which removes what few channels add. A method without channel
-    weights contributes n(S) ⊙ A_k. Centred and turned so that its largest absolute value is
+    weights contributes n(S) ⊙ A_k. Centred and orient so that its largest absolute value is
     positive, then ReLU.
 
     Attributes:
@@ -81,7 +81,7 @@ class EigenSmoothed(Method):
             features = view.activations
             raw = upsample(_raw(self.method, view), (features.shape[2], features.shape[3]))
             parts = minmax(raw)[:, None] * features
-        return turned(spectrum(parts, centred=True, most=1).projections[:, 0]).relu()
+        return orient(spectrum(parts, centred=True, most=1).projections[:, 0]).relu()
 
 
 def _raw(method: Method, view: View) -> Tensor:

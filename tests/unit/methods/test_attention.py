@@ -8,7 +8,7 @@ from nets import images, tiny_vit
 from torchsaliency import OptionError
 from torchsaliency.core.method import create
 from torchsaliency.core.rules import Recording, backward
-from torchsaliency.methods.propagation.relevance import AttentionRelevance
+from torchsaliency.methods.propagation.tibav import attention_rules
 
 X = images(1, 32, 32)
 CLASS = 3
@@ -193,5 +193,5 @@ def shared(sources, work, relevance):
     """Hand relevance back through a function by TIBAV's rules."""
     with Recording() as recording:
         made = work()
-    rules = AttentionRelevance(recording, len(made)).rules
+    rules = attention_rules({}.__setitem__)
     return backward(made, sources, recording, rules, weight=relevance)

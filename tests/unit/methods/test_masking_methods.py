@@ -20,8 +20,8 @@ from torchsaliency.methods.masking import (
     Occlusion,
 )
 from torchsaliency.methods.masking.extremal import Canvas
-from torchsaliency.methods.masking.passes import blurred
 from torchsaliency.methods.masking.rise import RandomMasks
+from torchsaliency.methods.passes import blur
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
 
@@ -31,7 +31,7 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-4}
 
 def masks_loop(method: RISE, size: tuple[int, int]) -> torch.Tensor:
     """The masks one by one, as the paper says: draw, resize, cut."""
-    made = RandomMasks.draw(method, size, torch.device("cpu"))
+    made = RandomMasks(method, size, torch.device("cpu"))
     height, width = (-(-side // method.cells) for side in size)
     masks = []
     for grid, (down, across) in zip(made.grids, made.shifts.tolist(), strict=True):
@@ -72,7 +72,7 @@ def test_rise_is_the_weighted_mean_of_its_masks(seed, cells, keep, size, chunk):
 
 @pytest.mark.parametrize("keep", [0.1, 0.5, 1.0])
 def test_a_masks_expected_value_is_the_probability(keep):
-    made = RandomMasks.draw(RISE(samples=6000, keep=keep), (22, 30), torch.device("cpu"))
+    made = RandomMasks(RISE(samples=6000, keep=keep), (22, 30), torch.device("cpu"))
     masks = made(torch.arange(6000))
     assert 0 <= masks.min() <= masks.max() <= 1
     assert masks.mean().item() == pytest.approx(keep, abs=5e-3)
@@ -83,7 +83,7 @@ def test_rises_masks_are_those_of_the_official_resize_inside_its_border():
     """skimage, which the official code resizes with, differs in the outer half cell only."""
     transform = pytest.importorskip("skimage.transform")
     method = RISE(samples=5)
-    made = RandomMasks.draw(method, (28, 28), torch.device("cpu"))
+    made = RandomMasks(method, (28, 28), torch.device("cpu"))
     grown = made.stretch[0] @ made.grids @ made.stretch[1].T
     for mask, grid in zip(grown, made.grids, strict=True):
         official = transform.resize(
@@ -232,7 +232,7 @@ def test_the_blur_is_a_convolution(sigma, border):
     mode = {"zero": "constant", "repeat": "edge", "mirror": "reflect"}[border]
     padded = torch.from_numpy(np.pad(planes.numpy(), ((0, 0),) * 2 + ((reach, reach),) * 2, mode))
     expected = F.conv2d(padded.flatten(0, 1)[:, None], kernel[None, None]).view_as(planes)
-    torch.testing.assert_close(blurred(planes, sigma, border), expected, **CLOSE)
+    torch.testing.assert_close(blur(planes, sigma, border), expected, **CLOSE)
 
 
 # --- extremal perturbation -------------------------------------------------------------------
@@ -257,7 +257,7 @@ def spots(count: int = 2) -> torch.Tensor:
 
 
 def test_the_canvas_is_torchrays():
-    canvas = Canvas.of((224, 224), 7, 21.0, torch.zeros(()))
+    canvas = Canvas((224, 224), 7, 21.0, torch.zeros(()))
     assert canvas.nodes == (32, 32)
     assert canvas.size == (260, 260)
     assert (canvas.padding, canvas.margin) == (7, 21)
@@ -271,7 +271,7 @@ def test_the_canvas_is_torchrays():
 @pytest.mark.parametrize("size", [(64, 64), (30, 41)])
 def test_the_canvas_covers_the_image(spacing, sigma, size):
     """Also where the kernel is no multiple of the spacing, which TorchRay's padding is not for."""
-    canvas = Canvas.of(size, spacing, sigma, torch.zeros(()))
+    canvas = Canvas(size, spacing, sigma, torch.zeros(()))
     masks = canvas.masks(torch.ones(1, *canvas.nodes))
     assert masks.shape == (1, *canvas.size)
     assert canvas.cut(masks).shape == (1, *size)
@@ -288,7 +288,7 @@ def test_the_weight_of_the_area_grows_to_4909():
 def test_masks_are_the_smooth_maximum_of_the_nodes_around(height, width, seed):
     """From the definition: every pixel and every node by its distance."""
     spacing, sigma = 3, 4.0
-    canvas = Canvas.of((height, width), spacing, sigma, torch.zeros((), dtype=torch.float64))
+    canvas = Canvas((height, width), spacing, sigma, torch.zeros((), dtype=torch.float64))
     draw = torch.Generator().manual_seed(seed)
     nodes = torch.rand(1, *canvas.nodes, generator=draw, dtype=torch.float64)
     masks = canvas.masks(nodes)
@@ -313,7 +313,7 @@ def test_masks_are_the_smooth_maximum_of_the_nodes_around(height, width, seed):
 
 
 def test_slopes_reach_the_nodes():
-    canvas = Canvas.of((10, 10), 3, 4.0, torch.zeros((), dtype=torch.float64))
+    canvas = Canvas((10, 10), 3, 4.0, torch.zeros((), dtype=torch.float64))
     nodes = torch.rand(5, *canvas.nodes, dtype=torch.float64)
     given_slopes = torch.rand(5, *canvas.size, dtype=torch.float64)
     found = canvas.back(nodes, given_slopes)

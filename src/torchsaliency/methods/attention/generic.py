@@ -31,7 +31,7 @@ class AttentionGradCAM(Method):
     def saliency(self, view: View) -> Tensor:
         """Return the weighted sum of heads, (N, h, w)."""
         last, gradient = whole_attentions(view)[-1], view.attention_gradients[-1]
-        rows, slopes = (_by_head(view, one) for one in (last, gradient))
+        rows, slopes = (_by_head(view, block) for block in (last, gradient))
         weights = slopes.mean((2, 3), keepdim=True)
         return (weights * rows).mean(1).relu()
 

@@ -1,4 +1,4 @@
-"""What the attention methods share: which rows speak for the class, and the patches' grid."""
+"""What the attention methods share: the class token's rows, and the patches' grid."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def whole_attentions(view: View) -> list[Tensor]:
     """
     found = view.attentions
     count = len(view.images)
-    sizes = {tuple(one.shape[2:]) for one in found if one.ndim == 4}  # noqa: PLR2004
-    usual = all(one.ndim == 4 and len(one) == count for one in found)  # noqa: PLR2004
+    sizes = {tuple(block.shape[2:]) for block in found if block.ndim == 4}  # noqa: PLR2004
+    usual = all(block.ndim == 4 and len(block) == count for block in found)  # noqa: PLR2004
     if not found or not usual or len(sizes) != 1:
-        seen = " and ".join(str(tuple(one.shape)) for one in found[:2])
-        own = f"attends as {seen}" if found else "has no attention"
+        seen = " and ".join(str(tuple(block.shape)) for block in found[:2])
+        finding = f"attends as {seen}" if found else "has no attention"
         raise LayerError(
             "Attention methods need a transformer whose blocks all attend over the whole image "
-            f"(ViT, DeiT, DINOv2, …), and this network {own}; use a class activation map, such as "
-            "gradcam, layercam or opticam."
+            f"(ViT, DeiT, DINOv2, …), and this network {finding}; use a class activation map, such "
+            "as gradcam, layercam or opticam."
         )
     return found
 
@@ -52,9 +52,10 @@ def patch_row(view: View, attention: Tensor) -> Tensor:
 
 def _layout(view: View, count: int) -> Tokens:
     for layer in view.layers:
-        own = layer.reshape
-        if isinstance(own, Tokens) and own.grid and own.prefix + own.grid[0] * own.grid[1] == count:
-            return own
+        known = layer.reshape
+        grid = known.grid if isinstance(known, Tokens) else None
+        if isinstance(known, Tokens) and grid and known.prefix + grid[0] * grid[1] == count:
+            return known
     found = infer_reshape((1, count, 1), view.size)
     if not isinstance(found, Tokens):
         raise LayerError(

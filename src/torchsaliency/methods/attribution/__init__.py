@@ -10,8 +10,12 @@ from torchsaliency.methods.attribution.gradient import (
 from torchsaliency.methods.attribution.normgrad import NormGrad
 from torchsaliency.methods.attribution.reduction import Attribution
 from torchsaliency.methods.attribution.segments import LIME, FeatureAblation, KernelSHAP
+from torchsaliency.methods.passes import (
+    IMAGE_PASSES,
+)
 
 __all__ = [
+    "IMAGE_PASSES",
     "LIME",
     "Attribution",
     "FeatureAblation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
@@ -12,19 +13,18 @@ from torch import Tensor
 from torchsaliency.core.draws import normal, uniform
 from torchsaliency.core.method import register
 from torchsaliency.core.trace import View
-from torchsaliency.methods.attribution.reduction import (
-    BACKWARD,
-    Attribution,
-    Channels,
+from torchsaliency.methods.attribution.reduction import Attribution, Channels
+from torchsaliency.methods.passes import (
+    IMAGE_PASSES,
     baseline,
     gradient,
     image_gradients,
+    images_of,
     mean_over_draws,
-    wide_images,
 )
 
 
-@register("saliency", family="attribution", cite="simonyan2014", needs=BACKWARD)
+@register("saliency", family="attribution", cite="simonyan2014", needs=IMAGE_PASSES)
 @final
 @dataclass(frozen=True)
 class VanillaGradient(Attribution):
@@ -35,8 +35,6 @@ class VanillaGradient(Attribution):
 
     Attributes:
         channels: how colours are joined: "abs-sum", "sum-positive" or "max-abs", as in the paper.
-        smooth: σ in pixels of a Gaussian over the map; 0 leaves it as it is.
-        clip: values above this percentile of the map are cut to it; 100 cuts none.
     """
 
     channels: Channels = "max-abs"
@@ -46,7 +44,7 @@ class VanillaGradient(Attribution):
         return image_gradients(view)
 
 
-@register("input-x-gradient", family="attribution", cite="shrikumar2016", needs=BACKWARD)
+@register("input-x-gradient", family="attribution", cite="shrikumar2016", needs=IMAGE_PASSES)
 @final
 @dataclass(frozen=True)
 class InputXGradient(Attribution):
@@ -55,19 +53,14 @@ class InputXGradient(Attribution):
     x is the image as the network sees it, normalised: a pixel of the mean colour has no share.
 
     Source: Shrikumar et al., 2016.
-
-    Attributes:
-        channels: how colours are joined: "abs-sum", "sum-positive" or "max-abs".
-        smooth: σ in pixels of a Gaussian over the map; 0 leaves it as it is.
-        clip: values above this percentile of the map are cut to it; 100 cuts none.
     """
 
     def attributions(self, view: View) -> Tensor:
         """Return x ⊙ ∂y_c/∂x, (N, C, H, W)."""
-        return wide_images(view) * image_gradients(view)
+        return images_of(view) * image_gradients(view)
 
 
-@register("integrated-gradients", family="attribution", cite="sundararajan2017", needs=BACKWARD)
+@register("integrated-gradients", family="attribution", cite="sundararajan2017", needs=IMAGE_PASSES)
 @final
 @dataclass(frozen=True)
 class IntegratedGradients(Attribution):
@@ -80,9 +73,6 @@ class IntegratedGradients(Attribution):
     Source: Sundararajan et al., ICML 2017.
 
     Attributes:
-        channels: how colours are joined: "abs-sum", "sum-positive" or "max-abs".
-        smooth: σ in pixels of a Gaussian over the map; 0 leaves it as it is.
-        clip: values above this percentile of the map are cut to it; 100 cuts none.
         steps: points of the quadrature; above 0.
     """
 
@@ -92,8 +82,8 @@ class IntegratedGradients(Attribution):
 
     def attributions(self, view: View) -> Tensor:
         """Return the integral times x - b, (N, C, H, W)."""
-        images, base = wide_images(view), baseline(view)
-        points, weights = (images.new_tensor(one) for one in leggauss(self.steps))
+        images, base = images_of(view), baseline(view)
+        points, weights = (images.new_tensor(numbers) for numbers in leggauss(self.steps))
 
         def part(step: Tensor, index: Tensor) -> Tensor:
             at = (1 + points[step])[:, None, None, None] / 2
@@ -103,7 +93,7 @@ class IntegratedGradients(Attribution):
         return (images - base) * mean_over_draws(view, self.steps, part)
 
 
-@register("smoothgrad", family="attribution", cite="smilkov2017", needs=BACKWARD)
+@register("smoothgrad", family="attribution", cite="smilkov2017", needs=IMAGE_PASSES)
 @final
 @dataclass(frozen=True)
 class SmoothGrad(Attribution):
@@ -112,13 +102,12 @@ class SmoothGrad(Attribution):
     R = mean_s ∂y_c/∂x (x + ε_s), ε_s ~ N(0, σ²), σ = spread · (max x - min x) of the image.
 
     Source: Smilkov et al., 2017. The plain mean of the paper, where the authors' later code takes
-    squares unless told otherwise. Differs from captum's NoiseTunnel, whose σ is absolute (1 by
+    squares by default. Differs from captum's NoiseTunnel, whose σ is absolute (1 by
     default) and whose noise depends on the batch: here all images are given the same noise.
 
     Attributes:
         channels: how colours are joined: "abs-sum" as in the authors' code, "sum-positive" or
             "max-abs".
-        smooth: σ in pixels of a Gaussian over the map; 0 leaves it as it is.
         clip: values above this percentile of the map are cut to it; 100 cuts none. The authors'
             figures are made with 99.
         samples: noisy copies; above 0.
@@ -136,19 +125,17 @@ class SmoothGrad(Attribution):
 
     def attributions(self, view: View) -> Tensor:
         """Return the mean gradient, or the mean squared gradient, (N, C, H, W)."""
-        images = wide_images(view)
-        noise = normal_draws(images, self.samples, self.seed)
-        sigma = self.spread * (images.amax((1, 2, 3)) - images.amin((1, 2, 3)))
+        images = images_of(view)
+        noise = draw_noise(images, self.samples, self.spread, self.seed)
 
         def part(draw: Tensor, index: Tensor) -> Tensor:
-            shaken = images[index] + sigma[index][:, None, None, None] * noise[draw]
-            found = gradient(view, shaken, index)
+            found = gradient(view, images[index] + noise(draw, index), index)
             return found.square() if self.squared else found
 
         return mean_over_draws(view, self.samples, part)
 
 
-@register("gradientshap", family="attribution", cite="lundberg2017", needs=BACKWARD)
+@register("gradientshap", family="attribution", cite="lundberg2017", needs=IMAGE_PASSES)
 @final
 @dataclass(frozen=True)
 class GradientSHAP(Attribution):
@@ -162,9 +149,6 @@ class GradientSHAP(Attribution):
     itself; the image adds next to nothing, so the map is half as large and noisier.
 
     Attributes:
-        channels: how colours are joined: "abs-sum", "sum-positive" or "max-abs".
-        smooth: σ in pixels of a Gaussian over the map; 0 leaves it as it is.
-        clip: values above this percentile of the map are cut to it; 100 cuts none.
         samples: draws; above 0.
         noise: σ of the noise, in the network's normalised colours.
         baselines: "masking", or "masking-and-image" as in captum's tutorial.
@@ -181,7 +165,7 @@ class GradientSHAP(Attribution):
 
     def attributions(self, view: View) -> Tensor:
         """Return the expected gradients times x' - b, (N, C, H, W)."""
-        images, base = wide_images(view), baseline(view)
+        images, base = images_of(view), baseline(view)
         noise = normal_draws(images, self.samples, self.seed) * self.noise
         generator = torch.Generator().manual_seed(self.seed)
         alpha = uniform(generator, self.samples).to(images)
@@ -201,3 +185,12 @@ def normal_draws(images: Tensor, count: int, seed: int) -> Tensor:
     """Return standard normal noise (count, C, H, W), the same on every device and for any batch."""
     generator = torch.Generator().manual_seed(seed)
     return normal(generator, count, *images.shape[1:]).to(images)
+
+
+def draw_noise(
+    images: Tensor, count: int, spread: float, seed: int
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return noise(draw, image), its σ the `spread` of each image's range."""
+    noise = normal_draws(images, count, seed)
+    sigma = spread * (images.amax((1, 2, 3)) - images.amin((1, 2, 3)))
+    return lambda draw, index: sigma[index][:, None, None, None] * noise[draw]

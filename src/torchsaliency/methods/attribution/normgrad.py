@@ -48,7 +48,7 @@ class NormGrad(Method):
         if len(view.layers) == 1:
             return self._map(view)
         maps = [self._map(view.trace[layer]) for layer in view.layers]
-        return torch.stack([minmax(upsample(one, view.size)) for one in maps]).prod(0)
+        return torch.stack([minmax(upsample(plane, view.size)) for plane in maps]).prod(0)
 
     def _map(self, view: View) -> Tensor:
         a, g = view.activations, view.gradients
@@ -87,11 +87,11 @@ def _norm(a: Tensor, side: int) -> Tensor:
 
 
 def _summed(plane: Tensor, side: int) -> Tensor:
-    """Sum (N, h, w) over the patch of each position; zeros lie outside, as in a convolution."""
+    """Sum (N, h, w) over the patch of each position; zeros outside, as in a convolution."""
     return F.avg_pool2d(plane[:, None], side, 1, side // 2)[:, 0] * side**2
 
 
 def _highest(plane: Tensor, side: int) -> Tensor:
-    """Return the largest number of each patch; zeros lie outside, as in a convolution."""
+    """Return the largest number of each patch; zeros outside, as in a convolution."""
     reach = side // 2
     return F.max_pool2d(F.pad(plane, (reach,) * 4)[:, None], side, 1)[:, 0]

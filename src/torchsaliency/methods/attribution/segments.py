@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
@@ -13,20 +12,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from torchsaliency.core.draws import uniform
-from torchsaliency.core.method import Needs, register
-from torchsaliency.core.target import Logit, Probability
+from torchsaliency.core.method import register
+from torchsaliency.core.target import Logit, Probability, Target
 from torchsaliency.core.trace import View
-from torchsaliency.methods.attribution.reduction import (
-    Attribution,
-    Channels,
+from torchsaliency.methods.attribution.reduction import Attribution, Channels
+from torchsaliency.methods.passes import (
+    IMAGE_PASSES,
     baseline,
+    images_of,
     rows,
-    wide_images,
 )
 
 Segmentation = Literal["slic", "quickshift"]
-
-SCORING = Needs.TARGET | Needs.PASSES
 
 _SMALLEST = 64
 """Pixels that a superpixel of slic has at least, on average: a smaller one changes no score."""
@@ -40,6 +37,8 @@ class SegmentAttribution(Attribution):
     """One signed number a superpixel, painted over it.
 
     Attributes:
+        channels: how the sign is read: "abs-sum" and "max-abs" take the absolute value,
+            "sum-positive" keeps what speaks for the class.
         segmentation: "slic" or "quickshift", both of scikit-image.
         segments: about how many superpixels slic makes, of 64 pixels or more; above 0.
     """
@@ -59,12 +58,12 @@ class SegmentAttribution(Attribution):
         return torch.stack([self._painted(view, i) for i in range(len(view.images))])
 
     def _painted(self, view: View, image: int) -> Tensor:
-        pixels = wide_images(view)[image]
+        pixels = images_of(view)[image]
         labels = superpixels(pixels, self.segmentation, self.segments)
         return self.coefficients(view, image, labels).to(pixels)[labels][None]
 
 
-@register("feature-ablation", family="attribution", cite="zeiler2014", needs=SCORING)
+@register("feature-ablation", family="attribution", cite="zeiler2014", needs=IMAGE_PASSES)
 @final
 @dataclass(frozen=True)
 class FeatureAblation(SegmentAttribution):
@@ -73,31 +72,16 @@ class FeatureAblation(SegmentAttribution):
     R_i = y_c(x) - y_c(x without i); hidden pixels show the baseline of the masking in use.
 
     Source: Zeiler and Fergus, ECCV 2014.
-
-    Attributes:
-        channels: how the sign is read: "abs-sum" and "max-abs" take the absolute value,
-            "sum-positive" keeps what speaks for the class.
-        smooth: σ in pixels of a Gaussian over the map; 0 leaves it as it is.
-        clip: values above this percentile of the map are cut to it; 100 cuts none.
-        segmentation: "slic" or "quickshift", both of scikit-image.
-        segments: about how many superpixels slic makes, of 64 pixels or more; above 0.
     """
 
     def coefficients(self, view: View, image: int, labels: Int[Tensor, "H W"]) -> Tensor:
         """Return the drops (M,)."""
-        count = int(labels.max()) + 1
-        pixels, behind = wide_images(view)[image], baseline(view)[image]
-
-        def score(kept: Tensor, index: Tensor) -> Tensor:
-            return view.trace.scores(torch.where(kept[:, None], pixels, behind), index)
-
-        scores = _scored(
-            view, image, labels, ~torch.eye(count, dtype=torch.bool, device="cpu"), score
-        )
-        return _without_rounding(view.score[image] - scores, view.score[image])
+        others = ~torch.eye(int(labels.max()) + 1, dtype=torch.bool, device="cpu")
+        score = view.score[image]
+        return _without_rounding(score - score_shown(view, image, labels, others), score)
 
 
-@register("lime", family="attribution", cite="ribeiro2016", needs=SCORING)
+@register("lime", family="attribution", cite="ribeiro2016", needs=IMAGE_PASSES)
 @final
 @dataclass(frozen=True)
 class LIME(SegmentAttribution):
@@ -113,12 +97,7 @@ class LIME(SegmentAttribution):
     with as many superpixels.
 
     Attributes:
-        channels: how the sign is read: "abs-sum" and "max-abs" take the absolute value,
-            "sum-positive" keeps what speaks for the class.
-        smooth: σ in pixels of a Gaussian over the map; 0 leaves it as it is.
-        clip: values above this percentile of the map are cut to it; 100 cuts none.
         segmentation: "slic", or "quickshift" as in the authors' code.
-        segments: about how many superpixels slic makes, of 64 pixels or more; above 0.
         passes: how many images with hidden superpixels are scored, the first one hiding none.
         width: of the kernel; above 0.
         alpha: the ridge; above 0.
@@ -142,31 +121,20 @@ class LIME(SegmentAttribution):
     def coefficients(self, view: View, image: int, labels: Int[Tensor, "H W"]) -> Tensor:
         """Return the linear model's coefficients (M,)."""
         shown = lime_samples(self.passes, int(labels.max()) + 1, self.seed)
-        scores = self._scores(view, image, labels, shown)
-        changes = _without_rounding(scores - scores[0], scores[0]).cpu().double()
-        return ridge(shown.double(), changes, self._weights(shown), float(self.alpha))
-
-    def _weights(self, shown: Tensor) -> Tensor:
-        distance = 1 - shown.double().mean(1).sqrt()
-        return (-(distance**2) / self.width**2).exp().sqrt()
-
-    def _scores(self, view: View, image: int, labels: Tensor, shown: Tensor) -> Tensor:
         target = view.trace.target
         if self.explains == "probability" and isinstance(target, Logit):
             target = Probability(target.labels)
-        pixels = wide_images(view)[image]
-        behind = baseline(view)[image]
+        behind = None
         if self.hidden == "segment-mean":
-            behind = segment_means(pixels, labels)
+            behind = segment_means(images_of(view)[image], labels)
+        scores = score_shown(view, image, labels, shown, target=target, behind=behind)
+        changes = _without_rounding(scores - scores[0], scores[0]).cpu().double()
+        distance = 1 - shown.double().mean(1).sqrt()
+        weights = (-(distance**2) / self.width**2).exp().sqrt()
+        return ridge(shown.double(), changes, weights, float(self.alpha))
 
-        def score(kept: Tensor, index: Tensor) -> Tensor:
-            variants = torch.where(kept[:, None], pixels, behind)
-            return view.trace.scores(variants, index, target)
 
-        return _scored(view, image, labels, shown, score)
-
-
-@register("kernelshap", family="attribution", cite="lundberg2017", needs=SCORING)
+@register("kernelshap", family="attribution", cite="lundberg2017", needs=IMAGE_PASSES)
 @final
 @dataclass(frozen=True)
 class KernelSHAP(SegmentAttribution):
@@ -182,12 +150,6 @@ class KernelSHAP(SegmentAttribution):
     random state and without complements, and solves for the sum only approximately.
 
     Attributes:
-        channels: how the sign is read: "abs-sum" and "max-abs" take the absolute value,
-            "sum-positive" keeps what speaks for the class.
-        smooth: σ in pixels of a Gaussian over the map; 0 leaves it as it is.
-        clip: values above this percentile of the map are cut to it; 100 cuts none.
-        segmentation: "slic" or "quickshift", both of scikit-image.
-        segments: about how many superpixels slic makes, of 64 pixels or more; above 0.
         passes: how many coalitions are scored; above 0.
         seed: of the draws.
     """
@@ -203,12 +165,7 @@ class KernelSHAP(SegmentAttribution):
         count = int(labels.max()) + 1
         inner, weights = coalitions(count, self.passes, self.seed)
         shown = torch.cat([inner.new_ones(1, count), inner.new_zeros(1, count), inner]).bool()
-        pixels, behind = wide_images(view)[image], baseline(view)[image]
-
-        def score(kept: Tensor, index: Tensor) -> Tensor:
-            return view.trace.scores(torch.where(kept[:, None], pixels, behind), index)
-
-        scores = _scored(view, image, labels, shown, score)
+        scores = score_shown(view, image, labels, shown)
         gains = _without_rounding(scores - scores[1], scores[0]).cpu().double()
         return shapley(inner.double(), gains[2:], gains[0], weights)
 
@@ -320,20 +277,32 @@ def shapley(
     return even + torch.linalg.lstsq(left, right, driver="gelsd").solution[:, 0]
 
 
-def _scored(
+def score_shown(
     view: View,
     image: int,
-    labels: Tensor,
+    labels: Int[Tensor, "H W"],
     shown: Tensor,
-    score: Callable[[Tensor, Tensor], Tensor],
-) -> Tensor:
-    """Return the scores (S,) of the image with only the superpixels `shown` (S, M)."""
-    shown = shown.to(labels.device)
-    parts = []
+    *,
+    target: Target | None = None,
+    behind: Float[Tensor, "c H W"] | None = None,
+) -> Float[Tensor, " s"]:
+    """Return the scores of one image with only the superpixels `shown` (S, M).
+
+    Args:
+        view: the images.
+        image: which of them.
+        labels: of its superpixels.
+        shown: of each score, whether a superpixel is shown.
+        target: of the explained images; the trace's own by default.
+        behind: what hidden pixels show; the baseline of the masking in use by default.
+    """
+    pixels, shown = images_of(view)[image], shown.to(labels.device)
+    behind = baseline(view)[image] if behind is None else behind
+    found = []
     for step in rows(len(shown), view):
-        index = torch.full_like(step, image)
-        parts.append(score(shown[step][:, labels], index))
-    return torch.cat(parts).detach()
+        variants = torch.where(shown[step][:, labels][:, None], pixels, behind)
+        found.append(view.trace.scores(variants, torch.full_like(step, image), target))
+    return torch.cat(found).detach()
 
 
 def _without_rounding(changes: Tensor, score: Tensor) -> Tensor:

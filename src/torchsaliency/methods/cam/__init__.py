@@ -1,9 +1,7 @@
 """Class activation maps: a weighted sum of feature maps."""
 
-from torchsaliency.methods.cam.ablation import AblationCAM
-from torchsaliency.methods.cam.classifier import CAM
-from torchsaliency.methods.cam.fake import FakeCAM
 from torchsaliency.methods.cam.gradient import (
+    CAM,
     GradCAM,
     GradCAMPlusPlus,
     HiResCAM,
@@ -11,7 +9,7 @@ from torchsaliency.methods.cam.gradient import (
     XGradCAM,
 )
 from torchsaliency.methods.cam.opticam import OptiCAM
-from torchsaliency.methods.cam.score import ScoreCAM
+from torchsaliency.methods.cam.scores import AblationCAM, FakeCAM, ScoreCAM
 
 __all__ = [
     "CAM",

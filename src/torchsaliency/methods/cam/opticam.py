@@ -25,7 +25,7 @@ from torchsaliency.core.method import (
     positive,
     register,
 )
-from torchsaliency.core.rules import gradients
+from torchsaliency.core.rules import differentiate
 from torchsaliency.core.target import (
     ClassTarget,
     EmbeddingSimilarity,
@@ -38,6 +38,7 @@ from torchsaliency.core.target import (
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError, TargetError
 from torchsaliency.methods.cam.solvers import Adam, TrustRegion, combine
+from torchsaliency.methods.passes import join, rows
 
 Selector = Literal[
     "target", "logit", "probability", "log-probability", "margin", "dot", "cosine", "mse"
@@ -50,8 +51,6 @@ _SELECTORS: dict[str, type[ClassTarget]] = {
     "log-probability": LogProbability,
     "margin": Margin,
 }
-
-
 _SIMILARITIES = ("dot", "cosine", "mse")
 
 
@@ -120,12 +119,9 @@ class OptiCAM(Method):
         features = view.activations.relu() if self.rectified else view.activations
         start = self._start(view, features)
         parts = [
-            self._optimise(view, features, start, index)
-            for index in torch.arange(len(features), device=features.device).split(view.trace.chunk)
+            self._optimise(view, features, start, index) for index in rows(len(features), view)
         ]
-        raw, objective, count, best, weights = (
-            torch.cat(column) for column in zip(*parts, strict=True)
-        )
+        raw, objective, count, best, weights = join(parts)
         details = {"objective": objective, "iterations": count, "best": best, "weights": weights}
         return Saliency(raw, details)
 
@@ -163,29 +159,25 @@ class OptiCAM(Method):
             images = view.trace.masked(both, where)
             scores = view.trace.scores(images, where, target)
             inner, *outer = scores.split(len(index))
-            found = self._combined(clean[index], inner, outer)
+            found = self._combine(clean[index], inner, outer)
             return found if price is None else found - price[index] * masks.mean((-2, -1))
 
         return value
 
     def _price(self, view: View, target: Target, clean: Tensor) -> Tensor:
         """Return what showing the whole of each image costs, (N,)."""
-        index = torch.arange(len(view.images), device=view.images.device)
+        zeros = view.images.new_zeros(len(view.images), *view.size)
         blank = torch.cat(
             [
-                view.trace.scores(
-                    view.trace.masked(view.images.new_zeros(len(part), *view.size), part),
-                    part,
-                    target,
-                )
-                for part in index.split(view.trace.chunk)
+                view.trace.scores(view.trace.masked(zeros[index], index), index, target)
+                for index in rows(len(zeros), view)
             ]
         )
-        everything = self._combined(clean, clean, [blank])
-        nothing = self._combined(clean, blank, [clean])
+        everything = self._combine(clean, clean, [blank])
+        nothing = self._combine(clean, blank, [clean])
         return self.area * (everything - nothing).abs().detach()
 
-    def _combined(self, clean: Tensor, inner: Tensor, outer: Sequence[Tensor]) -> Tensor:
+    def _combine(self, clean: Tensor, inner: Tensor, outer: Sequence[Tensor]) -> Tensor:
         """Return F of the scores inside the mask and, where the objective asks, outside."""
         if self.objective == "mask":
             return inner
@@ -221,7 +213,7 @@ class OptiCAM(Method):
             with torch.enable_grad():
                 leaf, masks = solver.propose(live, view.size)
                 values = objective(masks, index[live])
-                (found,) = gradients(values.sum(), [leaf])
+                (found,) = differentiate(values.sum(), [leaf])
                 slope = torch.zeros_like(leaf) if found is None else found
             now = values.detach().to(history.dtype)
             history[live, step] = now

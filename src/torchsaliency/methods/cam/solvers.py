@@ -35,7 +35,7 @@ class AdamState:
         self._first, self._second = torch.zeros_like(rows), torch.zeros_like(rows)
         self._clock = rows.new_zeros((len(rows), 1))
 
-    def ascend(self, live: Tensor, slope: Tensor) -> None:
+    def ascend(self, live: Tensor | slice, slope: Tensor) -> None:
         """Move the rows `live` one step up their slope."""
         beta, gamma = _BETAS
         self._clock[live] += 1
@@ -144,7 +144,7 @@ class TrustRegion:
             )
         else:
             slope = slope / self._unit[live, None]
-            place, gradient, value = (one[live] for one in self._before)
+            place, gradient, value = (kept[live] for kept in self._before)
             self._learn(live, here - place, gradient - slope)
             fell = values < value
             self._caution[live] *= torch.where(fell, self.grow, self.shrink)
@@ -183,7 +183,7 @@ class TrustRegion:
         # written out, as a graph of so few and small operations costs more than they do
         logits, features = self.logits[live], self._features[live].flatten(2)
         terms, signs = self._terms[live], self._signs[:, None]
-        own = (self._rho + self._caution)[live, None]
+        stiffness = (self._rho + self._caution)[live, None]
         first, second = torch.zeros_like(logits), torch.zeros_like(logits)
         for step in range(1, self.inner_steps + 1):
             weights = logits.softmax(1)
@@ -191,7 +191,7 @@ class TrustRegion:
             stretch = None if self._normalisation == "sigmoid" else _Stretch(maps)
             move = (maps if stretch is None else stretch.shape) - here
             bent = torch.bmm((torch.bmm(terms, move[..., None]) * signs).mT, terms)[:, 0]
-            uphill = slope - own * move - bent  # ∂m/∂S
+            uphill = slope - stiffness * move - bent  # ∂m/∂S
             if stretch is not None:
                 uphill = stretch.backward(uphill)
             climb = torch.bmm(features, uphill[..., None])[..., 0]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal, final
 
 import torch
@@ -14,7 +16,7 @@ from torchsaliency.core.method import Method, Saliency, positive, register
 from torchsaliency.core.target import ClassTarget, Margin, Target
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError, TargetError
-from torchsaliency.methods.masking.passes import MASKED, blurred, slope, widest
+from torchsaliency.methods.passes import IMAGE_PASSES, blur, join, rows, slope, sum_dtype
 
 AREAS: dict[str, tuple[float, ...]] = {
     "torchray": (0.1,),
@@ -33,7 +35,7 @@ _ROWS = 2
 """Masks drawn at once; each takes 81 numbers a pixel."""
 
 
-@register("extremal-perturbation", family="masking", cite="fong2019", needs=MASKED)
+@register("extremal-perturbation", family="masking", cite="fong2019", needs=IMAGE_PASSES)
 @final
 @dataclass(frozen=True)
 class ExtremalPerturbation(Method):
@@ -95,7 +97,7 @@ class ExtremalPerturbation(Method):
 
     def __post_init__(self) -> None:
         positive(
-            self.entry.name,
+            self.name,
             iterations=self.iterations,
             learning_rate=self.learning_rate,
             spacing=self.spacing,
@@ -105,7 +107,7 @@ class ExtremalPerturbation(Method):
         known = not isinstance(self.areas, str) or self.areas in AREAS
         if not known or not self.shares or not all(0 < share <= 1 for share in self.shares):
             raise OptionError(
-                f"{self.entry.name}.areas are shares above 0 and at most 1, or one of "
+                f"{self.name}.areas are shares above 0 and at most 1, or one of "
                 f"{', '.join(AREAS)}; {self.areas!r} was given."
             )
 
@@ -120,18 +122,15 @@ class ExtremalPerturbation(Method):
         """Return the sum of the masks less its least value, at the image's own size, (N, H, W)."""
         target = self._target(view)
         shape = (len(view.images), len(self.shares))
-        rows = torch.arange(shape[0] * shape[1], device=view.images.device)
-        parts = [self._ascend(view, target, part) for part in rows.split(view.trace.chunk)]
-        masks, objective, area, moved = (
-            torch.cat(column).unflatten(0, shape) for column in zip(*parts, strict=True)
-        )
+        parts = [self._ascend(view, target, pairs) for pairs in rows(shape[0] * shape[1], view)]
+        masks, objective, area, moved = (part.unflatten(0, shape) for part in join(parts))
         raw = masks.sum(1) * moved.any(1)[:, None, None]
-        raw = blurred(raw, self.smoothing * min(view.size))
+        raw = blur(raw, self.smoothing * min(view.size))
         # In float32 the first steps would be lost beside the 1 from which all masks set out.
         raw = raw - raw.amin((1, 2), keepdim=True)
         details = {"masks": masks, "objective": objective, "area": area}
         kind = view.score.dtype
-        return Saliency(raw.to(kind), {key: one.to(kind) for key, one in details.items()})
+        return Saliency(raw.to(kind), {key: part.to(kind) for key, part in details.items()})
 
     def weight(self, iteration: int) -> float:
         """Return λ in an iteration, counted from 0."""
@@ -143,28 +142,35 @@ class ExtremalPerturbation(Method):
             return target
         if not isinstance(target, ClassTarget):
             raise TargetError(
-                f"{self.entry.name}.reward=contrastive compares classes, and the target is "
+                f"{self.name}.reward=contrastive compares classes, and the target is "
                 f"{type(target).__name__}; give a class, or reward=simple."
             )
         return Margin(target.labels)
 
-    def _ascend(self, view: View, target: Target, rows: Tensor) -> list[Tensor]:
+    def _ascend(self, view: View, target: Target, pairs: Tensor) -> list[Tensor]:
         """Optimise some pairs of an image and an area, numbered image by image."""
-        index, which = rows // len(self.shares), rows % len(self.shares)
-        score = view.score.to(widest(rows.device))
-        canvas = Canvas.of(view.size, self.spacing, self.sigma, score)
+        index, which = pairs // len(self.shares), pairs % len(self.shares)
+        score = view.score.to(sum_dtype(pairs.device))
+        canvas = Canvas(view.size, self.spacing, self.sigma, score)
         reference = self._reference(canvas, score)[which]
-        scene = self._scene(view, index)
-        nodes = score.new_ones((len(rows), *canvas.nodes))
+        show = self._perturbation(view, index)
+        nodes = score.new_ones((len(pairs), *canvas.nodes))
         velocity = torch.zeros_like(nodes)
-        objective = score.new_zeros((len(rows), self.iterations))
-        moved = torch.zeros_like(rows, dtype=torch.bool)
+        objective = score.new_zeros((len(pairs), self.iterations))
+        moved = torch.zeros_like(pairs, dtype=torch.bool)
         for step in range(self.iterations):
             masks = canvas.masks(nodes)
-            wanted = _ranked(masks, reference)
-            value, push = self._reward(view, target, index, scene, canvas.cut(masks), step)
+            off = masks - _rank(masks, reference)
+            value, push = torch.zeros_like(objective[:, 0]), torch.zeros_like(canvas.cut(masks))
+            for sign in {"preserve": (1,), "delete": (-1,), "dual": (1, -1)}[self.variant]:
+                with torch.enable_grad():
+                    leaf = canvas.cut(masks).detach().clone().requires_grad_()
+                    images = show(leaf if sign > 0 else 1 - leaf)
+                    images = images.flip(3) if self.mirrored and step % 2 == 0 else images
+                    scores = view.trace.scores(images, index, target)
+                    push += sign * slope(view, scores, leaf)
+                value += sign * scores.detach()
             moved |= (push != 0).flatten(1).any(1)
-            off = masks - wanted
             weight = self.weight(step)
             objective[:, step] = value - weight * off.square().mean((1, 2))
             pull = (-2 * weight / off[0].numel()) * off
@@ -182,45 +188,22 @@ class ExtremalPerturbation(Method):
         low = torch.tensor([int((1 - area) * count) for area in self.shares], device=like.device)
         return (places >= low[:, None]).to(like.dtype)
 
-    def _scene(self, view: View, index: Tensor) -> Tensor | None:
-        """Return the pyramid (n, levels, C, H, W) from the most blurred to the sharp image."""
+    def _perturbation(self, view: View, index: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return ⊗: what shows the images at `index` under masks (n, H, W)."""
         if self.perturbation == "masking":
-            return None
+
+            def mask(masks: Tensor) -> Tensor:
+                with torch.autocast(index.device.type, enabled=False):
+                    return view.trace.masked(masks, index)
+
+            return mask
         images = view.images[index].to(view.score.dtype)
         shares = [1 - level / (self.levels - 1) for level in range(self.levels)]
-        stack = torch.stack([blurred(images, self.image_blur * share) for share in shares], 1)
-        return stack.to(view.images.dtype)
-
-    def _reward(
-        self,
-        view: View,
-        target: Target,
-        index: Tensor,
-        scene: Tensor | None,
-        masks: Tensor,
-        step: int,
-    ) -> tuple[Tensor, Tensor]:
-        """Return Φ (n,) and its slope in the masks (n, H, W)."""
-        value, push = torch.zeros_like(masks[:, 0, 0]), torch.zeros_like(masks)
-        for sign in {"preserve": (1,), "delete": (-1,), "dual": (1, -1)}[self.variant]:
-            with torch.enable_grad():
-                leaf = masks.detach().clone().requires_grad_()
-                keep = leaf if sign > 0 else 1 - leaf
-                if scene is None:
-                    with torch.autocast(index.device.type, enabled=False):
-                        seen = view.trace.masked(keep, index)
-                else:
-                    seen = _picked(scene, keep)
-                if self.mirrored and step % 2 == 0:
-                    seen = seen.flip(3)
-                scores = view.trace.scores(seen, index, target)
-                push += sign * slope(view, scores, leaf)
-            value += sign * scores.detach()
-        return value, push
+        pyramid = torch.stack([blur(images, self.image_blur * share) for share in shares], 1)
+        return partial(_pick, pyramid.to(view.images.dtype))
 
 
 @final
-@dataclass(frozen=True, eq=False)
 class Canvas:
     """TorchRay's smooth masks: nodes on a grid, each output the smooth maximum of those around it.
 
@@ -233,28 +216,20 @@ class Canvas:
             depends only on where in its cell the pixel lies.
     """
 
-    image: tuple[int, int]
-    nodes: tuple[int, int]
-    padding: int
-    margin: int
-    weights: Tensor
-
-    @classmethod
-    def of(cls, image: tuple[int, int], spacing: int, sigma: float, like: Tensor) -> Canvas:
-        """Lay out the canvas for an image."""
-        radius, margin = 1 + math.ceil(sigma / spacing), round(sigma)
+    def __init__(self, image: tuple[int, int], spacing: int, sigma: float, like: Tensor) -> None:
+        self.image, self.margin = image, round(sigma)
+        self.nodes = (-(-image[0] // spacing), -(-image[1] // spacing))
+        radius = 1 + math.ceil(sigma / spacing)
         # TorchRay's padding cuts the image where σ is no multiple of the spacing.
-        padding = max(
+        self.padding = max(
             1 + math.ceil(2 * sigma / spacing),
-            radius + math.ceil((margin + spacing - 1) / (2 * spacing)),
+            radius + math.ceil((self.margin + spacing - 1) / (2 * spacing)),
         )
         near = torch.arange(2 * radius + 1, dtype=torch.float64, device="cpu")[:, None]
-        apart = torch.arange(spacing, device="cpu") - sigma - spacing * (near - padding)
+        apart = torch.arange(spacing, device="cpu") - sigma - spacing * (near - self.padding)
         down, across = apart[:, None, :, None], apart[None, :, None, :]
         away = (down.square() + across.square()).sqrt().flatten(0, 1)
-        weights = (-2 * (away / sigma - 0.5).clamp_min(0).square()).exp()
-        nodes = (-(-image[0] // spacing), -(-image[1] // spacing))
-        return cls(image, nodes, padding, margin, weights.to(like))
+        self.weights = (-2 * (away / sigma - 0.5).clamp_min(0).square()).exp().to(like)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -293,18 +268,18 @@ class Canvas:
         return pooled.clamp(0, 1)
 
 
-def _ranked(masks: Tensor, reference: Tensor) -> Tensor:
+def _rank(masks: Tensor, reference: Tensor) -> Tensor:
     """Put the values of a sorted reference (n, pixels) where each mask has them in its order."""
     flat = masks.flatten(1)
     order = (flat * _TIE).round().argsort(dim=1, stable=True)
     return torch.zeros_like(flat).scatter_(1, order, reference).view_as(masks)
 
 
-def _picked(scene: Tensor, masks: Tensor) -> Tensor:
+def _pick(pyramid: Tensor, masks: Tensor) -> Tensor:
     """Pick each pixel from the pyramid (n, levels, C, H, W) at the height that its mask says."""
-    height = masks * (scene.shape[1] - 1)
-    below = height.detach().floor().clamp(0, scene.shape[1] - 2)
-    index = below.long()[:, None, None].expand(-1, 1, scene.shape[2], -1, -1)
-    low, high = (scene.gather(1, index + by)[:, 0] for by in (0, 1))
-    share = (height - below)[:, None].to(scene.dtype)
+    height = masks * (pyramid.shape[1] - 1)
+    below = height.detach().floor().clamp(0, pyramid.shape[1] - 2)
+    index = below.long()[:, None, None].expand(-1, 1, pyramid.shape[2], -1, -1)
+    low, high = (pyramid.gather(1, index + by)[:, 0] for by in (0, 1))
+    share = (height - below)[:, None].to(pyramid.dtype)
     return torch.lerp(low, high, share.expand_as(low))

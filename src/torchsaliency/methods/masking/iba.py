@@ -16,7 +16,7 @@ from torchsaliency.core.target import LogProbability
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
 from torchsaliency.methods.cam.solvers import AdamState
-from torchsaliency.methods.masking.passes import aimed, blurred, slope, widest
+from torchsaliency.methods.passes import aimed, blur, slope, sum_dtype
 
 _START = 5.0
 _LEAST_SPREAD = 0.01
@@ -44,7 +44,7 @@ class IBA(Method):
 
     Attributes:
         beta: weight β of the information.
-        optimization_steps: of Adam; the class makes itself heard after the first few.
+        optimization_steps: of Adam; the class matters only after the first few.
         learning_rate: of Adam, on α, which begins at 5.
         samples: noisy copies over which the score is averaged in each step.
         sigma: of the Gaussian that smooths λ, in cells of the layer; 0 for none.
@@ -72,17 +72,16 @@ class IBA(Method):
 
     def saliency(self, view: View) -> Tensor:
         """Return the bits that pass at each place, (N, h, w)."""
-        neck = _Bottleneck.of(view.activations.to(widest(view.images.device)), self.sigma)
+        neck = _Bottleneck(view.activations.to(sum_dtype(view.images.device)), self.sigma)
         features = neck.features
         adam = AdamState(torch.full_like(features, _START).flatten(1), self.learning_rate)
-        everyone = torch.arange(len(features), device=features.device)
         draw = torch.Generator().manual_seed(self.seed)
         with aimed(view, LogProbability) as aim:
             for _ in range(self.optimization_steps):
                 noise = normal(draw, self.samples, *features.shape[1:]).to(features)
                 alpha = adam.rows.view_as(features)
                 climb = [self._climb(aim, neck, alpha, noise, i) for i in range(len(features))]
-                adam.ascend(everyone, torch.stack(climb).flatten(1))
+                adam.ascend(slice(None), torch.stack(climb).flatten(1))
         bits = neck.information(adam.rows.view_as(features), slice(None)).sum(1) / math.log(2)
         share = features[0, 0].numel() / (view.size[0] * view.size[1])
         return (bits * share).to(view.score.dtype)
@@ -93,8 +92,8 @@ class IBA(Method):
         """Return the slope of mean log p_c - β · mean KL in one image's α, (K, h, w)."""
         with torch.enable_grad():
             leaf = alpha[image].clone().requires_grad_()
-            told = neck.information(leaf[None], slice(image, image + 1)).mean()
-            (total,) = torch.autograd.grad(-self.beta * told, leaf)
+            nats = neck.information(leaf[None], slice(image, image + 1)).mean()
+            (total,) = torch.autograd.grad(-self.beta * nats, leaf)
             for part in noise.split(view.trace.chunk):
                 mixed = neck.mixed(leaf[None], part, image)
                 scores = view.tail(image, mixed.__getitem__, len(part))
@@ -103,7 +102,6 @@ class IBA(Method):
 
 
 @final
-@dataclass(frozen=True, eq=False)
 class _Bottleneck:
     """The features R with the mean μ and spread s of each channel over an image's positions.
 
@@ -115,33 +113,27 @@ class _Bottleneck:
         sigma: of the Gaussian that smooths λ.
     """
 
-    features: Tensor
-    mean: Tensor
-    spread: Tensor
-    varies: Tensor
-    sigma: float
-
-    @classmethod
-    def of(cls, features: Tensor, sigma: float) -> _Bottleneck:
-        spread, mean = torch.std_mean(features, (2, 3), correction=0, keepdim=True)
-        varies = ~is_constant(features.float())[..., None, None]
-        return cls(features, mean, spread.clamp_min(_LEAST_SPREAD), varies, sigma)
+    def __init__(self, features: Tensor, sigma: float) -> None:
+        self.features, self.sigma = features, sigma
+        spread, self.mean = torch.std_mean(features, (2, 3), correction=0, keepdim=True)
+        self.spread = spread.clamp_min(_LEAST_SPREAD)
+        self.varies = ~is_constant(features.float())[..., None, None]
 
     def _closed(self, alpha: Tensor) -> Tensor:
         """Return 1 - λ, which is small and so must not be a difference; never 0."""
-        closed = blurred((-alpha).sigmoid(), self.sigma, "mirror", round(2 * self.sigma))
+        closed = blur((-alpha).sigmoid(), self.sigma, "mirror", round(2 * self.sigma))
         return closed.clamp_min(_CLOSED)
 
     def mixed(self, alpha: Tensor, noise: Tensor, image: int) -> Tensor:
         """Return Z of one image under each standard noise (m, K, h, w)."""
-        own = self.features[image]
+        features = self.features[image]
         noisy = self.mean[image] + self.spread[image] * noise
-        mixed = torch.lerp(own.expand_as(noisy), noisy, self._closed(alpha).expand_as(noisy))
-        return torch.where(self.varies[image], mixed, own)
+        mixed = torch.lerp(features.expand_as(noisy), noisy, self._closed(alpha).expand_as(noisy))
+        return torch.where(self.varies[image], mixed, features)
 
     def information(self, alpha: Tensor, images: slice) -> Tensor:
         """Return KL (n, K, h, w) in nats."""
         closed = self._closed(alpha)
         scaled = (self.features[images] - self.mean[images]) / self.spread[images]
-        told = 0.5 * (((1 - closed) * scaled).square() + closed.square() - 1) - closed.log()
-        return torch.where(self.varies[images], told, 0)
+        nats = 0.5 * (((1 - closed) * scaled).square() + closed.square() - 1) - closed.log()
+        return torch.where(self.varies[images], nats, 0)

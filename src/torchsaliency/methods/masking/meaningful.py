@@ -16,13 +16,15 @@ from torchsaliency.core.method import Method, Saliency, positive, register
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
 from torchsaliency.methods.cam.solvers import AdamState
-from torchsaliency.methods.masking.passes import (
-    MASKED,
-    blurred,
-    probability,
+from torchsaliency.methods.passes import (
+    IMAGE_PASSES,
+    as_probability,
+    blur,
+    join,
+    rows,
+    score_under_masks,
     slope,
-    under_masks,
-    widest,
+    sum_dtype,
 )
 
 _FLAT = 1e-10
@@ -33,7 +35,7 @@ _DISC_ROOM = 0.75
 """The largest disc tried, in shares of the longer side: it covers the whole image."""
 
 
-@register("meaningful-perturbation", family="masking", cite="fong2017", needs=MASKED)
+@register("meaningful-perturbation", family="masking", cite="fong2017", needs=IMAGE_PASSES)
 @final
 @dataclass(frozen=True)
 class MeaningfulPerturbation(Method):
@@ -87,7 +89,7 @@ class MeaningfulPerturbation(Method):
 
     def __post_init__(self) -> None:
         positive(
-            self.entry.name,
+            self.name,
             iterations=self.iterations,
             learning_rate=self.learning_rate,
             cell=self.cell,
@@ -95,7 +97,7 @@ class MeaningfulPerturbation(Method):
         )
         if self.variation_power < 1:
             raise OptionError(
-                f"{self.entry.name}.variation_power must be at least 1, not {self.variation_power}."
+                f"{self.name}.variation_power must be at least 1, not {self.variation_power}."
             )
 
     def saliency(self, view: View) -> Saliency:
@@ -107,25 +109,23 @@ class MeaningfulPerturbation(Method):
         shifts = torch.randint(
             0, self.jitter, (self.iterations, 2), generator=draw, device="cpu"
         ).tolist()
-        wide = widest(view.images.device)
-        start = first.expand(len(view.images), -1, -1).to(view.images.device, wide)
+        dtype = sum_dtype(view.images.device)
+        start = first.expand(len(view.images), -1, -1).to(view.images.device, dtype)
         if self.start == "disc":
-            start = self._discs(view, masking, grid).to(wide)
+            start = self._discs(view, masking, grid).to(dtype)
         with torch.autocast(start.device.type, enabled=False):
             hidden = masking.baseline(view.images).expand_as(view.images)
-        everyone = torch.arange(len(start), device=start.device)
         parts = [
             self._search(view, hidden[index], start[index], index, shifts)
-            for index in everyone.split(view.trace.chunk)
+            for index in rows(len(start), view)
         ]
-        cells, objective = (torch.cat(column) for column in zip(*parts, strict=True))
+        cells, objective = join(parts)
         raw = 1 - _spread(cells, view.size).to(view.score.dtype)
         return Saliency(raw, {"objective": objective.to(view.score.dtype)})
 
     def _discs(self, view: View, masking: Masking, grid: tuple[int, int]) -> Tensor:
         """Return the cells (N, h, w) of the smallest disc that is as good as the largest."""
-        height, width = view.size
-        device = view.images.device
+        device, (height, width) = view.images.device, view.size
         most = _DISC_ROOM * max(view.size) + _DISC_STEP
         radii = torch.arange(0, most, _DISC_STEP, device=device, dtype=torch.float32)
         down = torch.arange(height, device=device)[:, None] - (height - 1) / 2
@@ -134,11 +134,11 @@ class MeaningfulPerturbation(Method):
 
         def masks(index: Tensor) -> Tensor:
             discs = (away < radii[index, None, None]).float()
-            return 1 - blurred(discs, _DISC_BLUR, "repeat").clamp(0, 1)
+            return 1 - blur(discs, _DISC_BLUR, "repeat").clamp(0, 1)
 
         scores = view.score.new_zeros((len(view.images), len(radii)))
-        target = probability(view.trace.target)
-        for group, steps, _, found in under_masks(view, len(radii), masks, target, masking):
+        target = as_probability(view.trace.target)
+        for group, steps, _, found in score_under_masks(view, len(radii), masks, target, masking):
             scores[group[:, None], steps] = found.to(scores)
         fall = scores[:, :1] - scores[:, -1:]
         idle = is_constant(scores[:, None])[:, None] | (fall <= 0)
@@ -148,25 +148,24 @@ class MeaningfulPerturbation(Method):
 
     def _search(
         self, view: View, hidden: Tensor, start: Tensor, index: Tensor, shifts: list[list[int]]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> list[Tensor]:
         """Return the cells (n, h, w) of the images at `index`, and their objective."""
-        images, target = view.images[index], probability(view.trace.target)
+        images, target = view.images[index], as_probability(view.trace.target)
         adam = AdamState(start.flatten(1), self.learning_rate)
         history = start.new_zeros((len(start), self.iterations))
-        everyone = torch.arange(len(start), device=start.device)
         for step, shift in enumerate(shifts):
             with torch.enable_grad():
                 cells = adam.rows.view_as(start).clone().requires_grad_()
-                mask = blurred(_spread(cells, view.size), self.mask_blur, "repeat")
-                mixed = torch.lerp(hidden, images, _like(mask, images))
-                scores = view.trace.scores(_moved(mixed, shift), index, target)
+                mask = blur(_spread(cells, view.size), self.mask_blur, "repeat")
+                mixed = torch.lerp(hidden, images, mask[:, None].to(images.dtype).expand_as(images))
+                scores = view.trace.scores(_move(mixed, shift), index, target)
                 price = self._price(cells)
                 (rise,) = torch.autograd.grad(price.sum(), cells)
                 rise = rise + slope(view, scores, cells)
             history[:, step] = (scores + price).detach()
-            adam.ascend(everyone, -rise.flatten(1))
+            adam.ascend(slice(None), -rise.flatten(1))
             adam.rows.clamp_(0, 1)
-        return adam.rows.view_as(start), history
+        return [adam.rows.view_as(start), history]
 
     def _price(self, cells: Tensor) -> Tensor:
         """Return what size and roughness of the mask cost, (n,)."""
@@ -184,11 +183,7 @@ def _spread(cells: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(cells[:, None], size, mode="nearest")[:, 0]
 
 
-def _like(mask: Tensor, images: Tensor) -> Tensor:
-    return mask[:, None].to(images.dtype).expand_as(images)
-
-
-def _moved(images: Tensor, shift: list[int]) -> Tensor:
+def _move(images: Tensor, shift: list[int]) -> Tensor:
     """Move images up and to the left; the border is repeated."""
     down, across = (
         (torch.arange(side, device=images.device) + by).clamp_max(side - 1)

@@ -13,10 +13,10 @@ from torchsaliency.core.maps import is_constant
 from torchsaliency.core.method import Method, register
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
-from torchsaliency.methods.masking.passes import MASKED, under_masks, widest
+from torchsaliency.methods.passes import IMAGE_PASSES, score_under_masks, sum_dtype
 
 
-@register("occlusion", family="masking", cite="zeiler2014", needs=MASKED)
+@register("occlusion", family="masking", cite="zeiler2014", needs=IMAGE_PASSES)
 @final
 @dataclass(frozen=True)
 class Occlusion(Method):
@@ -52,7 +52,7 @@ class Occlusion(Method):
 
     def saliency(self, view: View) -> Tensor:
         """Return the mean drops at the image's own size, (N, H, W)."""
-        device, wide = view.images.device, widest(view.images.device)
+        device, dtype = view.images.device, sum_dtype(view.images.device)
         side = max(1, round(self.window * min(view.size)))
         step = max(1, round(self.stride * side))
         rows, columns = (_windows(length, side, step).to(device) for length in view.size)
@@ -63,12 +63,12 @@ class Occlusion(Method):
 
         count = len(rows) * len(columns)
         scores = view.score.new_zeros((len(view.images), count))
-        for group, steps, _, found in under_masks(view, count, masks):
+        for group, steps, _, found in score_under_masks(view, count, masks):
             scores[group[:, None], steps] = found.to(scores)
         alike = is_constant(torch.cat([view.score[:, None], scores], 1)[:, None])[:, None]
-        drops = torch.where(alike, 0, view.score[:, None] - scores).to(wide)
+        drops = torch.where(alike, 0, view.score[:, None] - scores).to(dtype)
         drops = drops.unflatten(1, (len(rows), len(columns)))
-        down, across = rows.to(wide), columns.to(wide)
+        down, across = rows.to(dtype), columns.to(dtype)
         total = torch.einsum("ih,nij,jw->nhw", down, drops, across)
         return (total / (down.sum(0)[:, None] * across.sum(0))).to(view.score.dtype)
 

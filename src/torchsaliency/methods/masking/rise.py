@@ -1,4 +1,4 @@
-"""RISE: the mean of random masks, weighted by how the network likes the image under each."""
+"""RISE: the mean of random masks, weighted by the network's score of the image under each."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torchsaliency.core.maps import is_constant
 from torchsaliency.core.method import Method, positive, register
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
-from torchsaliency.methods.masking.passes import MASKED, probability, under_masks, widest
+from torchsaliency.methods.passes import IMAGE_PASSES, as_probability, score_under_masks, sum_dtype
 
 
-@register("rise", family="masking", cite="petsiuk2018", needs=MASKED)
+@register("rise", family="masking", cite="petsiuk2018", needs=IMAGE_PASSES)
 @final
 @dataclass(frozen=True)
 class RISE(Method):
@@ -25,7 +25,7 @@ class RISE(Method):
 
     S = 1/(N·p₁) Σ_i p_c(x ⊙ M_i) M_i. A mask is a grid of s x s cells, each 1 with probability p₁,
     stretched bilinearly to (s+1)·⌈H/s⌉ x (s+1)·⌈W/s⌉ pixels and cut to the image at a random
-    place. A target that is not a class speaks with its own score instead of a probability.
+    place. A target that is not a class gives its own score in place of a probability.
 
     The same masks serve all images, whatever the batch, the chunk and the device; they are made
     where they are used, so memory is bounded by the chunk. Where all masks score alike, the map is
@@ -55,24 +55,25 @@ class RISE(Method):
 
     def saliency(self, view: View) -> Tensor:
         """Return the weighted mean mask at the image's own size, (N, H, W)."""
-        images, target = view.images, probability(view.trace.target)
-        wide = widest(images.device)
-        total = torch.zeros((len(images), *view.size), dtype=wide, device=images.device)
-        ends = total.new_tensor([torch.inf, -torch.inf]).repeat(len(images), 1)
-        masks = RandomMasks.draw(self, view.size, images.device)
-        for group, _, made, scores in under_masks(view, self.samples, masks, target):
-            total[group] += torch.einsum("nm,mhw->nhw", scores.to(wide), made.to(wide))
-            found = torch.stack(torch.aminmax(scores.to(wide), dim=1), 1)
-            ends[group] = _joined(ends[group], found)
-        alike = is_constant(ends.to(view.score)[:, None])[:, None, None]
+        images, target = view.images, as_probability(view.trace.target)
+        dtype = sum_dtype(images.device)
+        total = torch.zeros((len(images), *view.size), dtype=dtype, device=images.device)
+        low = total.new_full((len(images),), torch.inf)
+        high = -low
+        masks = RandomMasks(self, view.size, images.device)
+        for group, _, drawn, scores in score_under_masks(view, self.samples, masks, target):
+            total[group] += torch.einsum("nm,mhw->nhw", scores.to(dtype), drawn.to(dtype))
+            low[group] = torch.minimum(low[group], scores.to(dtype).amin(1))
+            high[group] = torch.maximum(high[group], scores.to(dtype).amax(1))
+        ends = torch.stack([low, high], 1).to(view.score)
+        alike = is_constant(ends[:, None])[:, None, None]
         raw = total / (self.samples * self.keep)
-        return torch.where(alike, ends[:, :1, None], raw).to(view.score.dtype)
+        return torch.where(alike, low[:, None, None], raw).to(view.score.dtype)
 
 
 @final
-@dataclass(frozen=True, eq=False)
 class RandomMasks:
-    """RISE's masks for one image size, made when they are asked for.
+    """RISE's masks for one image size, drawn on the CPU and made when they are needed.
 
     Attributes:
         grids: (N, s, s), 0 or 1.
@@ -81,21 +82,14 @@ class RandomMasks:
         size: (H, W) of the masks.
     """
 
-    grids: Tensor
-    shifts: Tensor
-    stretch: tuple[Tensor, Tensor]
-    size: tuple[int, int]
-
-    @classmethod
-    def draw(cls, options: RISE, size: tuple[int, int], device: torch.device) -> RandomMasks:
-        """Draw on the CPU, from a generator of its own."""
+    def __init__(self, options: RISE, size: tuple[int, int], device: torch.device) -> None:
         draw = torch.Generator().manual_seed(options.seed)
         cells = options.cells
         grids = uniform(draw, options.samples, cells, cells) < options.keep
+        self.grids, self.size = grids.float().to(device), size
         pixels = torch.tensor([-(-side // cells) for side in size], device="cpu")
-        shifts = (uniform(draw, options.samples, 2) * pixels).long()
-        height, width = (_stretch(cells, int(side)).to(device) for side in pixels)
-        return cls(grids.float().to(device), shifts.to(device), (height, width), size)
+        self.shifts = (uniform(draw, options.samples, 2) * pixels).long().to(device)
+        self.stretch = [_stretch(cells, int(side)).to(device) for side in pixels]
 
     def __call__(self, index: Tensor) -> Tensor:
         """Return the masks (m, H, W) at `index`."""
@@ -113,8 +107,3 @@ def _stretch(cells: int, pixels: int) -> Tensor:
     """Return bilinear resizing from s cells to (s+1)·pixels as a matrix."""
     unit = torch.eye(cells, dtype=torch.float32, device="cpu")[None]
     return F.interpolate(unit, (cells + 1) * pixels, mode="linear")[0].T
-
-
-def _joined(ends: Tensor, others: Tensor) -> Tensor:
-    low, high = torch.stack([ends, others]).unbind(-1)
-    return torch.stack([low.amin(0), high.amax(0)], 1)

@@ -1,9 +1,24 @@
-"""Backward passes by rules of their own: guided, DeepLIFT, and the propagation of relevance."""
+"""Backward passes by rules: guided, DeepLIFT, and the propagation of relevance."""
 
+from torchsaliency.methods.passes import (
+    propagate,
+)
 from torchsaliency.methods.propagation.backprop import DeconvNet, GuidedBackprop
-from torchsaliency.methods.propagation.deeplift import DeepLIFT
-from torchsaliency.methods.propagation.lrp import LRP
-from torchsaliency.methods.propagation.shap import DeepSHAP
+from torchsaliency.methods.propagation.deeplift import DeepLIFT, DeepSHAP
+from torchsaliency.methods.propagation.lrp import LRP, lrp_rules
+from torchsaliency.methods.propagation.operations import layer_of
+from torchsaliency.methods.propagation.shares import share_by_epsilon
 from torchsaliency.methods.propagation.tibav import TIBAV
 
-__all__ = ["LRP", "TIBAV", "DeconvNet", "DeepLIFT", "DeepSHAP", "GuidedBackprop"]
+__all__ = [
+    "LRP",
+    "TIBAV",
+    "DeconvNet",
+    "DeepLIFT",
+    "DeepSHAP",
+    "GuidedBackprop",
+    "layer_of",
+    "lrp_rules",
+    "propagate",
+    "share_by_epsilon",
+]

@@ -1,26 +1,24 @@
-"""Backward passes with a rule of their own at every ReLU, however it is written."""
+"""Guided backpropagation and DeconvNet: backward passes with a rule at every ReLU."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
 from torch import Tensor
 
 from torchsaliency.core.method import register
-from torchsaliency.core.rules import Gradients, Operation, Recording
+from torchsaliency.core.rules import Gradients, Operation, Recording, Rule, Step
 from torchsaliency.core.trace import View
 from torchsaliency.errors import LayerError
-from torchsaliency.methods.attribution.reduction import (
-    BACKWARD,
-    Attribution,
-    Channels,
-    ruled_gradients,
+from torchsaliency.methods.attribution.reduction import Attribution, Channels
+from torchsaliency.methods.passes import (
+    IMAGE_PASSES,
+    propagate,
 )
 
 
-@register("guided-backprop", family="attribution", cite="springenberg2015", needs=BACKWARD)
+@register("guided-backprop", family="attribution", cite="springenberg2015", needs=IMAGE_PASSES)
 @final
 @dataclass(frozen=True)
 class GuidedBackprop(Attribution):
@@ -31,21 +29,16 @@ class GuidedBackprop(Attribution):
 
     Source: Springenberg et al., ICLR Workshop 2015. Differs from captum, which sees only modules,
     and fails on those used twice or in place; it joins no colours, TorchRay takes max-abs.
-
-    Attributes:
-        channels: how colours are joined: "abs-sum", "sum-positive" or "max-abs".
-        smooth: σ in pixels of a Gaussian over the map; 0 leaves it as it is.
-        clip: values above this percentile of the map are cut to it; 100 cuts none.
     """
 
     channels: Channels = "max-abs"
 
     def attributions(self, view: View) -> Tensor:
         """Return the guided gradient, (N, C, H, W)."""
-        return _rectified_gradients(view, self.name, _guided)
+        return _rectified_gradients(view, self.name, _guide)
 
 
-@register("deconvnet", family="attribution", cite="zeiler2014", needs=BACKWARD)
+@register("deconvnet", family="attribution", cite="zeiler2014", needs=IMAGE_PASSES)
 @final
 @dataclass(frozen=True)
 class DeconvNet(Attribution):
@@ -56,30 +49,25 @@ class DeconvNet(Attribution):
 
     Source: Zeiler and Fergus, ECCV 2014. Differs from captum, which sees only modules, and fails
     on those used twice or in place; it joins no colours, TorchRay takes max-abs.
-
-    Attributes:
-        channels: how colours are joined: "abs-sum", "sum-positive" or "max-abs".
-        smooth: σ in pixels of a Gaussian over the map; 0 leaves it as it is.
-        clip: values above this percentile of the map are cut to it; 100 cuts none.
     """
 
     channels: Channels = "max-abs"
 
     def attributions(self, view: View) -> Tensor:
         """Return the deconvolved gradient, (N, C, H, W)."""
-        return _rectified_gradients(view, self.name, _deconvolved)
+        return _rectified_gradients(view, self.name, _deconvolve)
 
 
-def _guided(given: Tensor, plain: Tensor) -> Tensor:
-    return plain * (given > 0)  # the ordinary gradient is 0 where the rectifier was not active
+def _guide(step: Step) -> Gradients:
+    plain = step.gradients[0]  # 0 where the rectifier was not active
+    return [None if plain is None else plain * (step.relevance > 0)]
 
 
-def _deconvolved(given: Tensor, plain: Tensor) -> Tensor:
-    del plain
-    return given.relu()
+def _deconvolve(step: Step) -> Gradients:
+    return [step.relevance.relu()]
 
 
-def _rectified_gradients(view: View, name: str, rule: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def _rectified_gradients(view: View, name: str, rule: Rule) -> Tensor:
     """Return the images' gradients under a rule for rectifiers.
 
     Raises:
@@ -87,23 +75,22 @@ def _rectified_gradients(view: View, name: str, rule: Callable[[Tensor, Tensor],
     """
     seen: list[Operation] = []
 
-    def at_rectifiers(operation: Operation, given: Gradients, plain: Gradients) -> Gradients:
-        if given[0] is None or plain[0] is None or not _is_rectifier(operation):
-            return plain
-        seen.append(operation)
-        return [rule(given[0], plain[0])]
+    def at_rectifiers(step: Step) -> Gradients:
+        if step.gradients[0] is None or not _is_rectifier(step.operation):
+            return step.gradients
+        seen.append(step.operation)
+        return rule(step)
 
-    def no_gates(recording: Recording) -> None:
-        gates = (one.name for one in recording.operations if _is_gate(one))
-        if gate := next(gates, None):
+    def check(recording: Recording) -> None:
+        gate = next(filter(_is_gate, recording.operations), None)
+        if gate is not None:
             raise LayerError(
                 f"{name} changes the gradient at ReLU, and this network also decides by "
-                f"{gate} of its features what passes, which may be a ReLU written out; write it "
-                "as torch.relu, or use integrated-gradients or a class activation map."
+                f"{gate.name} of its features what passes, which may be a ReLU written out; write "
+                "it as torch.relu, or use integrated-gradients or a class activation map."
             )
 
-    rules = dict.fromkeys(_RECTIFIERS, at_rectifiers)
-    found = ruled_gradients(view, rules, values=False, check=no_gates)
+    found = propagate(view, dict.fromkeys(_RECTIFIERS, at_rectifiers), values=False, check=check)
     if not seen:
         raise LayerError(
             f"{name} changes the gradient at ReLU, and this network has none; use saliency, "
@@ -134,6 +121,6 @@ def _is_rectifier(operation: Operation) -> bool:
     if operation.name in {"relu", "relu6"}:
         return True
     if operation.name == "threshold":
-        return operation.given("threshold") == 0 and operation.given("value") == 0
-    lowest = operation.given("min_val" if operation.name == "hardtanh" else "min")
+        return operation.argument("threshold") == 0 and operation.argument("value") == 0
+    lowest = operation.argument("min_val" if operation.name == "hardtanh" else "min")
     return lowest is not None and not isinstance(lowest, Tensor) and lowest == 0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchsaliency.core.method import ACTIVATIONS, Method, register
 from torchsaliency.core.trace import View
-from torchsaliency.methods.tucker.spectrum import spectrum_of, turned
+from torchsaliency.methods.tucker.spectrum import orient, spectrum_of, sum_projections
 
 
 @register("eigencam", family="decomposition", cite="muhammad2020", needs=ACTIVATIONS)
@@ -40,7 +40,7 @@ class EigenCAM(Method):
         if self.sign == "raw":
             return _lapack_projection(view.activations, centred=self.centred).relu()
         found = spectrum_of(view, centred=self.centred, most=1).projections[:, 0]
-        return found.abs() if self.sign == "abs" else turned(found).relu()
+        return found.abs() if self.sign == "abs" else orient(found).relu()
 
 
 @register("multivec-eigencam", family="decomposition", cite="bouayed2025", needs=ACTIVATIONS)
@@ -63,15 +63,7 @@ class MultivecEigenCAM(Method):
 
     def saliency(self, view: View) -> Tensor:
         """Return the weighted sum of absolute projections (N, h, w)."""
-        return weighted_projections(view, centred=self.centred)
-
-
-def weighted_projections(view: View, *, centred: bool) -> Tensor:
-    """Return Σ_i (σ_i/σ_1) |σ_i v_i|, shape (N, h, w)."""
-    found = spectrum_of(view, centred=centred)
-    tiny = torch.finfo(found.values.dtype).tiny
-    weights = found.values / found.values[:, :1].clamp_min(tiny)
-    return torch.einsum("nr,nrhw->nhw", weights, found.projections.abs())
+        return sum_projections(spectrum_of(view, centred=self.centred))
 
 
 def _lapack_projection(features: Tensor, *, centred: bool) -> Tensor:

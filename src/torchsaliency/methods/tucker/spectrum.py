@@ -33,112 +33,81 @@ class Spectrum:
 
 
 @final
-@dataclass(frozen=True)
 class Unfolding:
-    """The features as matrices, and their products: what both decompositions begin with.
-
-    Attributes:
-        matrix: (N, K, hw) in float64.
-        gram: (N, r, r) the smaller Gram matrix.
-        noise: (N, 1) the singular value below which there is only rounding.
-        finite: (N, 1) whether the image's features were.
-        size: (h, w).
-        home: device and precision of the features.
-    """
-
-    matrix: Tensor
-    gram: Tensor
-    noise: Tensor
-    finite: Tensor
-    size: tuple[int, ...]
-    home: tuple[torch.device, torch.dtype]
-
-
-@final
-@dataclass(frozen=True)
-class Decomposition:
-    """The eigenvectors of a batch of Gram matrices: the costly part, which several maps share.
-
-    Attributes:
-        given: the unfoldings as they were made of the features.
-        matrix: (N, K, hw) the same, centred if asked for.
-        squares: (N, r) eigenvalues, ascending.
-        vectors: (N, ., r) their eigenvectors, right ones if hw ≤ K, else left ones.
-    """
-
-    given: Unfolding
-    matrix: Tensor
-    squares: Tensor
-    vectors: Tensor
-
-    def spectrum(self, most: int | None = None) -> Spectrum:
-        """Return the singular values and projections, all or the `most` largest."""
-        channels, positions = self.matrix.shape[1:]
-        rank = min(channels, positions, most or channels)
-        values = self.squares.flip(1)[:, :rank].clamp_min(0).sqrt()
-        leading = self.vectors.flip(2)[:, :, :rank].mT
-        projected = leading * values[..., None] if positions <= channels else leading @ self.matrix
-        real, finite, home = values > self.given.noise, self.given.finite, self.given.home
-        values = (values * real).where(finite, torch.nan)
-        projected = (projected * real[..., None]).where(finite[..., None], torch.nan)
-        return Spectrum(values.to(*home), projected.unflatten(2, self.given.size).to(*home))
-
-
-def unfold(features: Float[Tensor, "n k h w"]) -> Unfolding:
-    """Unfold every image's features (N, K, h, w) along the channels."""
-    # Squaring halves the digits, so the Gram matrix is made in double precision; the features of a
-    # device without it (Apple's) are decomposed on the CPU.
-    matrix = exact(features).flatten(2)
-    norms = matrix.norm(dim=(1, 2))[:, None]
-    # An image whose features are not finite must not spoil the others: it gets NaN, they do not.
-    finite = norms.isfinite()
-    if not bool(finite.all()):
-        finite = matrix.isfinite().flatten(1).all(1)[:, None]  # a norm may also overflow
-        matrix = matrix.where(finite[..., None], 0)
-        norms = matrix.norm(dim=(1, 2))[:, None]
-    # What the features' own rounding leaves of a constant map after centring is no direction.
-    noise = 4 * torch.finfo(features.dtype).eps * norms
-    gram = _gram(matrix)
-    home = features.device, features.dtype
-    return Unfolding(matrix, gram, noise, finite, tuple(features.shape[2:]), home)
-
-
-def decompose(
-    features: Float[Tensor, "n k h w"], *, centred: bool = False, unfolded: Unfolding | None = None
-) -> Decomposition:
-    """Decompose the unfolding of every image's features.
+    """The features of every image as a matrix (K, hw), and what its spectra are made of.
 
     Args:
         features: (N, K, h, w).
-        centred: whether each channel's mean over positions is subtracted first.
-        unfolded: of these features, if it was made before.
     """
-    given = unfolded or unfold(features)
-    matrix, gram = given.matrix, given.gram
-    if centred:
-        matrix = matrix - matrix.mean(2, keepdim=True)
-        gram = _gram(matrix) if features.dtype == torch.float64 else _centred(given)
-    squares, vectors = torch.linalg.eigh(gram)
-    return Decomposition(given, matrix, squares, vectors)
+
+    def __init__(self, features: Float[Tensor, "n k h w"]) -> None:
+        # Squaring halves the digits, so the Gram matrix is made in double precision; the features
+        # of a device without it (Apple's) are decomposed on the CPU.
+        matrix = exact(features).flatten(2)
+        norms = matrix.norm(dim=(1, 2))[:, None]
+        # An image whose features are not finite must not spoil the others: it gets NaN.
+        finite = norms.isfinite()
+        if not bool(finite.all()):
+            finite = matrix.isfinite().flatten(1).all(1)[:, None]  # a norm may also overflow
+            matrix = matrix.where(finite[..., None], 0)
+            norms = matrix.norm(dim=(1, 2))[:, None]
+        self._features, self._matrix, self._finite = features, matrix, finite
+        # What the features' own rounding leaves of a constant map after centring is no direction.
+        self._noise = 4 * torch.finfo(features.dtype).eps * norms
+        self._gram = _gram(matrix)
+
+    def _matrix_of(self, *, centred: bool) -> Tensor:
+        return self._matrix - self._matrix.mean(2, keepdim=True) if centred else self._matrix
+
+    def decompose(self, *, centred: bool) -> tuple[Tensor, Tensor]:
+        """Return eigenvalues (N, r), ascending, and eigenvectors of the smaller Gram matrix.
+
+        This is the costly part. The vectors are right singular vectors if hw ≤ K, else left ones.
+        """
+        gram = self._gram
+        if centred and self._features.dtype == torch.float64:
+            gram = _gram(self._matrix_of(centred=True))
+        elif centred:
+            gram = self._centred_gram()
+        squares, vectors = torch.linalg.eigh(gram)
+        return squares, vectors
+
+    def _centred_gram(self) -> Tensor:
+        """Return the Gram matrix of the centred unfolding from that of the plain one.
+
+        Exact to 1e-16 of the features' squares; what lies below 1e-13 of them is noise of features
+        that had float32's digits. It spares a second product of the large matrices.
+        """
+        channels, positions = self._matrix.shape[1:]
+        if positions > channels:
+            means = self._matrix.mean(2, keepdim=True)
+            return self._gram - positions * means @ means.mT
+        means = self._gram.mean(2, keepdim=True)
+        return self._gram - means - means.mT + means.mean(1, keepdim=True)
+
+    def spectrum(
+        self, decomposition: tuple[Tensor, Tensor], *, centred: bool, most: int | None = None
+    ) -> Spectrum:
+        """Return the singular values and projections, all or the `most` largest."""
+        squares, vectors = decomposition
+        channels, positions = self._matrix.shape[1:]
+        rank = min(channels, positions, most or channels)
+        values = squares.flip(1)[:, :rank].clamp_min(0).sqrt()
+        leading = vectors.flip(2)[:, :, :rank].mT
+        if positions <= channels:
+            projected = leading * values[..., None]
+        else:
+            projected = leading @ self._matrix_of(centred=centred)
+        real, finite = values > self._noise, self._finite
+        values = (values * real).where(finite, torch.nan)
+        projected = (projected * real[..., None]).where(finite[..., None], torch.nan)
+        maps = projected.unflatten(2, self._features.shape[2:])
+        return Spectrum(values.to(self._features), maps.to(self._features))
 
 
 def _gram(matrix: Tensor) -> Tensor:
     channels, positions = matrix.shape[1:]
     return matrix.mT @ matrix if positions <= channels else matrix @ matrix.mT
-
-
-def _centred(given: Unfolding) -> Tensor:
-    """Return the Gram matrix of the centred unfolding from that of the plain one.
-
-    Exact to 1e-16 of the features' squares; what lies below 1e-13 of them is noise of features that
-    had float32's digits. It spares a second product of the large matrices.
-    """
-    channels, positions = given.matrix.shape[1:]
-    if positions > channels:
-        means = given.matrix.mean(2, keepdim=True)
-        return given.gram - positions * means @ means.mT
-    rows = given.gram.mean(2, keepdim=True)
-    return given.gram - rows - rows.mT + rows.mean(1, keepdim=True)
 
 
 def spectrum(
@@ -151,23 +120,30 @@ def spectrum(
         centred: whether each channel's mean over positions is subtracted first.
         most: how many singular vectors to return; all by default.
     """
-    return decompose(features, centred=centred).spectrum(most)
+    unfolding = Unfolding(features)
+    return unfolding.spectrum(unfolding.decompose(centred=centred), centred=centred, most=most)
 
 
 def spectrum_of(view: View, *, centred: bool, most: int | None = None) -> Spectrum:
     """Return the spectrum of what a view reads, decomposed once for all methods of a pass."""
-    features = view.activations
-    once, device = view.shared.once, features.device
-    unfolded = once("unfolding", lambda: unfold(features), device)
-    made: Decomposition = once(
+    features, once = view.activations, view.shared.once
+    unfolding: Unfolding = once("unfolding", lambda: Unfolding(features), features.device)
+    decomposition = once(
         f"decomposition, centred={centred}",
-        lambda: decompose(features, centred=centred, unfolded=unfolded),
-        device,
+        lambda: unfolding.decompose(centred=centred),
+        features.device,
     )
-    return made.spectrum(most)
+    return unfolding.spectrum(decomposition, centred=centred, most=most)
 
 
-def turned(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+def sum_projections(found: Spectrum) -> Float[Tensor, "n h w"]:
+    """Return Σ_i (σ_i/σ_1) |σ_i v_i|."""
+    tiny = torch.finfo(found.values.dtype).tiny
+    weights = found.values / found.values[:, :1].clamp_min(tiny)
+    return torch.einsum("nr,nrhw->nhw", weights, found.projections.abs())
+
+
+def orient(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
     """Turn each map so that its largest absolute value is positive: a sign for what has none."""
     flat = maps.flatten(1)
     flip = -flat.amin(1) > flat.amax(1)

@@ -18,81 +18,72 @@ from torchsaliency.core.method import ACTIVATIONS, Method, register
 from torchsaliency.core.quiet import without_warnings
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
-from torchsaliency.methods.tucker.eigen import weighted_projections
-from torchsaliency.methods.tucker.spectrum import spectrum_of
+from torchsaliency.methods.tucker.spectrum import Spectrum, spectrum_of, sum_projections
 
 Rank = tuple[int, int, int] | None
+
+
+@dataclass(frozen=True)
+class TuckerMap(Method):
+    """A map from the Tucker decomposition of the features.
+
+    Attributes:
+        multilinear_rank: (channels, height, width) of a truncated decomposition; None is full rank.
+            Ranks above the features' own size are cut to it.
+    """
+
+    multilinear_rank: Rank = None
+
+    @final
+    def __post_init__(self) -> None:
+        if self.multilinear_rank is not None and min(self.multilinear_rank) < 1:
+            raise OptionError(
+                f"The multilinear rank {self.multilinear_rank} must be three numbers of at least "
+                "1: channels, height, width."
+            )
+
+    @final
+    def projections(self, view: View, most: int | None = None) -> Spectrum:
+        """Return the norms of the core's slices, and the features projected on each column."""
+        if self.multilinear_rank is None:
+            return spectrum_of(view, centred=False, most=most)
+        parts = [_hooi(features, self.multilinear_rank) for features in view.activations]
+        values, maps = (torch.stack(column) for column in zip(*parts, strict=True))
+        return Spectrum(values, maps)
 
 
 @register("tsm", family="decomposition", cite="bouayed2025", needs=ACTIVATIONS)
 @final
 @dataclass(frozen=True)
-class TSM(Method):
+class TSM(TuckerMap):
     """Tucker saliency map: features weighted by the first column of the channel factor.
 
     F = C ×₁ A⁽¹⁾ ×₂ A⁽²⁾ ×₃ A⁽³⁾; S = |Σ_k A⁽¹⁾_k1 F_k|.
 
     Source: Multivector Tucker Saliency Maps, TMLR. Differs from the printed listing, which takes a
     row of the factor where the singular vectors are its columns (erratum T2).
-
-    Attributes:
-        multilinear_rank: (channels, height, width) of a truncated decomposition; None is full rank.
-            Ranks above the features' own size are cut to it.
     """
-
-    multilinear_rank: Rank = None
-
-    def __post_init__(self) -> None:
-        _check(self.multilinear_rank)
 
     def saliency(self, view: View) -> Tensor:
         """Return the absolute projection (N, h, w)."""
-        if self.multilinear_rank is None:
-            return spectrum_of(view, centred=False, most=1).projections[:, 0].abs()
-        maps = [_hooi(one, self.multilinear_rank)[1][0] for one in view.activations]
-        return torch.stack(maps).abs()
+        return self.projections(view, most=1).projections[:, 0].abs()
 
 
 @register("mtsm", family="decomposition", cite="bouayed2025", needs=ACTIVATIONS)
 @final
 @dataclass(frozen=True)
-class MTSM(Method):
+class MTSM(TuckerMap):
     """Multivector Tucker saliency map: all columns of the channel factor, weighted by the core.
 
     S = Σ_i (σ_i/σ_1) |Σ_k A⁽¹⁾_ki F_k|, where σ_i = ‖C_i‖_F is the norm of the core's i-th slice.
 
     Source: Multivector Tucker Saliency Maps, TMLR. Differs from the printed listing, which takes
     rows of the factor where the singular vectors are its columns (erratum T2).
-
-    Attributes:
-        multilinear_rank: (channels, height, width) of a truncated decomposition; None is full rank.
-            Ranks above the features' own size are cut to it.
     """
-
-    multilinear_rank: Rank = None
-
-    def __post_init__(self) -> None:
-        _check(self.multilinear_rank)
 
     def saliency(self, view: View) -> Tensor:
         """Return the weighted sum of absolute projections (N, h, w)."""
-        if self.multilinear_rank is None:
-            return weighted_projections(view, centred=False)
-        maps = []
-        for one in view.activations:
-            values, projections = _hooi(one, self.multilinear_rank)
-            tiny = torch.finfo(values.dtype).tiny
-            weights = values / values[0].clamp_min(tiny)
-            maps.append(torch.einsum("r,rhw->hw", weights, projections.abs()))
-        return torch.stack(maps)
-
-
-def _check(rank: Rank) -> None:
-    if rank is not None and min(rank) < 1:
-        raise OptionError(
-            f"The multilinear rank {rank} must be three numbers of at least 1: channels, height, "
-            "width."
-        )
+        return sum_projections(self.projections(view))
 
 
 def _hooi(features: Tensor, rank: tuple[int, int, int]) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Ablation-CAM: how far the score drops when a channel is taken out."""
+"""CAMs weighted by scores of further passes, and Fake-CAM, a control for them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,33 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from torchsaliency.core.method import PASSES, ChannelCAM, register
+from torchsaliency.core.method import PASSES, ChannelCAM, Method, Needs, register
 from torchsaliency.core.trace import View
+
+
+@register("scorecam", family="cam", cite="wang2020", needs=PASSES)
+@final
+@dataclass(frozen=True)
+class ScoreCAM(ChannelCAM):
+    """Score-CAM: channels weighted by the score of the image masked by them, then ReLU.
+
+    w = softmax_k(f(x ⊙ n(up(A_k)))_c). The score of a baseline image, which the paper subtracts,
+    is the same for all channels and vanishes in the softmax.
+
+    A constant channel masks everything; all such channels share one pass, so the result is exact
+    and dead channels cost nothing. Memory is bounded by the chunk.
+
+    Source: Wang et al., CVPRW 2020; details as pytorch-grad-cam.
+
+    Attributes:
+        align_corners: how masks are upsampled; True as in pytorch-grad-cam.
+    """
+
+    align_corners: bool = True
+
+    def weights(self, view: View) -> Tensor:
+        """Return softmax_k of the masked scores, shape (N, K)."""
+        return view.rescore(view.activations, align_corners=self.align_corners).softmax(1)
 
 
 @register("ablationcam", family="cam", cite="desai2020", needs=PASSES)
@@ -53,3 +78,19 @@ class AblationCAM(ChannelCAM):
         if len(live):
             drops[live] = view.score[image] - view.tail(image, without, len(live))
         return drops
+
+
+@register("fakecam", family="cam", cite="poppi2021", needs=Needs.NOTHING)
+@final
+@dataclass(frozen=True)
+class FakeCAM(Method):
+    """Fake-CAM: 1 everywhere but for the top left pixel, which is 0; a control for metrics.
+
+    Source: Poppi et al., CVPRW 2021.
+    """
+
+    def saliency(self, view: View) -> Tensor:
+        """Return the map at the image's own size, (N, H, W)."""
+        raw = view.images.new_ones((len(view.images), *view.size)).float()
+        raw[:, 0, 0] = 0
+        return raw
