@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import torchsaliency
-from nets import images, settle
+from nets import OTHER_DTYPES, convnet, images, quick, settle
 from torchsaliency import LayerError
 
 
@@ -44,3 +44,13 @@ def test_a_network_without_relu_is_refused(name):
     net = settle(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Hardtanh(), nn.Flatten(), nn.Linear(784, 5)))
     with pytest.raises(LayerError, match="at ReLU, and this network has none; use saliency"):
         torchsaliency.explain(net, images(1), name, layer="0")
+
+
+@pytest.mark.parametrize("name", ["guided-backprop", "lrp", "deeplift", "saliency"])
+@pytest.mark.parametrize("dtype", OTHER_DTYPES)
+def test_scaling_gradients_in_half_precision_leaves_the_maps_scale(name, dtype):
+    """Gradients of half precision are computed of a larger score, and divided again."""
+    x = images(2, seed=1)
+    exact = quick(name)(convnet(seed=3), x, 1, "relu3").raw
+    found = quick(name)(convnet(seed=3).to(dtype), x, 1, "relu3").raw
+    assert float(found.abs().sum()) == pytest.approx(float(exact.abs().sum()), rel=0.02)
