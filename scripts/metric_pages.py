@@ -3,25 +3,10 @@
 import sys
 from pathlib import Path
 
+from torchsaliency.evaluation.bench import MEASURES
 from torchsaliency.metrics import MetricEntry, metrics
 
 FOLDER = Path(__file__).parents[1] / "docs" / "metrics"
-
-MEASURES = {
-    "maps": "Nothing: only the maps are read.",
-    "masked_scores": "`masked_scores`: one masked pass per image, shared by all metrics.",
-    "masked_maps": "`masked_maps`: the method explains the masked image.",
-    "masked_embeddings": "`masked_embeddings`: one masked pass per image.",
-    "perturbation_curve": "`perturbation_curve`: one pass per row of the image (224).",
-    "region_curve": "`region_curve`: one pass per region (10).",
-    "removal_curves": "`removal_curves`: two passes per percentage (18).",
-    "square_removals": "`square_removals`: one pass per square (100), shared by all methods.",
-    "crop_scores": "`crop_scores`: one pass per image.",
-    "predictions": "Nothing: the judge's prediction on the clean image is known.",
-    "noisy_maps": "`noisy_maps`: the method explains ten noisy copies.",
-    "randomised_maps": "`randomised_maps`: the method explains with five randomised networks.",
-}
-"""The cost of each measure for one image, without the clean pass that all share."""
 
 INDEX = """# Metrics
 
@@ -45,11 +30,17 @@ A *measure* (`torchsaliency.measures`) runs the network. A *metric* (`torchsalie
 computes numbers from measures; it is a pure function in `torchsaliency.metrics.functional` and a
 `torchmetrics.Metric`. `torchsaliency.metrics.compare` compares two methods image by image
 (Wilcoxon, effect size), and `rank_agreement` compares the rankings of two metrics (Kendall).
-`torchsaliency.evaluation.studies` has studies of masked scores (selectivity, boxes, other classes,
-no input normalisation). The [errata](../errata.md) list where the papers and their code disagree.
+`torchsaliency.evaluation.studies` has studies of masked scores (selectivity, boxes, other
+classes). The [errata](../errata.md) list where the papers and their code disagree.
 
 Numbers of different maskings cannot be compared; every result names its masking.
 """
+
+
+def _cost(measure: str) -> str:
+    """Return what a measure costs for one image, without the clean pass that all share."""
+    text = MEASURES.get(measure).summary
+    return text if text.startswith("Nothing") else f"`{measure}`: {text[0].lower()}{text[1:]}"
 
 
 def page(entry: MetricEntry) -> str:
@@ -64,7 +55,7 @@ def page(entry: MetricEntry) -> str:
     facts = [
         ("Direction", arrow[entry.direction]),
         ("Unit", ", ".join([entry.unit, *bounds])),
-        ("Runs", " ".join(MEASURES[name] for name in entry.requires)),
+        ("Runs", " ".join(map(_cost, entry.requires))),
         ("Needs", f"{entry.annotations} of the objects" if entry.annotations else "no annotations"),
         ("`update` takes", ", ".join(f"`{name}`" for name in entry.inputs)),
         ("Class", f"`torchsaliency.metrics.{entry.factory.__name__}`"),

@@ -17,8 +17,8 @@ from torchsaliency.cli.main import app
 from torchsaliency.core.isolation import Isolation, in_words
 from torchsaliency.data.photosets import PhotoSet
 from torchsaliency.errors import out_of_memory
-from torchsaliency.evaluation import evaluate, load_results, make_plan, runner
-from torchsaliency.evaluation.batches import Reader, Unreadable, loaded
+from torchsaliency.evaluation import evaluate, load_results, make_plan, setting
+from torchsaliency.evaluation.batches import SampleReader, Unreadable, load_groups
 from torchsaliency.training import finetune, make_finetuning
 
 NET = """
@@ -109,7 +109,7 @@ def test_going_on_does_what_was_left_out(monkeypatch):
         {"data": "photos", "model": "builtin/shapes_cnn", "methods": "gradcam", "metrics": "ad",
          "workers": 0, "batch_size": 4}
     )  # fmt: skip
-    explain, seen = runner.explain, []
+    explain, seen = setting.explain, []
 
     def fail_on(model, x, *words, **named):
         seen.append(len(x))
@@ -118,7 +118,7 @@ def test_going_on_does_what_was_left_out(monkeypatch):
         return explain(model, x, *words, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "explain", fail_on)
+        patch.setattr(setting, "explain", fail_on)
         evaluate(plan, "run")
     assert len(load_results("run").samples) == 9
     evaluate(plan, "run")
@@ -233,7 +233,7 @@ def test_a_map_that_is_not_finite_is_undefined_and_told(place, monkeypatch):
         {"data": "photos", "model": "builtin/shapes_cnn", "methods": "gradcam,mtsm",
          "metrics": "ad,ai", "workers": 0, "batch_size": 4}
     )  # fmt: skip
-    explain = runner.explain
+    explain = setting.explain
 
     def poison(*words, **named):
         made = explain(*words, **named)
@@ -241,7 +241,7 @@ def test_a_map_that_is_not_finite_is_undefined_and_told(place, monkeypatch):
         object.__setattr__(one, "status", ("not finite", *one.status[1:]))
         return made
 
-    monkeypatch.setattr(runner, "explain", poison)
+    monkeypatch.setattr(setting, "explain", poison)
     told = []
     results = evaluate(plan, place / "run", watch=told.append)
     assert told[-1].odd == 3
@@ -254,7 +254,7 @@ def test_a_map_that_is_not_finite_is_undefined_and_told(place, monkeypatch):
 # --- reading --------------------------------------------------------------------------------------
 
 
-class Killing(Reader):
+class Killing(SampleReader):
     """Numbers; some kill the process that reads them, some raise."""
 
     def __init__(self, kills=(), raises=(), parent=None):
@@ -275,7 +275,7 @@ class Killing(Reader):
 def test_a_worker_that_is_killed(kills, tally):
     reader = Killing(kills, raises=(11,), parent=os.getpid())
     groups = [list(range(at, at + 3)) for at in range(0, 30, 3)]
-    found = list(loaded(reader, groups, workers=2))
+    found = list(load_groups(reader, groups, workers=2))
     assert [len(one) for one in found] == [3] * 10
     flat = [one for group in found for one in group]
     for key, one in enumerate(flat):

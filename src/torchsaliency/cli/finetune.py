@@ -24,7 +24,7 @@ from torchsaliency.errors import CheckpointError
 from torchsaliency.options import WRITTEN, FinetuneOptions, option
 
 if TYPE_CHECKING:
-    from torchsaliency.training import Accuracy, Epoch, Moment, Report, Watch
+    from torchsaliency.training import Accuracy, Epoch, TrainingProgress, TrainingReport, Watch
 
 _STAGES = {"head": "training the head", "all": "training everything"}
 _MOST_CONFUSED = 12
@@ -76,7 +76,7 @@ def _watch_training() -> Iterator[Watch]:
     bar = progress_bar("images")
     task = bar.add_task("preparing", total=None)
 
-    def watch(now: Moment) -> None:
+    def watch(now: TrainingProgress) -> None:
         if now.ended is not None:
             say(_epoch_line(now.ended, now.epochs))
             return
@@ -96,7 +96,7 @@ def _epoch_line(epoch: Epoch, epochs: int) -> str:
     )
 
 
-def _print_report(report: Report) -> None:
+def _print_report(report: TrainingReport) -> None:
     """Print the accuracies, and what the last part's images were taken for."""
     stdout.print(_accuracy_table(report))
     part, accuracy = list(report.accuracy.items())[-1]
@@ -108,7 +108,7 @@ def _print_report(report: Report) -> None:
         stdout.print(f"The paper's accuracy with {network} is {report.paper} %{split}.\n")
 
 
-def _accuracy_table(report: Report) -> Table:
+def _accuracy_table(report: TrainingReport) -> Table:
     """List the accuracy of each class, and of all, in each part."""
     parts = report.accuracy.values()
     headings = [f"{part} ({accuracy.count})" for part, accuracy in report.accuracy.items()]

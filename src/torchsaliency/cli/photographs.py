@@ -76,9 +76,9 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
             "needs none (--method takes any other; it then explains the image's own embedding)."
         )
     if metrics:
-        from torchsaliency.evaluation.setting import insist_on_classes
+        from torchsaliency.evaluation.setting import require_classes
 
-        insist_on_classes(metrics, network, None)
+        require_classes(metrics, network, None)
     run = Run(
         options,
         Folder(options.output),

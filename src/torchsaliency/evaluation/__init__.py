@@ -4,10 +4,11 @@ from torchsaliency.errors import require_extra
 
 require_extra("eval", "pandas", "pyarrow", "torchmetrics")
 
+from torchsaliency.evaluation.bench import Bench
 from torchsaliency.evaluation.plan import Plan, make_plan, read_plan
 from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.runner import Progress, Watch, evaluate, load_results
-from torchsaliency.evaluation.scoring import Bench, score
+from torchsaliency.evaluation.scoring import score
 from torchsaliency.evaluation.store import Store
 from torchsaliency.options import Choice
 

@@ -10,7 +10,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from torchsaliency.core.isolation import in_words
@@ -23,75 +23,76 @@ _FEW = 64
 @final
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Images that share a pass.
-
-    Attributes:
-        ids: of the samples.
-        images: (N, 3, H, W) for the explained network.
-        judged: (N, 3, H', W') for the judge; None if it takes the same images.
-        labels: the network's class of each; None where unknown.
-        boxes: (B, 4) each, in pixels of the network's input; None if the data has none.
-        masks: (N, H, W) each, 0 background, 255 void; None if the data has none.
-    """
+    """Images that share a pass; None for what the data or the plan does not have."""
 
     ids: tuple[str, ...]
-    images: Tensor
-    judged: Tensor | None
-    labels: tuple[int | None, ...]
-    boxes: tuple[Tensor, ...] | None
-    masks: Tensor | None
+    images: Tensor  # (N, 3, H, W) for the explained network
+    judged: Tensor | None  # (N, 3, H', W') for the judge; None if it takes the same images
+    labels: tuple[int | None, ...]  # the network's classes
+    boxes: tuple[Tensor, ...] | None  # (B, 4) each, in pixels of the network's input
+    masks: Tensor | None  # (N, H, W), 0 background, 255 void
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def part(self, rows: slice) -> Batch:
         """Return some of the images."""
-        return Batch(
-            self.ids[rows],
-            self.images[rows],
-            None if self.judged is None else self.judged[rows],
-            self.labels[rows],
-            None if self.boxes is None else self.boxes[rows],
-            None if self.masks is None else self.masks[rows],
-        )
+        values: list[Any] = [None if v is None else v[rows] for v in vars(self).values()]
+        return Batch(*values)
+
+    @classmethod
+    def join(cls, batches: Sequence[Batch]) -> Batch:
+        """Return one batch of the images of several."""
+
+        def joined(values: tuple[Any, ...]) -> Any:
+            if values[0] is None:
+                return None
+            return torch.cat(values) if isinstance(values[0], Tensor) else sum(values, ())
+
+        columns = zip(*(vars(batch).values() for batch in batches), strict=True)
+        return cls(*map(joined, columns))
 
 
 @final
 @dataclass(frozen=True)
 class Unreadable:
-    """A sample that could not be opened.
-
-    Attributes:
-        id: of the sample.
-        reason: a sentence.
-    """
+    """A sample that could not be opened."""
 
     id: str
-    reason: str
+    reason: str  # a sentence
 
 
 def batches(
-    setting: Setting, groups: Sequence[Sequence[int]], workers: int | None = None
+    setting: Setting,
+    groups: Sequence[Sequence[int]] | None = None,
+    workers: int | None = None,
 ) -> Iterator[tuple[Batch | None, list[Unreadable]]]:
     """Read groups of samples, each into one batch; None where no image of it can be read.
 
     Args:
-        setting: tells data and preprocessing.
-        groups: indices into the data.
-        workers: processes that read; None for as many as the machine bears.
+        setting: gives data and preprocessing.
+        groups: indices into the data; by default all of it, in batches of the plan's size.
+        workers: processes that read; the plan's by default.
     """
-    count = _workers(sum(map(len, groups))) if workers is None else workers
-    for opened in loaded(_Reader(setting), groups, workers=count):
-        failed = [one for one in opened if isinstance(one, Unreadable)]
-        good = [one for one in opened if not isinstance(one, Unreadable)]
-        yield (_batch(good) if good else None), failed
+    if groups is None:
+        groups = cut(len(setting.data), setting.plan.batch_size)
+    workers = setting.plan.workers if workers is None else workers
+    for opened in load_groups(_PlanReader(setting), groups, workers=workers):
+        failed = [item for item in opened if isinstance(item, Unreadable)]
+        read = [item for item in opened if not isinstance(item, Unreadable)]
+        yield (Batch.join(read) if read else None), failed
 
 
-class Reader(TorchDataset[Any], abc.ABC):
+def cut(count: int, size: int) -> list[list[int]]:
+    """Return the numbers below `count` in groups of `size`."""
+    return list(BatchSampler(range(count), size, drop_last=False))
+
+
+class SampleReader(TorchDataset[Any], abc.ABC):
     """Opens samples; what a worker process needs, and nothing of the networks."""
 
     def __getitem__(self, key: Any) -> Any:
-        """Return what `open` gives, or why it gives nothing: one sample never ends a run."""
+        """Return what `open` gives, or `Unreadable` if it fails: no sample ends a run."""
         try:
             return self.open(key)
         except Exception as error:  # a decoder may raise anything
@@ -106,42 +107,56 @@ class Reader(TorchDataset[Any], abc.ABC):
         """Return the id of a sample."""
 
 
-def loaded(
-    reader: Reader, groups: Sequence[Sequence[Any]], *, workers: int, pinned: bool = False
+def load_groups(
+    reader: SampleReader,
+    groups: Sequence[Sequence[Any]],
+    *,
+    workers: int | None = None,
+    pinned: bool = False,
 ) -> Iterator[list[Any]]:
     """Read groups of samples in worker processes, in order.
 
-    A worker that dies (killed by the system for its memory, or by a file that crashes a decoder)
-    takes nothing along: the group is read again, each sample in a process of its own, and the one
-    that kills that, too, is unreadable.
+    If a worker dies (killed by the system for its memory, or by a file that crashes a decoder), the
+    group is read again with a process for each sample. The sample that kills its process, too, is
+    unreadable.
+
+    Args:
+        reader: opens a sample by its key.
+        groups: keys of samples.
+        workers: processes that read; None for as many as suit the machine.
+        pinned: whether tensors lie in memory that a GPU copies from at once.
     """
-    at = 0
-    while at < len(groups):
+    if workers is None:
+        few = sum(map(len, groups)) <= _FEW
+        workers = 0 if few else max(1, min(8, (os.cpu_count() or 1) // 2))
+    start = 0
+    while start < len(groups):
         try:
-            for opened in _loader(reader, groups[at:], workers, pinned):
+            for opened in _loader(reader, groups[start:], workers, pinned):
                 yield opened
-                at += 1
+                start += 1
         except RuntimeError as error:
             if not _worker_died(error):
                 raise
         else:
             return
-        yield [one for key in groups[at] for one in _alone(reader, key, pinned)]
-        at += 1
+        yield [_open_alone(reader, key, pinned) for key in groups[start]]
+        start += 1
 
 
-def _alone(reader: Reader, key: Any, pinned: bool) -> list[Any]:
+def _open_alone(reader: SampleReader, key: Any, pinned: bool) -> Any:
     try:
-        return [one for opened in _loader(reader, [[key]], 1, pinned) for one in opened]
+        ((opened,),) = _loader(reader, [[key]], 1, pinned)
     except RuntimeError as error:
         if not _worker_died(error):
             raise
-    name = reader.name(key)
-    return [Unreadable(name, f"{name} cannot be read: the process that reads it is killed.")]
+        name = reader.name(key)
+        return Unreadable(name, f"{name} cannot be read: the process that reads it is killed.")
+    return opened
 
 
 def _loader(
-    reader: Reader, groups: Sequence[Sequence[Any]], workers: int, pinned: bool
+    reader: SampleReader, groups: Sequence[Sequence[Any]], workers: int, pinned: bool
 ) -> DataLoader[Any]:
     return DataLoader(
         reader,
@@ -157,65 +172,30 @@ def _worker_died(error: RuntimeError) -> bool:
     return "DataLoader worker" in str(error)
 
 
-def _workers(images: int) -> int:
-    if images <= _FEW:
-        return 0
-    return max(1, min(8, (os.cpu_count() or 1) // 4))
-
-
 @final
-class _Reader(Reader):
-    """Opens samples with all that a plan's metrics need."""
+class _PlanReader(SampleReader):
+    """Opens samples as batches of one image, with all that a plan's metrics need."""
 
     def __init__(self, setting: Setting) -> None:
-        self.data = setting.data
-        self.own, self.judge = setting.preprocessing, setting.judge_preprocessing
-        self.classes = setting.class_of_label
-        self.needed = setting.plan.needs.keys()
+        self.data, self.needs = setting.data, setting.plan.needs.keys()
+        self.preprocessing, self.judge = setting.preprocessing, setting.judge_preprocessing
+        self.labels = [setting.label(sample.label) for sample in setting.data.samples]
 
     def name(self, key: int) -> str:
-        """Return the id of a sample."""
         return self.data.samples[key].id
 
-    def open(self, key: int) -> dict[str, Any] | Unreadable:
-        """Return a sample in the networks' numbers."""
-        sample = self.data.samples[key]
-        picture = self.data.picture(key)
-        label = sample.label
-        size = (picture.image.height, picture.image.width)
-        found: dict[str, Any] = {
-            "id": sample.id,
-            "image": self.own(picture.image),
-            "judged": None if self.judge is None else self.judge(picture.image),
-            "label": None if label is None or self.classes is None else self.classes[label],
-            "boxes": None,
-            "mask": None,
-        }
-        if "boxes" in self.needed:
+    def open(self, key: int) -> Batch | Unreadable:
+        name, picture = self.name(key), self.data.picture(key)
+        boxes = masks = None
+        if "boxes" in self.needs:
             if picture.boxes is None or len(picture.boxes) == 0:
-                return Unreadable(sample.id, f"{sample.id} has no box of its object.")
-            place = self.own.placement(size)
-            found["boxes"] = place.boxes_to_input(picture.boxes, self.own.size)
-        if "masks" in self.needed:
+                return Unreadable(name, f"{name} has no box of its object.")
+            place = self.preprocessing.placement((picture.image.height, picture.image.width))
+            boxes = (place.boxes_to_input(picture.boxes, self.preprocessing.size),)
+        if "masks" in self.needs:
             if picture.mask is None:
-                return Unreadable(sample.id, f"{sample.id} has no mask of its objects.")
-            found["mask"] = self.own.mask(picture.mask)
-        return found
-
-
-def _batch(opened: Sequence[dict[str, Any]]) -> Batch:
-    first = opened[0]
-
-    def stacked(name: str) -> Tensor | None:
-        return None if first[name] is None else torch.stack([one[name] for one in opened])
-
-    images = stacked("image")
-    assert images is not None
-    return Batch(
-        ids=tuple(one["id"] for one in opened),
-        images=images,
-        judged=stacked("judged"),
-        labels=tuple(one["label"] for one in opened),
-        boxes=None if first["boxes"] is None else tuple(one["boxes"] for one in opened),
-        masks=stacked("mask"),
-    )
+                return Unreadable(name, f"{name} has no mask of its objects.")
+            masks = self.preprocessing.mask(picture.mask)[None]
+        judged = None if self.judge is None else self.judge(picture.image)[None]
+        image = self.preprocessing(picture.image)[None]
+        return Batch((name,), image, judged, (self.labels[key],), boxes, masks)

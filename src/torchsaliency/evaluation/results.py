@@ -1,4 +1,4 @@
-"""What an evaluation found: every metric's row of numbers for every image and method."""
+"""The results of an evaluation: every metric's row of numbers for every image and method."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Results:
                 "one line for each image, method and metric."
             )
         for name in self.references:
-            _known(name, self.methods, "method")
+            _check_name(name, self.methods, "method")
 
     @cached_property
     def samples(self) -> tuple[str, ...]:
@@ -102,7 +102,7 @@ class Results:
         rows = self.rows(method, metric)
         defined = ~rows.isnan().any(1)
         values = torch.full((len(rows),), torch.nan, dtype=torch.float64)
-        if defined.any():
+        if defined.any():  # an image's value may depend on all others
             values[defined] = self.metrics[metric].image_values(rows[defined])
         return values
 
@@ -166,11 +166,9 @@ class Results:
         Raises:
             OptionError: no such method.
         """
-        _known(method, self.methods, "method")
-        # a map is made once for all metrics, and each of their lines bears its time
-        known = self._times.get(method)
-        values = np.empty(0) if known is None else known
-        return torch.from_numpy(values)
+        # a map is made once for all metrics, and each of their lines has its time
+        lines = self._lines(method).dropna(subset="seconds").drop_duplicates("sample")
+        return torch.from_numpy(lines["seconds"].to_numpy(dtype=float, copy=True))
 
     def images(self, method: str) -> int:
         """Return the number of images that have a line of the method.
@@ -178,33 +176,27 @@ class Results:
         Raises:
             OptionError: no such method.
         """
-        _known(method, self.methods, "method")
-        return int(self.frame.loc[self.frame["method"] == method, "sample"].nunique())
+        return int(self._lines(method)["sample"].nunique())
 
     @cached_property
-    def _times(self) -> dict[str, NDArray[np.float64]]:
-        once = self.frame.dropna(subset="seconds").drop_duplicates(["sample", "method"])
-        return {
-            str(method): lines["seconds"].to_numpy(dtype=float, copy=True)
-            for method, lines in once.groupby("method", sort=False, observed=True)
-        }
+    def _places(self) -> dict[Any, NDArray[Any]]:
+        """The places of the lines of each method, and of each method and metric."""
+        by_method = self.frame.groupby("method", sort=False, observed=True).indices
+        by_metric = self.frame.groupby(["method", "metric"], sort=False, observed=True).indices
+        return {**by_method, **by_metric}
 
-    @cached_property
-    def _cells(self) -> dict[Any, Any]:
-        grouped = self.frame.groupby(["method", "metric"], sort=False, observed=True)
-        return dict(grouped.indices)
-
-    def _lines(self, method: str, metric: str) -> pd.DataFrame:
-        _known(method, self.methods, "method")
-        _known(metric, self.metrics, "metric")
-        places = self._cells.get((method, metric), np.empty(0, dtype=int))
-        return self.frame.iloc[places][["sample", "row"]]
+    def _lines(self, method: str, metric: str | None = None) -> pd.DataFrame:
+        _check_name(method, self.methods, "method")
+        if metric is not None:
+            _check_name(metric, self.metrics, "metric")
+        key = method if metric is None else (method, metric)
+        return self.frame.iloc[self._places.get(key, np.empty(0, dtype=int))]
 
 
 def _empty(row: Any) -> bool:
     return row is None or row is pd.NA or isinstance(row, float) or len(row) == 0
 
 
-def _known(name: str, names: Collection[str], kind: str) -> None:
+def _check_name(name: str, names: Collection[str], kind: str) -> None:
     if name not in names:
         raise OptionError(describe_unknown(kind, name, names, where=" here"))

@@ -1,21 +1,26 @@
-"""A plan made real: its networks loaded, its data found, everything checked before any pass."""
+"""From a plan to networks, data and targets, all checked before the first pass."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import nn
+from torch import Tensor
 
+from torchsaliency.core.explain import explain
+from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.layer import Layer
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method
 from torchsaliency.core.wrapper import unwrap
 from torchsaliency.data import DataSet, open_data
 from torchsaliency.errors import OptionError, TargetError, TorchSaliencyError
+from torchsaliency.evaluation.bench import classes_needed
 from torchsaliency.evaluation.plan import Plan
 from torchsaliency.metrics import SaliencyMetric
 from torchsaliency.zoo import Network, Preprocessing, load_model
@@ -27,49 +32,24 @@ LABEL, PREDICTED = "label", "predicted"
 @final
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """All that an evaluation works with.
-
-    Attributes:
-        plan: as asked.
-        data: the images, already a subset (but for `keep`, which needs the network).
-        network: the explained one.
-        preprocessing: its own, as the plan changes it.
-        judge: the network that scores; None if it is the explained one.
-        judge_preprocessing: the same pixels in the judge's normalisation.
-        methods: by label.
-        metrics: by label, without images.
-        layers: where maps are read; empty for the default.
-        masking: of methods, and of measures of the same network.
-        judge_masking: of the judge, in its own normalisation.
-        target: "label", "predicted" or a class, explained and judged; of an encoder its own
-            embedding is explained, and this is what a judge looks at.
-        class_of_label: the network's (or, of an encoder, its judge's) class of each of the data's
-            labels; None if they do not fit.
-    """
+    """All that an evaluation works with; methods and metrics by label, metrics without images."""
 
     plan: Plan
-    data: DataSet
+    data: DataSet  # already a subset (but for `keep`, which needs the network)
     network: Network
-    preprocessing: Preprocessing
-    judge: Network | None
-    judge_preprocessing: Preprocessing | None
+    preprocessing: Preprocessing  # of the network, as the plan changes it
+    judge: Network | None  # None if the explained network scores
+    judge_preprocessing: Preprocessing | None  # the same pixels in the judge's normalisation
     methods: dict[str, Method]
     metrics: dict[str, SaliencyMetric]
-    layers: tuple[str, ...]
-    masking: Masking
-    judge_masking: Masking | None
+    masking: Masking  # of methods, and of measures of the same network
+    judge_masking: Masking | None  # in the judge's normalisation
+    # "label", "predicted" or a class, explained and judged; of an encoder its own embedding is
+    # explained, and this is what a judge looks at
     target: int | str
+    # the network's (or, of an encoder, its judge's) class of each of the data's labels; None if
+    # they do not fit
     class_of_label: tuple[int, ...] | None
-
-    @property
-    def judges_explained(self) -> bool:
-        """Whether the classes that are explained are also the judge's."""
-        return self.judge is None or self.judge.class_count == self.network.class_count
-
-    @property
-    def module(self) -> nn.Module:
-        """The explained network itself."""
-        return self.network.module
 
     def label(self, of_data: int | None) -> int | None:
         """Return the network's class of a label of the data, None if it has none."""
@@ -77,19 +57,44 @@ class Setting:
             return None
         return self.class_of_label[of_data]
 
+    def target_of(self, labels: Sequence[int | None]) -> list[int] | int | None:
+        """Return the target of images with these classes, as `explain` and `score` take it."""
+        if self.target == PREDICTED:
+            return None
+        if self.target == LABEL:
+            return [-1 if label is None else label for label in labels]
+        return int(self.target)
+
+    def explain(
+        self,
+        images: Tensor,
+        target: Any,
+        *,
+        methods: Collection[str] | None = None,
+        chunk: int | None = None,
+    ) -> dict[str, Explanation]:
+        """Explain images (N, 3, H, W) as the plan says, by all methods or by those labels."""
+        labels = self.methods if methods is None else methods
+        return explain(
+            self.network,
+            images,
+            {label: self.methods[label] for label in labels},
+            target,
+            list(self.plan.layers) or None,
+            masking=self.masking,
+            chunk=chunk,
+        )
+
     def identity(self) -> dict[str, Any]:
         """Return all that decides the numbers of every method, in JSON types."""
+        judge, judge_preprocessing = self.judge, self.judge_preprocessing
         return {
             **self.plan.identity(),
             "fingerprint of the data": self.data.fingerprint(),
-            "weights of the network": state_dict_sha256(self.module),
+            "weights of the network": state_dict_sha256(self.network.module),
             "preprocessing": self.preprocessing.to_dict(),
-            "weights of the judge": None
-            if self.judge is None
-            else state_dict_sha256(self.judge.module),
-            "judge's preprocessing": (
-                None if self.judge_preprocessing is None else self.judge_preprocessing.to_dict()
-            ),
+            "weights of the judge": None if judge is None else state_dict_sha256(judge.module),
+            "judge's preprocessing": judge_preprocessing and judge_preprocessing.to_dict(),
             "resolved target": self.target,
         }
 
@@ -114,78 +119,70 @@ def make_setting(
             begins with the plan's field.
     """
     methods, metrics = plan.create_methods(), plan.create_metrics()
-    found = _named("data", lambda: _data(plan)) if data is None else data
-    _insist_on_annotations(plan, found)
-    network = model or _named("model", lambda: _load(plan, plan.model, plan.weights))
-    scorer = judge
-    name = plan.judge or _usual_judge(network, metrics, plan.study)
-    if scorer is None and name is not None:
-        scorer = _named("judge", lambda: _load(plan, name, plan.judge_weights))
-    preprocessing = _framed(plan, network)
-    seen = None if scorer is None else _as_judged(preprocessing, _framed(plan, scorer))
-    insist_on_classes(metrics, network, scorer)
-    known = scorer if network.encoder and scorer is not None else network
-    labels = _labels(found, known)
-    target = _named("target", lambda: _target(plan, found, known, labels))
-    if labels is None:
-        _say_if_unmatched(plan, found, known, target)
+    if data is None:
+        with _field("data"):
+            data = open_data(plan.data, split=plan.split, boxes=plan.boxes, labels=plan.labels)
+    _check_annotations(plan, data)
+    network = model or _load("model", plan, plan.model, plan.weights)
+    judge_name = plan.judge or _default_judge(network, metrics, plan.study)
+    if judge is None and judge_name is not None:
+        judge = _load("judge", plan, judge_name, plan.judge_weights)
+    preprocessing = _preprocess(plan, network)
+    judge_preprocessing = judge_masking = None
+    if judge is not None:  # the pixels that were explained, in the judge's normalisation
+        statistics = _preprocess(plan, judge)
+        judge_preprocessing = replace(preprocessing, mean=statistics.mean, std=statistics.std)
+        judge_masking = judge_preprocessing.baseline(plan.masking)
+    require_classes(metrics, network, judge)
+    classifier = judge if network.encoder and judge is not None else network
+    labels = match_classes(data, classifier)
+    with _field("target"):
+        target = _resolve_target(plan, data, classifier, labels)
+    with _field("classes"):
+        if plan.classes or plan.count is not None:
+            data = data.subset(
+                count=plan.count, seed=plan.subset_seed, classes=plan.classes or None
+            )
+    with _field("layers"):
+        for name in plan.layers:
+            Layer(name).module_of(unwrap(network))
     return Setting(
         plan=plan,
-        data=_named("classes", lambda: _subset(plan, found)),
+        data=data,
         network=network,
         preprocessing=preprocessing,
-        judge=scorer,
-        judge_preprocessing=seen,
+        judge=judge,
+        judge_preprocessing=judge_preprocessing,
         methods=methods,
         metrics=metrics,
-        layers=_named("layers", lambda: _layers(plan.layers, network)),
         masking=preprocessing.baseline(plan.masking),
-        judge_masking=None if seen is None else seen.baseline(plan.masking),
+        judge_masking=judge_masking,
         target=target,
         class_of_label=labels,
     )
 
 
-def _named(field: str, work: Any) -> Any:
-    """Do it, and let an error begin with the plan's field."""
+@contextmanager
+def _field(name: str) -> Iterator[None]:
+    """Let an error begin with the plan's field."""
     try:
-        return work()
+        yield
     except TorchSaliencyError as error:
-        raise type(error)(f"{field}: {error}") from error
+        raise type(error)(f"{name}: {error}") from error
 
 
-def _data(plan: Plan) -> DataSet:
-    return open_data(plan.data, split=plan.split, boxes=plan.boxes, labels=plan.labels)
-
-
-def _subset(plan: Plan, data: DataSet) -> DataSet:
-    if not plan.classes and plan.count is None:
-        return data
-    return data.subset(count=plan.count, seed=plan.subset_seed, classes=plan.classes or None)
-
-
-def _load(plan: Plan, name: str, weights: Any) -> Network:
+def _load(field: str, plan: Plan, name: str, weights: Path | None) -> Network:
     dtype: torch.dtype = getattr(torch, plan.precision)
-    return load_model(name, weights=weights, device=plan.device, dtype=dtype)
+    with _field(field):
+        return load_model(name, weights=weights, device=plan.device, dtype=dtype)
 
 
-def _framed(plan: Plan, network: Network) -> Preprocessing:
-    own = network.preprocessing.framed(plan.fit)
-    return own if plan.normalise else own.unnormalised()
+def _preprocess(plan: Plan, network: Network) -> Preprocessing:
+    framed = network.preprocessing.framed(plan.fit)
+    return framed if plan.normalise else framed.unnormalised()
 
 
-def _as_judged(preprocessing: Preprocessing, judge: Preprocessing) -> Preprocessing:
-    """Return what shows the judge the pixels that were explained, in its own normalisation."""
-    return replace(preprocessing, mean=judge.mean, std=judge.std)
-
-
-def _layers(names: Sequence[str], network: Network) -> tuple[str, ...]:
-    for name in names:
-        Layer(name).module_of(unwrap(network))
-    return tuple(names)
-
-
-def _insist_on_annotations(plan: Plan, data: DataSet) -> None:
+def _check_annotations(plan: Plan, data: DataSet) -> None:
     for needed, field in plan.needs.items():
         if needed not in data.annotations:
             known = ", ".join(sorted(data.annotations)) or "no annotations"
@@ -195,43 +192,39 @@ def _insist_on_annotations(plan: Plan, data: DataSet) -> None:
             )
 
 
-def _usual_judge(
-    network: Network, metrics: dict[str, SaliencyMetric], study: str | None
+def _default_judge(
+    network: Network, metrics: Mapping[str, SaliencyMetric], study: str | None
 ) -> str | None:
     """Return the classifier that judges an encoder's maps (the TMLR paper's Table 5)."""
-    asked = {one for metric in metrics.values() for one in metric.entry.requires}
-    needed = study is not None or not asked <= set(_WITHOUT_CLASSES)
+    needed = study is not None or any(map(classes_needed, metrics.values()))
     return network.judge if network.encoder and needed else None
 
 
-def insist_on_classes(
+def require_classes(
     metrics: Mapping[str, SaliencyMetric], network: Network, judge: Network | None
 ) -> None:
     """Refuse metrics of class probabilities where no network has classes.
 
     Raises:
-        OptionError: there is one.
+        OptionError: there is such a metric.
     """
     if not network.encoder or judge is not None:
         return
     for place, (label, metric) in enumerate(metrics.items()):
-        if needed := [one for one in metric.entry.requires if one not in _WITHOUT_CLASSES]:
+        if measure := classes_needed(metric):
             raise OptionError(
-                f"metrics[{place}]: {label} reads class probabilities ({needed[0]}), and "
+                f"metrics[{place}]: {label} reads class probabilities ({measure}), and "
                 f"{network.name} is an encoder; give a classifier as judge, or leave it out."
             )
 
 
-_WITHOUT_CLASSES = ("maps", "masked_embeddings", "masked_maps", "noisy_maps", "randomised_maps")
-"""Measures that an encoder alone can give."""
-
-
-def _labels(data: DataSet, network: Network) -> tuple[int, ...] | None:
+def match_classes(data: DataSet, network: Network) -> tuple[int, ...] | None:
     """Return the network's class of each of the data's labels, None if they are not known to fit.
 
-    Labels without names are the network's numbers. Names are looked for among the network's own;
-    names that are numbers, as of folders 0 … 999, are the network's numbers, too. Two lists of one
-    length are in one order if most of their names say so: ImageNet's are spelt in several ways.
+    Labels without names are the network's numbers. Names are looked up among the network's names;
+    names that are numbers, such as folders 0 … 999, are the network's numbers, too. Two lists of
+    the same length have the same order if most of their names agree: ImageNet's names are spelt in
+    several ways.
     """
     count = network.class_count
     if data.classes is None:
@@ -239,53 +232,38 @@ def _labels(data: DataSet, network: Network) -> tuple[int, ...] | None:
         if not known or (count is not None and max(known) >= count):
             return None
         return tuple(range(max(known) + 1))
-    theirs, ours = [*map(_plain, data.classes)], [*map(_plain, network.classes or ())]
-    if all(ours.count(name) == 1 for name in theirs):
-        return tuple(ours.index(name) for name in theirs)
-    if all(name.isascii() and name.isdecimal() for name in theirs):
-        numbers = tuple(map(int, theirs))
+    names, classes = [*map(_plain, data.classes)], [*map(_plain, network.classes or ())]
+    if all(classes.count(name) == 1 for name in names):
+        return tuple(classes.index(name) for name in names)
+    if all(name.isascii() and name.isdecimal() for name in names):
+        numbers = tuple(map(int, names))
         fits = count is not None and max(numbers) < count and len({*numbers}) == len(numbers)
         return numbers if fits else None
-    same = sum(map(_share_a_word_for_it, theirs, ours)) if len(theirs) == len(ours) else 0
-    usual = bool(data.codes) and not ours and len(theirs) == count
-    if usual:
+    if data.codes and not classes and len(names) == count:
         warnings.warn(
             f"{network.name} has no class names; its {count} classes are taken for those of "
             f"{data.name}, in their usual order.",
             stacklevel=2,
         )
-    return tuple(range(len(theirs))) if usual or same > len(theirs) / 2 else None
+        return tuple(range(len(names)))
+    shared = 0
+    if len(names) == len(classes):  # entries such as "tench, tinca tinca" that share a name
+        pairs = zip(names, classes, strict=True)
+        shared = sum(not {*a.split(", ")}.isdisjoint(b.split(", ")) for a, b in pairs)
+    return tuple(range(len(names))) if shared > len(names) / 2 else None
 
 
 def _plain(name: str) -> str:
     return " ".join(name.replace("_", " ").lower().split())
 
 
-def _share_a_word_for_it(one: str, other: str) -> bool:
-    """Whether two entries of the kind "tench, tinca tinca" have a name in common."""
-    return not {*one.split(", ")}.isdisjoint(other.split(", "))
-
-
-def _say_if_unmatched(plan: Plan, data: DataSet, network: Network, target: int | str) -> None:
-    if plan.target is not None or target != PREDICTED or network.encoder:
-        return
-    named = [sample for sample in data.samples if sample.label is not None]
-    if named and data.classes is not None:
-        some = ", ".join(repr(name) for name in data.classes[:3])
-        warnings.warn(
-            f"The classes of the data ({some}{', …' if len(data.classes) > 3 else ''}) are not "  # noqa: PLR2004
-            f"those of {network.name}, so the predicted classes are explained and judged; name "
-            "them as the network does, or label the images by the network's numbers (labels=FILE), "
-            "if the labels are to be.",
-            stacklevel=2,
-        )
-
-
-def _target(
+def _resolve_target(
     plan: Plan, data: DataSet, network: Network, labels: tuple[int, ...] | None
 ) -> int | str:
-    labelled = labels is not None and all(one.label is not None for one in data.samples)
+    labelled = labels is not None and all(sample.label is not None for sample in data.samples)
     if plan.target is None:
+        if labels is None and not network.encoder:
+            _warn_of_classes(data, network)
         return LABEL if labelled else PREDICTED
     if plan.target == LABEL and not labelled:
         why = (
@@ -300,3 +278,14 @@ def _target(
     if plan.target in (LABEL, PREDICTED):
         return plan.target
     return network.class_index(plan.target)
+
+
+def _warn_of_classes(data: DataSet, network: Network) -> None:
+    if data.classes is not None and any(sample.label is not None for sample in data.samples):
+        names = ", ".join(map(repr, data.classes[:3])) + (", …" if len(data.classes) > 3 else "")  # noqa: PLR2004
+        warnings.warn(
+            f"The classes of the data ({names}) are not those of {network.name}, so the predicted "
+            "classes are explained and judged; name them as the network does, or label the images "
+            "by the network's numbers (labels=FILE), if the labels are to be.",
+            stacklevel=2,
+        )

@@ -1,9 +1,9 @@
-"""Where an evaluation keeps what it found: shards that are whole, unchanged or not there at all.
+"""The folder of an evaluation: shards that are whole, unchanged or not there at all.
 
-A folder holds `plan.yaml` (what was asked), `run.json` (what decides the numbers, the data's
+A folder holds `plan.yaml` (for people), `run.json` (what decides the numbers, the data's
 fingerprint, versions, hardware, every session) and `rows/*.parquet`. A shard's name ends in the
-SHA-256 of its content, and `run.json` holds its own: what was changed or damaged since is noticed,
-and a session computes the rows of damaged shards again.
+SHA-256 of its content, and `run.json` holds its own. Later changes and damage are found, and a
+session computes the rows of damaged shards again.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -61,15 +61,13 @@ class Store:
         self._output = OutputFolder(folder)
         self.folder = self._output.path
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> AbstractContextManager[None]:
         """Keep other processes from writing to the folder.
 
         Raises:
             OptionError: one does.
         """
-        with self._output.held():
-            yield
+        return self._output.held()
 
     @property
     def facts(self) -> dict[str, Any] | None:
@@ -82,8 +80,8 @@ class Store:
         if not path.exists():
             return None
         try:
-            found: dict[str, Any] = json.loads(path.read_bytes())
-            whole = found.pop("sha256") == _digest(found)
+            facts: dict[str, Any] = json.loads(path.read_bytes())
+            whole = facts.pop("sha256") == _digest(facts)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             whole = False
         if not whole:
@@ -91,10 +89,10 @@ class Store:
                 f"{path} is damaged, or was not written by this version's `torchsaliency evaluate` "
                 "(the checksum in it is not that of its content); choose another folder."
             )
-        return found
+        return facts
 
     def begin(self, facts: Mapping[str, Any], plan: str) -> dict[str, Any]:
-        """Begin, or go on, and return the facts as they now stand; while held.
+        """Begin or continue, and return the current facts; to be called while the folder is held.
 
         Args:
             facts: with "identity" (decides all numbers), "methods" (what decides each method's
@@ -105,6 +103,8 @@ class Store:
             OptionError: the folder holds another evaluation, whose rows would be mixed with this
                 one's; or other files.
         """
+        facts = dict(facts)
+        session = facts.pop("session")
         known = self.facts
         if known is None:
             if next(self._output.strangers(), None) is not None:
@@ -114,23 +114,15 @@ class Store:
                 )
             known = {**facts, "sessions": [], "skipped": {}}
         else:
-            self._refuse_mixing(known, facts)
-            known = {**known, "methods": {**known["methods"], **facts["methods"]}}
+            refuse_mixing(self.folder, *_comparable(known, facts))
+            known["methods"] |= facts["methods"]
             # its checksum says that it is ours, also in a folder that was copied without the record
             self._output.know({_FACTS: sha256_of(self.folder / _FACTS)})
-            for name in self._damaged():
-                moved = self._output.set_aside(name)
-                warnings.warn(
-                    f"{self.folder / name} is damaged and was moved to {moved}; its rows are "
-                    "computed again.",
-                    stacklevel=2,
-                )
-        sessions = [*known["sessions"], facts["session"]]
-        known = {**{k: v for k, v in known.items() if k != "session"}, "sessions": sessions}
+            self._set_damaged_aside()
+        known["sessions"].append(session)
         self.write(known)
-        content = plan.encode()
         if self._output.owns(_PLAN) or not (self.folder / _PLAN).exists():
-            self._output.write(_PLAN, content)
+            self._output.write(_PLAN, plan.encode())
         return known
 
     def write(self, facts: Mapping[str, Any]) -> None:
@@ -174,42 +166,31 @@ class Store:
         frame = self._read(["sample", "method"]).drop_duplicates()
         return set(zip(frame["sample"], frame["method"], strict=True))
 
-    def frame(
-        self,
-        samples: Sequence[str] | None = None,
-        methods: Sequence[str] | None = None,
-        metrics: Sequence[str] | None = None,
-    ) -> pd.DataFrame:
-        """Return all rows as a table, in the orders given (others left out), or as they lie.
+    def frame(self) -> pd.DataFrame:
+        """Return all rows as a table, in the order in which they were written.
 
         Raises:
-            DataError: there is no evaluation, or a shard is damaged.
+            DataError: a shard is damaged.
         """
-        if self.facts is None:
-            raise DataError(
-                f"{self.folder} holds no evaluation (it has no run.json); give the folder that "
-                "`torchsaliency evaluate --output` wrote."
-            )
         # twice only if two processes wrote at once; the numbers are the same
-        frame = self._read().drop_duplicates(KEY, ignore_index=True)
-        for name, order in (("metric", metrics), ("method", methods), ("sample", samples)):
-            if order is not None:
-                places = {one: place for place, one in enumerate(order)}
-                frame = frame[frame[name].isin(places)]
-                frame = frame.sort_values(name, key=lambda c, p=places: c.map(p), kind="stable")
-        return frame.reset_index(drop=True)
+        return self._read().drop_duplicates(KEY, ignore_index=True)
 
     def _shards(self) -> list[Path]:
         return sorted(
-            one for one in (self.folder / _ROWS).glob("*.parquet") if _SHARD.fullmatch(one.name)
+            path for path in (self.folder / _ROWS).glob("*.parquet") if _SHARD.fullmatch(path.name)
         )
 
-    def _damaged(self) -> list[str]:
-        """Return the names of shards whose content is not what it was."""
-        return [f"{_ROWS}/{one.name}" for one in self._shards() if _content(one) is None]
+    def _set_damaged_aside(self) -> None:
+        for shard in self._shards():
+            if _content(shard) is None:
+                moved = self._output.set_aside(f"{_ROWS}/{shard.name}")
+                warnings.warn(
+                    f"{shard} is damaged and was moved to {moved}; its rows are computed again.",
+                    stacklevel=2,
+                )
 
     def _read(self, columns: list[str] | None = None) -> pd.DataFrame:
-        tables = []
+        tables = [pa.table({name: [] for name in columns or SCHEMA.names})]
         for shard in self._shards():
             content = _content(shard)
             if content is None:
@@ -218,55 +199,58 @@ class Store:
                     "computed again."
                 )
             tables.append(pq.read_table(pa.BufferReader(content), columns=columns, schema=SCHEMA))
-        if not tables:
-            names = columns or SCHEMA.names
-            return pd.DataFrame({name: [] for name in names})
-        frame: pd.DataFrame = pa.concat_tables(tables).to_pandas()
+        frame: pd.DataFrame = pa.concat_tables(tables[1:] or tables).to_pandas()
         return frame
 
-    def _refuse_mixing(self, known: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        for part, begun, now in _parts(known, facts):
-            for name in {**begun, **now}:
-                if begun.get(name) != now.get(name):
-                    raise OptionError(
-                        f"{self.folder} was begun with {part}{name} = {_said(begun.get(name))} and "
-                        f"now {_said(now.get(name))} is given; its rows would be mixed. Give "
-                        "another folder, or the first value."
-                    )
+
+def refuse_mixing(folder: Path, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to continue in a folder with another identity than it was begun with.
+
+    Raises:
+        OptionError: with the first difference.
+    """
+    for name in {**begun, **now}:
+        if begun.get(name) != now.get(name):
+            raise OptionError(
+                f"{folder} was begun with {name} = {_describe(begun.get(name))} and now "
+                f"{_describe(now.get(name))} is given; two runs would be mixed. Give another "
+                "folder, or the first value."
+            )
 
 
-def _parts(
+def _comparable(
     known: Mapping[str, Any], facts: Mapping[str, Any]
-) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
-    both = [label for label in facts["methods"] if label in known["methods"]]
-    return [
-        ("", known["identity"], facts["identity"]),
-        *(("method ", {one: known["methods"][one]}, {one: facts["methods"][one]}) for one in both),
-    ]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return both identities with the methods that both have."""
+    shared = [label for label in facts["methods"] if label in known["methods"]]
+    first, second = (
+        {**run["identity"], **{f"method {label}": run["methods"][label] for label in shared}}
+        for run in (known, facts)
+    )
+    return first, second
 
 
-def _said(value: Any) -> str:
-    if isinstance(value, list) and all(isinstance(one, dict) and "label" in one for one in value):
-        return ", ".join(map(_choice, value))
+def _describe(value: Any) -> str:
+    choices: list[Any] = value if isinstance(value, list) else [None]
+    if all(isinstance(choice, dict) and "label" in choice for choice in choices):
+        return ", ".join(map(_describe_choice, choices))
     return "nothing" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _choice(value: Mapping[str, Any]) -> str:
-    """Return a method or metric with what was set of it, which is seldom anything."""
-    told = {name: one for name, one in value.items() if one and name not in {"label", "options"}}
-    told |= value.get("options") or {}
-    plain = told == {"name": value["label"]}
-    return str(value["label"]) if plain else f"{value['label']} {json.dumps(told)}"
+def _describe_choice(value: Mapping[str, Any]) -> str:
+    """Return the label of a method or metric, with its options if it has any."""
+    facts = {key: part for key, part in value.items() if part and key not in {"label", "options"}}
+    facts |= value.get("options") or {}
+    label = str(value["label"])
+    return label if facts == {"name": label} else f"{label} {json.dumps(facts)}"
 
 
 def _content(shard: Path) -> bytes | None:
     """Return a shard's content; None if it is not what the name says."""
-    named = _SHARD.fullmatch(shard.name)
-    content = shard.read_bytes()
+    named, content = _SHARD.fullmatch(shard.name), shard.read_bytes()
     whole = named and hashlib.sha256(content).hexdigest()[:32] == named[1]
     return content if whole else None
 
 
 def _digest(facts: Mapping[str, Any]) -> str:
-    """Return the checksum of what `run.json` says."""
     return hashlib.sha256(json_bytes(facts, indent=None)).hexdigest()

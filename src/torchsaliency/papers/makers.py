@@ -15,10 +15,9 @@ from torchsaliency.core.explain import explain
 from torchsaliency.core.layer import Layer
 from torchsaliency.core.trace import tracing
 from torchsaliency.evaluation.batches import batches
-from torchsaliency.evaluation.probes import study_label, study_metrics
 from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.setting import Setting, make_setting
-from torchsaliency.evaluation.studies import BOX_ONLY, WITH_MAP
+from torchsaliency.evaluation.studies import BOX_ONLY, WITH_MAP, study_label, study_metrics
 from torchsaliency.methods.tucker import dominant_variance
 from torchsaliency.papers.pictures import draw_random_maps, read_images
 from torchsaliency.papers.plans import Experiment, Reproduction, read_methods, slug
@@ -272,7 +271,7 @@ def _join(run: Reproduction, tables: Mapping[str, Table], caption: str) -> Table
 def _time_methods(setting: Setting, repeats: int) -> dict[str, list[float]]:
     """Return the seconds of each run of each method by itself, after two runs to warm up."""
     x = read_images(setting, 1).images.to(setting.plan.device)
-    layers = list(setting.layers) or None
+    layers = list(setting.plan.layers) or None
     seconds: dict[str, list[float]] = {}
     for label, method in setting.methods.items():
         for _ in range(2 + repeats):
@@ -284,10 +283,9 @@ def _time_methods(setting: Setting, repeats: int) -> dict[str, list[float]]:
 
 def _find_singular_shares(setting: Setting, first: int) -> dict[str, Tensor]:
     """Return the shares (N, first) of the first singular values of every image's features."""
-    places = torch.arange(len(setting.data)).split(setting.plan.batch_size)
     shares: dict[str, list[Tensor]] = {"SVD": [], "Tucker": []}
-    layer = Layer(setting.layers[0]) if setting.layers else setting.network.layer
-    for batch, _ in batches(setting, [part.tolist() for part in places], setting.plan.workers):
+    layer = Layer(setting.plan.layers[0]) if setting.plan.layers else setting.network.layer
+    for batch, _ in batches(setting):
         if batch is None:
             continue
         x = batch.images.to(setting.plan.device)

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.target import ClassTarget
 from torchsaliency.data.dataset import VOID, Picture, draw_key
 from torchsaliency.errors import DataError, OptionError
-from torchsaliency.evaluation.batches import Batch, batches
-from torchsaliency.evaluation.probes import Scene, Scored
-from torchsaliency.evaluation.setting import LABEL, PREDICTED, Setting, make_setting
+from torchsaliency.evaluation.batches import Batch, batches, cut
+from torchsaliency.evaluation.bench import Bench
+from torchsaliency.evaluation.scoring import MetricValues, explain_batch, score_metrics
+from torchsaliency.evaluation.setting import Setting, make_setting
 from torchsaliency.measures import judging, network_stages, randomised_maps
 from torchsaliency.metrics.segmentation import MeanIoU
 from torchsaliency.papers.plans import Reproduction
@@ -57,7 +57,8 @@ def make_grid(run: Reproduction) -> None:
     kinds = tuple(run.options.get("show", ("map",)))
     for part in run.experiments:
         setting = make_setting(part.plan)
-        rows = [row for scene in _scenes(run, setting) for row in _rows(scene, kinds)]
+        explained = _explain(run, setting)
+        rows = [row for some in explained for row in _rows(setting, *some, kinds)]
         if not rows:
             raise DataError(f"None of the {len(setting.data)} images of {part.label} can be used.")
         picture = grid(
@@ -110,7 +111,8 @@ def draw_random_maps(setting: Setting, count: int) -> bytes:
     """Draw the first images' maps by the trained network and by ever more random ones."""
     batch = read_images(setting, count)
     label = next(iter(setting.methods))
-    explanation = _explain(setting, batch.images, _target(setting, batch.labels), [label])[label]
+    benches = explain_batch(setting, batch, [label], chunk=setting.plan.chunk)
+    explanation = benches[label].explanation
     stages = network_stages(setting.network)[:_STAGES]
     found = randomised_maps(
         setting.network,
@@ -133,67 +135,49 @@ def draw_random_maps(setting: Setting, count: int) -> bytes:
 def read_images(setting: Setting, count: int) -> Batch:
     """Return the first images that can be read."""
     found: list[Batch] = []
-    for batch, _ in batches(setting, [[place] for place in range(len(setting.data))], 0):
+    for batch, _ in batches(setting, cut(len(setting.data), 1), workers=0):
         if batch is not None:
             found.append(batch)
         if len(found) == count:
             break
-    return Batch(
-        tuple(batch.ids[0] for batch in found),
-        torch.cat([batch.images for batch in found]),
-        None,
-        tuple(batch.labels[0] for batch in found),
-        None,
-        None,
-    )
+    return Batch.join(found)
 
 
 # --- grids ----------------------------------------------------------------------------------------
 
 
-def _scenes(run: Reproduction, setting: Setting) -> Iterator[Scene]:
+def _explain(run: Reproduction, setting: Setting) -> Iterator[tuple[Batch, dict[str, Bench]]]:
     """Explain the images batch by batch."""
-    plan, count = setting.plan, len(setting.data)
-    groups = [part.tolist() for part in torch.arange(count).split(plan.batch_size)]
+    count = len(setting.data)
     done = skipped = 0
     run.report_progress(done, count)
-    for batch, failed in batches(setting, groups, plan.workers):
+    for batch, failed in batches(setting):
         skipped += len(failed)
         if batch is not None:
-            yield _scene(setting, batch)
+            yield batch, explain_batch(setting, batch, chunk=setting.plan.chunk)
         done += len(failed) + (0 if batch is None else len(batch))
         run.report_progress(done, count, skipped)
 
 
-def _scene(setting: Setting, batch: Batch) -> Scene:
-    target = _target(setting, batch.labels)
-    return Scene(
-        setting,
-        batch,
-        batch.images.to(setting.plan.device),
-        None if batch.judged is None else batch.judged.to(setting.plan.device),
-        None,
-        target,
-        _explain(setting, batch.images, target),
-        setting.plan.chunk,
-    )
-
-
-def _rows(scene: Scene, kinds: Sequence[str]) -> Iterator[Row]:
+def _rows(
+    setting: Setting, batch: Batch, benches: Mapping[str, Bench], kinds: Sequence[str]
+) -> Iterator[Row]:
     """Draw a row an image: the photograph, its mask if it has one, and every method."""
-    setting, masks, scored = scene.setting, scene.batch.masks, scene.metrics()
+    masks = batch.masks
+    scored = {label: score_metrics(setting, bench) for label, bench in benches.items()}
     thresholds = (
         metric.threshold for metric in setting.metrics.values() if isinstance(metric, MeanIoU)
     )
     threshold = next(thresholds, 0.5)
-    first = next(iter(scene.made.values()))
-    for place, name in enumerate(scene.batch.ids):
-        photo = _photo(setting, scene.batch.images[place])
+    first = next(iter(benches.values())).explanation
+    for place, name in enumerate(batch.ids):
+        photo = _photo(setting, batch.images[place])
         panels = []
         if masks is not None:
             mask = masks[place]
             panels.append(Panel(_cut(photo, mask != 0, mask == VOID), "ground truth"))
-        for method, explanation in scene.made.items():
+        for method, bench in benches.items():
+            explanation = bench.explanation
             values = explanation.map[place].float().cpu()
             numbers = _numbers(setting, explanation, scored[method], place)
             for kind in kinds:
@@ -232,7 +216,7 @@ def _stretched(where: Tensor, photo: Image.Image) -> Image.Image:
 
 
 def _numbers(
-    setting: Setting, explanation: Explanation, scored: Sequence[Scored], place: int
+    setting: Setting, explanation: Explanation, scored: Sequence[MetricValues], place: int
 ) -> str:
     """Return what stands under a map: what is wrong with it, or the image's own numbers."""
     if explanation.status[place] != "ok":
@@ -314,8 +298,11 @@ def _keep(settings: Sequence[Setting], pictures: list[Picture]) -> list[Picture]
 def _explain_cases(settings: Mapping[str, Setting], pictures: list[Picture]) -> list[Case]:
     maps = {}
     for name, setting in settings.items():
-        target = _target(setting, _labels(setting, pictures))
-        (explanation,) = _explain(setting, _inputs(setting, pictures), target).values()
+        target = None
+        if not setting.network.encoder:
+            target = setting.target_of(_labels(setting, pictures))
+        images = _inputs(setting, pictures).to(setting.plan.device)
+        (explanation,) = setting.explain(images, target, chunk=setting.plan.chunk).values()
         maps[name] = explanation.map.float().cpu()
     return [
         _case(
@@ -365,30 +352,3 @@ def _inputs(setting: Setting, pictures: Sequence[Picture]) -> Tensor:
 
 def _labels(setting: Setting, pictures: Sequence[Picture]) -> list[int | None]:
     return [setting.label(picture.sample.label) for picture in pictures]
-
-
-def _explain(
-    setting: Setting,
-    images: Tensor,
-    target: list[int] | int | None,
-    labels: Sequence[str] | None = None,
-) -> dict[str, Explanation]:
-    """Explain images by the plan's methods, or by those of some labels."""
-    return explain(
-        setting.network,
-        images.to(setting.plan.device),
-        {label: setting.methods[label] for label in labels or setting.methods},
-        None if setting.network.encoder else target,
-        list(setting.layers) or None,
-        masking=setting.masking,
-        chunk=setting.plan.chunk,
-    )
-
-
-def _target(setting: Setting, labels: Sequence[int | None]) -> list[int] | int | None:
-    """Return what is explained, as `explain` takes it."""
-    if setting.target == PREDICTED:
-        return None
-    if setting.target == LABEL:
-        return [-1 if label is None else label for label in labels]
-    return int(setting.target)

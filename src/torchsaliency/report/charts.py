@@ -120,7 +120,7 @@ def selectivity_charts(studies: Mapping[str, Study]) -> dict[str, Chart]:
     """Return AD, AI and AG by the power of the map, a curve a method (Opti-CAM, Figure A4).
 
     Args:
-        studies: what `studies.selectivity` found, by method.
+        studies: what `score_variants` made of `power_variants`, by method.
 
     Raises:
         InputError: a study of something else than powers.
@@ -131,10 +131,10 @@ def selectivity_charts(studies: Mapping[str, Study]) -> dict[str, Chart]:
             if not variant.startswith(POWER):
                 raise InputError(
                     f"The study of {method} has a line {variant!r}, and charts of selectivity need "
-                    f"powers like '{POWER}2'; give studies made by selectivity."
+                    f"powers like '{POWER}2'; give studies of `power_variants`."
                 )
             power = float(variant.removeprefix(POWER))
-            points += [(metric.name, method, power, metric.summary()) for metric in row.metrics]
+            points += [(name, method, power, metric.summary()) for name, metric in row.items()]
     return sweep_charts(points, x="power α", log_x=True)
 
 

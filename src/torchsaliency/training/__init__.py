@@ -11,11 +11,9 @@ Each epoch's order, flips and dropout are drawn anew from the seed and the epoch
 device, so that a checkpoint's number of epochs is the whole state of all generators.
 """
 
-from torchsaliency.training.accuracy import Accuracy
-from torchsaliency.training.loop import finetune
-from torchsaliency.training.parts import Parts, divided, open_parts
-from torchsaliency.training.report import Epoch, Moment, Report, Watch
-from torchsaliency.training.saving import CHECKPOINT, REPORT, TEST_LIST, WEIGHTS
+from torchsaliency.training.data import Parts, divide, open_parts
+from torchsaliency.training.loop import CHECKPOINT, REPORT, TEST_LIST, WEIGHTS, finetune
+from torchsaliency.training.report import Accuracy, Epoch, TrainingProgress, TrainingReport, Watch
 from torchsaliency.training.settings import Finetuning, make_finetuning
 
 __all__ = [
@@ -26,11 +24,11 @@ __all__ = [
     "Accuracy",
     "Epoch",
     "Finetuning",
-    "Moment",
     "Parts",
-    "Report",
+    "TrainingProgress",
+    "TrainingReport",
     "Watch",
-    "divided",
+    "divide",
     "finetune",
     "make_finetuning",
     "open_parts",

@@ -1,44 +1,60 @@
-"""The training itself: two stages, a checkpoint after each epoch, the test at the end."""
+"""The training loop: two stages, a checkpoint after each epoch, the test at the end.
+
+`checkpoint.pt` is the state after the last epoch. At the end there are `model.safetensors` (with
+class names and preprocessing), `report.json` and, where the test images were drawn here and not by
+the data's folders, their list `test.csv`. Every file is whole and unchanged, or not there.
+"""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
+import pandas as pd
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torchsaliency.core.explanation import versions
-from torchsaliency.core.files import json_bytes
+from torchsaliency.core.files import OutputFolder, json_bytes
 from torchsaliency.data import DataSet
 from torchsaliency.data.tables import defuse
-from torchsaliency.errors import DataError, OptionError, out_of_memory
+from torchsaliency.errors import CheckpointError, DataError, OptionError, out_of_memory
+from torchsaliency.evaluation.batches import cut
 from torchsaliency.evaluation.runner import hardware
-from torchsaliency.training.accuracy import Accuracy
-from torchsaliency.training.heads import with_new_head
-from torchsaliency.training.parts import TEST, TRAIN, VAL, Parts, lies_in, open_parts
-from torchsaliency.training.reading import Key, read
-from torchsaliency.training.report import Epoch, Moment, Report, Watch
-from torchsaliency.training.saving import REPORT, TEST_LIST, WEIGHTS, Saved
+from torchsaliency.evaluation.store import refuse_mixing
+from torchsaliency.training.data import (
+    TEST,
+    TRAIN,
+    VAL,
+    Key,
+    Parts,
+    data_contains,
+    open_parts,
+    read_batches,
+)
+from torchsaliency.training.report import Accuracy, Epoch, TrainingProgress, TrainingReport, Watch
 from torchsaliency.training.settings import FREE, Finetuning
-from torchsaliency.zoo import Network
+from torchsaliency.zoo import Network, load_model
 from torchsaliency.zoo.checkpoints import Note, tensors_sha256
+
+CHECKPOINT, WEIGHTS = "checkpoint.pt", "model.safetensors"
+REPORT, TEST_LIST = "report.json", "test.csv"
 
 HEAD, ALL = "head", "all"
 
 
-def finetune(settings: Finetuning, folder: str | Path, *, watch: Watch | None = None) -> Report:
+def finetune(
+    settings: Finetuning, folder: str | Path, *, watch: Watch | None = None
+) -> TrainingReport:
     """Fine-tune a network into a folder, from where an earlier session stopped.
 
     The process may be killed at any moment: every file is written whole or not at all, and the
@@ -48,7 +64,7 @@ def finetune(settings: Finetuning, folder: str | Path, *, watch: Watch | None = 
     Args:
         settings: what is learnt, and how.
         folder: new, or one that the same settings began.
-        watch: told of every step and epoch.
+        watch: called after every step and epoch.
 
     Raises:
         TorchSaliencyError: the data, the network or a setting does not work, or the folder holds
@@ -59,15 +75,16 @@ def finetune(settings: Finetuning, folder: str | Path, *, watch: Watch | None = 
         >>> finetune(settings, "finetuned").accuracy["test"].overall  # doctest: +SKIP
         0.898
     """
-    if lies_in(Path(folder), settings.data):
+    if data_contains(settings.data, Path(folder)):
         raise OptionError(
             f"{folder} lies in the data, {settings.data}, and would be read as a class; give a "
             "folder elsewhere."
         )
     parts = open_parts(settings.data)
     settings = settings.for_data(parts.name)
-    saved = Saved(Path(folder))
-    with saved.held(), _repeatable(settings.device):
+    output = OutputFolder(folder)
+    with output.held(), _repeatable(settings.device):
+        output.insist_on_own([WEIGHTS, REPORT, TEST_LIST])
         torch.manual_seed(settings.seed)
         network, head = with_new_head(
             settings.model,
@@ -77,208 +94,251 @@ def finetune(settings: Finetuning, folder: str | Path, *, watch: Watch | None = 
             device=settings.device,
         )
         network.preprocessing = network.preprocessing.framed(settings.fit)
-        return Training(settings, parts, network, head, saved).go(watch or (lambda _: None))
+        modules = [network.module.get_submodule(path) for path in head]
+        return Training(settings, parts, network, output, watch or (lambda _: None)).run(modules)
+
+
+def with_new_head(
+    name: str,
+    classes: tuple[str, ...],
+    *,
+    weights: Path | None = None,
+    pretrained: bool = True,
+    device: str = "cpu",
+) -> tuple[Network, tuple[str, ...]]:
+    """Load a network and replace its classifier by a random one of other classes.
+
+    What belongs to the classifier is not looked up by name: it is what differs when the same
+    network is built for another number of classes. Random values follow torch's generator.
+
+    Args:
+        name: as `load_model`.
+        classes: of the new classifier.
+        weights: that the rest begins with, instead of the network's own.
+        pretrained: False, without `weights`, for random ones.
+        device: where the network goes.
+
+    Returns:
+        The network in evaluation mode, and the names of the modules that are new.
+
+    Raises:
+        CheckpointError: the network or its weights cannot be had, or it has no such classifier.
+    """
+    network = load_model(
+        name, weights=weights, pretrained=pretrained, device=device, dtype=torch.float32
+    )
+    fresh = load_model(name, pretrained=False, num_classes=len(classes)).module
+    paths = _differing(network.module, fresh)
+    if not paths:  # it had as many classes as the new one gets
+        other = load_model(name, pretrained=False, num_classes=len(classes) + 1).module
+        paths = _differing(fresh, other)
+    if not paths or "" in paths:
+        found = "a bare parameter" if paths else "not to be found"
+        raise CheckpointError(
+            f"The classifier of {name} is {found}, so it cannot be replaced; give a network whose "
+            "last layer is a module with num_classes outputs."
+        )
+    for path in paths:
+        parent, _, leaf = path.rpartition(".")
+        setattr(network.module.get_submodule(parent), leaf, fresh.get_submodule(path))
+    network.classes = classes
+    return network.to(device).eval(), paths
+
+
+def _differing(first: nn.Module, second: nn.Module) -> tuple[str, ...]:
+    """Return the modules with a parameter or buffer of another shape, in order."""
+    a, b = first.state_dict(), second.state_dict()
+    names = [name for name in a if name in b and a[name].shape != b[name].shape]
+    return tuple(dict.fromkeys(name.rpartition(".")[0] for name in names))
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class _Stage:
-    """Some epochs that train the same modules.
-
-    Attributes:
-        name: "head" or "all".
-        modules: that are trained; all others are frozen, in evaluation mode.
-        rate: of learning.
-        first: epoch, from 0.
-        last: epoch, exclusive.
-    """
+    """Epochs `first` to `last`, exclusive, that train the same modules; the others are frozen."""
 
     name: str
-    modules: tuple[nn.Module, ...]
+    modules: Sequence[nn.Module]
     rate: float
     first: int
     last: int
 
-    def parameters(self) -> list[nn.Parameter]:
-        return [one for module in self.modules for one in module.parameters()]
-
 
 @final
 class Training:
-    """One session of a fine-tuning.
-
-    Attributes:
-        settings: with nothing left open.
-        parts: the data.
-        network: that is trained.
-        done: epochs that are finished, of both stages.
-    """
+    """One session of a fine-tuning."""
 
     def __init__(
         self,
         settings: Finetuning,
         parts: Parts,
         network: Network,
-        head: Sequence[str],
-        saved: Saved,
+        output: OutputFolder,
+        watch: Watch,
     ) -> None:
-        self.settings, self.parts, self.network, self._saved = settings, parts, network, saved
-        self.done = 0
-        self._history: list[Epoch] = []
-        self._skipped: dict[str, dict[str, str]] = {}
-        self._momentum: dict[str, Any] | None = None
-        self._identity = self._decisive()
-        border = settings.head_epochs
-        modules = tuple(network.module.get_submodule(path) for path in head)
-        assert settings.head_rate is not None  # `for_data` settles it
-        self._stages = (
-            _Stage(HEAD, modules, settings.head_rate, 0, border),
-            _Stage(ALL, (network,), settings.rate, border, settings.total),
-        )
+        self.settings, self.parts, self.network = settings, parts, network
+        self.output, self.watch = output, watch
+        self.history: list[Epoch] = []  # that are finished, of both stages
+        self.skipped: dict[str, dict[str, str]] = {}  # why an image is unreadable, by part and id
+        self._identity = {
+            **settings.model_dump(mode="json", exclude=set(FREE)),
+            "classes": list(parts.classes),
+            **{f"{part} images": data.fingerprint() for part, data in parts.sets.items()},
+            "start weights": network.source.get("sha256"),
+            "preprocessing": network.preprocessing.to_dict(),
+            "processor": settings.device.partition(":")[0],
+        }
 
-    def go(self, watch: Watch) -> Report:
+    def run(self, head: Sequence[nn.Module]) -> TrainingReport:
         """Train what is missing, test, and write weights and report."""
-        self._restore()
-        before = self.done
-        for stage in self._stages:
-            self._train(stage, watch)
-        accuracy = {part: self._test(part, watch) for part in self.parts.sets}
-        report = Report(
-            settings=self.settings,
+        settings, border = self.settings, self.settings.head_epochs
+        assert settings.head_rate is not None  # `for_data` settles it
+        momentum = self._restore()
+        before = len(self.history)
+        for stage in (
+            _Stage(HEAD, head, settings.head_rate, 0, border),
+            _Stage(ALL, (self.network,), settings.rate, border, settings.total),
+        ):
+            if len(self.history) < stage.last:
+                self._train(stage, momentum if len(self.history) > stage.first else None)
+        accuracy = {part: self._classify(part, report=True) for part in self.parts.sets}
+        report = TrainingReport(
+            settings=settings,
             data=self.parts.name,
             classes=self.parts.classes,
             accuracy=accuracy,
-            history=tuple(self._history),
-            skipped={part: found for part, found in self._skipped.items() if found},
+            history=tuple(self.history),
+            skipped={part: found for part, found in self.skipped.items() if found},
             before=before,
         )
         self._export(report)
         return report
 
-    # --- what is kept ----------------------------------------------------------------------------
+    # --- files -----------------------------------------------------------------------------------
 
-    def _decisive(self) -> dict[str, Any]:
-        """Return all that decides the weights, in JSON types."""
-        return {
-            **self.settings.model_dump(mode="json", exclude=set(FREE)),
-            "classes": list(self.parts.classes),
-            **{f"{part} images": mark for part, mark in self.parts.fingerprints().items()},
-            "start weights": self.network.source.get("sha256"),
-            "preprocessing": self.network.preprocessing.to_dict(),
-            "processor": self.settings.device.partition(":")[0],
-        }
-
-    def _restore(self) -> None:
-        state = self._saved.state(self._identity)
-        if state is None:
-            return
+    def _restore(self) -> dict[str, Any] | None:
+        """Take up the state after the last epoch and return the optimizer's; None if new."""
+        path = self.output.path / CHECKPOINT
+        if not path.exists():
+            return None
+        damaged = DataError(
+            f"{path} is damaged or no checkpoint of a fine-tuning in this folder; delete it to "
+            "begin anew, or choose another folder."
+        )
+        if not self.output.owns(CHECKPOINT):
+            raise damaged
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            begun = state["identity"]
+        except Exception as error:  # torch raises many types for a file that is torn
+            raise damaged from error
+        refuse_mixing(self.output.path, begun, self._identity)
         if state["done"] > self.settings.total:
             raise OptionError(
-                f"{self._saved.folder} has learnt for {state['done']} epochs and "
+                f"{self.output.path} has learnt for {state['done']} epochs and "
                 f"{self.settings.total} are asked for; give another folder, or more epochs."
             )
-        self.done, self._momentum = state["done"], state["optimizer"]
-        self._history = [Epoch(**one) for one in state["history"]]
-        self._skipped = state["skipped"]
+        self.history = [Epoch(**epoch) for epoch in state["history"]]
+        self.skipped = state["skipped"]
         self.network.module.load_state_dict(state["model"])
+        optimizer: dict[str, Any] = state["optimizer"]
+        return optimizer
 
-    def _keep(self, optimizer: torch.optim.SGD) -> None:
-        self._saved.keep_state(
-            {
-                "identity": self._identity,
-                "done": self.done,
-                "model": self.network.module.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "history": [asdict(one) for one in self._history],
-                "skipped": self._skipped,
-            }
-        )
+    def _save(self, optimizer: torch.optim.SGD) -> None:
+        state = {
+            "identity": self._identity,
+            "done": len(self.history),
+            "model": self.network.module.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "history": [asdict(epoch) for epoch in self.history],
+            "skipped": self.skipped,
+        }
+        with self.output.writing(CHECKPOINT) as file:
+            torch.save(state, file)
 
-    def _export(self, report: Report) -> None:
+    def _export(self, report: TrainingReport) -> None:
         """Write weights, the list of test images and, as the sign of an end, the report."""
+        preprocessing = self.network.preprocessing
         tensors = {
             name: tensor.detach().cpu().contiguous().clone()  # two names of one tensor are refused
             for name, tensor in self.network.module.state_dict().items()
         }
-        note = Note(self.parts.classes, self.network.preprocessing, tensors_sha256(tensors))
-        self._saved.keep(WEIGHTS, safetensors.torch.save(tensors, note.metadata()))
-        test = self.parts.sets.get(TEST)
-        if self.parts.drawn and test is not None:
-            self._saved.keep(TEST_LIST, _label_list(test, self.parts.classes).encode())
+        note = Note(self.parts.classes, preprocessing, tensors_sha256(tensors))
+        self.output.write(WEIGHTS, safetensors.torch.save(tensors, note.metadata()))
+        if self.parts.drawn and TEST in self.parts.sets:
+            self.output.write(TEST_LIST, _label_list(self.parts.sets[TEST], self.parts.classes))
         facts = {
             **report.to_dict(),
-            "preprocessing": self.network.preprocessing.to_dict(),
+            "preprocessing": preprocessing.to_dict(),
             "start": self.network.source,
             "versions": versions(),
             "hardware": hardware(self.settings.device),
         }
-        self._saved.keep(REPORT, json_bytes(facts))
+        self.output.write(REPORT, json_bytes(facts))
 
     # --- training --------------------------------------------------------------------------------
 
-    def _train(self, stage: _Stage, watch: Watch) -> None:
+    def _train(self, stage: _Stage, momentum: dict[str, Any] | None) -> None:
         """Do the epochs of a stage that are missing, each with its checkpoint."""
-        if self.done >= stage.last:
-            return
         self.network.requires_grad_(False)
-        for parameter in stage.parameters():
+        parameters = [p for module in stage.modules for p in module.parameters()]
+        for parameter in parameters:
             parameter.requires_grad_(True)
         optimizer = torch.optim.SGD(
-            stage.parameters(),
+            parameters,
             lr=stage.rate,
             momentum=self.settings.momentum,
             weight_decay=self.settings.weight_decay,
         )
-        if self.done > stage.first and self._momentum is not None:
-            optimizer.load_state_dict(self._momentum)
-        while self.done < stage.last:
+        if momentum is not None:
+            optimizer.load_state_dict(momentum)
+        while len(self.history) < stage.last:
             begun = time.monotonic()
-            loss, accuracy = self._epoch(stage, optimizer, watch)
-            self.done += 1
-            val = self._confusion(VAL, lambda _: None) if VAL in self.parts.sets else None
-            ended = Epoch(
-                number=self.done,
-                stage=stage.name,
-                loss=loss,
-                train=accuracy,
-                val=None if val is None else val.overall,
-                seconds=time.monotonic() - begun,
-            )
-            self._history.append(ended)
-            self._keep(optimizer)
+            loss, accuracy = self._epoch(stage, optimizer)
+            val = self._classify(VAL).overall if VAL in self.parts.sets else None
+            seconds = time.monotonic() - begun
+            epoch = Epoch(len(self.history) + 1, stage.name, loss, accuracy, val, seconds)
+            self.history.append(epoch)
+            self._save(optimizer)
             count = len(self.parts.train)
-            watch(Moment(stage.name, self.done, self.settings.total, count, count, ended))
+            self._report(stage.name, epoch.number, count, count, epoch)
 
-    def _epoch(
-        self, stage: _Stage, optimizer: torch.optim.SGD, watch: Watch
-    ) -> tuple[float, float]:
+    def _epoch(self, stage: _Stage, optimizer: torch.optim.SGD) -> tuple[float, float]:
         """Go through the training images once; return mean loss and accuracy."""
+        done, total = len(self.history), len(self.parts.train)
         self.network.eval()
         for module in stage.modules:
             module.train()
-        seed = _seed_of(self.settings.seed, self.done)
+        # a seed that no other epoch or run has
+        digest = hashlib.sha256(f"{self.settings.seed}: epoch {done}".encode()).digest()
+        seed = int.from_bytes(digest[:7])
         torch.manual_seed(seed)  # dropout
         losses, right, seen, passed = 0.0, 0, 0, 0
-        total = len(self.parts.train)
-        for images, labels, count in self._batches(TRAIN, self._drawn(seed)):
+        for images, labels, count in self._batches(TRAIN, self._draw(seed)):
             passed += count
             if len(images):
-                with _enough_memory():
-                    logits = self.network(images)
-                    loss = F.cross_entropy(logits, labels)
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                losses += self._finite(loss, stage) * len(images)
+                logits = self.network(images)
+                loss = F.cross_entropy(logits, labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                value = loss.item()
+                if not math.isfinite(value):
+                    raise OptionError(
+                        f"The loss became {value} in epoch {done + 1} with the learning rate "
+                        f"{stage.rate}; give a lower "
+                        f"{'head_rate' if stage.name == HEAD else 'rate'}."
+                    )
+                losses += value * len(images)
                 right += int((logits.detach().argmax(1) == labels).sum())
                 seen += len(images)
-            watch(Moment(stage.name, self.done + 1, self.settings.total, passed, total))
+            self._report(stage.name, done + 1, passed, total)
         if not seen:
-            reason = next(iter(self._skipped[TRAIN].values()))
+            reason = next(iter(self.skipped[TRAIN].values()))
             raise DataError(f"None of the {total} training images can be used: {reason}")
         return losses / seen, right / seen
 
-    def _drawn(self, seed: int) -> list[list[Key]]:
+    def _draw(self, seed: int) -> list[list[Key]]:
         """Return the epoch's batches: which images in which order, and whether mirrored.
 
         They differ in size by one at most, so that no single image is left over for the last:
@@ -289,100 +349,61 @@ class Training:
         order = torch.randperm(count, generator=generator)
         mirrored = torch.rand(count, generator=generator) < (0.5 if self.settings.flip else 0.0)
         groups = order.tensor_split(math.ceil(count / self.settings.batch_size))
-        return [[(one, bool(mirrored[one])) for one in group.tolist()] for group in groups]
+        return [[(place, bool(mirrored[place])) for place in group.tolist()] for group in groups]
 
-    def _finite(self, loss: Tensor, stage: _Stage) -> float:
-        value = loss.item()
-        if not math.isfinite(value):
-            raise OptionError(
-                f"The loss became {value} in epoch {self.done + 1} with the learning rate "
-                f"{stage.rate}; give a lower {'head_rate' if stage.name == HEAD else 'rate'}."
-            )
-        return value
-
-    # --- testing ---------------------------------------------------------------------------------
-
-    def _test(self, part: str, watch: Watch) -> Accuracy:
-        total = len(self.parts.sets[part])
-
-        def tell(done: int) -> None:
-            watch(Moment(part, self.done, self.settings.total, done, total))
-
-        return self._confusion(part, tell)
-
-    def _confusion(self, part: str, tell: Callable[[int], None]) -> Accuracy:
+    def _classify(self, part: str, *, report: bool = False) -> Accuracy:
         """Classify every image of a part that can be read."""
         self.network.eval()
-        size, count = self.settings.batch_size, len(self.parts.sets[part])
+        total, classes = len(self.parts.sets[part]), self.parts.classes
         groups = [
-            [(one, False) for one in range(at, min(at + size, count))]
-            for at in range(0, count, size)
+            [(place, False) for place in group] for group in cut(total, self.settings.batch_size)
         ]
         pairs: Counter[tuple[int, int]] = Counter()
         done = 0
-        for images, labels, passed in self._batches(part, groups):
-            done += passed
+        for images, labels, count in self._batches(part, groups):
+            done += count
             if len(images):
-                with torch.inference_mode(), _enough_memory():
+                with torch.inference_mode():
                     predicted = self.network(images).argmax(1)
                 pairs.update(zip(labels.tolist(), predicted.tolist(), strict=True))
-            tell(done)
-        numbers = range(len(self.parts.classes))
-        rows = tuple(tuple(pairs[true, found] for found in numbers) for true in numbers)
-        return Accuracy(self.parts.classes, rows)
-
-    # --- reading ---------------------------------------------------------------------------------
+            if report:
+                self._report(part, len(self.history), done, total)
+        numbers = range(len(classes))
+        return Accuracy(classes, tuple(tuple(pairs[a, b] for b in numbers) for a in numbers))
 
     def _batches(
         self, part: str, groups: Sequence[Sequence[Key]]
     ) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Give images and labels on the device, and how many were asked for; keep mishaps."""
+        """Yield images and labels on the device, and the number of images to be read."""
         device = self.settings.device
-        found = read(
+        batches = read_batches(
             self.parts.sets[part],
             self.network.preprocessing,
             groups,
             workers=self.settings.workers,
             pinned=device.startswith("cuda"),
         )
-        skipped = self._skipped.setdefault(part, {})
-        for (images, labels, failed), group in zip(found, groups, strict=True):
-            skipped |= {one.id: one.reason for one in failed}
+        skipped = self.skipped.setdefault(part, {})
+        for (images, labels, failed), group in zip(batches, groups, strict=True):
+            skipped |= {sample.id: sample.reason for sample in failed}
             yield (
                 images.to(device, non_blocking=True),
                 labels.to(device, non_blocking=True),
                 len(group),
             )
 
+    def _report(
+        self, what: str, epoch: int, done: int, total: int, ended: Epoch | None = None
+    ) -> None:
+        self.watch(TrainingProgress(what, epoch, self.settings.total, done, total, ended))
 
-def _seed_of(seed: int, epoch: int) -> int:
-    """Return a generator's seed that no other epoch or seed has."""
-    digest = hashlib.sha256(f"{seed}: epoch {epoch}".encode()).digest()
-    return int.from_bytes(digest[:7])
 
-
-def _label_list(data: DataSet, classes: Sequence[str]) -> str:
+def _label_list(data: DataSet, classes: Sequence[str]) -> bytes:
     """Return a CSV of labels, as data sets are read with (`--labels`)."""
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(("file", "label"))
-    for one in data.samples:
-        lines.writerow((defuse(one.id), defuse(classes[one.label or 0])))
-    return text.getvalue()
-
-
-@contextmanager
-def _enough_memory() -> Iterator[None]:
-    """Say what helps when the memory ends; a smaller batch is another run, so nothing is halved."""
-    try:
-        yield
-    except Exception as error:  # each library has errors of its own
-        if not out_of_memory(error):
-            raise
-        raise OptionError(
-            "The memory does not suffice for a training step; give a smaller batch size, and "
-            "another folder."
-        ) from error
+    lines = [(defuse(sample.id), defuse(classes[sample.label or 0])) for sample in data.samples]
+    frame = pd.DataFrame(lines, columns=["file", "label"])
+    text: str = frame.to_csv(index=False, lineterminator="\n")
+    return text.encode()
 
 
 @contextmanager
@@ -396,5 +417,12 @@ def _repeatable(device: str) -> Iterator[None]:
     try:
         with torch.random.fork_rng(devices=devices):
             yield
+    except Exception as error:  # each library has errors of its own
+        if not out_of_memory(error):
+            raise
+        raise OptionError(  # a smaller batch would be another run
+            "The memory does not suffice for a training step; give a smaller batch size, and "
+            "another folder."
+        ) from error
     finally:
         cudnn.deterministic, cudnn.benchmark = before

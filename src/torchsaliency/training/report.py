@@ -1,4 +1,4 @@
-"""What a fine-tuning tells while it runs and when it is done."""
+"""Reports of a fine-tuning: its progress, its epochs and its result."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
-from torchsaliency.training.accuracy import Accuracy
 from torchsaliency.training.settings import Finetuning
 
 PAPER = {
@@ -20,8 +19,59 @@ PAPER = {
 
 @final
 @dataclass(frozen=True)
+class Accuracy:
+    """How often a classifier is right about labelled images.
+
+    Attributes:
+        classes: names.
+        confusion: images by true class (row) and predicted class (column).
+    """
+
+    classes: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+    @property
+    def count(self) -> int:
+        """The number of images."""
+        return sum(map(sum, self.confusion))
+
+    @property
+    def overall(self) -> float | None:
+        """The share of images that are classified right; None without images."""
+        return _share(sum(row[place] for place, row in enumerate(self.confusion)), self.count)
+
+    @property
+    def per_class(self) -> dict[str, float | None]:
+        """The same of each class's images alone (its recall)."""
+        rows = enumerate(zip(self.classes, self.confusion, strict=True))
+        return {name: _share(row[place], sum(row)) for place, (name, row) in rows}
+
+    @property
+    def balanced(self) -> float | None:
+        """The mean over the classes; a network that always says the commonest gains nothing."""
+        known = [share for share in self.per_class.values() if share is not None]
+        return sum(known) / len(known) if known else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it in JSON types."""
+        return {
+            "images": self.count,
+            "accuracy": self.overall,
+            "balanced_accuracy": self.balanced,
+            "per_class": self.per_class,
+            "images_per_class": dict(zip(self.classes, map(sum, self.confusion), strict=True)),
+            "confusion": [list(row) for row in self.confusion],
+        }
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+@final
+@dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to.
+    """The results of one epoch.
 
     Attributes:
         number: from 1, over both stages.
@@ -42,7 +92,7 @@ class Epoch:
 
 @final
 @dataclass(frozen=True)
-class Moment:
+class TrainingProgress:
     """How far a fine-tuning is.
 
     Attributes:
@@ -51,7 +101,7 @@ class Moment:
         epochs: of both stages.
         done: images of this epoch or test.
         total: images of it altogether.
-        ended: the epoch, told once more when it is over and its checkpoint is written.
+        ended: the epoch, reported once more when it is over and its checkpoint is written.
     """
 
     what: str
@@ -62,13 +112,13 @@ class Moment:
     ended: Epoch | None = None
 
 
-Watch = Callable[[Moment], None]
+Watch = Callable[[TrainingProgress], None]
 
 
 @final
 @dataclass(frozen=True)
-class Report:
-    """What a fine-tuning came to.
+class TrainingReport:
+    """The results of a fine-tuning.
 
     Attributes:
         settings: as they were used.
@@ -100,8 +150,8 @@ class Report:
             "settings": self.settings.model_dump(mode="json"),
             "data": self.data,
             "classes": list(self.classes),
-            "accuracy": {part: found.to_dict() for part, found in self.accuracy.items()},
+            "accuracy": {part: accuracy.to_dict() for part, accuracy in self.accuracy.items()},
             "paper_accuracy": None if self.paper is None else self.paper / 100,
-            "epochs": [asdict(one) for one in self.history],
+            "epochs": [asdict(epoch) for epoch in self.history],
             "skipped": self.skipped,
         }

@@ -13,8 +13,16 @@ from PIL import Image
 import torchsaliency
 from torchsaliency.data import open_data, shapes
 from torchsaliency.errors import DataError, InputError, OptionError
-from torchsaliency.evaluation import Store, evaluate, load_results, make_plan, runner, score
-from torchsaliency.evaluation.studies import bounding_boxes, other_classes
+from torchsaliency.evaluation import Store, evaluate, load_results, make_plan, score, setting
+from torchsaliency.evaluation.setting import make_setting
+from torchsaliency.evaluation.studies import (
+    CLASSES,
+    Study,
+    box_variants,
+    class_variants,
+    misclassified,
+    score_variants,
+)
 from torchsaliency.zoo import load_model
 
 CAMS = "gradcam,gradcam++,xgradcam,layercam,hirescam,cam,eigencam,multivec-eigencam,tsm,mtsm"
@@ -94,7 +102,7 @@ def test_how_it_runs_changes_nothing(tmp_path, changes):
 def test_a_finished_run_computes_nothing(tmp_path, monkeypatch):
     evaluate(plan(), tmp_path / "run")
     before = table(tmp_path / "run")
-    monkeypatch.setattr(runner, "explain", None)
+    monkeypatch.setattr(setting, "explain", None)
     told = []
     evaluate(plan(), tmp_path / "run", watch=told.append)
     assert (told[-1].before, told[-1].total) == (20, 0)
@@ -168,14 +176,14 @@ def test_damaged_images_are_listed_and_skipped(tmp_path):
 
 def test_little_memory_halves_the_chunk_and_then_the_batch(tmp_path, monkeypatch):
     evaluate(plan(), tmp_path / "roomy")
-    real = runner.explain
+    real = setting.explain
 
     def tight(model, x, *rest, chunk, **options):
         if chunk > 2 or len(x) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(model, x, *rest, chunk=chunk, **options)
 
-    monkeypatch.setattr(runner, "explain", tight)
+    monkeypatch.setattr(setting, "explain", tight)
     evaluate(plan(chunk=32), tmp_path / "tight")
     facts = json.loads((tmp_path / "tight" / "run.json").read_text())
     assert facts["sessions"][0]["chunk"] == 1
@@ -185,7 +193,7 @@ def test_little_memory_halves_the_chunk_and_then_the_batch(tmp_path, monkeypatch
     def broken(*_, **__):
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr(runner, "explain", broken)
+    monkeypatch.setattr(setting, "explain", broken)
     with pytest.raises(InputError, match=r"one after another.*shape mismatch"):
         evaluate(plan(), tmp_path / "broken")
 
@@ -241,9 +249,9 @@ def test_time_and_passes_of_each_method(tmp_path):
 
 
 def test_black_masking_follows_the_judge():
-    setting = runner.make_setting(plan(masking="black", judge="builtin/shapes_vit"))
-    assert setting.masking == setting.preprocessing.baseline("black")
-    assert setting.judge_masking == setting.judge_preprocessing.baseline("black")
+    made = make_setting(plan(masking="black", judge="builtin/shapes_vit"))
+    assert made.masking == made.preprocessing.baseline("black")
+    assert made.judge_masking == made.judge_preprocessing.baseline("black")
 
 
 def test_without_normalisation_the_network_sees_zero_to_one(tmp_path):
@@ -265,10 +273,11 @@ def test_the_box_study(tmp_path, published):
     x = torch.stack([network.preprocessing(picture(one)) for one in drawn.images])
     maps = torchsaliency.explain(network, x, "tsm", drawn.labels.tolist())["tsm"].map
     boxes = [torch.as_tensor(one) for one in drawn.boxes]
-    study = bounding_boxes(network, x, maps, boxes, drawn.labels.tolist(), published=published)
+    variants = box_variants(maps, boxes, published=published)
+    study = score_variants(network, x, variants, drawn.labels.tolist())
     for variant, row in study.rows.items():
-        for metric in row.metrics:
-            found = made.summary("tsm", f"{metric.name}, {variant}").value
+        for name, metric in row.items():
+            found = made.summary("tsm", f"{name}, {variant}").value
             assert found == pytest.approx(float(metric.compute()), rel=1e-4, abs=1e-4)
 
 
@@ -281,10 +290,17 @@ def test_the_study_of_other_classes(tmp_path):
     )
     drawn = shapes(20, seed=5)
     x = torch.stack([network.preprocessing(picture(one)) for one in drawn.images])
-    study = other_classes(network, x, "gradcam", drawn.labels)["gradcam"]
+
+    def explain_classes(classes):
+        return torchsaliency.explain(network, x, "gradcam", classes)
+
+    truth, study = explain_classes(drawn.labels), Study.of(CLASSES)
+    variants = class_variants(truth, explain_classes)["gradcam"]
+    score_variants(network, x, variants, drawn.labels, study=study)
+    study.add_misclassified(misclassified(truth["gradcam"].output, drawn.labels))
     for variant, row in study.rows.items():
-        for metric in row.metrics:
-            found = made.summary("gradcam", f"{metric.name}, {variant}")
+        for name, metric in row.items():
+            found = made.summary("gradcam", f"{name}, {variant}")
             assert found.value == pytest.approx(float(metric.compute()), rel=1e-4, abs=1e-4)
             assert found.count == metric.summary().count
     assert 0 < made.summary("gradcam", "ad, most, misclassified").count < 20
@@ -302,4 +318,4 @@ def test_selectivity_at_power_one_is_the_metric_itself(tmp_path):
 
 def test_a_study_needs_its_annotations():
     with pytest.raises(OptionError, match=r"study: boxes needs boxes"):
-        runner.make_setting(plan(metrics=[], study="boxes", data="samples"))
+        make_setting(plan(metrics=[], study="boxes", data="samples"))

@@ -14,8 +14,10 @@ from torchsaliency.core.masking import BlackPixel, GivenImage
 from torchsaliency.core.target import EmbeddingSimilarity
 from torchsaliency.core.wrapper import NetworkWrapper
 from torchsaliency.errors import InputError, OptionError, TargetError
-from torchsaliency.evaluation.scoring import Bench, score
+from torchsaliency.evaluation.bench import MEASURES, Bench, classes_needed, measure
+from torchsaliency.evaluation.scoring import score
 from torchsaliency.metrics import create_metric, metric_entry, metrics
+from torchsaliency.metrics.base import METRICS, SaliencyMetric, metric
 from torchsaliency.metrics.classification import adcc, coherency, complexity
 from torchsaliency.metrics.localisation import predicted_boxes
 
@@ -429,3 +431,63 @@ class TestErrors:
 
     def test_it_is_public(self):
         assert torchsaliency.evaluation.score is score
+
+
+class TestAMeasureFromOutside:
+    """A metric with a measure of its own is one file."""
+
+    @pytest.fixture
+    def shade(self, monkeypatch):
+        for registry in (METRICS, MEASURES):
+            monkeypatch.setattr(registry, "_table", dict(registry.entries()))
+        calls = []
+
+        @measure("shade", "power", classes=False)
+        def measure_shade(bench, power):
+            """No pass."""
+            calls.append(power)
+            return {"shade": bench.images.mean((1, 2, 3)) ** power}
+
+        @metric("shade", group="test", cite="nobody", direction="neither", requires="shade")
+        class Shade(SaliencyMetric):
+            """Formula: mean of the image."""
+
+            def __init__(self, power: int = 1) -> None:
+                self.power = power
+                super().__init__()
+
+            def update(self, shade: torch.Tensor) -> None:
+                self._record(shade)
+
+        return calls
+
+    def test_it_is_scored(self, net, explained, shade, counted):
+        names = ["shade", "complexity"]
+        found = score(net, explained, names)["shade"].per_image
+        near(found, explained.images.mean((1, 2, 3)).double())
+        squared = score(net, explained, [create_metric("shade", {"power": "2"})])["shade"]
+        near(squared.per_image, found**2)
+        assert shade == [1, 2]
+        assert counted.calls == 0
+
+    @pytest.mark.usefixtures("shade")
+    def test_it_needs_no_classes(self):
+        assert classes_needed(create_metric("shade")) == ""
+        assert classes_needed(create_metric("ad")) == "masked_scores"
+
+    @pytest.mark.usefixtures("shade")
+    def test_a_name_is_taken_once(self):
+        with pytest.raises(OptionError, match="A measure 'shade' is registered already"):
+            measure("shade")(lambda bench: {})
+
+    @pytest.mark.usefixtures("shade")
+    def test_a_metric_whose_measure_is_missing(self, net, explained):
+        @metric("lost", group="test", cite="nobody", direction="neither", requires="shadow")
+        class Lost(SaliencyMetric):
+            """Formula: nothing."""
+
+            def update(self, shade: torch.Tensor) -> None:
+                self._record(shade)
+
+        with pytest.raises(OptionError, match="no measure 'shadow'; close names are shade"):
+            score(net, explained, ["lost"])

@@ -47,9 +47,10 @@ def plan(name, folder, *, data=None, models=(), limit=None, **changes) -> Reprod
 def rows(name, folder, **asked) -> list[Row]:
     """Return what a grid recipe draws of its first part."""
     made = plan(name, folder, **asked)
-    scenes = pictures._scenes(made, make_setting(made.experiments[0].plan))
+    setting = make_setting(made.experiments[0].plan)
     shown = made.options.get("show", ("map",))
-    return [row for scene in scenes for row in pictures._rows(scene, shown)]
+    explained = pictures._explain(made, setting)
+    return [row for part in explained for row in pictures._rows(setting, *part, shown)]
 
 
 @pytest.fixture
@@ -169,8 +170,8 @@ def test_maps_without_evidence_are_said_to_be(tmp_path):
     made = plan("tmlr-fig4", tmp_path, data="shapes:1", methods=["gradcam"], target=0)
     setting = make_setting(made.experiments[0].plan)
     setting.network.module.fc.weight.data.zero_()
-    (scene,) = pictures._scenes(made, setting)
-    (row,) = pictures._rows(scene, ("map",))
+    ((batch, benches),) = pictures._explain(made, setting)
+    (row,) = pictures._rows(setting, batch, benches, ("map",))
     assert row.overlays[0].subtitle == "no positive evidence"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from torchsaliency.core.method import methods
 from torchsaliency.errors import OptionError
-from torchsaliency.evaluation.probes import study_metrics
+from torchsaliency.evaluation.studies import study_metrics
 from torchsaliency.papers.plans import Reproduction, plan_reproduction, read_methods, slug
 from torchsaliency.papers.recipes import Recipe, get_recipe, load_recipes
 from torchsaliency.papers.reproduce import MAKERS, reproduce

@@ -8,7 +8,7 @@ import torch
 from nets import convnet, images
 from torchsaliency.errors import InputError
 from torchsaliency.evaluation.results import Results
-from torchsaliency.evaluation.studies import CLASSES, Study, selectivity
+from torchsaliency.evaluation.studies import CLASSES, Study, power_variants, score_variants
 from torchsaliency.metrics.base import create_metric
 from torchsaliency.report.charts import metric_charts, selectivity_charts, sweep_chart
 
@@ -71,14 +71,15 @@ def test_bands_are_the_means_normal_interval():
 def test_selectivity_by_power():
     x = images(4, 12, 16)
     maps = torch.rand(4, 12, 16, generator=torch.Generator().manual_seed(0))
-    study = selectivity(convnet(), x, maps, torch.tensor([0, 3, 1, 2]), alphas=[10, 0.1, 1])
+    variants = power_variants(maps, [10, 0.1, 1])
+    study = score_variants(convnet(), x, variants, torch.tensor([0, 3, 1, 2]))
     made = selectivity_charts({"gradcam": study})
     assert list(made) == ["ad", "ag", "ai"]
     chart = made["ad"]
     assert chart.log_x
     (one,) = chart.series
     assert one.x == [0.1, 1, 10]
-    expected = [float(study.rows[f"α = {alpha}"].ad.compute()) for alpha in ("0.1", "1", "10")]
+    expected = [float(study.rows[f"α = {alpha}"]["ad"].compute()) for alpha in ("0.1", "1", "10")]
     assert one.y == pytest.approx(expected)
     assert chart.y == "ad ↓ (%)"
 

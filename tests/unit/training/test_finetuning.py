@@ -18,7 +18,7 @@ from torchsaliency.errors import CheckpointError, DataError, OptionError
 from torchsaliency.training import (
     Accuracy,
     finetune,
-    heads,
+    loop,
     make_finetuning,
     open_parts,
 )
@@ -151,7 +151,7 @@ def test_the_second_stage_changes_everything(tmp_path, settings):
 
 def begun(asked):
     torch.manual_seed(asked.seed)
-    network, paths = heads.with_new_head(asked.model, ("a", "b"))
+    network, paths = loop.with_new_head(asked.model, ("a", "b"))
     assert paths == ("9",)
     return network.module.state_dict()
 
@@ -274,7 +274,7 @@ def test_other_images_are_refused(tmp_path, settings):
 def test_folders_that_cannot_be_used(tmp_path, settings):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "model.safetensors").touch()
-    with pytest.raises(OptionError, match=r"holds model.safetensors and no checkpoint.pt"):
+    with pytest.raises(OptionError, match="safetensors exists and no earlier run wrote it"):
         finetune(settings(), tmp_path / "other")
     with pytest.raises(OptionError, match="lies in the data"):
         finetune(settings(), tmp_path / "chest" / "run")
@@ -448,7 +448,7 @@ class TestParts:
     ],
 )
 def test_any_classifier_is_found(name, paths):
-    network, found = heads.with_new_head(name, tuple("abc"), pretrained=False)
+    network, found = loop.with_new_head(name, tuple("abc"), pretrained=False)
     assert found == paths
     assert network.classes == tuple("abc")
     assert network(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
@@ -456,7 +456,7 @@ def test_any_classifier_is_found(name, paths):
 
 def test_a_classifier_of_as_many_classes_is_new_too():
     own = load_model("builtin/shapes_cnn")
-    network, paths = heads.with_new_head("builtin/shapes_cnn", own.classes)
+    network, paths = loop.with_new_head("builtin/shapes_cnn", own.classes)
     assert paths == ("fc",)
     before, after = own.module.state_dict(), network.module.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -478,7 +478,7 @@ def test_networks_whose_classifier_cannot_be_replaced(tmp_path):
         ("fixed", "let the factory have a parameter num_classes"),
     ):
         with pytest.raises(CheckpointError, match=said):
-            heads.with_new_head(f"{tmp_path / 'net.py'}:{name}", tuple("ab"))
+            loop.with_new_head(f"{tmp_path / 'net.py'}:{name}", tuple("ab"))
 
 
 def test_accuracy_by_hand():

@@ -1,0 +1,323 @@
+"""The measures that metrics require: each runs once for an explanation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
+
+from torch import Tensor, nn
+
+from torchsaliency import measures
+from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.masking import BlackPixel, Masking, MeanColour, RISEBlur
+from torchsaliency.core.target import ClassTarget
+from torchsaliency.core.wrapper import unwrap
+from torchsaliency.errors import InputError, OptionError
+from torchsaliency.measures.judge import Labels, class_labels
+from torchsaliency.measures.masked import MaskedScores
+from torchsaliency.metrics.base import SaliencyMetric
+from torchsaliency.metrics.localisation import predicted_boxes
+from torchsaliency.registry import Entry, Registry
+
+Inputs = Mapping[str, Any]
+"""What a measure found, by the names of the arguments of `SaliencyMetric.update`."""
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class MeasureEntry(Entry):
+    """A registered measure; see `measure`."""
+
+    settings: tuple[str, ...]
+    classes: bool
+    first: bool
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """None of its own: the metric has them."""
+        return {}
+
+
+MEASURES: Registry[MeasureEntry] = Registry("measure", "torchsaliency.measures")
+
+MeasureFunction = Callable[..., Inputs]
+
+
+def measure(
+    name: str, *settings: str, classes: bool = True, first: bool = False
+) -> Callable[[MeasureFunction], MeasureFunction]:
+    """Register a function as the measure that metrics require under `name`.
+
+    The function takes a `Bench`, and the metric's values of `settings` by name. It returns
+    arguments of the metric's `update` by name, and runs once for all metrics of the same values.
+    Its docstring says what it costs beyond the clean pass that all share.
+
+    Args:
+        name: as in `requires` of `@metric`.
+        settings: names of options of the metric.
+        classes: whether it reads class probabilities.
+        first: whether it runs before other measures, because it saves them passes.
+
+    Raises:
+        OptionError: the name is taken.
+
+    Example:
+        >>> @measure("brightness", classes=False)  # doctest: +SKIP
+        ... def measure_brightness(bench):
+        ...     return {"brightness": bench.images.mean((1, 2, 3))}
+    """
+
+    def add(function: MeasureFunction) -> MeasureFunction:
+        MEASURES.register(MeasureEntry(name, function, settings, classes, first))
+        return function
+
+    return add
+
+
+def classes_needed(metric: SaliencyMetric) -> str:
+    """Return the first measure of a metric that reads class probabilities, "" if none does."""
+    return next((name for name in metric.entry.requires if MEASURES.get(name).classes), "")
+
+
+@final
+class Bench:
+    """One explanation and the results of measures for it; each measure runs once.
+
+    Attributes are the arguments of `score`, as they are used, and:
+
+    Attributes:
+        judges_itself: whether the judge is the explained network and sees the same images.
+        model_masking: baseline of the explained network's masked images; `masking` is the judge's.
+        measured: what each measure found, by its name and settings.
+        passes: images that went through the judge for measures so far.
+    """
+
+    def __init__(  # noqa: PLR0913 (as `score`)
+        self,
+        model: nn.Module,
+        explanation: Explanation,
+        *,
+        target: Labels = None,
+        judge: nn.Module | None = None,
+        images: Tensor | None = None,
+        boxes: Sequence[Tensor] | None = None,
+        masks: Tensor | None = None,
+        masking: Masking | None = None,
+        clean: Tensor | None = None,
+        seed: int = 0,
+        chunk: int | None = None,
+    ) -> None:
+        """Take the arguments of `score`, and the judge's clean logits if they are known."""
+        self.model, self.explanation = model, explanation
+        self.judge = model if judge is None else judge
+        self.images = explanation.images if images is None else images
+        self.judges_itself = unwrap(self.judge) is unwrap(model) and images is None
+        self.masking = masking or explanation.masking
+        # a baseline in the judge's numbers means nothing to the explained network
+        self.model_masking = self.masking if self.judges_itself else explanation.masking
+        self.seed, self.chunk, self.passes = seed, chunk, 0
+        self.boxes, self.masks = boxes, masks
+        self._target, self._clean = target, clean
+        self.measured: dict[Any, Inputs] = {}
+
+    def feed(self, metrics: Sequence[SaliencyMetric]) -> list[int]:
+        """Update metrics, and return how many images the judge saw for each.
+
+        A measure that several metrics share is counted with the one that runs first. All measures
+        run before the first metric is updated, so that a failure updates none.
+        """
+        inputs, costs = {}, {}
+        for metric in sorted(metrics, key=lambda metric: not _measures(metric)[0].first):
+            before = self.passes
+            inputs[id(metric)] = self.inputs(metric)
+            costs[id(metric)] = self.passes - before
+        for metric in metrics:
+            metric.update(**inputs[id(metric)])
+        return [costs[id(metric)] for metric in metrics]
+
+    def inputs(self, metric: SaliencyMetric) -> dict[str, Any]:
+        """Return what a metric's `update` takes, running the measures it requires.
+
+        Raises:
+            InputError: it needs boxes or masks, and none were given.
+        """
+        known: dict[str, Any] = {
+            "maps": self.explanation.map,
+            "boxes": self.boxes,
+            "masks": self.masks,
+        }
+        for entry in _measures(metric):
+            known |= self._run(entry, metric.settings)
+        needed = metric.entry.inputs
+        for name in ("boxes", "masks"):
+            if name in needed and known[name] is None:
+                raise InputError(
+                    f"{metric.name} needs the {name} of the objects; give {name}=…, or choose a "
+                    "metric that needs no annotations."
+                )
+        return {name: _for_float64(known[name]) for name in needed if name in known}
+
+    def _run(self, entry: MeasureEntry, options: Mapping[str, Any]) -> Inputs:
+        settings = {name: options[name] for name in entry.settings if name in options}
+        key = (entry.name, tuple(sorted((name, repr(value)) for name, value in settings.items())))
+        if key not in self.measured:
+            self.measured[key] = entry.factory(self, **settings)
+        return self.measured[key]
+
+    def ask_judge(self, function: Callable[..., Any], *maps: Tensor, **options: Any) -> Inputs:
+        """Call a function of `measures` for the judge, and count its passes."""
+        found = function(
+            self.judge,
+            self.images,
+            *maps,
+            self.labels,
+            clean=self.logits,
+            chunk=self.chunk,
+            **options,
+        )
+        self.passes += found.passes
+        inputs: Inputs = found.inputs()
+        return inputs
+
+    @property
+    def logits(self) -> Tensor:
+        """The judge's logits on the clean images: the explanation's own, or one pass."""
+        if self._clean is None:
+            if self.judges_itself and isinstance(self.explanation.output, Tensor):
+                self._clean = self.explanation.output
+            else:
+                with measures.judging(self.judge, self.images, chunk=self.chunk) as judge:
+                    self._clean = judge.clean_logits(None)
+                    self.passes += judge.passes
+        return self._clean
+
+    @property
+    def labels(self) -> Tensor:
+        """The class of each image that is judged."""
+        target = self._target
+        if target is None and isinstance(self.explanation.target, ClassTarget):
+            target = self.explanation.target
+        return class_labels(target, self.logits)
+
+
+def _measures(metric: SaliencyMetric) -> list[MeasureEntry]:
+    """Return the measures that a metric requires, in the order in which they run."""
+    return sorted(map(MEASURES.get, metric.entry.requires), key=lambda entry: not entry.first)
+
+
+def _for_float64(value: Any) -> Any:
+    """Metrics count in float64, which Apple's graphics processors do not know."""
+    on_mps = isinstance(value, Tensor) and value.device.type == "mps"
+    return value.cpu() if on_mps else value
+
+
+# --- the library's measures -----------------------------------------------------------------------
+
+
+@measure("maps", classes=False)
+def _maps(bench: Bench) -> Inputs:  # noqa: ARG001
+    """Nothing: only the maps are read."""
+    return {}
+
+
+@measure("masked_scores")
+def _masked_scores(bench: Bench) -> Inputs:
+    """One masked pass per image, shared by all metrics."""
+    # masked images that were explained again have their scores already
+    output = bench.measured.get(("masked_maps", ()), {}).get("output")
+    if bench.judges_itself and isinstance(output, Tensor):
+        return MaskedScores.of_logits(bench.logits, output, bench.labels).inputs()
+    return bench.ask_judge(measures.masked_scores, bench.explanation.map, masking=bench.masking)
+
+
+@measure("masked_maps", classes=False, first=True)
+def _masked_maps(bench: Bench) -> Inputs:
+    """The method explains the masked image."""
+    found = measures.masked_maps(
+        bench.model, bench.explanation, masking=bench.model_masking, chunk=bench.chunk
+    )
+    return {**found.inputs(), "output": found.output}
+
+
+@measure("masked_embeddings", classes=False)
+def _masked_embeddings(bench: Bench) -> Inputs:
+    """One masked pass per image."""
+    # of the explained network, even if a classifier judges
+    output = bench.explanation.output
+    found = measures.masked_embeddings(
+        bench.model,
+        bench.explanation.images,
+        bench.explanation.map,
+        masking=bench.model_masking,
+        clean=output if isinstance(output, Tensor) else None,
+        chunk=bench.chunk,
+    )
+    bench.passes += found.passes
+    return found.inputs()
+
+
+@measure("perturbation_curve", "order", "step", "budget")
+def _perturbation_curve(bench: Bench, **settings: Any) -> Inputs:
+    """One pass per row of the image (224)."""
+    masking = bench.masking
+    if settings["order"] == "insertion":
+        # RISE begins with its blur; what lies outside the image has the masking's colour
+        plain = isinstance(masking, MeanColour | BlackPixel)
+        masking = RISEBlur(masking) if plain else RISEBlur()
+    maps = bench.explanation.map
+    return bench.ask_judge(measures.perturbation_curve, maps, masking=masking, **settings)
+
+
+@measure("region_curve", "patch", "regions", "placement")
+def _region_curve(bench: Bench, **settings: Any) -> Inputs:
+    """One pass per region (10)."""
+    return bench.ask_judge(measures.region_curve, bench.explanation.map, **settings)
+
+
+@measure("removal_curves", "percentages", "noise")
+def _removal_curves(bench: Bench, **settings: Any) -> Inputs:
+    """Two passes per percentage (18)."""
+    maps = bench.explanation.map
+    return bench.ask_judge(measures.removal_curves, maps, seed=bench.seed, **settings)
+
+
+@measure("square_removals", "samples", "side")
+def _square_removals(bench: Bench, **settings: Any) -> Inputs:
+    """One pass per square (100), shared by all methods."""
+    how = {"seed": bench.seed, "masking": bench.masking}
+    return bench.ask_judge(measures.square_removals, **how, **settings)
+
+
+@measure("crop_scores", "short")
+def _crop_scores(bench: Bench, **settings: Any) -> Inputs:
+    """One pass per image."""
+    return bench.ask_judge(measures.crop_scores, predicted_boxes(bench.explanation.map, **settings))
+
+
+@measure("predictions")
+def _predictions(bench: Bench) -> Inputs:
+    """Nothing: the judge's prediction on the clean image is known."""
+    return {"correct": bench.logits.argmax(1) == bench.labels}
+
+
+@measure("noisy_maps", "radius", "samples", classes=False)
+def _noisy_maps(bench: Bench, **settings: Any) -> Inputs:
+    """The method explains ten noisy copies."""
+    return measures.noisy_maps(
+        bench.model, bench.explanation, seed=bench.seed, chunk=bench.chunk, **settings
+    ).inputs()
+
+
+@measure("randomised_maps", "mode", "stages", "seed", classes=False)
+def _randomised_maps(bench: Bench, stages: int, **settings: Any) -> Inputs:
+    """The method explains with five randomised networks."""
+    names = measures.network_stages(bench.model)
+    if stages > len(names):
+        raise OptionError(
+            f"{stages} stages are to become random and the network has {len(names)}: "
+            f"{', '.join(names)}."
+        )
+    return measures.randomised_maps(
+        bench.model, bench.explanation, stages=names[:stages], chunk=bench.chunk, **settings
+    ).inputs()

@@ -1,0 +1,235 @@
+"""Images and labels for training: a data set's parts, and batches of them, mirrored or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from torchsaliency.data import DataSet, Sample, open_data, select
+from torchsaliency.data.dataset import PARTS, draw_parts
+from torchsaliency.data.files import folders_in, list_names
+from torchsaliency.data.folders import SPLITS
+from torchsaliency.data.medical import ALL, find_chest_xray, find_kvasir
+from torchsaliency.errors import DataError
+from torchsaliency.evaluation.batches import SampleReader, Unreadable, load_groups
+from torchsaliency.zoo import Preprocessing
+
+TRAIN, VAL, TEST = PARTS
+
+_NAMES = {"training": TRAIN, "valid": VAL, "validation": VAL}
+_FINDERS: dict[str, Callable[[Path], object]] = {
+    "chest-xray": find_chest_xray,
+    "kvasir": find_kvasir,
+}
+_KINDS = (*_FINDERS, "folder")
+
+Key = tuple[int, bool]
+"""Which sample, and whether it is mirrored."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The parts of one data set.
+
+    Attributes:
+        name: of the data set.
+        classes: names, in the order of the labels; the same in every part.
+        sets: by "train", "val" and "test", those that there are; "train" always is.
+        drawn: whether the parts were drawn here, and not by the data set's folders or layout.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    sets: dict[str, DataSet]
+    drawn: bool
+
+    @property
+    def train(self) -> DataSet:
+        """The training images."""
+        return self.sets[TRAIN]
+
+
+def open_parts(spec: str) -> Parts:
+    """Open a data set for training.
+
+    The chest X-rays have their parts as folders; Kvasir is divided as `open_data` divides it, so
+    that its test images here are those that are evaluated later. A folder of one's own may have
+    train, val and test folders; any other data is divided 6 : 1 : 1 in each class by a hash of
+    the images' names.
+
+    Args:
+        spec: as `open_data`.
+
+    Raises:
+        DataError: the data set is missing, has another layout, has no labels, or has a class
+            without training images.
+    """
+    kind, folder = _find_layout(spec)
+    drawn = False
+    if kind == "chest-xray":
+        data = open_data(f"{kind}:{folder}", split=ALL)
+        ids = [sample.id for sample in data.samples]
+        sets = {part: select(data, [id_.startswith(f"{part}/") for id_ in ids]) for part in PARTS}
+    elif kind == "kvasir":
+        sets = {part: open_data(f"{kind}:{folder}", split=part) for part in PARTS}
+    elif splits := _find_splits(folder):
+        sets = {
+            part: open_data(f"folder:{folder}", split=splits[part])
+            for part in PARTS
+            if part in splits
+        }
+    else:
+        data = open_data(spec)
+        _check_labels(data)
+        sets, drawn = divide(data), True
+    return _join(sets, drawn=drawn)
+
+
+def data_contains(spec: str, path: Path) -> bool:
+    """Return whether a path is in the folder of a data set, so that it would be read as part."""
+    _, folder = _find_layout(spec)
+    return folder.is_dir() and path.resolve().is_relative_to(folder.resolve())
+
+
+def divide(data: DataSet) -> dict[str, DataSet]:
+    """Divide each class 6 : 1 : 1 into train, val and test; what cannot be divided goes to test.
+
+    An image's part depends on the names of the images of its class alone.
+    """
+    part_of = draw_parts(data.samples)
+    parts = [part_of[sample.id] for sample in data.samples]
+    return {part: select(data, [other == part for other in parts]) for part in PARTS}
+
+
+def _find_layout(spec: str) -> tuple[str, Path]:
+    """Return the layout, as it is forced or recognised ("" if neither), and where the data lies."""
+    kind, colon, rest = spec.partition(":")
+    if colon and kind in _KINDS:
+        return kind, Path(rest).expanduser()
+    folder = Path(spec).expanduser()
+    fitting = (name for name, finds in _FINDERS.items() if folder.is_dir() and finds(folder))
+    return next(fitting, ""), folder
+
+
+def _find_splits(folder: Path) -> dict[str, str]:
+    """Return a folder's own train, val and test folders, if it has such and nothing else."""
+    names = folders_in(folder) if folder.is_dir() else []
+    if not names or not SPLITS.issuperset(names):
+        return {}
+    found = {_NAMES.get(name, name): name for name in names}
+    if len(found) < len(names):
+        raise DataError(
+            f"{folder} has {', '.join(names)}, two for the same part; leave one of train, val and "
+            "test each."
+        )
+    return found
+
+
+def _join(sets: Mapping[str, DataSet], *, drawn: bool) -> Parts:
+    """Bring all parts to the same classes; parts without an image are left out."""
+    sets = {part: data for part, data in sets.items() if len(data)}
+    if TRAIN not in sets:
+        found = ", ".join(sets) or "no images"
+        raise DataError(
+            f"There is nothing to learn from: the data has {found}, and no image in {TRAIN}; give "
+            "data with training images."
+        )
+    for data in sets.values():
+        _check_labels(data)
+    train = sets[TRAIN]
+    classes = train.classes
+    if classes is None:  # labels without names are numbers
+        highest = max(sample.label or 0 for data in sets.values() for sample in data.samples)
+        classes = tuple(map(str, range(highest + 1)))
+    _check_classes(train, classes)
+    sets = {part: _number_labels(data, classes, part) for part, data in sets.items()}
+    return Parts(train.name, classes, sets, drawn)
+
+
+def _check_labels(data: DataSet) -> None:
+    if "labels" not in data.annotations:
+        raise DataError(
+            f"The data set {data.name} has no labels to learn; give a folder for each class, or a "
+            "CSV of labels."
+        )
+
+
+def _check_classes(train: DataSet, classes: Sequence[str]) -> None:
+    """Require two classes and training images of each."""
+    if len(classes) < 2:  # noqa: PLR2004
+        raise DataError(
+            f"The data set {train.name} has one class, {', '.join(classes)}, and nothing to tell "
+            "apart; give a folder for each of two or more classes."
+        )
+    labels = {sample.label for sample in train.samples}
+    if lacking := [name for label, name in enumerate(classes) if label not in labels]:
+        raise DataError(
+            f"{len(lacking)} of {len(classes)} classes have no training image: "
+            f"{list_names(lacking)}; add some (6 of 8 images are for training), or remove the "
+            "folders."
+        )
+
+
+def _number_labels(data: DataSet, classes: tuple[str, ...], part: str) -> DataSet:
+    """Number the labels of a part as the training images' are: its folders may lack a class."""
+    if data.classes is None or data.classes == classes:
+        return replace(data, classes=classes)
+    if foreign := [name for name in data.classes if name not in classes]:
+        raise DataError(
+            f"The part {part} has the class {foreign[0]!r}, which {TRAIN} does not have "
+            f"({list_names(classes)}); give both the same classes."
+        )
+    numbers = {label: classes.index(name) for label, name in enumerate(data.classes)}
+    samples = (
+        Sample(sample.id, sample.source, None if sample.label is None else numbers[sample.label])
+        for sample in data.samples
+    )
+    return replace(data, classes=classes, samples=tuple(samples))
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+def read_batches(
+    data: DataSet,
+    preprocessing: Preprocessing,
+    groups: Sequence[Sequence[Key]],
+    *,
+    workers: int | None = None,
+    pinned: bool = False,
+) -> Iterator[tuple[Tensor, Tensor, list[Unreadable]]]:
+    """Read groups of samples, each into one batch: images, labels and what cannot be read.
+
+    Args:
+        data: with labels.
+        preprocessing: of the network.
+        groups: samples that share a batch.
+        workers: processes that read; None for as many as suit the machine.
+        pinned: whether tensors lie in memory that a GPU copies from at once.
+    """
+    reader = _TrainingReader(data, preprocessing)
+    for opened in load_groups(reader, groups, workers=workers, pinned=pinned):
+        failed = [item for item in opened if isinstance(item, Unreadable)]
+        read = [item for item in opened if not isinstance(item, Unreadable)]
+        images = torch.stack([image for image, _ in read]) if read else torch.empty(0)
+        yield images, torch.tensor([label for _, label in read], dtype=torch.int64), failed
+
+
+@final
+class _TrainingReader(SampleReader):
+    def __init__(self, data: DataSet, preprocessing: Preprocessing) -> None:
+        self.data, self.preprocessing = data, preprocessing
+
+    def name(self, key: Key) -> str:
+        return self.data.samples[key[0]].id
+
+    def open(self, key: Key) -> tuple[Tensor, int | None]:
+        index, mirrored = key
+        image = self.preprocessing(self.data.picture(index).image)
+        return (image.flip(-1) if mirrored else image), self.data.samples[index].label
