@@ -30,7 +30,7 @@ from torchsaliency.core.files import json_text
 
 @final
 class _PlainConsole(Console):
-    """A console that writes no control characters but its own."""
+    """A console that writes only its own control characters."""
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

@@ -39,15 +39,15 @@ def explain(options: ExplainCommandOptions) -> int:
 
 def _photos_table(photos: Sequence[Mapping[str, Any]]) -> Table:
     """List what was explained: photo, class, probability and methods."""
-    of_classes = all(one["target"]["index"] is not None for p in photos for one in p["maps"])
+    of_classes = all(facts["target"]["index"] is not None for p in photos for facts in p["maps"])
     heading = "class" if of_classes else "explained"
     table = grid_of("photo", heading, "probability", "maps", right=["probability"])
     for photo in photos[:_MOST_PHOTOS]:
         by_class: dict[tuple[str, float | None], list[str]] = {}
-        for one in photo["maps"]:
-            key = one["target"]["name"], one["target"]["probability"]
-            remark = "" if one["status"] == "ok" else f" ({one['status']})"
-            by_class.setdefault(key, []).append(one["method"] + remark)
+        for facts in photo["maps"]:
+            key = facts["target"]["name"], facts["target"]["probability"]
+            remark = "" if facts["status"] == "ok" else f" ({facts['status']})"
+            by_class.setdefault(key, []).append(facts["method"] + remark)
         for index, ((name, probability), methods) in enumerate(by_class.items()):
             table.add_row(
                 "" if index else escape(photo["name"]),

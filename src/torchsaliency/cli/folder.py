@@ -151,7 +151,11 @@ def _without(run: dict[str, Any], written: set[str]) -> dict[str, Any]:
     """Return a run without the maps and grids that were written over."""
     photos = []
     for photo in run["photos"]:
-        maps = [one for one in photo["maps"] if written.isdisjoint(one["files"].values())]
+        maps = [facts for facts in photo["maps"] if written.isdisjoint(facts["files"].values())]
         if maps:
             photos.append({**photo, "maps": maps})
-    return {**run, "photos": photos, "grids": [one for one in run["grids"] if one not in written]}
+    return {
+        **run,
+        "photos": photos,
+        "grids": [name for name in run["grids"] if name not in written],
+    }

@@ -60,7 +60,7 @@ def reproduce(options: ReproduceOptions) -> int:
 
     check_format(options.form)
     with watch_evaluation() as watch:
-        made = reproduce_recipe(
+        reproduction = reproduce_recipe(
             options.name,
             options.output or Path("reproduced") / options.name,
             data=options.data,
@@ -71,31 +71,31 @@ def reproduce(options: ReproduceOptions) -> int:
             ),
             watch=watch,
         )
-    print_reproduction(made, options.form)
+    print_reproduction(reproduction, options.form)
     return 0 if watch.complete else 1
 
 
-def print_reproduction(made: Reproduction, form: str) -> None:
+def print_reproduction(reproduction: Reproduction, form: str) -> None:
     """Print the tables, and as text also whether the paper's claims hold and where all is."""
-    if form in ("csv", "json") and len(made.tables) > 1:
-        print_raw(_whole(made, form))
+    if form in ("csv", "json") and len(reproduction.tables) > 1:
+        print_raw(_whole(reproduction, form))
         return
-    for table in made.tables.values():
+    for table in reproduction.tables.values():
         print_table(table, form)
     if form != "text":
         return
-    if not made.tables:
-        recipe = made.recipe
+    if not reproduction.tables:
+        recipe = reproduction.recipe
         title = f"{recipe.paper}, {recipe.item}: {recipe.title}"
-        for sentence in (title, *made.differs, *recipe.notes):
+        for sentence in (title, *reproduction.differs, *recipe.notes):
             print_line(sentence)
     verdicts = {True: "holds", False: "does not hold", None: "cannot be told"}
-    for claim, holds in made.claims:
+    for claim, holds in reproduction.claims:
         print_line(f"{claim}: {verdicts[holds]} here.")
-    print_line(_next_steps(made))
+    print_line(_next_steps(reproduction))
 
 
-def _whole(made: Reproduction, form: str) -> str:
+def _whole(reproduction: Reproduction, form: str) -> str:
     """Return several tables as one file: CSV with the table of each line, or one JSON object."""
     import pandas as pd
 
@@ -103,28 +103,30 @@ def _whole(made: Reproduction, form: str) -> str:
     from torchsaliency.report.writers import write_csv
 
     if form == "json":
-        return json_text({name: table.to_dict() for name, table in made.tables.items()})
+        return json_text({name: table.to_dict() for name, table in reproduction.tables.items()})
     frames = [
         table.frame.rename(columns={"row": table.corner}).assign(table=name)
-        for name, table in made.tables.items()
+        for name, table in reproduction.tables.items()
     ]
     return write_csv(pd.concat(frames))
 
 
-def _next_steps(made: Reproduction) -> str:
+def _next_steps(reproduction: Reproduction) -> str:
     """Say where everything is, and what to do with it."""
-    if made.recipe.kind == "survey":
+    if reproduction.recipe.kind == "survey":
         from torchsaliency.papers.survey import read_key
 
-        page, key = made.pages
+        page, key = reproduction.pages
         count = len(read_key(key).items)
         photographs = "1 photograph is" if count == 1 else f"{count} photographs are"
         return (
             f"{photographs} in the survey. Send {page} to participants, keep {key} to yourself, "
             f"and score the files that they send back by `torchsaliency survey-score {key} FILE…`."
         )
-    sentences = [f"Look at {', '.join(map(str, made.pages))}."] if made.pages else []
-    if made.tables or made.figures:
-        kinds = "Tables, figures and rows" if made.tables else "Figures"
-        sentences.append(f"{kinds} are in {made.folder}/.")
-    return " ".join(sentences) or f"What is known of the run is in {made.folder}/."
+    sentences = (
+        [f"Look at {', '.join(map(str, reproduction.pages))}."] if reproduction.pages else []
+    )
+    if reproduction.tables or reproduction.figures:
+        kinds = "Tables, figures and rows" if reproduction.tables else "Figures"
+        sentences.append(f"{kinds} are in {reproduction.folder}/.")
+    return " ".join(sentences) or f"What is known of the run is in {reproduction.folder}/."

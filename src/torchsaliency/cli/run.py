@@ -41,6 +41,7 @@ from torchsaliency.errors import (
     describe_error,
     out_of_memory,
 )
+from torchsaliency.measures import masked_scores
 from torchsaliency.options import ExplainOptions
 from torchsaliency.viz.overlay import png
 from torchsaliency.zoo import Network, Preprocessing
@@ -196,7 +197,7 @@ class Run:
             try:
                 self._explain(pictures)
             except BaseException:
-                # after an interruption, too, what was written is told; the same command goes on
+                # also after an interruption: the same command continues
                 with suppress(TorchSaliencyError):  # it would hide what went wrong first
                     if self.entries:
                         self.folder.write_manifest(self._manifest(pictures), ended=False)
@@ -296,8 +297,12 @@ class Run:
                 references = [self.references[photo.name][0] for photo in batch]
                 target = targets.EmbeddingSimilarity(torch.stack(references), "cosine")
             maps, logits = self._maps(x, target)
-            scores = {name: self._scores(made) for name, made in maps.items()}
-            masked = {name: self._masked_scores(made) for name, made in maps.items() if self.masked}
+            scores = {name: self._scores(explanation) for name, explanation in maps.items()}
+            masked = {
+                name: self._masked_scores(explanation)
+                for name, explanation in maps.items()
+                if self.masked
+            }
             found.append(Answer(tag, maps, logits, scores, masked))
         return found
 
@@ -332,7 +337,7 @@ class Run:
             maps[label] = dataclasses.replace(explanation, method=self.methods[label])
         return maps, output.detach().float().cpu()
 
-    def _scores(self, made: Explanation) -> Scores:
+    def _scores(self, explanation: Explanation) -> Scores:
         """Score the maps of a batch, for the classes they explain."""
         if not self.metrics:
             return {}
@@ -340,8 +345,8 @@ class Run:
 
         metrics = [copy.deepcopy(metric) for metric in self.metrics.values()]
         with running(self.network.name):
-            score(self.network, made, metrics, chunk=self.options.chunk)
-        self._advance(len(made) / self._steps)
+            score(self.network, explanation, metrics, chunk=self.options.chunk)
+        self._advance(len(explanation) / self._steps)
         return {
             metric.name: list(
                 zip(finite(metric.per_image.tolist()), finite(metric.rows.tolist()), strict=True)
@@ -349,11 +354,12 @@ class Run:
             for metric in metrics
         }
 
-    @torch.no_grad()
-    def _masked_scores(self, made: Explanation) -> Tensor:
+    def _masked_scores(self, explanation: Explanation) -> Tensor:
         """Return the probability of each predicted class on the image masked by its map."""
-        shares: Tensor = self.network(self.masking(made.images, made.map)).softmax(1)
-        return shares.gather(1, made.output.argmax(1, keepdim=True))[:, 0]
+        images, maps, clean = explanation.images, explanation.map, explanation.output
+        return masked_scores(
+            self.network, images, maps, masking=self.masking, clean=clean, chunk=self.options.chunk
+        ).masked
 
     # --- one photograph ---------------------------------------------------------------------------
 
@@ -376,40 +382,40 @@ class Run:
         rows: dict[str, dict[str, list[Any]]] = {}
         for answer in answers:
             target = self._target_facts(photo, answer, row)
-            for method, made in answer.maps.items():
+            for method, explanation in answer.maps.items():
                 scores = {name: column[row] for name, column in answer.scores[method].items()}
                 facts = {
                     "method": method,
                     "target": target,
-                    "score": float(made.score[row]),
-                    "layers": list(made.layers),
-                    "status": made.status[row],
+                    "score": float(explanation.score[row]),
+                    "layers": list(explanation.layers),
+                    "status": explanation.status[row],
                     "details": {
                         name: values[row].item()
-                        for name, values in made.details.items()
+                        for name, values in explanation.details.items()
                         if values.ndim == 1
                     },
                     "scores": {name: value for name, (value, _) in scores.items()},
-                    "files": self._write(picture, photo, answer.target, made, row),
+                    "files": self._write(picture, photo, answer.target, explanation, row),
                 }
                 if method in answer.masked:
                     facts["masked"] = float(answer.masked[method][row])
                 entry["maps"].append(facts)
-                self._methods.setdefault(method, _method_facts(made))
+                self._methods.setdefault(method, _method_facts(explanation))
                 for name, (_, parts) in scores.items():
                     rows.setdefault(method, {}).setdefault(name, []).append(parts)
         self.entries[photo.name], self._rows[photo.name] = entry, rows
         if self._identity:
-            told = {"photo": entry, "methods": self._methods, "rows": rows}
-            self.folder.finish(self._identity, told)
+            record = {"photo": entry, "methods": self._methods, "rows": rows}
+            self.folder.finish(self._identity, record)
         return entry
 
     def _recall(self, photo: Photo) -> dict[str, Any]:
         """Take over what an earlier run wrote of a photograph."""
-        told = self._finished[photo.sha256]
-        entry = {**told["photo"], "name": photo.name, "path": str(photo.path.resolve())}
-        self.entries[photo.name], self._rows[photo.name] = entry, told["rows"]
-        self._methods = {**told["methods"], **self._methods}
+        record = self._finished[photo.sha256]
+        entry = {**record["photo"], "name": photo.name, "path": str(photo.path.resolve())}
+        self.entries[photo.name], self._rows[photo.name] = entry, record["rows"]
+        self._methods = {**record["methods"], **self._methods}
         return entry
 
     def _write(
@@ -446,15 +452,15 @@ class Run:
 
     def _target_facts(self, photo: Photo, answer: Answer, row: int) -> dict[str, Any]:
         """Say what is explained: a class, a similarity of embeddings, or another target."""
-        made = next(iter(answer.maps.values()))
-        facts = {"kind": type(made.target).__name__}
-        if isinstance(made.target, targets.ClassTarget):
-            index = int(made.target.labels[row])
+        explanation = next(iter(answer.maps.values()))
+        facts = {"kind": type(explanation.target).__name__}
+        if isinstance(explanation.target, targets.ClassTarget):
+            index = int(explanation.target.labels[row])
             facts |= self._class_facts(answer.logits[row], index)
-            if not isinstance(made.target, targets.Logit):
+            if not isinstance(explanation.target, targets.Logit):
                 facts["name"] = f"{answer.target.partition(':')[0]} of {facts['name']}"
             return facts
-        score = float(made.score[row])
+        score = float(explanation.score[row])
         if photo.name in self.references:
             name = f"similarity {score:.2f} to {self.references[photo.name][1]}"
         else:
@@ -518,13 +524,13 @@ class Run:
         return hashlib.sha256(json_bytes(facts)).hexdigest()
 
 
-def _method_facts(made: Explanation) -> dict[str, Any]:
-    entry = made.method.entry
+def _method_facts(explanation: Explanation) -> dict[str, Any]:
+    entry = explanation.method.entry
     return {
         "family": entry.family,
         "cite": entry.cite,
         "label_free": Needs.TARGET not in entry.needs,
-        "options": made.manifest()["options"],
+        "options": explanation.manifest()["options"],
     }
 
 

@@ -59,7 +59,9 @@ class Plan(PlanOptions):
         Raises:
             OptionError: unknown name or option, a value that does not fit, or a label twice.
         """
-        return _create("metrics", self.metrics, lambda one: create_metric(one.name, one.options))
+        return _create(
+            "metrics", self.metrics, lambda choice: create_metric(choice.name, choice.options)
+        )
 
     def identity(self) -> dict[str, Any]:
         """Return all that decides the numbers, in JSON types; methods apart, each decides its own.
@@ -126,8 +128,8 @@ def read_plan(path: str | Path, changes: Mapping[str, Any] | None = None) -> Pla
     except RecursionError:
         raise DataError(f"{path} is nested too deeply for a plan.") from None
     except (yaml.YAMLError, ValueError) as error:  # numbers and dates that Python refuses, too
-        told = " ".join(str(error).split()).rstrip(".")
-        raise DataError(f"{path} is no YAML of a plan: {told}.") from error
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DataError(f"{path} is no YAML of a plan: {reason}.") from error
     if not isinstance(facts, dict):
         raise DataError(f"{path} holds a {type(facts).__name__}; a plan is a mapping of fields.")
     return make_plan({**facts, **(changes or {})})
@@ -141,8 +143,8 @@ class _Strict(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
             seen = set()
             for key, _ in node.value:
                 if not isinstance(key, yaml.ScalarNode) or not key.tag.endswith((":str", ":merge")):
-                    told = f"the key {key.value!r} is no word" if key.id == "scalar" else "no word"
-                    raise ConstructorError(None, None, told, key.start_mark)
+                    what = f"the key {key.value!r}" if key.id == "scalar" else "a key"
+                    raise ConstructorError(None, None, f"{what} is no word", key.start_mark)
                 if key.value in seen:
                     raise ConstructorError(
                         None, None, f"{key.value!r} is there twice", key.start_mark
