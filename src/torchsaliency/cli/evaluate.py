@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.progress import ProgressColumn, Task
 from rich.text import Text
@@ -87,28 +87,27 @@ def plan_of(options: EvaluateOptions) -> Plan:
 
 
 class Watcher:
-    """Adds up the progress of an evaluation, or of several one after another.
+    """Keeps the latest progress of an evaluation, or of several one after another."""
 
-    Attributes:
-        counts: images by "before", "done", "skipped" and "odd", as in `Progress`.
-    """
-
-    def __init__(self, show: Any) -> None:
-        self.counts = dict.fromkeys(("before", "done", "skipped", "odd"), 0)
-        self._last: Mapping[str, int] = self.counts.copy()
+    def __init__(self, show: Callable[..., None]) -> None:
+        self._latest: list[Progress] = []
         self._show = show
 
     def __call__(self, now: Progress) -> None:
-        """Take the progress of an evaluation; another one begins with 0 done."""
-        for name in self.counts:
-            self.counts[name] += getattr(now, name) - (self._last[name] if now.done else 0)
-        self._last = {name: getattr(now, name) for name in self.counts}
+        """Take the progress of an evaluation; the next one begins with 0 done."""
+        if now.done and self._latest:
+            self._latest.pop()
+        self._latest.append(now)
         self._show(completed=now.done, total=now.total)
+
+    def count(self, name: str) -> int:
+        """Return how many images are "before", "done", "skipped" or "odd"; see `Progress`."""
+        return sum(getattr(progress, name) for progress in self._latest)
 
     @property
     def complete(self) -> bool:
         """Whether every image could be used."""
-        return not self.counts["skipped"] and not self.counts["odd"]
+        return not self.count("skipped") and not self.count("odd")
 
 
 @contextmanager
@@ -119,13 +118,12 @@ def watch_evaluation() -> Iterator[Watcher]:
     watcher = Watcher(lambda **progress: bar.update(task, **progress))
     with bar:
         yield watcher
-    before, done, skipped, odd = watcher.counts.values()
-    if before:
-        say(f"{before} images were finished before; {done} are new.")
-    if skipped:
+    if before := watcher.count("before"):
+        say(f"{before} images were finished before; {watcher.count('done')} are new.")
+    if skipped := watcher.count("skipped"):
         images = "image" if skipped == 1 else "images"
         say(f"{skipped} {images} could not be used; run.json says why.")
-    if odd:
+    if odd := watcher.count("odd"):
         images = "image has" if odd == 1 else "images have"
         say(f"{odd} {images} maps that are not finite; run.json says of which methods.")
 
