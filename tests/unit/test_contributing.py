@@ -67,7 +67,7 @@ USES = {
         """
         network = torchsaliency.load_model("lab/small", num_classes=3, pretrained=False)
         assert network(torch.rand(1, 3, 32, 32)).shape == (1, 3)
-        assert "lab/small" in run("models", "lab").stdout
+        assert "lab/small" in run("models", "--filter", "lab").stdout
         """,
     ),
     "table format": (
