@@ -103,7 +103,7 @@ def study(
             labels = net(x).argmax(1)
         begun = time.perf_counter()
         with ts.tracing(net, x, labels, [ts.default_layer(net, x)], gradients=False) as trace:
-            features = trace[list(trace._layers)].activations
+            features = trace[list(trace.traced.layers)].activations
         black = subject.black.baseline(x)
         theirs.append(official_opticam(net, x, labels, features, black).objective)
         seconds["official"] += time.perf_counter() - begun

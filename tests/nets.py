@@ -12,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchsaliency.core import layout, session
+from torchsaliency.core import acceleration, layout, session
 from torchsaliency.core.layer import Grid
 from torchsaliency.core.method import Method, Needs, create, methods
 from torchsaliency.errors import LayerError
@@ -102,6 +102,11 @@ def known_apart(net: Net) -> Net:
     session._mixing[net] = tuple(type(module) for module in net.modules()), False
     layout._decided[net] = _AllGrids()
     return net
+
+
+def run_accelerated(net: nn.Module, images: Tensor) -> Any:
+    """Run a network as sessions do, by the engine of the context."""
+    return acceleration.run(session.call_network, net, images)
 
 
 class _AllGrids(dict[Any, Grid]):

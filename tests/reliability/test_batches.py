@@ -75,7 +75,7 @@ def test_no_network_sees_an_empty_batch(kind, sizes, tally):
 
 def test_an_empty_batch_is_a_sentence():
     with pytest.raises(ValueError, match="No image was given"):
-        session.call(settle(Strict()), images(1)[:0])
+        session.call_network(settle(Strict()), images(1)[:0])
 
 
 # --- networks that mix a batch --------------------------------------------------------------------
@@ -203,4 +203,4 @@ def test_convnet_is_as_before():
     net, x = convnet(), images(2)
     session._mixing.pop(net)
     with tracing(net, x, 1, ["relu3"]) as trace:
-        assert not trace.alone
+        assert not trace.session.mixes_images

@@ -11,13 +11,21 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 import torchsaliency
-from nets import ATTENTION_NAMES, NAMES, convnet, images, quick, settle, tiny_vit
+from nets import (
+    ATTENTION_NAMES,
+    NAMES,
+    convnet,
+    images,
+    quick,
+    run_accelerated,
+    settle,
+    tiny_vit,
+)
 from torchsaliency import TorchSaliencyError, explain
-from torchsaliency.core.acceleration import engine
-from torchsaliency.core.acceleration.copies import copy_network
+from torchsaliency.core.acceleration import ENGINES, auto, cache, copy_network
 from torchsaliency.measures import masked_scores, noisy_maps
 
-MODES = ["channels-last", "compile", "onnx", "bf16", "auto"]
+MODES = [name for name in ENGINES.names() if name != "off"]
 LOOSE = {"bf16": 0.2}
 
 needs_a_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs g++")
@@ -61,11 +69,11 @@ def test_a_mode_that_watches_functions_is_never_left_to_a_copy():
 
     net, x = convnet(), images(2)
     with torchsaliency.accelerated("channels-last"), torch.no_grad():
-        engine.run(net, x)
+        run_accelerated(net, x)
         with Watches() as watching:
-            engine.run(net, x)
+            run_accelerated(net, x)
         with torch.device("cpu"):  # a default device is no watcher
-            assert not engine._watched(net)
+            assert not cache.is_watched(net)
     assert watching.seen == 3
 
 
@@ -166,9 +174,9 @@ def test_what_a_pass_itself_writes_makes_no_copy_stale():
     net, x = Options().eval(), images(2)
     with torchsaliency.accelerated("channels-last"):
         masked_scores(net, x, torch.rand(2, 16, 16))
-        (first,) = engine._kept[net].values()
+        (first,) = cache._kept[net].values()
         masked_scores(net, x, torch.rand(2, 16, 16))
-        assert list(engine._kept[net].values()) == [first]
+        assert list(cache._kept[net].values()) == [first]
     assert first.faithful
 
 
@@ -176,9 +184,9 @@ def test_few_copies_are_kept_and_all_go_with_their_network():
     net = convnet()
     with torchsaliency.accelerated("channels-last"), torch.no_grad():
         for size in (8, 10, 12, 14, 16, 18):
-            engine.run(net, images(1, size, size))
-        copies = [weakref.ref(one.copy) for one in engine._kept[net].values()]
-    assert len(copies) == engine._MOST_KEPT
+            run_accelerated(net, images(1, size, size))
+        copies = [weakref.ref(one.copy) for one in cache._kept[net].values()]
+    assert len(copies) == cache._MOST_KEPT
     gone = weakref.ref(net)
     del net
     gc.collect()
@@ -194,11 +202,11 @@ def test_auto_compares_warm_passes(monkeypatch):
         def __call__(self, device):  # noqa: ARG002
             return next(seconds)
 
-    monkeypatch.setattr(engine, "seconds_now", Clock())
+    monkeypatch.setattr(auto, "seconds_now", Clock())
     net = convnet()
     with torchsaliency.accelerated("auto"), torch.no_grad():
-        engine.run(net, images(1))
-    (made,) = engine._kept[net].values()
+        run_accelerated(net, images(1))
+    (made,) = cache._kept[net].values()
     assert made.faithful
     assert next(seconds) == 30  # two readings each, of warm passes alone
 
@@ -256,7 +264,7 @@ def test_old_weight_norm_can_be_copied():
 
 
 def test_a_mode_that_is_not_there_is_a_sentence():
-    with pytest.raises(TorchSaliencyError, match="choose one of"):
+    with pytest.raises(TorchSaliencyError, match="There is no engine 'warp'"):
         explain(convnet(), images(1), "gradcam", accelerate="warp")
 
 

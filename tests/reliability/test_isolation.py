@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from commands import photographs
 from torchsaliency import InputError, OptionError
 from torchsaliency.cli.main import app
-from torchsaliency.core.isolation import Isolation, in_words
+from torchsaliency.core.isolation import Isolation, describe_failure
 from torchsaliency.data.photosets import PhotoSet
 from torchsaliency.errors import out_of_memory
 from torchsaliency.evaluation import evaluate, load_results, make_plan, setting
@@ -200,7 +200,7 @@ def test_halving_finds_them_all_and_runs_few(bad):
     for rows, found in isolation.run(work, 16):
         if isinstance(found, Exception):
             failed.append(rows.start)
-            assert in_words(found) == f"RuntimeError: {rows.start} is odd."
+            assert describe_failure(found) == f"RuntimeError: {rows.start} is odd."
         else:
             good += found
     assert sorted(failed) == sorted(bad)

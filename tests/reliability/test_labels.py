@@ -13,7 +13,7 @@ from torch import nn
 import torchsaliency
 from nets import NAMES, convnet, images, insist_it_is_undefined_here, quick, settle
 from torchsaliency import LayerError, Logit, Margin, Probability, TargetError, explain
-from torchsaliency.core import session
+from torchsaliency.core import freeze
 from torchsaliency.core.layer import ChannelsLast, Grid
 from torchsaliency.evaluation import score
 from torchsaliency.measures import masked_scores
@@ -310,7 +310,7 @@ def test_every_method_reads_a_decided_layout():
             insist_it_is_undefined_here(name, error)
             continue
         assert made.reshapes in ((ChannelsLast(),), (None,)), name
-    assert session.current_session(last) is None
+    assert freeze.current_hold(last) is None
 
 
 def test_sparse_scores_are_scores():

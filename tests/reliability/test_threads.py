@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from nets import assert_same_state, images, quick, settle, state_of, tiny_vit
 from torchsaliency import accelerated, explain, tracing
+from torchsaliency.core.freeze import frozen_eval
 from torchsaliency.core.method import methods
-from torchsaliency.core.session import held_still
 from torchsaliency.measures import masked_scores
 
 
@@ -213,7 +213,7 @@ def test_whoever_waits_goes_on_after_an_error():
     def work(index):
         for _ in range(10):
             try:
-                with held_still(net, torch.device("cpu")):
+                with frozen_eval(net, torch.device("cpu")):
                     if index:
                         raise RuntimeError("an error inside")  # noqa: TRY301
                     assert not net.training

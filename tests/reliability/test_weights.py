@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from torchsaliency.core.quiet import without_warnings
+from torchsaliency.core.runtime import without_warnings
 from torchsaliency.errors import CheckpointError
 from torchsaliency.zoo import Preprocessing, imagenet, load_model
 from torchsaliency.zoo.checkpoints import (

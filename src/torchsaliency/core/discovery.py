@@ -8,7 +8,10 @@ patch tokens reach the output no more.
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,10 +27,9 @@ from torchsaliency.core.layer import (
     replace_first,
 )
 from torchsaliency.core.layout import decide_layout
-from torchsaliency.core.rules import differentiate
-from torchsaliency.core.session import call, held_still
-from torchsaliency.core.trace import checked_images
-from torchsaliency.core.wrapper import unwrap
+from torchsaliency.core.network import unwrap
+from torchsaliency.core.rules import gradients
+from torchsaliency.core.session import Session, open_session
 from torchsaliency.errors import LayerError, TargetError
 from torchsaliency.registry import load_all
 
@@ -74,22 +76,43 @@ def _named(net: nn.Module) -> Layer | None:
 
 
 def _find(net: nn.Module, x: Tensor) -> Layer:
-    image = checked_images(net, x[:1] if x.ndim == 4 else x)  # noqa: PLR2004
-    with held_still(net, image.device), torch.enable_grad():
-        leaf = image.clone().requires_grad_()
-        outputs, score = _outputs_of_all_layers(net, leaf)
-        places = _candidates(net, outputs, (image.shape[2], image.shape[3]))
+    with open_session(net, x[:1] if x.ndim == 4 else x) as session, torch.enable_grad():  # noqa: PLR2004
+        image = session.images
+        outputs, score = _trace(session)
+        places = _candidates(net, outputs, session.size)
         if places:
-            sources = [outputs[name] for name in places]
-            found = differentiate(score, sources)
+            found = gradients(score, [outputs[name] for name in places])
             chosen = _widest(list(places.values()), found)
             if chosen is not None:
-                decided = decide_layout(net, chosen.name, outputs[chosen.name].detach(), image)
-                return chosen if decided is None else Layer(chosen.name, decided)
+                layout = decide_layout(net, chosen.name, outputs[chosen.name].detach(), image)
+                return chosen if layout is None else Layer(chosen.name, layout)
     raise LayerError(
         "No layer of this network gives a feature map larger than 1x1 on which the output depends; "
         'name one with layer=…, or use layer="input".'
     )
+
+
+def output_shapes(model: nn.Module, x: Float[Tensor, "n c H W"]) -> dict[str, Tensor]:
+    """Return the output of every layer that runs once, as a tensor without memory.
+
+    Args:
+        model: any network; wrappers are looked through.
+        x: images (N, C, H, W).
+
+    Returns:
+        Tensors on the device "meta" by the layer's name, in the order of completion.
+
+    Raises:
+        InputError: the images do not fit.
+    """
+    shapes: dict[str, Tensor] = {}
+
+    def note(name: str, output: Any, tensor: Tensor) -> None:  # noqa: ARG001
+        shapes.setdefault(name, tensor.to("meta"))
+
+    with open_session(model, x) as session:
+        _, runs = _run_watched(session, session.images, note)
+    return {name: shape for name, shape in shapes.items() if runs[name] == 1}
 
 
 def _candidates(
@@ -106,34 +129,20 @@ def _candidates(
     return found
 
 
-def _outputs_of_all_layers(net: nn.Module, leaf: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+def _trace(session: Session) -> tuple[dict[str, Tensor], Tensor]:
     """Run once; return each layer's output in the order of completion, and the top score."""
+    leaf = session.images.clone().requires_grad_()
     outputs: dict[str, Tensor] = {}
-    runs: dict[str, int] = {}
 
-    def remember(name: str) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG001
-            try:
-                tensor = first_tensor(output, name)
-            except LayerError:
-                return None
-            runs[name] = runs.get(name, 0) + 1
-            if not tensor.requires_grad or tensor.shape[:1] != leaf.shape[:1]:
-                return None
-            outputs.pop(name, None)
-            outputs[name] = tensor
-            return replace_first(output, tensor.clone())
+    def keep(name: str, output: Any, tensor: Tensor) -> Any:
+        if not tensor.requires_grad or tensor.shape[:1] != leaf.shape[:1]:
+            return None
+        outputs.pop(name, None)
+        outputs[name] = tensor
+        return replace_first(output, tensor.clone())
 
-        return hook
-
-    handles = [
-        module.register_forward_hook(remember(name)) for name, module in net.named_modules() if name
-    ]
-    try:
-        output = call(net, leaf.clone())  # the network may work in place on its input
-    finally:
-        for handle in handles:
-            handle.remove()
+    # the network may work in place on its input
+    output, runs = _run_watched(session, leaf.clone(), keep)
     if not isinstance(output, Tensor):
         raise TargetError(
             f"This network gives a {type(output).__name__}, from which no default layer can be "
@@ -141,6 +150,27 @@ def _outputs_of_all_layers(net: nn.Module, leaf: Tensor) -> tuple[dict[str, Tens
         )
     top = output.flatten(1).float().amax(1).sum() * 1024  # half precision keeps small gradients
     return {name: tensor for name, tensor in outputs.items() if runs[name] == 1}, top
+
+
+def _run_watched(
+    session: Session, images: Tensor, watch: Callable[[str, Any, Tensor], Any]
+) -> tuple[Any, Counter[str]]:
+    """Run the network; give `watch` each layer's name, output and first tensor, and count runs."""
+    runs: Counter[str] = Counter()
+
+    def hook(name: str, module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG001
+        try:
+            tensor = first_tensor(output, name)
+        except LayerError:
+            return None
+        runs[name] += 1
+        return watch(name, output, tensor)
+
+    with ExitStack() as stack:
+        for name, module in session.net.named_modules():
+            if name:
+                stack.callback(module.register_forward_hook(partial(hook, name)).remove)
+        return session.run(images), runs
 
 
 def _is_stream(module: nn.Module, name: str, reshape: Reshape) -> bool:

@@ -7,13 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchsaliency.core.maps import wide
-from torchsaliency.core.memory import checked_chunk, suited_chunk, with_less_memory
-from torchsaliency.core.session import call, held_still, mixes_images
-from torchsaliency.core.target import EmbeddingSimilarity
-from torchsaliency.core.trace import checked_images
-from torchsaliency.core.wrapper import unwrap
-from torchsaliency.errors import InputError, TargetError
+from torchsaliency.core.maps import upcast
+from torchsaliency.core.session import Session, open_session
+from torchsaliency.core.target import EmbeddingSimilarity, require_embeddings
+from torchsaliency.errors import InputError
 
 
 def embeddings(
@@ -30,23 +27,13 @@ def embeddings(
         InputError: the images do not fit, or a chunk below 1.
         TargetError: the network gives something else than (N, D).
     """
-    net = unwrap(model)
-    checked_chunk(chunk)
+    with open_session(model, x, chunk=chunk) as session:
+        return session.with_less_memory(lambda: _embed(session))
 
-    def whole(chunk: int) -> Tensor:
-        found = []
-        for part in images.split(chunk):
-            output = call(net, part)
-            if not isinstance(output, Tensor) or output.ndim != 2:  # noqa: PLR2004
-                got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise TargetError(f"An embedding is (N, D), and the network gave {got}.")
-            found.append(wide(output.detach()))
-        return torch.cat(found)
 
-    with held_still(net, x.device):
-        images = checked_images(net, x)
-        most = 1 if mixes_images(net, images) else chunk or suited_chunk(net, images)
-        return with_less_memory(whole, most, net, images)[0]
+def _embed(session: Session) -> Tensor:
+    outputs = map(session.run, session.images.split(session.chunk))
+    return torch.cat([upcast(require_embeddings(output).detach()) for output in outputs])
 
 
 def similarity_to(

@@ -5,23 +5,23 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchsaliency.core.acceleration.engine import accelerated
-from torchsaliency.core.clock import seconds_now
+from torchsaliency.core.acceleration import accelerated
 from torchsaliency.core.discovery import default_layer
 from torchsaliency.core.explanation import Explanation
-from torchsaliency.core.layer import Layer, LayerLike
+from torchsaliency.core.layer import Layer, LayerLike, as_group
 from torchsaliency.core.maps import is_constant, minmax, normalise, upsample
 from torchsaliency.core.masking import Masking
-from torchsaliency.core.method import Method, Needs, Saliency, create
+from torchsaliency.core.method import Method, Needs, Saliency, create, set_explainer
+from torchsaliency.core.network import NetworkWrapper, unwrap
+from torchsaliency.core.runtime import seconds_now
 from torchsaliency.core.target import OwnEmbedding, TargetLike
-from torchsaliency.core.trace import Trace, tracing
-from torchsaliency.core.wrapper import NetworkWrapper, unwrap
+from torchsaliency.core.trace import View, tracing
 from torchsaliency.errors import LayerError, OptionError
 from torchsaliency.registry import load_all
 
@@ -55,7 +55,7 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
         masking: baseline for methods that mask the image; mean colour by default.
         chunk: images in one derived pass (masks, ablations); bounds memory, not the result; None
             finds it from the network's largest layer. Halved where the memory ends.
-        accelerate: how derived passes run, see `accelerated`; None leaves it as it is.
+        accelerate: the engine of derived passes, see `accelerated`; None leaves it as it is.
 
     Returns:
         One `Explanation` a method, by name or label, in the order given.
@@ -66,36 +66,37 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
     Example:
         >>> import torch, torchvision, torchsaliency
         >>> net = torchvision.models.resnet18()
-        >>> made = torchsaliency.explain(net, torch.rand(2, 3, 64, 64), ["gradcam", "mtsm"])
-        >>> made["mtsm"].map.shape
+        >>> found = torchsaliency.explain(net, torch.rand(2, 3, 64, 64), ["gradcam", "mtsm"])
+        >>> found["mtsm"].map.shape
         torch.Size([2, 64, 64])
     """
-    if accelerate is not None:
-        with accelerated(accelerate):
-            return explain(model, x, methods, target, layer, masking=masking, chunk=chunk)
     load_all()
     chosen = resolve_methods(methods)
     needs = functools.reduce(operator.or_, (method.entry.needs for method in chosen.values()))
-    layers = _layers(model, x, layer, needs)
     if target is None and getattr(model, "encoder", False) is True:
         target = OwnEmbedding()
-    begun = seconds_now(x.device)
-    with tracing(
-        model,
-        x,
-        target,
-        layers,
-        gradients=Needs.GRADIENTS in needs,
-        attentions=Needs.ATTENTION in needs,
-        masking=masking,
-        chunk=chunk,
-    ) as trace:
-        names = [one.name for one in layers]
-        shared = seconds_now(trace.images.device) - begun, trace.passes
-        return {
-            label: replace(_explanation(method, trace, names, *shared), label=label)
-            for label, method in chosen.items()
-        }
+    with nullcontext() if accelerate is None else accelerated(accelerate):
+        layers = _choose_layers(model, x, layer, needs)
+        begun = seconds_now(x.device)
+        with tracing(
+            model,
+            x,
+            target,
+            layers,
+            gradients=Needs.GRADIENTS in needs,
+            attentions=Needs.ATTENTION in needs,
+            masking=masking,
+            chunk=chunk,
+        ) as view:
+            shared = seconds_now(view.images.device) - begun, view.passes
+            names = [layer.name for layer in layers]
+            return {
+                label: _explain_by(method, label, view, names, shared)
+                for label, method in chosen.items()
+            }
+
+
+set_explainer(explain)
 
 
 def resolve_methods(methods: MethodsLike) -> dict[str, Method]:
@@ -108,19 +109,20 @@ def resolve_methods(methods: MethodsLike) -> dict[str, Method]:
         pairs = list(methods.items())
     else:
         several = [methods] if isinstance(methods, str | Method) else list(methods)
-        pairs = [(one if isinstance(one, str) else one.name, one) for one in several]
-    made = {label: create(one) if isinstance(one, str) else one for label, one in pairs}
-    if not made or len(made) != len(pairs):
+        pairs = [(method if isinstance(method, str) else method.name, method) for method in several]
+    found = {label: create(spec) if isinstance(spec, str) else spec for label, spec in pairs}
+    if not found or len(found) != len(pairs):
         raise OptionError(
-            f"{len(pairs)} methods with {len(made)} different names were given; give at least one, "
-            "and a mapping {label: method} to run a method twice."
+            f"{len(pairs)} methods with {len(found)} different names were given; give at least "
+            "one, and a mapping {label: method} to run a method twice."
         )
-    return made
+    return found
 
 
-def _layers(
+def _choose_layers(
     model: nn.Module, x: Tensor, layer: LayerLike | Sequence[LayerLike] | None, needs: Needs
 ) -> list[Layer]:
+    """Return the layers that are named, else the network's default layer."""
     net = unwrap(model)
     if layer is None:
         known = getattr(model, "layer", None) if isinstance(model, NetworkWrapper) else None
@@ -132,50 +134,51 @@ def _layers(
             if Needs.ACTIVATIONS in needs:
                 raise
             return [Layer.of("input", net)]  # read by no method
-    group = [layer] if isinstance(layer, str | nn.Module | Layer) else list(layer)
-    layers = [Layer.of(one, net) for one in group]
-    if not layers or len({one.name for one in layers}) != len(layers):
+    layers = [Layer.of(spec, net) for spec in as_group(layer)]
+    if not layers or len({layer.name for layer in layers}) != len(layers):
         raise OptionError(f"{len(layers)} layers were given; give at least one, each once.")
     return layers
 
 
-def _explanation(
-    method: Method, trace: Trace, names: Sequence[str], shared_seconds: float, shared_passes: int
+def _explain_by(
+    method: Method, label: str, view: View, names: list[str], shared: tuple[float, int]
 ) -> Explanation:
-    begun, passes, backward = seconds_now(trace.images.device), trace.passes, trace.backward_seconds
-    groups = [list(names)] if method.joint else [[name] for name in names]
-    views = [trace[group] for group in groups]
-    spared = sum(view.shared.spared_seconds for view in views)
+    """Run one method on the traced pass, which took `shared` seconds and passes."""
+    traced, device = view.traced, view.images.device
+    begun, passes, backward = seconds_now(device), view.passes, traced.backward_seconds
+    views = [view[group] for group in ([names] if method.joint else names)]
+    saved = sum(seen.shared.saved_seconds for seen in views)
     found = [
-        trace.with_less_memory(lambda view=view: _as_saliency(method.saliency(view)))  # type: ignore[misc]
-        for view in views
+        view.with_less_memory(lambda seen=seen: _as_saliency(method.saliency(seen)))  # type: ignore[misc]
+        for seen in views
     ]
     # Methods may run the network with gradients; what they hand on is plain numbers.
-    raws = [one.raw.detach() for one in found]
-    maps = [normalise(upsample(raw, trace.size), method.scaling) for raw in raws]
+    raws = [saliency.raw.detach() for saliency in found]
+    maps = [normalise(upsample(raw, view.size), method.scaling) for raw in raws]
     # Several layers: the mean of their maps, stretched after resizing (pytorch-grad-cam: before).
     fused = minmax(torch.stack(maps).mean(0)) if len(maps) > 1 else maps[0]
     raw = fused if len(raws) > 1 else raws[0]
-    seconds = shared_seconds + seconds_now(trace.images.device) - begun
+    seconds = shared[0] + seconds_now(device) - begun
     if backward and Needs.GRADIENTS in method.entry.needs:
         seconds += backward  # alone, the method would have run it, too
-    # and it would have made itself what another had made
-    seconds += sum(view.shared.spared_seconds for view in views) - spared
+    # and it would have computed itself what another had computed
+    seconds += sum(seen.shared.saved_seconds for seen in views) - saved
     return Explanation(
         map=fused,
         raw=raw,
-        images=trace.images,
-        target=trace.target,
-        score=trace.score,
-        output=trace.output,
+        images=view.images,
+        target=view.target,
+        score=view.score,
+        output=view.output,
         layers=tuple(names),
-        reshapes=tuple(view.layers[0].reshape for view in (trace[name] for name in names)),
+        reshapes=tuple(traced.layers[name].reshape for name in names),
         method=method,
-        masking=trace.masking,
-        status=_status(raw, trace, found),
-        details={name: value for one in found for name, value in one.details.items()},
+        masking=view.masking,
+        status=_status(raw, view, found),
+        details={name: value for saliency in found for name, value in saliency.details.items()},
         seconds=seconds,
-        passes=shared_passes + trace.passes - passes,
+        passes=shared[1] + view.passes - passes,
+        label=label,
     )
 
 
@@ -187,24 +190,20 @@ _GAP = 0.01
 """How far shares that must add up may be off, relative to what they must add up to."""
 
 
-def _status(raw: Tensor, trace: Trace, found: Sequence[Saliency]) -> tuple[str, ...]:
-    flat = raw.flatten(1)
-    high, constant = flat.amax(1), is_constant(raw)
-    finite = flat.isfinite().all(1) & trace.finite.to(raw.device)
-    complete = torch.ones_like(finite)
-    for one in found:
-        if "gap" in one.details:
-            complete &= one.details["gap"].abs().to(raw.device) <= _GAP
-    facts = zip(*(one.tolist() for one in (finite, complete, constant, high)), strict=True)
-    return tuple(
-        "not finite"
-        if not is_finite
-        else "incomplete"
-        if not is_complete
-        else "ok"
-        if not is_flat
-        else "no positive evidence"
-        if most <= 0
-        else "constant map"
-        for is_finite, is_complete, is_flat, most in facts
-    )
+def _status(raw: Tensor, view: View, found: Sequence[Saliency]) -> tuple[str, ...]:
+    """Return each image's status; the first that applies."""
+    finite = raw.flatten(1).isfinite().all(1) & view.finite.to(raw.device)
+    gaps = [saliency.details["gap"] for saliency in found if "gap" in saliency.details]
+    incomplete = torch.zeros_like(finite)
+    for gap in gaps:
+        incomplete |= ~(gap.abs().to(raw.device) <= _GAP)
+    constant, negative = is_constant(raw), raw.flatten(1).amax(1) <= 0
+    statuses = {
+        "not finite": ~finite,
+        "incomplete": incomplete,
+        "no positive evidence": constant & negative,
+        "constant map": constant,
+        "ok": torch.ones_like(finite),
+    }
+    applies = torch.stack(list(statuses.values())).int().argmax(0)
+    return tuple([*statuses][place] for place in applies.tolist())

@@ -11,7 +11,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,8 +23,23 @@ from torchsaliency.core.masking import Masking
 from torchsaliency.core.target import Target
 from torchsaliency.errors import InputError, OptionError
 
-if TYPE_CHECKING:
-    from torchsaliency.core.method import Method
+
+@runtime_checkable
+class ExplainingMethod(Protocol):
+    """What an explanation knows of its method, a `core.method.Method`."""
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The hyper-parameters by name."""
+
+    @property
+    def entry(self) -> Any:
+        """The registered entry: family, citation and needs."""
+
 
 Renderer = Callable[["Explanation"], bytes]
 """Draws an explanation as a PNG; set by `torchsaliency.viz`, because core draws nothing."""
@@ -72,7 +87,7 @@ class Explanation:
     output: Any
     layers: tuple[str, ...]
     reshapes: tuple[Reshape | None, ...]
-    method: Method
+    method: ExplainingMethod
     masking: Masking
     status: tuple[str, ...]
     details: Mapping[str, Tensor] = field(default_factory=dict)
@@ -155,50 +170,56 @@ class Explanation:
             return _save(self, folder, stems)
 
 
-_MANIFEST, _PATIENCE = "manifest.json", 600.0
+_PROGRAM, _MANIFEST, _PATIENCE = "torchsaliency", "manifest.json", 600.0
 
 
-def _save(made: Explanation, folder: OutputFolder, stems: Sequence[str]) -> list[Path]:
-    kept = _kept(folder.path)
+def _save(explanation: Explanation, folder: OutputFolder, stems: Sequence[str]) -> list[Path]:
+    kept = _read_manifest(folder.path)
     folder.know(kept.get("files", {}))
-    facts = {"images": list(stems), "label": made.label or made.method.name, **made.manifest()}
-    mine = {stem: _identity(facts, one) for stem, one in zip(stems, made, strict=True)}
-    earlier = [_without(one, mine) for one in kept.get("explanations", [])]
-    taken = {name for one in earlier for files in one["files"].values() for name in files}
+    label = explanation.label or explanation.method.name
+    facts = {"images": list(stems), "label": label, **explanation.manifest()}
+    ids = {stem: _identity(facts, one) for stem, one in zip(stems, explanation, strict=True)}
+    # the maps of the same explanation saved earlier are replaced
+    earlier = [
+        {
+            **other,
+            "files": {s: n for s, n in other["files"].items() if _ids(other)[s] != ids.get(s)},
+        }
+        for other in kept.get("explanations", [])
+    ]
+    taken = set(_names(earlier))
     contents: dict[str, Renderer] = {".npy": _npy}
     if _renderers:
         contents[".png"] = _renderers[0]
     files = {
-        stem: _free(path, facts["method"], facts["label"], [*contents], taken)
+        stem: _free(path, facts["method"], label, [*contents], taken)
         for stem, path in file_names(stems).items()
     }
-    folder.insist_on_own([*(name for one in files.values() for name in one), _MANIFEST])
-    for stem, one in zip(stems, made, strict=True):
+    written = [name for stem in stems for name in files[stem]]
+    folder.insist_on_own([*written, _MANIFEST])
+    for stem, one in zip(stems, explanation, strict=True):
         for name, draw in zip(files[stem], contents.values(), strict=True):
             folder.write(name, draw(one))
-    facts |= {"files": files, "identities": mine}
-    everything = [*(one for one in earlier if one["files"]), facts]
-    names = {name for one in everything for files in one["files"].values() for name in files}
-    found = {name: digest for name in sorted(names) if (digest := folder.digest(name))}
-    told = {"program": _PROGRAM, "schema": 1, **facts, "explanations": everything, "files": found}
-    folder.write(_MANIFEST, json_bytes(told))
+    facts |= {"files": files, "identities": ids}
+    explanations = [*(other for other in earlier if other["files"]), facts]
+    names = sorted(set(_names(explanations)))
+    digests = {name: digest for name in names if (digest := folder.digest(name))}
+    manifest = {"program": _PROGRAM, "schema": 1, **facts, "explanations": explanations}
+    folder.write(_MANIFEST, json_bytes({**manifest, "files": digests}))
     folder.dissolve()
-    written = [name for stem in stems for name in files[stem]]
     return [folder.path / name for name in [*written, _MANIFEST]]
 
 
-def _without(earlier: dict[str, Any], mine: Mapping[str, str]) -> dict[str, Any]:
-    """Return the facts of an explanation without the maps that the same one made again replaces."""
-    files, identities = earlier["files"], earlier["identities"]
-    kept = {stem: names for stem, names in files.items() if identities[stem] != mine.get(stem)}
-    return {**earlier, "files": kept}
+def _ids(facts: Mapping[str, Any]) -> dict[str, str]:
+    return dict(facts["identities"])
 
 
-_PROGRAM = "torchsaliency"
+def _names(explanations: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    return (name for facts in explanations for files in facts["files"].values() for name in files)
 
 
-def _kept(folder: Path) -> dict[str, Any]:
-    """Return what a folder's manifest tells; its own digest is among its files.
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a folder; its own digest is among its files.
 
     Raises:
         OptionError: the manifest is of something else.
@@ -208,10 +229,10 @@ def _kept(folder: Path) -> dict[str, Any]:
         return {}
     content = path.read_bytes()
     try:
-        told = json.loads(content)
-        if told["program"] == _PROGRAM and isinstance(told["explanations"], list):
-            told["files"] = {**told["files"], _MANIFEST: hashlib.sha256(content).hexdigest()}
-            return dict(told)
+        found = json.loads(content)
+        if found["program"] == _PROGRAM and isinstance(found["explanations"], list):
+            found["files"] = {**found["files"], _MANIFEST: hashlib.sha256(content).hexdigest()}
+            return dict(found)
     except (ValueError, KeyError, TypeError):
         pass
     raise OptionError(
@@ -221,8 +242,8 @@ def _kept(folder: Path) -> dict[str, Any]:
 
 def _identity(facts: Mapping[str, Any], one: Explanation) -> str:
     """Return what tells explanations of an image apart, as a digest."""
-    told = [facts[name] for name in ("label", "method", "options", "layers", "masking")]
-    text = json.dumps([*told, one.target.describe()], sort_keys=True)
+    kept = [facts[name] for name in ("label", "method", "options", "layers", "masking")]
+    text = json.dumps([*kept, one.target.describe()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -236,11 +257,8 @@ def _free(
         [f"{stem}.{file_name(label)}"] if label != method else [],
         (f"{stem}-{number}" for number in itertools.count(2)),
     )
-    for one in candidates:
-        names = [one + suffix for suffix in suffixes]
-        if taken.isdisjoint(names):
-            return names
-    raise AssertionError  # there is always another number
+    names = ([candidate + suffix for suffix in suffixes] for candidate in candidates)
+    return next(files for files in names if taken.isdisjoint(files))
 
 
 def _npy(one: Explanation) -> bytes:

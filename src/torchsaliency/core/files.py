@@ -47,8 +47,8 @@ class OutputFolder:
         self._private = self.path / PRIVATE
         self._known: dict[str, set[str]] = {}
         self._sure: dict[str, tuple[tuple[int, ...], str]] = {}
-        with self._sentences():
-            self._learn()
+        with self._plain_errors():
+            self._read_record()
 
     @contextmanager
     def held(self, wait: float = 0.0) -> Iterator[None]:
@@ -60,32 +60,31 @@ class OutputFolder:
         Raises:
             OptionError: another process holds it, or it cannot be made.
         """
-        with self._sentences():
+        with self._plain_errors():
             self.path.mkdir(parents=True, exist_ok=True)
         holder = (self.path.resolve(), threading.get_ident())
         if holder in _holders:  # by who called: a table and its rows may lie in one folder
-            self._learn()
+            self._read_record()
             yield
             return
-        with self._sentences():
-            lock = self._locked(wait)
+        with self._plain_errors():
+            lock = self._acquire(wait)
         _holders.add(holder)
         try:
-            with self._sentences():
-                self._learn()  # what the last holder wrote
+            with self._plain_errors():
+                self._read_record()  # what the last holder wrote
                 for left in self._private.glob("new-*"):  # of one that was killed
                     left.unlink()
-                told = json_text(_this_process())
-                (self._private / _HOLDER).write_text(told, encoding="utf-8")
+                (self._private / _HOLDER).write_bytes(json_bytes(_this_process()))
             yield
         finally:
             _holders.discard(holder)
             (self._private / _HOLDER).unlink(missing_ok=True)
-            if {one.name for one in self._private.glob("*")} <= {_LOCK}:
+            if {path.name for path in self._private.glob("*")} <= {_LOCK}:
                 self.dissolve()  # nothing was written
             lock.release()
 
-    def _locked(self, wait: float) -> BaseFileLock:
+    def _acquire(self, wait: float) -> BaseFileLock:
         begun = time.monotonic()
         while True:
             if self._private.is_symlink():
@@ -100,8 +99,8 @@ class OutputFolder:
                 patience = max(wait, _ORPHANS) if holder and _is_dead(holder) else wait
                 if time.monotonic() - begun > patience:
                     raise OptionError(
-                        f"{self.path} is being written to by {_words(holder)}; wait until it has "
-                        "ended, or choose another folder."
+                        f"{self.path} is being written to by {_describe(holder)}; wait until it "
+                        "has ended, or choose another folder."
                     ) from None
                 time.sleep(_POLL)
                 continue
@@ -111,10 +110,9 @@ class OutputFolder:
 
     def _holder(self) -> dict[str, Any]:
         try:
-            told = json.loads((self._private / _HOLDER).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return _read_object((self._private / _HOLDER).read_bytes())
+        except OSError:
             return {}
-        return told if isinstance(told, dict) else {}
 
     def _link(self, path: Path) -> OptionError:
         return OptionError(
@@ -151,10 +149,8 @@ class OutputFolder:
         for place, folders, files in os.walk(self.path):
             if Path(place) == self.path and PRIVATE in folders:
                 folders.remove(PRIVATE)
-            for one in files:
-                name = (Path(place) / one).relative_to(self.path).as_posix()
-                if not self.owns(name):
-                    yield name
+            names = ((Path(place) / file).relative_to(self.path).as_posix() for file in files)
+            yield from (name for name in names if not self.owns(name))
 
     def insist_on_own(self, names: Iterable[str]) -> None:
         """Insist that files of these names are ours, or not there.
@@ -162,7 +158,7 @@ class OutputFolder:
         Raises:
             OptionError: one is somebody else's.
         """
-        with self._sentences():
+        with self._plain_errors():
             for name in names:
                 self._place(name)
                 if os.path.lexists(self.path / name) and not self.owns(name):
@@ -183,12 +179,12 @@ class OutputFolder:
         Raises:
             OptionError: the file there is somebody else's, or the folder cannot be written to.
         """
-        with self._draft(name) as draft:
-            draft.write_bytes(content)
+        with self.writing(name) as file:
+            file.write(content)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
-        """Give a file to write that takes its name when all of it is on the disk.
+        """Open a draft that takes the file's name once all of it is on the disk.
 
         Args:
             name: relative to the folder, with "/" between folders, made if they do not exist.
@@ -196,26 +192,21 @@ class OutputFolder:
         Raises:
             OptionError: the file there is somebody else's, or the folder cannot be written to.
         """
-        with self._draft(name) as draft, draft.open("xb") as file:
-            yield file
-
-    @contextmanager
-    def _draft(self, name: str) -> Iterator[Path]:
-        """Give a path to write to, and the name to what is there at the end."""
-        with self._sentences():
+        with self._plain_errors():
             target = self._place(name)
             draft = self._private / f"new-{uuid.uuid4().hex}"
             try:
-                yield draft
+                with draft.open("xb") as file:
+                    yield file
                 _sync(draft)
                 digest = sha256_of(draft)
-                own = self.owns(name)
-                if not own and os.path.lexists(target):
+                ours = self.owns(name)
+                if not ours and os.path.lexists(target):
                     raise self._foreign(name)
                 self._note(_RECORD, {"name": name, "sha256": digest})
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._place(name)
-                if own:
+                if ours:
                     draft.replace(target)
                 else:
                     self._rename(draft, target, name)
@@ -236,15 +227,9 @@ class OutputFolder:
         except (OSError, NotImplementedError):  # a file system without hard links
             draft.replace(target)
 
-    def remove(self, name: str) -> None:
-        """Remove a file of ours; others stay."""
-        with self._sentences():
-            if self.owns(name):
-                (self.path / name).unlink()
-
     def set_aside(self, name: str) -> str:
         """Move a file away that we wrote and that has changed since; return its new name."""
-        with self._sentences():
+        with self._plain_errors():
             self._place(name)
             new = f"damaged-{uuid.uuid4().hex[:8]}-{Path(name).name}"
             (self.path / name).replace(self._private / new)
@@ -258,28 +243,16 @@ class OutputFolder:
 
     def note(self, name: str, facts: Mapping[str, Any]) -> None:
         """Add a line to a private list."""
-        with self._sentences():
+        with self._plain_errors():
             self._note(name, facts)
 
     def notes(self, name: str) -> list[dict[str, Any]]:
-        """Return the lines of a private list; one that a kill tore is left out."""
+        """Return the lines of a private list, without one that a kill tore."""
         try:
             lines = (self._private / name).read_bytes().split(b"\n")
         except FileNotFoundError:
             return []
-        found = []
-        for line in lines:
-            try:
-                told = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(told, dict):
-                found.append(told)
-        return found
-
-    def forget(self, name: str) -> None:
-        """Remove a private list."""
-        (self._private / name).unlink(missing_ok=True)
+        return [facts for line in lines if (facts := _read_object(line))]
 
     def _note(self, name: str, facts: Mapping[str, Any]) -> None:
         # the newline comes first: after a torn line, too, this one is whole
@@ -290,9 +263,9 @@ class OutputFolder:
             file.flush()
             os.fsync(file.fileno())
 
-    def _learn(self) -> None:
-        for told in self.notes(_RECORD):
-            name, digest = told.get("name"), told.get("sha256")
+    def _read_record(self) -> None:
+        for facts in self.notes(_RECORD):
+            name, digest = facts.get("name"), facts.get("sha256")
             if isinstance(name, str) and isinstance(digest, str):
                 self._known.setdefault(name, set()).add(digest)
 
@@ -313,7 +286,7 @@ class OutputFolder:
         return place / parts[-1]
 
     @contextmanager
-    def _sentences(self) -> Iterator[None]:
+    def _plain_errors(self) -> Iterator[None]:
         try:
             yield
         except OutputError:
@@ -334,8 +307,8 @@ _FULL = {28, 122}
 
 
 def file_name(text: str) -> str:
-    """Return text as one part of a path: what a file system may not bear is percent-encoded."""
-    found = "".join(one if one.isprintable() and one not in _ODD else _hex(one) for one in text)
+    """Return text as one part of a path: what a file system may refuse is percent-encoded."""
+    found = "".join(c if c.isprintable() and c not in _ODD else _hex(c) for c in text)
     if found.strip(".") == "" or found.split(".")[0].casefold() in _DEVICES:
         found = _hex(found[:1]) + found[1:]
     if found.endswith((".", " ")):
@@ -351,19 +324,16 @@ def file_names(ids: Sequence[str], suffix: str = "") -> dict[str, str]:
     Parts between "/" become folders. Names that differ only in case, or in how letters are
     composed, count as the same, since some file systems do not tell them apart.
     """
-    found = {
-        one: "/".join(file_name(part) for part in one.split("/")) + suffix
-        for one in dict.fromkeys(ids)
-    }
-    plain = {one: unicodedata.normalize("NFC", path).casefold() for one, path in found.items()}
+    found = {id_: "/".join(map(file_name, id_.split("/"))) + suffix for id_ in dict.fromkeys(ids)}
+    plain = {id_: unicodedata.normalize("NFC", path).casefold() for id_, path in found.items()}
     taken = Counter(plain.values())
     for path in [*taken]:
         taken.update(str(above) for above in PurePosixPath(path).parents)
-    for one, path in plain.items():
+    for id_, path in plain.items():
         if taken[path] > 1:
-            folder, _, _ = found[one].rpartition("/")
-            own = file_name(one.rpartition("/")[2] + "~" + _short(one)) + suffix
-            found[one] = f"{folder}/{own}" if folder else own
+            folder, slash, _ = found[id_].rpartition("/")
+            last = file_name(id_.rpartition("/")[2] + "~" + _short(id_)) + suffix
+            found[id_] = folder + slash + last
     return found
 
 
@@ -415,6 +385,14 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(part) for part in value]
     return value
+
+
+def _read_object(text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def sha256_of(path: Path) -> str:
@@ -470,7 +448,7 @@ def _is_dead(holder: Mapping[str, Any]) -> bool:
     return False
 
 
-def _words(holder: Mapping[str, Any]) -> str:
+def _describe(holder: Mapping[str, Any]) -> str:
     if not {"pid", "host", "since", "command"} <= holder.keys():
         return "another process"
     return (

@@ -18,8 +18,8 @@ from torchsaliency.errors import (
 
 T = TypeVar("T")
 
-_ASKED_WRONGLY = (OptionError, LayerError, TargetError, CheckpointError)
-"""Errors of what was asked, which no other image would mend."""
+_OF_THE_REQUEST = (OptionError, LayerError, TargetError, CheckpointError)
+"""Errors that another image would not mend."""
 
 _FIRST, _IN_A_ROW = 8, 64
 """So many images that fail with none before them, or one after another, are no single ones."""
@@ -27,7 +27,7 @@ _FIRST, _IN_A_ROW = 8, 64
 
 @final
 class Isolation:
-    """Runs work on batches; what fails on one image is told of that image alone.
+    """Runs work on batches; what fails on one image is reported for that image alone.
 
     Attributes:
         worked: images that went well.
@@ -45,11 +45,11 @@ class Isolation:
             count: images in it.
 
         Yields:
-            Rows and what came of them, or, of a single row, why nothing came.
+            Rows and their result, or, of a single row, the error.
 
         Raises:
-            TorchSaliencyError: what the work raised, if it is of what was asked and not of an
-                image: errors of options, layers and targets.
+            TorchSaliencyError: what the work raised, if it is of the request and not of an image:
+                errors of options, layers and targets.
             InputError: image after image fails.
         """
         yield from self._run(work, slice(0, count))
@@ -59,18 +59,11 @@ class Isolation:
     ) -> Iterator[tuple[slice, T | Exception]]:
         try:
             found = work(rows)
-        except _ASKED_WRONGLY:
+        except _OF_THE_REQUEST:
             raise
         except Exception as error:  # a network may raise anything
             if rows.stop - rows.start == 1:
-                self._failed += 1
-                if self._failed >= (_IN_A_ROW if self.worked else _FIRST):
-                    if isinstance(error, TorchSaliencyError):
-                        raise
-                    raise InputError(
-                        f"The run ends, as {self._failed} images failed one after another, the "
-                        f"last with {in_words(error)}"
-                    ) from error
+                self._count_failure(error)
                 yield rows, error.with_traceback(None)
                 return
         else:
@@ -83,24 +76,32 @@ class Isolation:
         yield from self._run(work, slice(rows.start, middle))
         yield from self._run(work, slice(middle, rows.stop))
 
+    def _count_failure(self, error: Exception) -> None:
+        self._failed += 1
+        if self._failed < (_IN_A_ROW if self.worked else _FIRST):
+            return
+        if isinstance(error, TorchSaliencyError):
+            raise error
+        raise InputError(
+            f"The run ends, as {self._failed} images failed one after another, the last with "
+            f"{describe_failure(error)}"
+        ) from error
 
-def in_words(error: BaseException) -> str:
+
+def describe_failure(error: BaseException) -> str:
     """Return why an image failed, as one line."""
     lines = str(error).strip().splitlines()
-    told = lines[0].rstrip(". ") if lines else ""
-    named = type(error).__name__
+    reason = lines[0].rstrip(". ") if lines else ""
+    kind = type(error).__name__
     if isinstance(error, ValueError) and type(error).__module__.startswith("torchsaliency."):
-        return f"{told}."
-    return f"{named}: {told}." if told else f"{named}."
+        return f"{reason}."
+    return f"{kind}: {reason}." if reason else f"{kind}."
 
 
-def insist_on_numbers(name: str, output: Any) -> None:
-    """Refuse what a network gives for an image if it is NaN or infinite.
+def require_numbers(name: str, output: Any) -> None:
+    """Raise `InputError` if what a network gives for an image is NaN or infinite.
 
     A logit of minus infinity is that of a class which is masked out.
-
-    Raises:
-        InputError: it is.
     """
     if isinstance(output, Tensor) and (output.isnan() | output.isposinf()).any():
         raise InputError(f"{name} gives NaN or infinite numbers for this image.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import difflib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -173,6 +174,11 @@ class Layer:
 
 
 LayerLike = str | nn.Module | Layer
+
+
+def as_group(layers: LayerLike | Sequence[LayerLike]) -> list[LayerLike]:
+    """Return one layer, or several, as a list."""
+    return [layers] if isinstance(layers, str | nn.Module | Layer) else list(layers)
 
 
 def infer_reshape(shape: tuple[int, ...], image_size: tuple[int, int]) -> Reshape | None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from torchsaliency.core.layer import ChannelsLast, Grid, Reshape, first_tensor, is_ambiguous
 from torchsaliency.core.maps import upsample
-from torchsaliency.core.session import call
+from torchsaliency.core.session import call_network
 from torchsaliency.errors import LayerError
 
 _decided: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Reshape]] = (
@@ -31,7 +31,7 @@ def decide_layout(net: nn.Module, name: str, output: Tensor, image: Tensor) -> R
     """Return the layout of an output that can be read in two ways, None for any other.
 
     Args:
-        net: held still.
+        net: frozen.
         name: of the layer; the image itself is always (N, C, H, W).
         output: of the layer.
         image: one image (1, C, H, W) of the size that gave the output.
@@ -68,7 +68,7 @@ def _by_another_width(
     handle = module.register_forward_hook(look)
     try:
         with torch.no_grad():
-            call(net, wider)
+            call_network(net, wider)
     except Exception:
         pass
     finally:
@@ -83,8 +83,8 @@ def _by_another_width(
 
 def _by_modules(module: nn.Module) -> Reshape | None:
     """Return the layout that all of a layer's modules work in."""
-    first = any(isinstance(one, _FIRST) for one in module.modules())
-    last = any(isinstance(one, _LAST) for one in module.modules())
+    first = any(isinstance(part, _FIRST) for part in module.modules())
+    last = any(isinstance(part, _LAST) for part in module.modules())
     return None if first == last else Grid() if first else ChannelsLast()
 
 

@@ -21,12 +21,12 @@ ROUNDING = 1e-4
 """How far above 1 or below 0 half precision may round a map."""
 
 
-def wide(tensor: Tensor) -> Tensor:
+def upcast(tensor: Tensor) -> Tensor:
     """Return half precision as float32, in which sums are formed; float32 and float64 stay."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def exact(tensor: Tensor) -> Tensor:
+def to_float64(tensor: Tensor) -> Tensor:
     """Return the numbers as float64, on the processor where the device knows no such."""
     return (tensor if has_float64(tensor.device) else tensor.cpu()).double()
 
@@ -117,7 +117,7 @@ def _extremes(maps: Tensor) -> tuple[Tensor, Tensor]:
     return maps.amin(dims, keepdim=True), maps.amax(dims, keepdim=True)
 
 
-def checked_maps(maps: Tensor) -> Tensor:
+def require_maps(maps: Tensor) -> Tensor:
     """Return maps (N, H, W), float32 or better, clamped to [0, 1].
 
     Raises:
@@ -127,7 +127,7 @@ def checked_maps(maps: Tensor) -> Tensor:
         raise InputError(f"Maps must be (N, H, W), and {tuple(maps.shape)} was given.")
     if not maps.is_floating_point():
         raise InputError(f"Maps must be floats in [0, 1], and {maps.dtype} was given.")
-    maps = wide(maps.detach())
+    maps = upcast(maps.detach())
     if not bool(maps.isfinite().all()):
         raise InputError(
             "The maps hold NaN or infinite values; give maps as `explain` returns them."

@@ -1,4 +1,4 @@
-"""How many images one pass may hold: read off the largest layer, halved where memory ends.
+"""How many images one pass may hold: found from the largest layer, halved if memory runs out.
 
 Results do not depend on it, but seconds and memory do: on a processor, tensors too large for the
 allocator's pool are mapped and zeroed anew in each layer, so that large chunks are slower an image
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from torchsaliency.core.session import call
+from torchsaliency.core.runtime import empty_caches
 from torchsaliency.errors import InputError, out_of_memory
 
 T = TypeVar("T")
@@ -31,34 +31,29 @@ _PROCESSOR, _GPU = 32, 256
 _LAYERS = 64
 """A pass with gradients may hold so many of its largest layer's outputs, in half of a GPU."""
 
-_known: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], int]] = (
-    weakref.WeakKeyDictionary()
-)
-_limits: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], int]] = (
-    weakref.WeakKeyDictionary()
-)
+_Sizes = weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], int]]
+_measured: _Sizes = weakref.WeakKeyDictionary()
+"""Bytes of the largest layer's output for one image, by the image's size."""
+
+_limits: _Sizes = weakref.WeakKeyDictionary()
+"""The chunks with which memory sufficed, after a larger one with which it did not."""
 
 
-def checked_chunk(chunk: int | None) -> int | None:
-    """Return the chunk as it was given.
-
-    Raises:
-        InputError: it is below 1.
-    """
+def require_chunk(chunk: int | None) -> None:
+    """Raise `InputError` if a chunk is below 1."""
     if chunk is not None and chunk < 1:
         raise InputError(f"The chunk must be at least one image, and {chunk} was given.")
-    return chunk
 
 
-def known(net: nn.Module, images: Tensor) -> bool:
-    """Whether the network's layers were looked at for images of this size."""
-    return _key(images) in _known.get(net, {})
+def is_measured(net: nn.Module, images: Tensor) -> bool:
+    """Whether the network's layers were measured for images of this size."""
+    return _key(images) in _measured.get(net, {})
 
 
 @contextmanager
-def measuring(net: nn.Module, images: Tensor) -> Iterator[None]:
-    """Note the largest output of the network's layers in the one pass inside, once a size."""
-    if known(net, images):
+def measure_layers(net: nn.Module, images: Tensor) -> Iterator[None]:
+    """Measure the largest output of the network's layers in the one pass inside, once a size."""
+    if is_measured(net, images):
         yield
         return
     most, batch = images[:1].nbytes, 1
@@ -73,37 +68,32 @@ def measuring(net: nn.Module, images: Tensor) -> Iterator[None]:
             most = max(most, output.numel() * output.element_size() // max(1, batch))
 
     with ExitStack() as stack:
-        plain = [one for one in net.modules() if not isinstance(one, torch.jit.ScriptModule)]
+        plain = [m for m in net.modules() if not isinstance(m, torch.jit.ScriptModule)]
         if net in plain:  # scripted modules take no hooks
             stack.callback(net.register_forward_pre_hook(enter).remove)
             for module in plain:
                 stack.callback(module.register_forward_hook(look).remove)
         yield
-    _known.setdefault(net, {})[_key(images)] = most
+    _measured.setdefault(net, {})[_key(images)] = most
 
 
-def suited_chunk(net: nn.Module, images: Tensor) -> int:
-    """Return how many images of this size one pass should hold, a power of two.
+def chunk_of(net: nn.Module, images: Tensor) -> int:
+    """Return how many images of this size one pass of a measured network should hold: 2^n.
 
     Processor: as many as keep the largest layer's output within 32 MiB, or within what the process
     was told to keep (MALLOC_MMAP_THRESHOLD_, as the command line does), at most 32. GPU: as many as
     half of its memory takes with gradients, at most 256; its size counts, not what is free at the
-    moment, so that the next run takes the same. Less where memory ended before.
-
-    Args:
-        net: held still; one image passes where none of this size was seen yet.
-        images: (N, C, H, W), N at least 1.
+    moment, so that the next run takes the same. Less if memory ran out before.
     """
     key = _key(images)
-    if not known(net, images):
-        with torch.no_grad(), measuring(net, images[:1]):
-            call(net, images[:1].clone())
-    each = _known[net][key]
+    each = _measured[net][key]
     if images.is_cuda:
         memory = torch.cuda.get_device_properties(images.device).total_memory
         found = min(_GPU, memory // 2 // (_LAYERS * each))
     else:
-        found = min(_PROCESSOR, _kept() // each)
+        kept = os.environ.get("MALLOC_MMAP_THRESHOLD_", "")
+        largest = max(_LARGEST, int(kept)) if kept.isdecimal() else _LARGEST
+        found = min(_PROCESSOR, largest // each)
     found = 2 ** int(math.log2(max(1, found)))
     return min(found, _limits.get(net, {}).get(key, found))
 
@@ -132,20 +122,6 @@ def with_less_memory(
         chunk //= 2
         _limits.setdefault(net, {})[_key(images)] = chunk
         empty_caches()
-
-
-def empty_caches() -> None:
-    """Give back what the accelerators' allocators keep, where there are any."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if torch.backends.mps.is_available():
-        torch.mps.empty_cache()
-
-
-def _kept() -> int:
-    """Return how large a tensor may be whose memory the allocator keeps for the next one."""
-    told = os.environ.get("MALLOC_MMAP_THRESHOLD_", "")
-    return max(_LARGEST, int(told)) if told.isdecimal() else _LARGEST
 
 
 def _key(images: Tensor) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ from torchsaliency.core.masking import Masking
 from torchsaliency.core.target import TargetLike
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
-from torchsaliency.registry import Entry, Registry
+from torchsaliency.registry import Entry, Registry, load_all
 
 
 class Needs(enum.Flag):
@@ -121,10 +121,17 @@ class Method(abc.ABC):
         chunk: int | None = None,
     ) -> Explanation:
         """Explain a batch by this method alone; see `torchsaliency.explain`."""
-        from torchsaliency.core.explain import explain  # noqa: PLC0415 (explain knows Method)
+        load_all()
+        found = _explainers[0](model, x, self, target, layer, masking=masking, chunk=chunk)
+        return found[self.name]
 
-        made = explain(model, x, self, target, layer, masking=masking, chunk=chunk)
-        return made[self.name]
+
+_explainers: list[Callable[..., Mapping[str, Explanation]]] = []
+
+
+def set_explainer(explainer: Callable[..., Mapping[str, Explanation]]) -> None:
+    """Let methods that are called explain by `explainer`, which is above them: `core.explain`."""
+    _explainers[:] = [explainer]
 
 
 METHODS: Registry[MethodEntry] = Registry("method", "torchsaliency.methods", base=Method)
@@ -156,8 +163,8 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> Method:
     Raises:
         OptionError: unknown method or hyper-parameter, or a value that does not fit.
     """
-    made: Method = METHODS.create(name, options)
-    return made
+    method: Method = METHODS.create(name, options)
+    return method
 
 
 class ChannelCAM(Method):
@@ -192,14 +199,14 @@ class ChannelCAM(Method):
         return summed.relu() if self.rectified else summed
 
 
-def asking(method: Method, needs: Needs, suffix: str = "") -> None:
-    """Let one instance ask for more than its class does, and bear a longer name if need be."""
+def extend_needs(method: Method, needs: Needs, suffix: str = "") -> None:
+    """Let one instance need more than its class does, and have a longer name if need be."""
     entry = replace(method.entry, name=method.entry.name + suffix, needs=method.entry.needs | needs)
     object.__setattr__(method, "entry", entry)  # frozen, and set once
 
 
-def positive(name: str, **values: float | int) -> None:
-    """Insist that hyper-parameters are above zero.
+def require_positive(name: str, **values: float | int) -> None:
+    """Check that hyper-parameters are above zero.
 
     Raises:
         OptionError: one is not.

@@ -9,7 +9,7 @@ target can be taken at an index, because methods run the network on many variant
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, final
 
@@ -297,9 +297,7 @@ class OwnEmbedding(TargetSpec):
         Raises:
             TargetError: the output is no embedding (N, D).
         """
-        if not isinstance(output, Tensor) or output.ndim != 2:  # noqa: PLR2004
-            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise TargetError(f"An embedding is (N, D), and the network gave {got}.")
+        output = require_embeddings(output)
         return EmbeddingSimilarity(output.detach(), self.kind)
 
 
@@ -498,71 +496,25 @@ def score(target: Target, output: Any, count: int) -> Scores:
     """
     scores = target(output)
     if not isinstance(scores, Tensor) or scores.shape != (count,):
-        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise TargetError(f"The target must give one score for each of {count} images, not {got}.")
+        raise TargetError(
+            f"The target must give one score for each of {count} images, not {_shape_of(scores)}."
+        )
     return scores
 
 
-_SCORES = (
-    *("logits", "out", "output", "outputs", "cls_logits", "class_logits", "pred", "preds"),
-    *("prediction", "predictions", "pred_logits", "scores", "score", "y_hat", "y_pred", "y"),
-    *("image_embeds", "embeds", "pooler_output"),
-)
-"""What networks call their scores, or else the embedding that stands for them."""
-
-_FEATURES = ("feature", "embed", "hidden", "loss", "aux", "attention")
-"""Parts of the names of what is no score."""
-
-
-def unwrap_output(output: Any) -> Any:
-    """Return the tensor of scores inside a network's output.
-
-    The output itself; the entry of a dict, object or named tuple that is called `logits`, `out`,
-    `scores` … ; the only tensor with one row an image; or the only one of shape (N, K) beside
-    feature maps. A detector's list of dicts is returned as it is, for targets that read it.
+def require_embeddings(output: Any) -> Tensor:
+    """Return a network's output if it is one vector (N, D) an image.
 
     Raises:
-        TargetError: there is no tensor in it, or several that may be the scores.
+        TargetError: it is something else.
     """
-    if isinstance(output, Tensor):
-        return output if output.layout == torch.strided else output.to_dense()
-    if isinstance(output, list) and output and isinstance(output[0], dict):
-        return output
-    found = {name: one for name, one in _entries(output) if isinstance(one, Tensor)}
-    for name in _SCORES:
-        if name in found:
-            return found[name]
-    rows = {name: one for name, one in found.items() if one.ndim and one.is_floating_point()}
-    named = {
-        name: one
-        for name, one in rows.items()
-        if not any(part in str(name).lower() for part in _FEATURES)
-    }
-    for fitting in (rows, named, {n: one for n, one in named.items() if one.ndim == 2}):  # noqa: PLR2004
-        if len(fitting) == 1:
-            return next(iter(fitting.values()))
-    if not found:
-        raise TargetError(
-            f"The network gave a {type(output).__name__} that holds no tensor at its first level; "
-            "accepted are a tensor, an object with .logits, or a dict, tuple or list of tensors."
-        )
-    told = ", ".join(f"{name!r} {tuple(one.shape)}" for name, one in found.items())
-    raise TargetError(
-        f"The network gave a {type(output).__name__} of several tensors ({told}), and which one "
-        "holds the scores cannot be known; wrap it in a module that returns that one alone."
-    )
+    if not isinstance(output, Tensor) or output.ndim != 2:  # noqa: PLR2004
+        raise TargetError(f"An embedding is (N, D), and the network gave {_shape_of(output)}.")
+    return output
 
 
-def _entries(output: Any) -> list[tuple[Any, Any]]:
-    """Return what an output holds, each with its name or place."""
-    if isinstance(output, Mapping):
-        return list(output.items())
-    names = getattr(output, "_fields", None) or getattr(output, "__dataclass_fields__", None)
-    if names is not None:
-        return [(name, getattr(output, name)) for name in names]
-    if isinstance(output, tuple | list):
-        return list(enumerate(output))
-    return list(getattr(output, "__dict__", {}).items())
+def _shape_of(output: Any) -> Any:
+    return tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
 
 
 def _require_similarity(kind: str) -> None:
@@ -576,9 +528,8 @@ def _pick(values: Tensor, labels: Tensor) -> Tensor:
 
 def _require_logits(output: Any, labels: Tensor | None) -> Tensor:
     if not isinstance(output, Tensor) or output.ndim != 2:  # noqa: PLR2004
-        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise TargetError(
-            f"Class targets need an output (N, K), and the network gave {got}; "
+            f"Class targets need an output (N, K), and the network gave {_shape_of(output)}; "
             "give a target such as MaskScore, Regression or a callable."
         )
     if labels is None:

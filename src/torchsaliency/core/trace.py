@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar, final
 
@@ -17,24 +17,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchsaliency.core.acceleration import engine
-from torchsaliency.core.attention import Attention, record_attention
-from torchsaliency.core.clock import seconds_now
-from torchsaliency.core.layer import Layer, LayerLike, first_tensor, replace_first
+from torchsaliency.core.attention import Attention, recorded
+from torchsaliency.core.layer import Layer, LayerLike, as_group, first_tensor, replace_first
 from torchsaliency.core.layout import decide_layout
-from torchsaliency.core.maps import is_constant, minmax, upsample, wide
+from torchsaliency.core.maps import is_constant, minmax, upcast, upsample
 from torchsaliency.core.masking import Masked, Masking, MeanColour
-from torchsaliency.core.memory import checked_chunk, measuring, suited_chunk, with_less_memory
-from torchsaliency.core.rules import differentiate
-from torchsaliency.core.session import (
-    call,
-    held_still,
-    mixes_images,
-    notice_probabilities,
-)
-from torchsaliency.core.target import Target, TargetLike, resolve_target, score
-from torchsaliency.core.wrapper import unwrap
-from torchsaliency.errors import InputError, LayerError, out_of_memory
+from torchsaliency.core.rules import gradients
+from torchsaliency.core.runtime import seconds_now
+from torchsaliency.core.session import Session, open_session, warn_of_probabilities
+from torchsaliency.core.tail import Tail
+from torchsaliency.core.target import ClassTarget, Target, TargetLike, resolve_target, score
+from torchsaliency.errors import LayerError
 
 T = TypeVar("T")
 
@@ -56,8 +49,8 @@ def tracing(  # noqa: PLR0913 (all but the first four by name)
     attentions: bool = False,
     masking: Masking | None = None,
     chunk: int | None = None,
-) -> Iterator[Trace]:
-    """Run the network once on `x` and hold it still while methods read from the pass.
+) -> Iterator[View]:
+    """Run the network once on `x` and freeze it while methods read from the pass.
 
     Args:
         model: any network; wrappers (data-parallel, compiled) are looked through.
@@ -71,185 +64,153 @@ def tracing(  # noqa: PLR0913 (all but the first four by name)
             it from the largest layer.
 
     Yields:
-        The trace, valid inside the context.
+        The view of the whole pass, valid inside the context; `view[layer]` is that of a layer.
 
     Raises:
         InputError: the images cannot be explained.
         LayerError: a layer does not exist, did not run, or ran twice.
         TargetError: the target does not fit.
     """
-    net = unwrap(model)
-    checked_chunk(chunk)
-    with held_still(net, x.device):
-        images = checked_images(net, x)
-        trace = Trace(net, images, masking or MeanColour(), chunk)
-        trace._recording = attentions
-        trace._run_once([Layer.of(layer, net) for layer in layers], target, gradients=gradients)
+    with open_session(model, x, chunk=chunk) as session:
+        named = [Layer.of(layer, session.net) for layer in layers]
+        traced = _Traced(attentions=[] if attentions else None)
+        output, resolved, score = _run_once(session, traced, named, target, gradients=gradients)
         try:
-            yield trace
+            yield View(session, traced, output, resolved, score, masking or MeanColour())
         finally:
-            trace._views.clear()  # they know the trace: a circle that keeps the features in memory
+            traced.views.clear()  # they know the pass: a circle that keeps features in memory
+
+
+@dataclass(eq=False)
+class _Traced:
+    """What the shared pass left, for all views of it."""
+
+    layers: dict[str, Layer] = field(default_factory=dict)
+    outputs: dict[str, list[Tensor]] = field(default_factory=dict)
+    """Of each layer, one for each part of the batch that ran by itself."""
+    attentions: list[list[Attention]] | None = None
+    """Of each part, one for each block; None if they were not recorded."""
+    graph_score: Tensor | None = None
+    gradients: dict[str, Tensor | None] = field(default_factory=dict)
+    attention_gradients: list[list[Tensor | None]] = field(default_factory=list)
+    backward_seconds: float = 0.0
+    grows: dict[str, bool] = field(default_factory=dict)
+    masked: Masked | None = None
+    views: dict[tuple[str, ...], View] = field(default_factory=dict)
 
 
 @final
-class Trace:
-    """One pass, and the means to run more of them under the same conditions.
+class Shared:
+    """What several methods need of the same features, computed by the first one that asks.
 
     Attributes:
-        images: what was explained, (N, C, H, W), on the network's device.
-        output: the network's unwrapped output on it.
-        target: the resolved target.
-        score: (N,) the target's value on the clean images, float32 or better.
-        passes: how many images went through the network so far (a backward pass is not counted).
-        backward_seconds: what the shared backward pass took; 0 before a method asks for it.
+        saved_seconds: what the others would have taken for it.
     """
 
-    def __init__(
-        self, net: nn.Module, images: Tensor, masking: Masking, chunk: int | None = None
-    ) -> None:
-        self.images, self.masking = images, masking
-        self._chunk = chunk
-        self.passes = 0
-        self.backward_seconds = 0.0
-        self.output: Any
-        self.target: Target
-        self.score: Tensor
-        self._net = net
-        self._captured: dict[str, list[Tensor]] = {}
-        self._layers: dict[str, Layer] = {}
-        self._graph_score: Tensor | None = None
-        self._gradients: dict[str, Tensor | None] = {}
-        self._views: dict[tuple[str, ...], View] = {}
-        self._broadcasts: dict[str, bool] = {}
-        self._alone: bool | None = None
-        self._masked: Masked | None = None
-        self._recording = False
-        self._attentions: list[list[Attention]] = []
-        self._attention_gradients: list[list[Tensor | None]] = []
+    def __init__(self) -> None:
+        self.saved_seconds = 0.0
+        self._results: dict[str, tuple[Any, float]] = {}
+
+    def once(self, name: str, compute: Callable[[], Any], device: torch.device) -> Any:
+        """Return what `compute` gives, or gave.
+
+        Args:
+            name: what it is; the same name must always stand for the same numbers.
+            compute: makes it from the features alone. Nobody may change the result in place.
+            device: where it is computed; the clock waits for it.
+        """
+        if name in self._results:
+            self.saved_seconds += self._results[name][1]
+        else:
+            begun = seconds_now(device)
+            result = compute()
+            self._results[name] = result, seconds_now(device) - begun
+        return self._results[name][0]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class View:
+    """What a method sees: a traced batch at one layer (or at several, joined).
+
+    All tensors are float32 or float64, whatever the network's precision.
+
+    Attributes:
+        session: the frozen network and its images.
+        traced: what the shared pass left.
+        output: the network's unwrapped output on the images.
+        target: the resolved target.
+        score: (N,) the target's value on the clean images, float32 or better.
+        masking: the baseline of masked passes.
+        layers: those that are seen; none in the view of the whole pass.
+    """
+
+    session: Session
+    traced: _Traced
+    output: Any
+    target: Target
+    score: Tensor
+    masking: Masking
+    layers: tuple[Layer, ...] = ()
+
+    def __getitem__(self, layers: LayerLike | Sequence[LayerLike]) -> View:
+        """Return the view of one layer, or of several together."""
+        names = tuple(self._name_of(layer) for layer in as_group(layers))
+        for name in names:
+            if name not in self.traced.layers:
+                known = ", ".join(self.traced.layers) or "none"
+                raise LayerError(f"Layer {name!r} was not traced (traced: {known}); name it first.")
+        views = self.traced.views
+        if names not in views:
+            views[names] = replace(self, layers=tuple(self.traced.layers[name] for name in names))
+        return views[names]  # one for all methods, which share what is computed once
+
+    def _name_of(self, layer: LayerLike) -> str:
+        known = isinstance(layer, str) and layer in self.traced.layers
+        return str(layer) if known else Layer.of(layer, self.session.net).name
+
+    def of_class_score(self, kind: type[ClassTarget]) -> View:
+        """Return the same view with another score of the class explained; other targets stay."""
+        if not isinstance(self.target, ClassTarget):
+            return self
+        target = kind(self.target.labels)
+        return replace(self, target=target, score=target(self.output).to(self.score.dtype))
+
+    # --- the pass --------------------------------------------------------------------------------
+
+    @property
+    def trace(self) -> View:
+        """The pass that is seen, which is this view."""
+        return self
+
+    @property
+    def images(self) -> Tensor:
+        """The explained images (N, C, H, W), on the network's device."""
+        return self.session.images
 
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the images."""
-        return self.images.shape[2], self.images.shape[3]
+        return self.session.size
 
     @property
     def chunk(self) -> int:
-        """Images in one derived pass: as given or found; less once the memory ended."""
-        if self._chunk != 1 and self.alone:
-            self._chunk = 1
-        if self._chunk is None:
-            self._chunk = suited_chunk(self._net, self.images)
-        return self._chunk
+        """Images in one derived pass: as given or found; less once memory ran out."""
+        return self.session.chunk
 
     @property
-    def alone(self) -> bool:
-        """Whether the network runs one image at a time, for it would mix a batch."""
-        if self._alone is None:
-            self._alone = mixes_images(self._net, self.images)
-        return self._alone
-
-    def with_less_memory(self, work: Callable[[], T]) -> T:
-        """Do the work, again with half the chunk where the memory ends.
-
-        Raises:
-            torch.OutOfMemoryError: (or what says so on a processor) a chunk of one is too many.
-        """
-
-        def once(chunk: int) -> T:
-            self._chunk = chunk
-            return work()
-
-        return with_less_memory(once, self.chunk, self._net, self.images)[0]
+    def passes(self) -> int:
+        """How many images went through the network so far (a backward pass is not counted)."""
+        return self.session.passes
 
     @property
     def parameter_names(self) -> list[str]:
         """Names of the network's parameters; a distillation token, say, is known by its own."""
-        return [name for name, _ in self._net.named_parameters()]
-
-    def module(self, layer: str) -> nn.Module:
-        """Return the network's submodule of that name.
-
-        Raises:
-            LayerError: there is none.
-        """
-        return Layer(layer).module_of(self._net) or self._net
-
-    def __getitem__(self, layers: LayerLike | Sequence[LayerLike]) -> View:
-        """Return what the methods see of one layer, or of several together."""
-        group = [layers] if isinstance(layers, str | nn.Module | Layer) else list(layers)
-        names = tuple(self._name_of(layer) for layer in group)
-        for name in names:
-            if name not in self._layers:
-                known = ", ".join(self._layers) or "none"
-                raise LayerError(f"Layer {name!r} was not traced (traced: {known}); name it first.")
-        if names not in self._views:
-            self._views[names] = View(self, tuple(self._layers[name] for name in names))
-        return self._views[names]  # one for all methods, which share what is made once
-
-    def _name_of(self, layer: LayerLike) -> str:
-        known = isinstance(layer, str) and layer in self._layers
-        return str(layer) if known else Layer.of(layer, self._net).name
-
-    def run(self, images: Tensor) -> Any:
-        """Run the network and return its unwrapped output; grad mode is the caller's."""
-        self.passes += len(images)
-        return call(self._net, images.to(self.images.dtype))
-
-    def scores(self, images: Tensor, index: Tensor, target: Target | None = None) -> Tensor:
-        """Run the network and score each row by the target of the image it derives from.
-
-        Args:
-            images: (M, C, H, W), variants of the explained images.
-            index: (M,) int64, which image each row derives from.
-            target: of the N explained images; the trace's own by default.
-
-        Returns:
-            (M,) scores, float32 or better, differentiable if gradients are enabled.
-        """
-        if not len(images):
-            return self.score.new_zeros(0)
-        chosen = (target or self.target).take(index)
-        self.passes += len(images)
-        output = engine.run(self._net, images.to(self.images.dtype), self.chunk)
-        return wide(score(chosen, output, len(images)))
-
-    def masked_scores(self, masks: Tensor, index: Tensor) -> Tensor:
-        """Score the images under masks (M, H, W) in [0, 1], with this trace's masking."""
-        return self.scores(self.masked(masks, index), index)
-
-    def masked(self, masks: Tensor, index: Tensor) -> Tensor:
-        """Return the images at `index` (M,) under masks (M, H, W), with this trace's masking."""
-        if self._masked is None:
-            self._masked = self.masking.over(self.images)
-        return self._masked(masks, index)
-
-    @contextmanager
-    def again(self, images: Tensor, layers: Sequence[Layer]) -> Iterator[Trace]:
-        """Trace variants (N, C, H', W') of the same images, with the same target and masking."""
-        graph = self._graph_score is not None or bool(self._gradients)
-        unshaped = [Layer(layer.name) for layer in layers]  # another size has another grid
-        with tracing(
-            self._net,
-            images,
-            self.target,
-            unshaped if images.shape[2:] != self.images.shape[2:] else layers,
-            gradients=graph,
-            attentions=self._recording,
-            masking=self.masking,
-            chunk=self._chunk,
-        ) as trace:
-            yield trace
-            self.passes += trace.passes
-
-    def holds(self, *dtypes: torch.dtype) -> bool:
-        """Whether numbers of the pass were rounded to one of these, by the network or autocast."""
-        captured = [part for parts in self._captured.values() for part in parts]
-        tensors = [self.images, self.output, *captured]
-        return any(isinstance(one, Tensor) and one.dtype in dtypes for one in tensors)
+        return [name for name, _ in self.session.net.named_parameters()]
 
     @property
     def finite(self) -> Tensor:
-        """(N,) whether the network gave numbers for an image; a class may be out of the question.
+        """(N,) whether the network gave numbers for an image.
 
         NaN and plus infinity are none; minus infinity is the logit of a class that cannot be.
         """
@@ -259,207 +220,13 @@ class Trace:
             sound = sound & ~(numbers.isnan() | numbers.isposinf()).any(1)
         return sound
 
-    # --- the shared pass ---------------------------------------------------------------------
+    def holds(self, *dtypes: torch.dtype) -> bool:
+        """Whether numbers of the pass were rounded to one of these, by the network or autocast."""
+        outputs = [part for parts in self.traced.outputs.values() for part in parts]
+        tensors = [self.images, self.output, *outputs]
+        return any(isinstance(value, Tensor) and value.dtype in dtypes for value in tensors)
 
-    def _run_once(self, layers: Sequence[Layer], target: TargetLike, *, gradients: bool) -> None:
-        modules = {layer.name: layer.module_of(self._net) for layer in layers}
-        raw: dict[str, list[Tensor]] = {name: [] for name in modules}
-        # attention is read from a graph, in which torch takes no short cut past it
-        graph = gradients or self._recording
-
-        def capture(name: str, output: Any) -> Any:
-            tensor = first_tensor(output, name)
-            if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-                raise LayerError(
-                    f"Layer {name!r} runs inside torch.vmap or torch.func, where no images can be "
-                    "told apart; name a layer outside of it."
-                )
-            if graph and not tensor.requires_grad and tensor.is_floating_point():
-                tensor = tensor.detach().requires_grad_()
-            raw[name].append(tensor)
-            # The network goes on with a copy, so that an in-place operation spoils nothing.
-            return replace_first(output, tensor.clone())
-
-        together = self._parts()
-        with ExitStack() as stack:
-            stack.enter_context(torch.set_grad_enabled(graph))
-            for name, module in modules.items():
-                if module is not None:
-                    hook = _after(partial(capture, name))
-                    stack.callback(module.register_forward_hook(hook).remove)
-            if self._chunk is None:
-                stack.enter_context(measuring(self._net, self.images))
-            outputs = []
-            for part in together:
-                images = part.clone()  # for a network that works in place on its input
-                if self._recording:
-                    images = part.detach().requires_grad_().clone()
-                for name, module in modules.items():
-                    if module is None:
-                        images = capture(name, images)
-                with record_attention(len(part), wanted=self._recording) as blocks:
-                    outputs.append(self.run(images))
-                self._attentions.append(blocks)
-        for name, found in raw.items():
-            _check_runs(name, len(found), len(outputs))
-        with torch.set_grad_enabled(graph):
-            output = _joined(outputs)
-        notice_probabilities(self._net, output)
-        self.target = resolve_target(target, _detached(output))
-        with torch.set_grad_enabled(gradients):
-            graph_score = wide(score(self.target, output, len(self.images)))
-        self.output, self.score = _detached(output), graph_score.detach()
-        self._graph_score = graph_score if gradients and graph_score.requires_grad else None
-        for layer in layers:
-            self._captured[layer.name] = raw[layer.name]
-            self._layers[layer.name] = self._laid_out(layer, raw[layer.name][0])
-
-    def _laid_out(self, layer: Layer, output: Tensor) -> Layer:
-        if layer.reshape is None:
-            layout = decide_layout(self._net, layer.name, output, self.images[:1])
-            layer = replace(layer, reshape=layout)
-        return layer.resolved(output, self.size)
-
-    def _parts(self) -> Sequence[Tensor]:
-        """Return the images that run together: all, but where a network would mix them."""
-        several = len(self.images) > 1
-        return self.images.split(1) if several and self.alone else (self.images,)
-
-    def _gradient(self, name: str) -> Tensor:
-        self._run_backward(name)
-        gradient = self._gradients[name]
-        if gradient is None:
-            raise _no_gradient(name)
-        return gradient
-
-    def _run_backward(self, name: str) -> None:
-        if self._gradients:
-            return
-        if self._graph_score is None:
-            raise _no_gradient(name)
-        scale = _HALF_SCALE if self.holds(torch.float16) else 1.0
-        blocks = [block for part in self._attentions for block in part]
-        captured = [part for parts in self._captured.values() for part in parts]
-        sources = [*captured, *(block.source for block in blocks)]
-        weight = torch.full_like(self._graph_score, scale)
-        begun = seconds_now(self.images.device)
-        found = differentiate(self._graph_score, sources, weight)
-        self.backward_seconds = seconds_now(self.images.device) - begun
-        self._graph_score = None  # the graph is freed, and with it the tail's memory
-        rest = iter([None if one is None else wide(one) / scale for one in found])
-        for layer, parts in self._captured.items():
-            own = [next(rest) for _ in parts]
-            whole = [one for one in own if one is not None]
-            self._gradients[layer] = torch.cat(whole) if len(whole) == len(own) else None
-        self._attention_gradients = [
-            [None if (one := next(rest)) is None else block.gradient(one) for block in part]
-            for part in self._attentions
-        ]
-
-    def _features(self, layer: Layer) -> Tensor:
-        return _maps(layer, _whole([one.detach() for one in self._captured[layer.name]]))
-
-    # --- the tail --------------------------------------------------------------------------------
-
-    def _tail_scores(self, layer: Layer, image: int, features: Tensor) -> Tensor:
-        """Score image `image` with the layer's output replaced by each row of `features`."""
-        index = torch.full((len(features),), image, device=self.images.device)
-        if layer.name not in self._broadcasts:
-            self._broadcasts[layer.name] = self._tail_broadcasts(layer, image)
-        rows = 1 if self._broadcasts[layer.name] else len(features)
-        output = self._run_replaced(layer, self.images[image : image + 1], features, rows)
-        return wide(score(self.target.take(index), output, len(features)))
-
-    def _run_replaced(self, layer: Layer, image: Tensor, features: Tensor, rows: int) -> Any:
-        self.passes += len(features)
-        module = layer.module_of(self._net)
-        assert layer.reshape is not None
-        if module is None:
-            return call(self._net, features.to(image.dtype, copy=True))
-        reshape = layer.reshape
-
-        def put_in(output: Any) -> Any:
-            own = first_tensor(output, layer.name)
-            return replace_first(output, reshape.from_maps(features.to(own.dtype), own))
-
-        handle = module.register_forward_hook(_after(put_in))
-        try:
-            return call(self._net, image.repeat(rows, 1, 1, 1))
-        finally:
-            handle.remove()
-
-    def _tail_broadcasts(self, layer: Layer, image: int) -> bool:
-        """Whether the batch may grow at the layer: two unchanged copies must score as before."""
-        if layer.module_of(self._net) is None:
-            return True
-        features = self._features(layer)[image].expand(2, -1, -1, -1)
-        index = torch.full((2,), image, device=self.images.device)
-        try:
-            output = self._run_replaced(layer, self.images[image : image + 1], features, 1)
-            scores = wide(score(self.target.take(index), output, 2))
-        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
-            if out_of_memory(error):
-                raise
-            # A tail that joins earlier features, or that remembers the batch size, cannot grow.
-            return False
-        loose = 3e-2 if self.holds(torch.float16, torch.bfloat16) else 1e-3
-        return torch.allclose(scores, self.score[image].expand(2), rtol=loose, atol=loose)
-
-
-@final
-class Shared:
-    """What several methods need of the same features, made by the first one that asks.
-
-    Attributes:
-        spared_seconds: what later ones were spared.
-    """
-
-    def __init__(self) -> None:
-        self.spared_seconds = 0.0
-        self._made: dict[str, tuple[Any, float]] = {}
-
-    def once(self, name: str, make: Callable[[], Any], device: torch.device) -> Any:
-        """Return what `make` gives, or gave.
-
-        Args:
-            name: what it is; the same name must always stand for the same numbers.
-            make: makes it from the features alone. Nobody may change the result in place.
-            device: where it is made; the clock waits for it.
-        """
-        if name in self._made:
-            self.spared_seconds += self._made[name][1]
-        else:
-            begun = seconds_now(device)
-            made = make()
-            self._made[name] = made, seconds_now(device) - begun
-        return self._made[name][0]
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class View:
-    """What a method sees: one layer of one traced batch (or several layers, joined).
-
-    All tensors are float32 or float64, whatever the network's precision.
-    """
-
-    trace: Trace
-    layers: tuple[Layer, ...]
-
-    @property
-    def images(self) -> Tensor:
-        """The explained images (N, C, H, W)."""
-        return self.trace.images
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) of the images."""
-        return self.trace.size
-
-    @property
-    def score(self) -> Tensor:
-        """(N,) the target's value on the clean images."""
-        return self.trace.score
+    # --- features, gradients, attention ----------------------------------------------------------
 
     @property
     def layer(self) -> Layer:
@@ -475,47 +242,120 @@ class View:
         Joined layers are first divided by their largest absolute value in the image, or the layer
         with the largest numbers would speak alone.
         """
-        features = [self.trace._features(layer) for layer in self.layers]
+        features = [
+            _to_maps(layer, _join([part.detach() for part in self.traced.outputs[layer.name]]))
+            for layer in self.layers
+        ]
         if len(features) == 1:
             return features[0]
         size = max((maps.shape[2:] for maps in features), key=lambda hw: hw[0] * hw[1])
-        return torch.cat([_joinable(maps, (size[0], size[1])) for maps in features], dim=1)
+        return torch.cat([_scaled(maps, (size[0], size[1])) for maps in features], dim=1)
 
     @property
     def gradients(self) -> Float[Tensor, "n k h w"]:
         """∂y_c/∂A (N, K, h, w); one backward pass through the tail serves all layers."""
-        return _maps(self.layer, self.trace._gradient(self.layer.name))
+        name = self.layer.name
+        self._run_backward(name)
+        gradient = self.traced.gradients[name]
+        if gradient is None:
+            raise _no_gradient(name)
+        return _to_maps(self.layer, gradient)
 
     @cached_property
     def shared(self) -> Shared:
-        """What methods make of these layers once for all of them."""
+        """What methods compute of these layers once for all of them."""
         return Shared()
 
     @property
     def attentions(self) -> list[Tensor]:
         """Attention probabilities (N, heads, T, T) of every block, the first block first."""
-        if not self.trace._recording:
+        if self.traced.attentions is None:
             raise LayerError("The pass recorded no attention; trace with attentions=True.")
-        parts = [[block.weights for block in part] for part in self.trace._attentions]
+        parts = [[block.weights for block in part] for part in self.traced.attentions]
         if len({len(part) for part in parts}) > 1:
             return []  # no two images attend alike
-        return [_whole(blocks) for blocks in zip(*parts, strict=True)]
+        return [_join(blocks) for blocks in zip(*parts, strict=True)]
 
     @property
     def attention_gradients(self) -> list[Tensor]:
         """∂y_c/∂A of every block, like `attentions`; zeros where y_c does not read it."""
-        self.trace._run_backward("attention")
-        parts = zip(*self.trace._attention_gradients, strict=True)
-        pieces = zip(*self.trace._attentions, strict=True)
+        self._run_backward("attention")
+        gradients = zip(*self.traced.attention_gradients, strict=True)
+        blocks = zip(*(self.traced.attentions or []), strict=True)
         return [
-            _whole(
+            _join(
                 [
-                    torch.zeros_like(block.weights) if one is None else one
-                    for one, block in zip(gradients, blocks, strict=True)
+                    torch.zeros_like(block.weights) if gradient is None else gradient
+                    for gradient, block in zip(*parts, strict=True)
                 ]
             )
-            for gradients, blocks in zip(parts, pieces, strict=True)
+            for parts in zip(gradients, blocks, strict=True)
         ]
+
+    def _run_backward(self, name: str) -> None:
+        traced = self.traced
+        if traced.gradients:
+            return
+        if traced.graph_score is None:
+            raise _no_gradient(name)
+        scale = _HALF_SCALE if self.holds(torch.float16) else 1.0
+        attentions = traced.attentions or []
+        outputs = [part for parts in traced.outputs.values() for part in parts]
+        sources = [*outputs, *(block.source for part in attentions for block in part)]
+        weight = torch.full_like(traced.graph_score, scale)
+        begun = seconds_now(self.images.device)
+        found = gradients(traced.graph_score, sources, weight)
+        traced.backward_seconds = seconds_now(self.images.device) - begun
+        traced.graph_score = None  # the graph is freed, and with it the tail's memory
+        rest = iter([None if grad is None else upcast(grad) / scale for grad in found])
+        for layer, parts in traced.outputs.items():
+            grads = [next(rest) for _ in parts]
+            some = [grad for grad in grads if grad is not None]
+            traced.gradients[layer] = torch.cat(some) if len(some) == len(grads) else None
+        traced.attention_gradients = [
+            [None if (grad := next(rest)) is None else block.gradient(grad) for block in part]
+            for part in attentions
+        ]
+
+    # --- further passes --------------------------------------------------------------------------
+
+    def with_less_memory(self, work: Callable[[], T]) -> T:
+        """Do the work, again with half the chunk if memory runs out.
+
+        Raises:
+            torch.OutOfMemoryError: (or what says so on a processor) a chunk of one is too many.
+        """
+        return self.session.with_less_memory(work)
+
+    def run(self, images: Tensor) -> Any:
+        """Run the network and return its unwrapped output; grad mode is the caller's."""
+        return self.session.run(images)
+
+    def scores(self, images: Tensor, index: Tensor, target: Target | None = None) -> Tensor:
+        """Run the network and score each row by the target of the image it derives from.
+
+        Args:
+            images: (M, C, H, W), variants of the explained images.
+            index: (M,) int64, which image each row derives from.
+            target: of the N explained images; the view's own by default.
+
+        Returns:
+            (M,) scores, float32 or better, differentiable if gradients are enabled.
+        """
+        if not len(images):
+            return self.score.new_zeros(0)
+        chosen = (target or self.target).take(index)
+        return upcast(score(chosen, self.session.run_accelerated(images), len(images)))
+
+    def masked_scores(self, masks: Tensor, index: Tensor) -> Tensor:
+        """Score the images under masks (M, H, W) in [0, 1], with this pass's masking."""
+        return self.scores(self.masked(masks, index), index)
+
+    def masked(self, masks: Tensor, index: Tensor) -> Tensor:
+        """Return the images at `index` (M,) under masks (M, H, W), with this pass's masking."""
+        if self.traced.masked is None:
+            self.traced.masked = self.masking.over(self.images)
+        return self.traced.masked(masks, index)
 
     def tail(self, image: int, edits: Callable[[Tensor], Tensor], count: int) -> Tensor:
         """Score one image with the layer's output replaced, the batch growing at the layer.
@@ -532,13 +372,21 @@ class View:
         Returns:
             (count,) scores.
         """
-        own = self.activations[image]
-        roomy = self.trace.chunk * self.images[0].numel() * _TAIL_BUDGET // own.numel()
-        rows = self.trace.chunk if self.trace.alone else max(self.trace.chunk, roomy)
-        steps = torch.arange(count, device=self.images.device).split(rows)
-        return torch.cat(
-            [self.trace._tail_scores(self.layer, image, edits(step)) for step in steps]
+        rows = self.chunk
+        if not self.session.mixes_images:
+            numbers = self.activations[image].numel()
+            rows = max(rows, rows * self.images[0].numel() * _TAIL_BUDGET // numbers)
+        tail = Tail(
+            session=self.session,
+            layer=self.layer,
+            target=self.target,
+            features=self.activations,
+            expected=self.score,
+            tolerance=3e-2 if self.holds(torch.float16, torch.bfloat16) else 1e-3,
+            grows=self.traced.grows,
         )
+        steps = torch.arange(count, device=self.images.device).split(rows)
+        return torch.cat([tail.score(image, edits(step)) for step in steps])
 
     def rescore(
         self, masks: Float[Tensor, "n m h w"], *, align_corners: bool = False
@@ -556,28 +404,104 @@ class View:
         """
         hidden = is_constant(masks)
         scores = masks.new_zeros(masks.shape[:2])
-        for pairs in (~hidden).nonzero().split(self.trace.chunk):
+        for pairs in (~hidden).nonzero().split(self.chunk):
             image, row = pairs.unbind(1)
             grown = upsample(masks[image, row], self.size, align_corners=align_corners)
-            scores[image, row] = self.trace.masked_scores(minmax(grown), image).to(scores.dtype)
-        for images in hidden.any(1).nonzero()[:, 0].split(self.trace.chunk):
+            scores[image, row] = self.masked_scores(minmax(grown), image).to(scores.dtype)
+        for images in hidden.any(1).nonzero()[:, 0].split(self.chunk):
             nothing = self.images.new_zeros((len(images), *self.size))
-            blank = self.trace.masked_scores(nothing, images).to(scores.dtype)
+            blank = self.masked_scores(nothing, images).to(scores.dtype)
             scores[images] = torch.where(hidden[images], blank[:, None], scores[images])
         return scores
 
     @contextmanager
     def again(self, images: Tensor) -> Iterator[View]:
-        """Look at variants of the same images through the same layers."""
-        with self.trace.again(images, self.layers) as trace:
-            yield trace[list(self.layers)]
+        """Trace variants (N, C, H', W') of the same images: same layers, target and masking."""
+        resized = images.shape[2:] != self.images.shape[2:]  # another size has another grid
+        with tracing(
+            self.session.net,
+            images,
+            self.target,
+            [Layer(layer.name) for layer in self.layers] if resized else self.layers,
+            gradients=self.traced.graph_score is not None or bool(self.traced.gradients),
+            attentions=self.traced.attentions is not None,
+            masking=self.masking,
+            chunk=self.session.given_chunk,
+        ) as view:
+            yield view[self.layers]
+            self.session.passes += view.passes
 
 
-def _after(function: Callable[[Any], Any]) -> Callable[[nn.Module, Any, Any], Any]:
-    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG001 (torch's signature)
-        return function(output)
+Trace = View
+"""The view of a whole pass, as `tracing` gives it."""
 
-    return hook
+
+def _run_once(
+    session: Session,
+    traced: _Traced,
+    layers: Sequence[Layer],
+    target: TargetLike,
+    *,
+    gradients: bool,
+) -> tuple[Any, Target, Tensor]:
+    """Run the network and keep what the layers gave; return output, resolved target and score."""
+    net, attentions = session.net, traced.attentions
+    modules = {layer.name: layer.module_of(net) for layer in layers}
+    traced.outputs = {name: [] for name in modules}
+    # attention is read from a graph, in which torch takes no short cut past it
+    graph = gradients or attentions is not None
+
+    def capture(name: str, output: Any) -> Any:
+        tensor = first_tensor(output, name)
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            raise LayerError(
+                f"Layer {name!r} runs inside torch.vmap or torch.func, where no images can be "
+                "told apart; name a layer outside of it."
+            )
+        if graph and not tensor.requires_grad and tensor.is_floating_point():
+            tensor = tensor.detach().requires_grad_()
+        traced.outputs[name].append(tensor)
+        # The network goes on with a copy, so that an in-place operation spoils nothing.
+        return replace_first(output, tensor.clone())
+
+    def hook(name: str, module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG001
+        return capture(name, output)
+
+    several = len(session.images) > 1 and session.mixes_images
+    parts = session.images.split(1) if several else (session.images,)
+    outputs = []
+    with ExitStack() as stack:
+        stack.enter_context(torch.set_grad_enabled(graph))
+        for name, module in modules.items():
+            if module is not None:
+                stack.callback(module.register_forward_hook(partial(hook, name)).remove)
+        if session.given_chunk is None:
+            stack.enter_context(session.measure_layers())
+        for part in parts:
+            images = part.clone()  # for a network that works in place on its input
+            if attentions is not None:
+                images = part.detach().requires_grad_().clone()
+            for name, module in modules.items():
+                if module is None:
+                    images = capture(name, images)
+            with recorded(len(part), wanted=attentions is not None) as blocks:
+                outputs.append(session.run(images))
+            if attentions is not None:
+                attentions.append(blocks)
+    for name, found in traced.outputs.items():
+        _check_runs(name, len(found), len(parts))
+    with torch.set_grad_enabled(graph):
+        output = _join_outputs(outputs)
+    warn_of_probabilities(net, output)
+    resolved = resolve_target(target, _detach(output))
+    with torch.set_grad_enabled(gradients):
+        graph_score = upcast(score(resolved, output, len(session.images)))
+    traced.graph_score = graph_score if gradients and graph_score.requires_grad else None
+    for layer in layers:
+        first = traced.outputs[layer.name][0]
+        layout = layer.reshape or decide_layout(net, layer.name, first, session.images[:1])
+        traced.layers[layer.name] = Layer(layer.name, layout).resolved(first, session.size)
+    return _detach(output), resolved, graph_score.detach()
 
 
 def _no_gradient(name: str) -> LayerError:
@@ -597,59 +521,35 @@ def _check_runs(name: str, count: int, passes: int) -> None:
         )
 
 
-def _maps(layer: Layer, tensor: Tensor) -> Tensor:
+def _to_maps(layer: Layer, tensor: Tensor) -> Tensor:
     assert layer.reshape is not None
     maps = layer.reshape.to_maps(tensor)
     if maps.ndim != 4 or maps.shape[2] * maps.shape[3] == 0:  # noqa: PLR2004
         raise LayerError(f"Layer {layer.name!r} gives {tuple(tensor.shape)}: no feature maps.")
-    return wide(maps)
+    return upcast(maps)
 
 
-def _joinable(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    scale = maps.abs().amax((1, 2, 3), keepdim=True)
-    return upsample((maps / scale.clamp_min(1e-12)).flatten(0, 1), size).unflatten(
-        0, maps.shape[:2]
-    )
+def _scaled(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    scale = maps.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
+    return upsample((maps / scale).flatten(0, 1), size).unflatten(0, maps.shape[:2])
 
 
-def _whole(parts: Sequence[Tensor]) -> Tensor:
+def _join(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
-def _joined(outputs: Sequence[Any]) -> Any:
+def _join_outputs(outputs: Sequence[Any]) -> Any:
     """Return the outputs of images that ran one by one as one output."""
     if len(outputs) == 1:
         return outputs[0]
-    if all(isinstance(one, Tensor) for one in outputs):
+    if all(isinstance(output, Tensor) for output in outputs):
         return torch.cat(list(outputs))
-    return [part for one in outputs for part in one]
+    return [part for output in outputs for part in output]
 
 
-def _detached(output: Any) -> Any:
+def _detach(output: Any) -> Any:
     if isinstance(output, Tensor):
         return output.detach()
     if isinstance(output, dict):
-        return {key: _detached(part) for key, part in output.items()}
-    return [_detached(part) for part in output] if isinstance(output, list | tuple) else output
-
-
-def checked_images(net: nn.Module, x: Tensor) -> Tensor:
-    """Return the images on the network's device and in its precision, free of any graph.
-
-    Raises:
-        InputError: they are not a batch of finite floating-point images.
-    """
-    if x.ndim != 4 or 0 in x.shape:  # noqa: PLR2004
-        hint = "; add the batch dimension with x[None]" if x.ndim == 3 else ""  # noqa: PLR2004
-        raise InputError(f"Images must be (N, C, H, W), not empty, not {tuple(x.shape)}{hint}.")
-    if not x.is_floating_point():
-        raise InputError(
-            f"Images must be preprocessed floats, and {x.dtype} was given; use "
-            "torchsaliency.preprocess, or divide by 255 and normalise."
-        )
-    # A finite sum says it of all in one look; another may only have been too large.
-    if not bool(x.sum().isfinite()) and not bool(x.isfinite().all()):
-        raise InputError("The images hold NaN or infinite values; check the preprocessing.")
-    parameter = next((p for p in net.parameters() if p.is_floating_point()), None)
-    x = x.clone() if x.is_inference() else x.detach()
-    return x if parameter is None else x.to(parameter.device, parameter.dtype)
+        return {key: _detach(part) for key, part in output.items()}
+    return [_detach(part) for part in output] if isinstance(output, list | tuple) else output

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from torchsaliency.core.isolation import in_words
+from torchsaliency.core.isolation import describe_failure
 from torchsaliency.evaluation.setting import Setting
 
 _FEW = 64
@@ -96,7 +96,7 @@ class SampleReader(TorchDataset[Any], abc.ABC):
         try:
             return self.open(key)
         except Exception as error:  # a decoder may raise anything
-            return Unreadable(self.name(key), in_words(error))
+            return Unreadable(self.name(key), describe_failure(error))
 
     @abc.abstractmethod
     def open(self, key: Any) -> Any:

@@ -17,7 +17,7 @@ from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.layer import Layer
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method
-from torchsaliency.core.wrapper import unwrap
+from torchsaliency.core.network import unwrap
 from torchsaliency.data import DataSet, open_data
 from torchsaliency.errors import OptionError, TargetError, TorchSaliencyError
 from torchsaliency.evaluation.bench import classes_needed

@@ -8,7 +8,7 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchsaliency.core.maps import checked_maps, wide
+from torchsaliency.core.maps import require_maps, upcast
 from torchsaliency.core.masking import Masking, MeanColour
 from torchsaliency.errors import InputError, TargetError
 from torchsaliency.measures.judge import judging
@@ -59,7 +59,7 @@ def masked_embeddings(
         TargetError: the network gives no embedding.
     """
     with judging(model, x, chunk=chunk) as judge:
-        kept = checked_maps(judge.maps(masks))
+        kept = require_maps(judge.maps(masks))
         mask_out = masking or MeanColour()
         count = len(x)
         before = judge.outputs(count, lambda index: judge.images[index]) if clean is None else clean
@@ -81,7 +81,7 @@ def pooled(output: Tensor) -> Tensor:
     """
     if not bool(output.isfinite().all()):
         raise TargetError("The encoder gave NaN or infinite numbers; check weights and precision.")
-    found = wide(output)
+    found = upcast(output)
     if found.ndim == 2:  # noqa: PLR2004
         return found
     if found.ndim == 3:  # noqa: PLR2004

@@ -1,4 +1,4 @@
-"""The network that scores: held still, fed in chunks, its passes counted."""
+"""The network that scores: a session whose outputs are logits, and what they say of a class."""
 
 from __future__ import annotations
 
@@ -11,33 +11,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from torchsaliency.core.acceleration import engine
-from torchsaliency.core.maps import exact, wide
-from torchsaliency.core.memory import (
-    checked_chunk,
-    known,
-    measuring,
-    suited_chunk,
-    with_less_memory,
-)
-from torchsaliency.core.session import held_still, mixes_images, notice_probabilities
+from torchsaliency.core.maps import to_float64, upcast
+from torchsaliency.core.session import Session, open_session, warn_of_probabilities
 from torchsaliency.core.target import ClassTarget, Target, resolve_target
-from torchsaliency.core.trace import checked_images
-from torchsaliency.core.wrapper import unwrap
 from torchsaliency.errors import InputError, TargetError
 
 Labels = None | int | Sequence[int] | Tensor | Target | Any
 """Classes as a measure takes them: None is the one predicted on the clean image."""
-
-_FIRST = 8
-"""Variants in the pass that shows how many later ones may hold."""
 
 
 @contextmanager
 def judging(
     model: nn.Module, x: Float[Tensor, "n c H W"], *, chunk: int | None = None
 ) -> Iterator[Judge]:
-    """Hold a network still while it scores variants of images.
+    """Freeze a network while it scores variants of images.
 
     Args:
         model: the judge; it may differ from the network that was explained.
@@ -47,43 +34,31 @@ def judging(
     Raises:
         InputError: the images cannot be scored.
     """
-    net = unwrap(model)
-    checked_chunk(chunk)
-    with held_still(net, x.device):
-        images = checked_images(net, x)
-        alone = chunk != 1 and len(images) > 0 and mixes_images(net, images)
-        yield Judge(net, images, 1 if alone else chunk)
+    with open_session(model, x, chunk=chunk) as session:
+        yield Judge(session)
 
 
 @final
 class Judge:
-    """A network held still, and the images it judges.
+    """A frozen network, and the images it judges.
 
     Attributes:
         images: (N, C, H, W), on the network's device and in its precision.
-        chunk: images in one pass; None until it is needed, where it was not given.
-        passes: images that went through the network so far.
+        size: (H, W) of the images.
     """
 
-    def __init__(self, net: nn.Module, images: Tensor, chunk: int | None) -> None:
-        self.images, self.chunk, self.passes = images, chunk, 0
-        self._net = net
+    def __init__(self, session: Session) -> None:
+        self.images, self.size = session.images, session.size
+        self._session = session
         self._classes: int | None = None
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) of the images."""
-        return self.images.shape[2], self.images.shape[3]
-
-    def run(self, images: Tensor) -> Any:
-        """Run the network once and return its unwrapped output."""
-        self.passes += len(images)
-        seen = self.chunk is None and known(self._net, self.images)
-        most = suited_chunk(self._net, self.images) if seen else self.chunk or 1
-        return engine.run(self._net, images.to(self.images.dtype), most)
+    def passes(self) -> int:
+        """Images that went through the network so far."""
+        return self._session.passes
 
     def outputs(self, count: int, build: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the outputs (count, …) of `count` variants that are built chunk by chunk.
+        """Return the outputs (count, …) of variants that are built chunk by chunk.
 
         Args:
             count: how many variants there are.
@@ -92,29 +67,7 @@ class Judge:
         Raises:
             TargetError: the network does not give one tensor.
         """
-        places, rows, start = torch.arange(count, device=self.images.device), [], 0
-        while start < count:
-            output, took = self._some(lambda size, start=start: build(places[start : start + size]))  # type: ignore[misc]
-            if not isinstance(output, Tensor):
-                raise TargetError(
-                    f"The judge gave a {type(output).__name__}; measures need one tensor an image."
-                )
-            rows.append(wide(output.detach()))
-            start += took
-        return torch.cat(rows)
-
-    def _some(self, build: Callable[[int], Tensor]) -> tuple[Any, int]:
-        """Return the output of as many variants as one pass may hold, and how many these are."""
-
-        def work(size: int) -> Any:
-            return self.run(build(size))
-
-        if self.chunk is None and not known(self._net, self.images):
-            with measuring(self._net, self.images):
-                return with_less_memory(work, _FIRST, self._net, self.images)
-        chunk = self.chunk or suited_chunk(self._net, self.images)
-        output, self.chunk = with_less_memory(work, chunk, self._net, self.images)
-        return output, self.chunk
+        return self._session.run_variants(count, build)
 
     def logits(self, count: int, build: Callable[[Tensor], Tensor]) -> Float[Tensor, "m k"]:
         """Return the logits (count, K) of variants, as `outputs`.
@@ -122,7 +75,7 @@ class Judge:
         Raises:
             TargetError: the network does not give (N, K) with at least two classes.
         """
-        logits = checked_logits(self.outputs(count, build))
+        logits = require_logits(self.outputs(count, build))
         if self._classes not in (None, logits.shape[1]):
             raise InputError(
                 f"Clean logits of {self._classes} classes were given and the judge has "
@@ -142,29 +95,28 @@ class Judge:
         Raises:
             TargetError: the network does not give (N, K) with at least two classes.
         """
-        logits = self.logits(
-            len(self.images) * each, lambda index: build(index // each, index % each)
-        )
-        sets: Tensor = logits.unflatten(0, (len(self.images), each))
+        count = len(self.images)
+        logits = self.logits(count * each, lambda index: build(index // each, index % each))
+        sets: Tensor = logits.unflatten(0, (count, each))
         return sets
 
-    def clean_logits(self, given: Tensor | None) -> Float[Tensor, "n k"]:
-        """Return the logits of the clean images: those given, or else from one pass.
+    def clean_logits(self, known: Tensor | None) -> Float[Tensor, "n k"]:
+        """Return the logits of the clean images: those that are known, or else from one pass.
 
         Raises:
-            InputError: the given logits are of another number of images.
+            InputError: the known logits are of another number of images.
         """
-        if given is None:
+        if known is None:
             found = self.logits(len(self.images), lambda index: self.images[index])
-            notice_probabilities(self._net, found)
+            warn_of_probabilities(self._session.net, found)
             return found
-        if len(given) != len(self.images):
+        if len(known) != len(self.images):
             raise InputError(
-                f"Clean logits of {len(given)} images were given for {len(self.images)} images."
+                f"Clean logits of {len(known)} images were given for {len(self.images)} images."
             )
-        known = checked_logits(wide(given.detach().to(self.images.device)))
-        self._classes = known.shape[1]
-        return known
+        logits = require_logits(upcast(known.detach().to(self.images.device)))
+        self._classes = logits.shape[1]
+        return logits
 
     def maps(self, maps: Tensor, *, several: bool = False) -> Tensor:
         """Return maps on the judge's device, of the images' number and size.
@@ -204,7 +156,7 @@ def class_scores(logits: Float[Tensor, "n ... k"], labels: Int[Tensor, " n"]) ->
         logits: (N, K), or (N, M, K) of M variants of each image.
         labels: the classes.
     """
-    numbers = exact(logits)
+    numbers = to_float64(logits)
     ones = [1] * (numbers.ndim - 1)
     place = labels.to(numbers.device).view(-1, *ones).expand(*numbers.shape[:-1], 1)
     own = numbers.gather(-1, place)[..., 0]
@@ -230,7 +182,7 @@ def class_labels(target: Labels, logits: Float[Tensor, "n k"]) -> Int[Tensor, " 
     return labels.to(logits.device)
 
 
-def checked_logits(logits: Tensor) -> Tensor:
+def require_logits(logits: Tensor) -> Tensor:
     """Return logits (N, K) of at least two classes.
 
     Raises:

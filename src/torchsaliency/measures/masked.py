@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchsaliency.core.maps import checked_maps
+from torchsaliency.core.maps import require_maps
 from torchsaliency.core.masking import Masking, MeanColour
 from torchsaliency.errors import InputError
 from torchsaliency.measures.judge import Labels, class_labels, class_scores, judging
@@ -110,7 +110,7 @@ def masked_scores(
         masks = judge.maps(masks, several=True)
         several = masks.ndim == 4  # noqa: PLR2004
         sets = masks if several else masks[:, None]
-        kept = checked_maps(sets.flatten(0, 1)).view_as(sets)
+        kept = require_maps(sets.flatten(0, 1)).view_as(sets)
         masked = (masking or MeanColour()).over(judge.images)
         before = judge.clean_logits(clean)
         labels = class_labels(target, before)

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from torchsaliency.core.draws import normal
-from torchsaliency.core.maps import checked_maps, exact, wide
+from torchsaliency.core.maps import require_maps, to_float64, upcast
 from torchsaliency.core.masking import Masking, MeanColour, RISEBlur
+from torchsaliency.core.runtime import draw_normal
 from torchsaliency.errors import OptionError
 from torchsaliency.measures.imputation import imputed
 from torchsaliency.measures.judge import Labels, class_labels, class_scores, judging
@@ -91,7 +91,7 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
     insert = order == "insertion"
     fill = masking or (RISEBlur() if insert else MeanColour())
     with judging(model, x, chunk=chunk) as judge:
-        ranks = _ranks(checked_maps(judge.maps(maps)))
+        ranks = _ranks(require_maps(judge.maps(maps)))
         size = judge.size[1] if step is None else step
         counts = _counts(ranks.shape[1], size, budget).to(ranks.device)
         before = judge.clean_logits(clean)
@@ -110,7 +110,7 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
         known = class_scores(before, labels).probability[:, None]
         return PerturbationCurve(
             order=order,
-            fractions=exact(counts) / ranks.shape[1],
+            fractions=to_float64(counts) / ranks.shape[1],
             probabilities=torch.cat([found, known] if insert else [known, found], 1),
             labels=labels,
             passes=judge.passes,
@@ -179,7 +179,7 @@ def removal_curves(  # noqa: PLR0913 (options of a published protocol)
     if not percentages or not all(0 < one < 100 for one in percentages):  # noqa: PLR2004
         raise OptionError(f"Percentages must lie between 0 and 100, and {percentages} were given.")
     with judging(model, x, chunk=chunk) as judge:
-        ranks = _ranks(checked_maps(judge.maps(maps)))
+        ranks = _ranks(require_maps(judge.maps(maps)))
         pixels = ranks.shape[1]
         fractions = torch.tensor(percentages, dtype=torch.float64, device="cpu") / 100
         counts = (fractions * pixels).round().long().to(ranks.device)
@@ -187,13 +187,13 @@ def removal_curves(  # noqa: PLR0913 (options of a published protocol)
         each = 2 * len(counts)
         draw = torch.Generator().manual_seed(seed)
         shape = (each, *judge.images.shape[1:])
-        speckle = float(noise) * normal(draw, *shape)
+        speckle = float(noise) * draw_normal(draw, *shape)
 
         def build(image: Tensor, place: Tensor) -> Tensor:
             most, count = place < len(counts), counts[place % len(counts)]
             rank = torch.where(most[:, None], ranks[image], pixels - 1 - ranks[image])
             removed = (rank < count[:, None]).view(-1, *judge.size)
-            filled = imputed(wide(judge.images[image]), removed)
+            filled = imputed(upcast(judge.images[image]), removed)
             grain = speckle[place.cpu()].to(filled.device) * removed[:, None]
             return filled + grain
 

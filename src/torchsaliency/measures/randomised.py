@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from torchsaliency.core.acceleration.copies import copy_network
-from torchsaliency.core.wrapper import unwrap
+from torchsaliency.core.acceleration import copy_network
+from torchsaliency.core.network import unwrap
 from torchsaliency.errors import OptionError
 
 Cascade = Literal["cascading", "independent"]

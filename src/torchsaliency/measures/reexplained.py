@@ -5,23 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
 
-from torchsaliency.core.acceleration import engine
-from torchsaliency.core.draws import uniform
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation
-from torchsaliency.core.layer import Layer, LayerLike
-from torchsaliency.core.maps import checked_maps, exact
+from torchsaliency.core.layer import Layer, LayerLike, as_group
+from torchsaliency.core.maps import require_maps, to_float64
 from torchsaliency.core.masking import Masking
-from torchsaliency.core.memory import checked_chunk, suited_chunk
-from torchsaliency.core.method import Needs
-from torchsaliency.core.session import held_still
-from torchsaliency.core.trace import checked_images
-from torchsaliency.core.wrapper import unwrap
+from torchsaliency.core.method import Method, Needs
+from torchsaliency.core.network import unwrap
+from torchsaliency.core.runtime import draw_uniform
+from torchsaliency.core.session import open_session
 from torchsaliency.errors import OptionError
 from torchsaliency.measures.randomised import Cascade, randomised_networks
 
@@ -84,21 +81,19 @@ def noisy_maps(
         )
     images = explanation.images
     draw = torch.Generator().manual_seed(seed)
-    noise = uniform(draw, samples, *images.shape[1:]).mul_(2).sub_(1).mul_(radius)
+    noise = draw_uniform(draw, samples, *images.shape[1:]).mul_(2).sub_(1).mul_(radius)
     noise = noise.to(images)
+    again = _Again(model, explanation, layer, chunk)
     maps = []
-    layers = _layers(model, explanation, layer)
-    net, parts = _parts(model, images, len(images) * samples, chunk, _read(explanation, layers))
-    for index in parts:
+    for index in again.parts(len(images) * samples):
         image = index // samples
-        copies = images[image] + noise[index % samples]
-        maps.append(_again(net, explanation, copies, image, layers, chunk).map)
+        maps.append(again.explain(images[image] + noise[index % samples], image).map)
     found = torch.cat(maps)
     return NoisyMaps(
         maps=explanation.map,
         noisy_maps=found.view(len(images), samples, *found.shape[1:]),
         distances=noise.flatten(1).abs().amax(1).expand(len(images), -1),
-        norms=exact(images.flatten(1)).norm(dim=1),
+        norms=to_float64(images.flatten(1)).norm(dim=1),
     )
 
 
@@ -140,17 +135,15 @@ def masked_maps(
         chunk: images in one pass; None finds it.
     """
     images = explanation.images
-    kept = checked_maps(explanation.map)
+    kept = require_maps(explanation.map)
     mask_out = masking or explanation.masking
+    again = _Again(model, explanation, layer, chunk)
     maps, outputs = [], []
-    layers = _layers(model, explanation, layer)
-    net, parts = _parts(model, images, len(images), chunk, _read(explanation, layers))
-    for index in parts:
-        shown = mask_out(images[index], kept[index])
-        made = _again(net, explanation, shown, index, layers, chunk)
-        maps.append(made.map)
-        outputs.append(made.output)
-    whole = torch.cat(outputs) if all(isinstance(one, Tensor) for one in outputs) else None
+    for index in again.parts(len(images)):
+        found = again.explain(mask_out(images[index], kept[index]), index)
+        maps.append(found.map)
+        outputs.append(found.output)
+    whole = torch.cat(outputs) if all(isinstance(output, Tensor) for output in outputs) else None
     return MaskedMaps(explanation.map, torch.cat(maps), whole)
 
 
@@ -202,68 +195,63 @@ def randomised_maps(
         OptionError: there is no such stage, or nothing in it to randomise.
     """
     names, maps = [], []
-    images = explanation.images
-    _, parts = _parts(model, images, len(images), chunk)
-    layers = _layers(model, explanation, layer)
+    again = _Again(model, explanation, layer, chunk)
+    parts = again.parts(len(explanation), substitute=False)
     for name, network in randomised_networks(model, mode=mode, stages=stages, seed=seed):
         names.append(name)
-        made = [_again(network, explanation, images[i], i, layers, chunk).map for i in parts]
-        maps.append(torch.cat(made))
+        found = [again.explain(explanation.images[i], i, network).map for i in parts]
+        maps.append(torch.cat(found))
     return RandomisedMaps(tuple(names), explanation.map, torch.stack(maps, 1), mode)
 
 
-def _parts(
-    model: nn.Module, images: Tensor, count: int, chunk: int | None, read: Sequence[Layer] = ()
-) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """Return the network that should run, and the numbers 0 … count-1 in chunks.
+@final
+class _Again:
+    """Explains variants of images as these were explained, in chunks."""
 
-    Raises:
-        InputError: a chunk below 1.
-    """
-    checked_chunk(chunk)
-    net = unwrap(model)
-    with held_still(net, images.device):
-        checked = checked_images(net, images)
-        size = chunk or suited_chunk(net, checked)
-        parts: tuple[Tensor, ...] = torch.arange(count, device=images.device).split(size)
-        return engine.stand_in(net, checked[:size], read), parts
+    def __init__(
+        self, model: nn.Module, explanation: Explanation, layer: Layers, chunk: int | None
+    ) -> None:
+        self._model, self._explanation, self._chunk = model, explanation, chunk
+        self._network = model
+        if layer is None:
+            pairs = zip(explanation.layers, explanation.reshapes, strict=True)
+            self._layers = [Layer(name, reshape) for name, reshape in pairs]
+        else:  # by name, so that a copy of the network has them, too
+            self._layers = [Layer.of(spec, unwrap(model)) for spec in as_group(layer)]
 
+    def parts(self, count: int, *, substitute: bool = True) -> tuple[Tensor, ...]:
+        """Return the numbers 0 … count-1 in chunks, and choose the network that runs them.
 
-def _read(explanation: Explanation, layers: list[Layer]) -> list[Layer]:
-    """Return the layers, if the method reads nothing else of the network."""
-    more = Needs.PASSES | Needs.ATTENTION
-    return [] if explanation.method.entry.needs & more else layers
+        Args:
+            count: of the variants.
+            substitute: whether a faster copy of the network may run them.
 
+        Raises:
+            InputError: a chunk below 1.
+        """
+        more = Needs.PASSES | Needs.ATTENTION  # what else a method may read of the network
+        layers = self._layers if not self._explanation.method.entry.needs & more else []
+        images = self._explanation.images
+        with open_session(self._model, images, chunk=self._chunk) as session:
+            if substitute:
+                self._network = session.stand_in(session.chunk, layers)
+            parts: tuple[Tensor, ...] = torch.arange(count, device=images.device).split(
+                session.chunk
+            )
+            return parts
 
-def _layers(model: nn.Module, explanation: Explanation, layer: Layers) -> list[Layer]:
-    """Return the layers by name, so that a copy of the network has them, too."""
-    if layer is None:
-        pairs = zip(explanation.layers, explanation.reshapes, strict=True)
-        return [Layer(name, reshape) for name, reshape in pairs]
-    group = [layer] if isinstance(layer, str | nn.Module | Layer) else layer
-    return [Layer.of(one, unwrap(model)) for one in group]
-
-
-@torch.inference_mode(mode=False)
-def _again(
-    model: nn.Module,
-    explanation: Explanation,
-    images: Tensor,
-    index: Tensor,
-    layers: list[Layer],
-    chunk: int | None,
-) -> Explanation:
-    """Explain variants of the images at `index` as these were explained."""
-    method = explanation.method
-    index = index.clone()  # outside inference mode: they are saved for the backward pass
-    target = explanation.target.take(index)
-    made = explain(
-        model,
-        images.clone(),
-        {"again": method},
-        target,
-        layers,
-        masking=explanation.masking,
-        chunk=chunk,
-    )
-    return made["again"]
+    @torch.inference_mode(mode=False)
+    def explain(
+        self, images: Tensor, index: Tensor, network: nn.Module | None = None
+    ) -> Explanation:
+        """Explain variants of the images at `index`, of another network if one is given."""
+        index = index.clone()  # outside inference mode: they are saved for the backward pass
+        return explain(
+            network or self._network,
+            images.clone(),
+            {"again": cast("Method", self._explanation.method)},
+            self._explanation.target.take(index),
+            self._layers,
+            masking=self._explanation.masking,
+            chunk=self._chunk,
+        )["again"]

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchsaliency.core.maps import checked_maps, exact
+from torchsaliency.core.maps import require_maps, to_float64
 from torchsaliency.core.masking import ImageMinimum, Masking, MeanColour
 from torchsaliency.errors import OptionError
 from torchsaliency.measures.judge import Labels, class_labels, class_scores, judging
@@ -82,7 +82,7 @@ def region_curve(  # noqa: PLR0913 (options of a published protocol)
         raise OptionError(f"The placement {placement!r} was given; choose sliding or grid.")
     fill = masking or ImageMinimum()
     with judging(model, x, chunk=chunk) as judge:
-        saliency = checked_maps(judge.maps(maps))
+        saliency = require_maps(judge.maps(maps))
         corners = _corners(saliency, patch, regions, placement)
         before = judge.clean_logits(clean)
         labels = class_labels(target, before)
@@ -189,7 +189,7 @@ def _corners(
         )
     pad, stride = (patch - 1, 1) if placement == "sliding" else (0, patch)
     # sums in float64: float32 would order equal regions by their rounding
-    room = F.pad(exact(saliency[:, None]), (pad, pad, pad, pad))
+    room = F.pad(to_float64(saliency[:, None]), (pad, pad, pad, pad))
     scores = F.avg_pool2d(room, patch, stride)[:, 0].clone()
     rows, columns = scores.shape[1:]
     reach = patch - 1 if placement == "sliding" else 0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torchsaliency.core.maps import minmax, normalise, upsample
-from torchsaliency.core.method import ACTIVATIONS, ChannelCAM, Method, Saliency, asking
+from torchsaliency.core.method import ACTIVATIONS, ChannelCAM, Method, Saliency, extend_needs
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
 from torchsaliency.methods.tucker.spectrum import orient, spectrum
@@ -92,4 +92,4 @@ def _raw(method: Method, view: View) -> Tensor:
 def _stand_for(wrapper: Method, method: Method, suffix: str) -> None:
     """Give a wrapper the entry of what it wraps, under a longer name."""
     object.__setattr__(wrapper, "entry", replace(method.entry, factory=type(wrapper)))
-    asking(wrapper, ACTIVATIONS, suffix)
+    extend_needs(wrapper, ACTIVATIONS, suffix)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchsaliency.core.maps import ROUNDING, checked_maps
+from torchsaliency.core.maps import ROUNDING, require_maps
 from torchsaliency.errors import InputError
 
 VOID = 255
@@ -25,7 +25,7 @@ def check_pair(maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
             f"Maps of {tuple(maps.shape)} and of {tuple(others.shape)} cannot be compared; give "
             "two of the same images and size."
         )
-    return checked_maps(maps), checked_maps(others)
+    return require_maps(maps), require_maps(others)
 
 
 def check_values(name: str, values: Tensor, count: int | None = None) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchsaliency.core.maps import checked_maps
+from torchsaliency.core.maps import require_maps
 from torchsaliency.errors import InputError
 from torchsaliency.metrics.base import SaliencyMetric, metric
 from torchsaliency.metrics.checks import check_pair, check_probabilities, check_values
@@ -112,7 +112,7 @@ def complexity(maps: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
     Raises:
         InputError: maps outside [0, 1].
     """
-    return 100 * checked_maps(maps).double().mean((1, 2))
+    return 100 * require_maps(maps).double().mean((1, 2))
 
 
 def adcc(coherencies: PerImage, complexities: PerImage, drops: PerImage) -> Float[Tensor, " n"]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from torchsaliency.core.maps import checked_maps
+from torchsaliency.core.maps import require_maps
 from torchsaliency.errors import InputError
 from torchsaliency.metrics.base import SaliencyMetric, metric
 from torchsaliency.metrics.checks import check_values
@@ -38,8 +38,8 @@ def sensitivities(
             f"Maps of {tuple(maps.shape)} and noisy maps of {tuple(noisy_maps.shape)} were given; "
             "give (N, H, W) and (N, S, H, W) with at least one copy."
         )
-    values = checked_maps(maps).double()
-    noisy = checked_maps(noisy_maps.flatten(0, 1)).double().view(noisy_maps.shape)
+    values = require_maps(maps).double()
+    noisy = require_maps(noisy_maps.flatten(0, 1)).double().view(noisy_maps.shape)
     change = (noisy - values[:, None]).flatten(2).norm(dim=2)
     size = (
         values.flatten(1).norm(dim=1)
@@ -71,7 +71,7 @@ def infidelity(
     Raises:
         InputError: maps outside [0, 1], or numbers that do not fit together.
     """
-    values = checked_maps(maps).double()
+    values = require_maps(maps).double()
     if drops.shape != (len(values), len(squares)) or not bool(drops.isfinite().all()):
         raise InputError(
             f"{len(values)} maps, {len(squares)} squares and drops of {tuple(drops.shape)} were "

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchsaliency.core.maps import checked_maps
+from torchsaliency.core.maps import require_maps
 from torchsaliency.errors import OptionError
 from torchsaliency.metrics.base import SaliencyMetric, metric
 from torchsaliency.metrics.checks import VOID, check_masks
@@ -44,7 +44,7 @@ def iou_at(
         OptionError: a threshold outside [0, 1].
     """
     _check_threshold(threshold)
-    saliency = checked_maps(maps)
+    saliency = require_maps(maps)
     labels = check_masks(masks, saliency).to(saliency.device)
     judged = (labels != VOID) | (void == "background")
     found = (saliency >= threshold) & judged

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchsaliency.core.maps import checked_maps
+from torchsaliency.core.maps import require_maps
 from torchsaliency.metrics.base import SaliencyMetric, metric
 
 
@@ -21,7 +21,7 @@ def sparseness(maps: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
     Raises:
         InputError: maps outside [0, 1].
     """
-    values = checked_maps(maps).double().flatten(1).sort(1).values
+    values = require_maps(maps).double().flatten(1).sort(1).values
     count = values.shape[1]
     weights = 2 * torch.arange(1, count + 1, device=values.device).double() - count - 1
     total = values.sum(1)
@@ -38,7 +38,7 @@ def entropy(maps: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
     Raises:
         InputError: maps outside [0, 1].
     """
-    values = checked_maps(maps).double().flatten(1)
+    values = require_maps(maps).double().flatten(1)
     total = values.sum(1)
     shares = values / torch.where(total > 0, total, 1)[:, None]
     found = -torch.special.xlogy(shares, shares).sum(1)
@@ -54,7 +54,7 @@ def effective_area(maps: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
     Raises:
         InputError: maps outside [0, 1].
     """
-    values = checked_maps(maps).double().flatten(1)
+    values = require_maps(maps).double().flatten(1)
     power = values.square().sum(1)
     found = values.sum(1).square() / (values.shape[1] * torch.where(power > 0, power, 1))
     return torch.where(power > 0, 100 * found, torch.nan)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchsaliency.core.clock import seconds_now
 from torchsaliency.core.explain import explain
 from torchsaliency.core.layer import Layer
+from torchsaliency.core.runtime import seconds_now
 from torchsaliency.core.trace import tracing
 from torchsaliency.evaluation.batches import batches
 from torchsaliency.evaluation.results import Results

@@ -11,8 +11,7 @@ from typing import Any
 from torch import nn
 
 from torchsaliency.core.layer import Layer
-from torchsaliency.core.target import unwrap_output
-from torchsaliency.core.wrapper import NetworkWrapper
+from torchsaliency.core.network import NetworkWrapper, unwrap_output
 from torchsaliency.errors import TargetError, describe_unknown
 from torchsaliency.zoo.preprocessing import Preprocessing
 

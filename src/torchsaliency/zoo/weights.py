@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from torchsaliency.core.quiet import without_warnings
+from torchsaliency.core.runtime import without_warnings
 from torchsaliency.errors import CheckpointError, describe_error, shorten
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model")

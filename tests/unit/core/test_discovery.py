@@ -8,7 +8,7 @@ from nets import CLASSES, ChannelsLastNet, Joins, convnet, images, settle, tiny_
 from torchsaliency import LayerError, TargetError, default_layer, explain
 from torchsaliency.core import discovery
 from torchsaliency.core.layer import ChannelsLast, Grid, Layer, Tokens
-from torchsaliency.core.wrapper import NetworkWrapper
+from torchsaliency.core.network import NetworkWrapper
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import shutil
 import time
 import warnings
 from collections import deque
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,13 +15,15 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchsaliency
-from nets import convnet, images
+from nets import convnet, images, run_accelerated
 from torchsaliency import create, explain
-from torchsaliency.core.acceleration import engine
+from torchsaliency.core.acceleration import ENGINES, auto, cache, onnx, stand_in
+from torchsaliency.core.acceleration.engine import Engine, register_engine
 from torchsaliency.core.acceleration.onnx import missing_packages
+from torchsaliency.core.freeze import frozen_eval
 from torchsaliency.core.layer import Layer
 from torchsaliency.core.method import Needs, methods
-from torchsaliency.core.session import held_still
+from torchsaliency.core.session import call_network
 from torchsaliency.errors import OptionError
 from torchsaliency.measures import masked_maps, masked_scores, noisy_maps, perturbation_curve
 
@@ -199,8 +202,8 @@ def test_maps_made_again_run_the_copy(net, x, name, mode, monkeypatch):
     assert torch.allclose(masked.masked_maps, again.masked_maps, atol=1e-3)
     assert torch.allclose(masked.output, again.output, atol=1e-4)
     if mode != "auto":  # which decides by the clock
-        assert any(one.mode == "channels-last" for one in copies)
-        assert not any(one.copy in engine._kept for one in copies)  # no copies of copies
+        assert any(one.name == "channels-last" for one in copies)
+        assert not any(one.copy in cache._kept for one in copies)  # no copies of copies
 
 
 def test_compiled_batches_have_one_size_and_little_padding(net, monkeypatch):
@@ -212,7 +215,7 @@ def test_compiled_batches_have_one_size_and_little_padding(net, monkeypatch):
     monkeypatch.setattr(torch, "compile", compiled)
     x = images(41, 16, 16)
     with torchsaliency.accelerated("compile"), torch.no_grad():
-        found = [engine.run(net.eval(), x[:count]) for count in (29, 41, 3)]
+        found = [run_accelerated(net.eval(), x[:count]) for count in (29, 41, 3)]
     assert ran == [16, 16, 16, 16, 16, 16]  # 29, 41 and 3 images
     for part in found:
         torch.testing.assert_close(part, net(x[: len(part)]), atol=1e-4, rtol=1e-4)
@@ -236,11 +239,11 @@ class Beside(nn.Module):
 
 
 def readers(net):
-    return [one for one in engine._kept.get(net, {}).values() if isinstance(one, engine.Reader)]
+    return [one for one in cache._kept.get(net, {}).values() if isinstance(one, onnx.LayerReader)]
 
 
 def engines(net):
-    return [one for one in engine._kept.get(net, {}).values() if isinstance(one, engine.Engine)]
+    return [one for one in cache._kept.get(net, {}).values() if isinstance(one, Engine)]
 
 
 @needs_onnx
@@ -271,13 +274,13 @@ def test_a_tail_that_reads_more_than_the_layer_runs_channels_last(x):
     (reader,) = readers(net)
     assert not reader.faithful
     (made,) = engines(net)
-    assert made.mode == "channels-last"
+    assert made.name == "channels-last"
 
 
 @needs_onnx
 def test_gradients_of_the_image_pass_a_reader(net, x):
     with torchsaliency.accelerated("onnx"), torch.no_grad():
-        copied = engine.stand_in(net.eval(), x, [Layer("relu2")])
+        copied = stand_in(call_network, net.eval(), x, [Layer("relu2")])
     leaf = x.clone().requires_grad_()
     (found,) = torch.autograd.grad(copied(leaf).sum(), leaf)
     (own,) = torch.autograd.grad(net(leaf).sum(), leaf)
@@ -291,22 +294,22 @@ def test_passes_with_a_graph_run_channels_last(net, x):
     quick = explain(net, x, method, accelerate="onnx")["opticam"].map
     assert torch.allclose(plain, quick, atol=1e-4)
     (made,) = engines(net)
-    assert made.mode == "channels-last"
+    assert made.name == "channels-last"
 
 
 @needs_onnx
 def test_one_session_serves_batches_of_all_sizes(net, monkeypatch):
     sessions = []
-    real = engine.ExportedNetwork
+    real = onnx.ExportedNetwork
 
     def counted(*arguments):
         sessions.append(real(*arguments))
         return sessions[-1]
 
-    monkeypatch.setattr(engine, "ExportedNetwork", counted)
+    monkeypatch.setattr(onnx, "ExportedNetwork", counted)
     x = images(41, 16, 16)
     with torchsaliency.accelerated("onnx"), torch.no_grad():
-        found = [engine.run(net.eval(), x[:count]) for count in (1, 41, 3)]
+        found = [run_accelerated(net.eval(), x[:count]) for count in (1, 41, 3)]
     for part in found:
         torch.testing.assert_close(part, net(x[: len(part)]), atol=1e-4, rtol=1e-4)
     assert len(sessions) == 1
@@ -348,7 +351,7 @@ def test_double_networks_run_somewhere(net, x):
 
 @needs_onnx
 def test_memory_that_ends_in_a_session_halves_the_chunk(net, x, monkeypatch):
-    real = engine.ExportedNetwork
+    real = onnx.ExportedNetwork
 
     class Tight:
         def __init__(self, *arguments):
@@ -359,7 +362,7 @@ def test_memory_that_ends_in_a_session_halves_the_chunk(net, x, monkeypatch):
                 raise MemoryError("Failed to allocate memory for requested buffer of size 9")
             return self.inner(given)
 
-    monkeypatch.setattr(engine, "ExportedNetwork", Tight)
+    monkeypatch.setattr(onnx, "ExportedNetwork", Tight)
     plain = explain(net, x, "scorecam")["scorecam"].map
     quick = explain(net, x, "scorecam", chunk=8, accelerate="onnx")["scorecam"].map
     torch.testing.assert_close(plain, quick, atol=1e-4, rtol=1e-4)
@@ -376,9 +379,9 @@ def test_a_session_is_for_processors(net):
     elsewhere = torch.zeros(1, 3, 16, 16, device="meta")
     with torchsaliency.accelerated("onnx"):
         with pytest.raises(OptionError, match="meta"):
-            engine.run(net, elsewhere)
+            run_accelerated(net, elsewhere)
         with pytest.raises(OptionError, match="meta"):
-            engine.stand_in(net, elsewhere, [Layer("relu2")])
+            stand_in(call_network, net, elsewhere, [Layer("relu2")])
 
 
 class Attending(nn.Module):
@@ -411,7 +414,7 @@ def test_attention_of_a_copy_projects_all_positions_at_once(x):
     net = Attending().eval().requires_grad_(False)
     leaf, counts, slopes = x.clone().requires_grad_(), [], []
     with torchsaliency.accelerated("channels-last"):
-        copied = engine.stand_in(net, x)
+        copied = stand_in(call_network, net, x)
     assert copied is not net
     for one in (net, copied):
         with Products() as products:
@@ -440,17 +443,17 @@ class Slow(nn.Module):
 
 
 def passes(net, x, count=4):
-    with torchsaliency.accelerated("auto"), held_still(net, x.device):
-        return [engine.run(net, x) for _ in range(count)]
+    with torchsaliency.accelerated("auto"), frozen_eval(net, x.device):
+        return [run_accelerated(net, x) for _ in range(count)]
 
 
 @needs_onnx
 def test_auto_goes_over_to_onnx_when_passes_took_long(x, monkeypatch):
-    monkeypatch.setattr(engine, "_PATIENCE", 0.12)
+    monkeypatch.setattr(auto, "_PATIENCE", 0.12)
     net = Slow().eval()
     found = passes(net, x, 6)
     (made,) = engines(net)
-    assert isinstance(made._compiled, engine.ExportedNetwork)
+    assert isinstance(made.compiled, onnx.ExportedNetwork)
     seen = len(net.seen) + (len(made.copy.seen) if made.faithful else 0)
     found += passes(net, x)
     # one pass for the four, in which the export is compared with the network
@@ -461,18 +464,20 @@ def test_auto_goes_over_to_onnx_when_passes_took_long(x, monkeypatch):
     net.conv.weight.data.mul_(3)  # counted by nobody
     torch.testing.assert_close(passes(net, x)[0], net(x), atol=1e-4, rtol=1e-4)
     with torchsaliency.accelerated("auto"):
-        assert engine.run(net, x.clone().requires_grad_()).requires_grad  # and graphs where wanted
+        assert run_accelerated(
+            net, x.clone().requires_grad_()
+        ).requires_grad  # and graphs where wanted
 
 
 def test_auto_tries_no_export_on_a_short_errand(net, x, monkeypatch):
-    monkeypatch.setattr(engine, "ExportedNetwork", lambda *_: pytest.fail("exported"))
+    monkeypatch.setattr(onnx, "ExportedNetwork", lambda *_: pytest.fail("exported"))
     passes(net.eval(), x, 10)
 
 
 @needs_onnx
 @pytest.mark.parametrize("lack", ["packages", "export", "speed", "numbers"])
 def test_auto_stays_where_onnx_is_no_help(x, monkeypatch, lack):
-    monkeypatch.setattr(engine, "_PATIENCE", 1e-6)
+    monkeypatch.setattr(auto, "_PATIENCE", 1e-6)
     net, tried = Slow().eval(), []
 
     def session(*_):
@@ -483,9 +488,9 @@ def test_auto_stays_where_onnx_is_no_help(x, monkeypatch, lack):
             return lambda images: (time.sleep(0.5), net(images))[1]
         return lambda images: torch.zeros(len(images), 4)
 
-    monkeypatch.setattr(engine, "ExportedNetwork", session)
+    monkeypatch.setattr(onnx, "ExportedNetwork", session)
     if lack == "packages":
-        monkeypatch.setattr(engine, "missing_packages", lambda: ["onnx"])
+        monkeypatch.setattr(onnx, "missing_packages", lambda: ["onnx"])
     with torch.no_grad():
         own = net(x)
     with warnings.catch_warnings():
@@ -493,7 +498,7 @@ def test_auto_stays_where_onnx_is_no_help(x, monkeypatch, lack):
         for one in passes(net, x):
             torch.testing.assert_close(one, own, atol=1e-4, rtol=1e-4)
     (made,) = engines(net)
-    assert made._compiled is None
+    assert made.compiled is None
     assert tried == ([] if lack == "packages" else [lack])  # once
 
 
@@ -505,8 +510,8 @@ class Several(nn.Sequential):
 
 
 def test_auto_leaves_a_network_alone_that_gives_no_tensor(x, monkeypatch):
-    monkeypatch.setattr(engine, "_PATIENCE", 1e-6)
-    monkeypatch.setattr(engine, "ExportedNetwork", lambda *_: pytest.fail("exported"))
+    monkeypatch.setattr(auto, "_PATIENCE", 1e-6)
+    monkeypatch.setattr(onnx, "ExportedNetwork", lambda *_: pytest.fail("exported"))
     net = Several(nn.Conv2d(3, 4, 3)).eval()
     with pytest.warns(UserWarning, match="not one tensor"):
         found = passes(net, x)
@@ -537,3 +542,28 @@ def test_a_compiled_batch_is_as_large_as_later_passes(net, monkeypatch, chunk, b
 def test_an_unknown_mode(net, x):
     with pytest.raises(OptionError, match="channels-last"):
         explain(net, x, "gradcam", accelerate="warp")
+
+
+def test_the_page_on_speed_tells_of_every_engine():
+    page = (Path(__file__).parents[3] / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert [name for name in ENGINES if f"| `{name}` |" not in page] == []
+
+
+def test_an_engine_from_outside_runs(net, x):
+    class Doubtful(Engine):
+        """Halves the images and puts the halves together again."""
+
+        runs = 0
+
+        def run_copy(self, given):
+            Doubtful.runs += 1
+            return torch.cat([self.call(self.copy, part) for part in given.split(1)])
+
+    register_engine("doubtful")(Doubtful)
+    try:
+        plain = explain(net, x, "scorecam")["scorecam"].map
+        quick = explain(net, x, "scorecam", accelerate="doubtful")["scorecam"].map
+    finally:
+        del ENGINES._table["doubtful"]
+    torch.testing.assert_close(plain, quick, atol=1e-4, rtol=1e-4)
+    assert Doubtful.runs

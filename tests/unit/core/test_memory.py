@@ -12,6 +12,7 @@ from nets import convnet, images, known_apart
 from torchsaliency import create, explain, tracing
 from torchsaliency.core import memory
 from torchsaliency.core.embedding import embeddings
+from torchsaliency.core.session import find_chunk
 from torchsaliency.errors import InputError
 from torchsaliency.measures import masked_scores, noisy_maps, perturbation_curve
 
@@ -51,8 +52,8 @@ def test_the_largest_layer_of_a_chunk_stays_within_32_mebibytes(channels, expect
     x = images(1, 64, 64)  # a channel takes 16 KiB
     net = Wide(channels)
     with torch.no_grad():
-        assert memory.suited_chunk(net, x) == expected
-        assert memory.suited_chunk(net, x) == expected
+        assert find_chunk(net, x) == expected
+        assert find_chunk(net, x) == expected
     assert net.seen == [1]  # looked at once
     assert not any(module._forward_hooks for module in net.modules())
 
@@ -63,7 +64,7 @@ def test_the_largest_layer_of_a_chunk_stays_within_32_mebibytes(channels, expect
 def test_more_where_the_process_keeps_more(monkeypatch, told, expected):
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", told)
     with torch.no_grad():
-        assert memory.suited_chunk(Wide(1024), images(1, 64, 64)) == expected
+        assert find_chunk(Wide(1024), images(1, 64, 64)) == expected
 
 
 def test_the_shared_pass_tells_and_costs_nothing_more():
@@ -78,7 +79,7 @@ def test_the_shared_pass_tells_and_costs_nothing_more():
 def test_each_size_has_a_chunk_of_its_own():
     net = Wide(512)
     with torch.no_grad():
-        assert [memory.suited_chunk(net, images(1, n, n)) for n in (32, 64, 128)] == [16, 4, 1]
+        assert [find_chunk(net, images(1, n, n)) for n in (32, 64, 128)] == [16, 4, 1]
 
 
 @pytest.mark.parametrize("name", ["rise", "scorecam", "opticam", "smoothgrad", "occlusion"])
@@ -120,7 +121,7 @@ def test_measures_go_on_with_less_and_remember_it():
     )
     assert max(tight.seen) <= 3
     with torch.no_grad():
-        assert memory.suited_chunk(tight, x) == 2
+        assert find_chunk(tight, x) == 2
 
 
 def test_one_image_that_is_too_large_is_the_users_to_know():

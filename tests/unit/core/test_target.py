@@ -19,14 +19,8 @@ from torchsaliency import (
     Regression,
     TargetError,
 )
-from torchsaliency.core.target import (
-    TARGETS,
-    RowWise,
-    parse_target,
-    resolve_target,
-    score,
-    unwrap_output,
-)
+from torchsaliency.core.network import unwrap_output
+from torchsaliency.core.target import TARGETS, RowWise, parse_target, resolve_target, score
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [-3.0, -5.0, -4.0]])
 LABELS = torch.tensor([1, 0])

@@ -98,7 +98,7 @@ def test_the_tail_equals_full_passes(kind, chunk):
             expected = [full_pass(net, view.layer, x[image], one)[labels[image]] for one in edited]
             assert found.tolist() == pytest.approx([float(one) for one in expected], abs=1e-4)
             assert found[0].item() == pytest.approx(view.score[image].item(), abs=1e-4)
-        assert trace._broadcasts[layer] == (kind != "joins")
+        assert trace.traced.grows[layer] == (kind != "joins")
 
 
 def full_pass(net, layer, image, features):

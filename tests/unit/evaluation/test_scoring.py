@@ -11,8 +11,8 @@ from nets import Counter, convnet, images, quick
 from torchsaliency import measures
 from torchsaliency.core.explain import explain
 from torchsaliency.core.masking import BlackPixel, GivenImage
+from torchsaliency.core.network import NetworkWrapper
 from torchsaliency.core.target import EmbeddingSimilarity
-from torchsaliency.core.wrapper import NetworkWrapper
 from torchsaliency.errors import InputError, OptionError, TargetError
 from torchsaliency.evaluation.bench import MEASURES, Bench, classes_needed, measure
 from torchsaliency.evaluation.scoring import score

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from torchsaliency.core.wrapper import unwrap
+from torchsaliency.core.network import unwrap
 from torchsaliency.errors import TargetError
 from torchsaliency.zoo import Network, imagenet
 

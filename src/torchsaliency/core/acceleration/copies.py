@@ -36,7 +36,7 @@ def copy_network(net: nn.Module) -> nn.Module:
 
     Such tensors (features that a pass left behind) are out of the graph in the copy.
     """
-    kept = {id(one): one.detach().clone() for one in _graph_tensors(net, set())}
+    kept = {id(t): t.detach().clone() for t in _graph_tensors(net, set())}
     copied: nn.Module = copy.deepcopy(net, dict(kept))
     return copied
 
@@ -78,7 +78,7 @@ class Likeness:
         self._known = set(self._attributes)
         self._written: set[str] = set()
 
-    def leave_out_what_passes_write(self, net: nn.Module, versions: Mapping[str, int]) -> None:
+    def ignore_what_passes_write(self, net: nn.Module, versions: Mapping[str, int]) -> None:
         """Leave out what a pass changed: attributes, and buffers whose count of changes grew."""
         now = _attributes(net)
         self._steady = {
@@ -88,36 +88,41 @@ class Likeness:
         after = buffer_versions(net)
         self._written = {name for name, version in versions.items() if after.get(name) != version}
 
-    def holds(self, net: nn.Module) -> bool:
+    def matches(self, net: nn.Module) -> bool:
         """Whether the network still is what was copied."""
         if _structure(net) != self._modules:
             return False
         now = _attributes(net)
-        if now.keys() - self._known:
-            return False
-        if any(now.get(name, _NONE) != self._attributes[name] for name in self._steady):
-            return False
-        return self._same_tensors(net)
+        return (
+            not now.keys() - self._known
+            and all(now.get(name, _NONE) == self._attributes[name] for name in self._steady)
+            and self._has_same_tensors(net)
+        )
 
-    def _same_tensors(self, net: nn.Module) -> bool:
-        theirs = {**dict(self._copied.named_parameters()), **dict(self._copied.named_buffers())}
-        for name, own in (*net.named_parameters(), *net.named_buffers()):
-            other = theirs.get(name)
-            if name in self._written:
-                continue
-            if other is None or own.shape != other.shape or own.dtype != other.dtype:
-                return False
-            if own.device != other.device or not torch.equal(own, other):
-                return False
-        return True
+    def _has_same_tensors(self, net: nn.Module) -> bool:
+        copies = {**dict(self._copied.named_parameters()), **dict(self._copied.named_buffers())}
+        return all(
+            name in self._written or _is_same(tensor, copies.get(name))
+            for name, tensor in (*net.named_parameters(), *net.named_buffers())
+        )
 
 
 _NONE = object()
 
 
+def _is_same(tensor: Tensor, other: Tensor | None) -> bool:
+    return (
+        other is not None
+        and tensor.shape == other.shape
+        and tensor.dtype == other.dtype
+        and tensor.device == other.device
+        and torch.equal(tensor, other)
+    )
+
+
 def buffer_versions(net: nn.Module) -> dict[str, int]:
     """Return how often each buffer was written to."""
-    return {name: one._version for name, one in net.named_buffers() if not one.is_inference()}
+    return {name: b._version for name, b in net.named_buffers() if not b.is_inference()}
 
 
 def _structure(net: nn.Module) -> tuple[tuple[str, type, Any], ...]:
@@ -135,11 +140,11 @@ def _attributes(net: nn.Module) -> dict[str, Any]:
     for name, module in net.named_modules():
         for key, value in list(vars(module).items()):
             if key not in _LEFT_OUT and "hook" not in key:
-                found[f"{name}.{key}"] = _print(value, seen)
+                found[f"{name}.{key}"] = _print_of(value, seen)
     return found
 
 
-def _print(value: Any, seen: dict[int, Any]) -> Any:  # noqa: PLR0911 (a table of types)
+def _print_of(value: Any, seen: dict[int, Any]) -> Any:  # noqa: PLR0911 (a table of types)
     """Return what compares equal as long as a value's contents do."""
     if isinstance(value, _PLAIN):
         return type(value), repr(value) if isinstance(value, float) else value
@@ -147,31 +152,31 @@ def _print(value: Any, seen: dict[int, Any]) -> Any:  # noqa: PLR0911 (a table o
         return "again", seen[id(value)]
     seen[id(value)] = len(seen)
     if isinstance(value, Tensor):
-        return _print_tensor(value)
+        return _print_of_tensor(value)
     if isinstance(value, np.ndarray):
         return value.shape, value.dtype.str, hashlib.blake2b(value.tobytes()).digest()
     if isinstance(value, Mapping):
         return type(value), tuple(
-            (_print(key, seen), _print(part, seen)) for key, part in value.items()
+            (_print_of(key, seen), _print_of(part, seen)) for key, part in value.items()
         )
     if isinstance(value, list | tuple):
-        return type(value), tuple(_print(part, seen) for part in value)
+        return type(value), tuple(_print_of(part, seen) for part in value)
     if isinstance(value, set | frozenset):
-        return type(value), frozenset(_print(part, seen) for part in value)
+        return type(value), frozenset(_print_of(part, seen) for part in value)
     if isinstance(value, types.FunctionType):
-        cells = tuple(_print(cell.cell_contents, seen) for cell in value.__closure__ or ())
-        return value.__code__, _print(value.__defaults__, seen), cells
+        cells = tuple(_print_of(cell.cell_contents, seen) for cell in value.__closure__ or ())
+        return value.__code__, _print_of(value.__defaults__, seen), cells
     if isinstance(value, types.MethodType):
-        return value.__func__.__code__, _print(value.__self__, seen)
+        return value.__func__.__code__, _print_of(value.__self__, seen)
     if isinstance(value, functools.partial):
-        return _print((value.func, value.args, value.keywords), seen)
+        return _print_of((value.func, value.args, value.keywords), seen)
     if isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
         return id(value)
     inner = getattr(value, "__dict__", None)
-    return type(value), id(value) if inner is None else _print(inner, seen)
+    return type(value), id(value) if inner is None else _print_of(inner, seen)
 
 
-def _print_tensor(value: Tensor) -> Any:
+def _print_of_tensor(value: Tensor) -> Any:
     facts = value.shape, value.dtype, value.device
     if value.device.type == "meta" or value.layout is not torch.strided:
         return *facts, id(value)

@@ -1,486 +1,196 @@
-"""Many passes of one network on images of one size, faster than one by one.
-
-Masking methods, insertion and deletion, sensitivity: hundreds of passes that differ only in the
-image. A copy of the network, frozen and laid out or compiled for just that, gives the same numbers
-sooner. The user's network is not touched, and whatever hooks into it runs on the network itself.
-"""
+"""What an engine is: one way to run a frozen copy of a network, checked against the network."""
 
 from __future__ import annotations
 
-import threading
+import abc
 import warnings
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, Literal, final, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
-from torch.utils._device import DeviceContext
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from torchsaliency.core.acceleration.copies import Likeness, buffer_versions, copy_network
-from torchsaliency.core.acceleration.onnx import ExportedNetwork, missing_packages, require_onnx
-from torchsaliency.core.clock import seconds_now
-from torchsaliency.core.draws import normal
-from torchsaliency.core.layer import Layer, replace_first
-from torchsaliency.core.session import Session, call, current_session
-from torchsaliency.core.target import unwrap_output
-from torchsaliency.errors import OptionError, TargetError, out_of_memory
+from torchsaliency.core.freeze import Hold
+from torchsaliency.errors import TargetError, out_of_memory
+from torchsaliency.registry import Entry, Registry
 
-Acceleration = Literal["off", "channels-last", "compile", "onnx", "bf16", "auto"]
-
-ACCELERATIONS = get_args(Acceleration)
-
-_NO_GRADIENTS = ("compile", "onnx")
-"""Modes whose passes keep no graph: those with gradients run channels-last."""
-
-_wanted: ContextVar[str] = ContextVar("torchsaliency_acceleration", default="off")
-_MOST_KEPT = 4
-"""Copies kept of one network, the ones used last: each has all of its weights."""
-
-_kept: weakref.WeakKeyDictionary[nn.Module, OrderedDict[tuple[Any, ...], Engine | Reader]] = (
-    weakref.WeakKeyDictionary()
-)
-_originals: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = (
-    weakref.WeakKeyDictionary()
-)
-_lock = threading.Lock()
-
-_ATOL, _RTOL = 1e-4, 1e-4
-"""How far an exact engine's output may be from the network's own."""
-
-_ROUNDED = 0.5
-"""The same under bfloat16: far off is a defect, near is rounding."""
-
-_PATIENCE = 15.0
-"""Seconds of passes after which "auto" tries ONNX Runtime, whose export takes about as long: work
-that ends right after has lost no more than it took, and longer work gains."""
-
-_COMPILED = 16
-"""The most images a compiled pass holds on a processor: more are no faster, and what is missing to
-a full batch is run for nothing."""
+Call = Callable[[Callable[[Tensor], Any], Tensor], Any]
+"""Runs a network on images and unwraps its output: `session.call_network`, which engines get."""
 
 
-@contextmanager
-def accelerated(mode: str) -> Iterator[None]:
-    """Let passes inside run as `mode` says.
-
-    * "off": the network as it is.
-    * "channels-last": a copy whose convolutions read pixel by pixel; torch's own attention layers
-      project all positions at once in passes with gradients.
-    * "compile": a copy compiled by inductor with frozen weights, for one batch size; the first
-      pass takes as long as the compilation, and a C++ compiler is needed on a processor. On a GPU
-      the passes are replayed as a CUDA graph. Passes with gradients or hooks run channels-last.
-    * "onnx": the network exported to ONNX Runtime, on a processor, for any batch; the first pass
-      takes as long as the export. Needs `torchsaliency[onnx]`. Passes with gradients or hooks run
-      channels-last.
-    * "bf16": channels-last under bfloat16 autocast: the only one that changes the numbers.
-    * "auto": the faster of "off" and "channels-last", tried on the first passes. On a processor,
-      ONNX Runtime too, if its packages are there and once passes without gradients took as long as
-      an export may; where the network cannot be exported, or gains nothing, all stays as it is.
-
-    A copy is tried on the first images beside the network itself. Where it fails, or its output is
-    off by more than 1e-4 (of 1 or of the output), the network itself runs, and a `UserWarning` says
-    so once. In every call its weights, modules and options are compared with the network's, and it
-    is made anew where they differ. The network itself also runs wherever something watches its
-    passes: hooks, torch's function and dispatch modes.
-
-    Raises:
-        OptionError: another mode, or "onnx" without its packages.
-
-    Example:
-        >>> with accelerated("channels-last"):  # doctest: +SKIP
-        ...     made = explain(net, x, ["scorecam", "rise"])
-    """
-    if mode not in ACCELERATIONS:
-        raise OptionError(
-            f"accelerate={mode!r} was given; choose one of {', '.join(ACCELERATIONS)}."
-        )
-    if mode == "onnx":
-        require_onnx()
-    token = _wanted.set(mode)
-    try:
-        yield
-    finally:
-        _wanted.reset(token)
-
-
-def run(net: nn.Module, images: Tensor, most: int = 1) -> Any:
-    """Run a network on images, accelerated as the context says; return its unwrapped output.
-
-    Where the network carries hooks (a method reads or changes a layer) or its copy does not give
-    its numbers, the network itself runs.
+class NetworkCopy:
+    """A copy of a network and what the network was when it was copied.
 
     Args:
-        net: held still, without a wrapper.
-        images: (N, C, H, W).
-        most: images that later passes may hold; a compiler has to know with the first.
-
-    Raises:
-        OptionError: the images are on a device that the mode is not made for.
-    """
-    mode = _wanted.get()
-    if mode == "off" or _watched(net):
-        return call(net, images)
-    _require_device(mode, images)
-    session = current_session(net)
-    original = _originals[net]() if net in _originals else None
-    net = net if original is None else original  # a copy's passes need no copy of their own
-    return _engine(net, mode, images, most, session)(net, images)
-
-
-def stand_in(net: nn.Module, images: Tensor, layers: Sequence[Layer] = ()) -> nn.Module:
-    """Return the network that traced passes of such images should run: its copy, or itself.
-
-    A compiled copy has no layers to read, and autocast is no property of a module: "compile" gives
-    the channels-last copy, "bf16" the network. "onnx" runs all that comes before the layer in ONNX
-    Runtime, if a single one is read and what follows reads nothing but it; else channels-last.
-
-    Args:
-        net: held still, without a wrapper.
-        images: (N, C, H, W), N at least 1; one of them is tried where none of the size was before.
-        layers: all that is read from these passes: no other layer, no gradient of the image.
-
-    Raises:
-        OptionError: the images are on a device that the mode is not made for.
-    """
-    mode = _wanted.get()
-    if mode in ("off", "bf16") or _watched(net):
-        return net
-    _require_device(mode, images)
-    if mode == "onnx" and len(layers) == 1:
-        reader = _reader(net, layers[0].name, images)
-        if reader.faithful:
-            _originals[reader.copy] = weakref.ref(net)
-            return reader.copy
-    mode = "auto" if mode == "auto" else "channels-last"
-    engine = _engine(net, mode, images, 1, current_session(net))
-    if engine.faithful is None:
-        with torch.no_grad():
-            engine(net, images)
-    if not engine.faithful:
-        return net
-    _originals[engine.copy] = weakref.ref(net)
-    return engine.copy
-
-
-def _engine(
-    net: nn.Module, mode: str, images: Tensor, most: int, session: Session | None
-) -> Engine:
-    if mode in _NO_GRADIENTS and torch.is_grad_enabled():
-        mode = "channels-last"
-    key = (mode, images.device, images.dtype, tuple(images.shape[1:]))
-    found = _fresh(net, key, session, images) or _keep(net, key, Engine(net, mode, most))
-    assert isinstance(found, Engine)
-    return found
-
-
-def _reader(net: nn.Module, layer: str, images: Tensor) -> Reader:
-    key = ("layer", layer, images.dtype, tuple(images.shape[1:]))
-    session = current_session(net)
-    found = _fresh(net, key, session, images) or _keep(net, key, Reader(net, layer, images))
-    assert isinstance(found, Reader)
-    return found
-
-
-def _fresh(
-    net: nn.Module, key: tuple[Any, ...], session: Session | None, images: Tensor
-) -> Engine | Reader | None:
-    """Return what is kept of a network, if it is still the network's."""
-    with _lock:
-        kept = _kept.setdefault(net, OrderedDict())
-        found = kept.get(key)
-        if found is not None:
-            kept.move_to_end(key)
-    if found is None or not found.likeness.current(
-        net, session, lambda: found.agrees(net, images[:1])
-    ):
-        return None
-    return found
-
-
-def _keep(net: nn.Module, key: tuple[Any, ...], made: Engine | Reader) -> Engine | Reader:
-    with _lock:
-        kept = _kept.setdefault(net, OrderedDict())
-        kept[key] = made
-        kept.move_to_end(key)
-        while len(kept) > _MOST_KEPT:
-            kept.popitem(last=False)
-    return made
-
-
-def _require_device(mode: str, images: Tensor) -> None:
-    if mode == "onnx" and images.device.type != "cpu":
-        raise OptionError(
-            f"accelerate='onnx' runs on a processor, and the images are on {images.device}; choose "
-            "compile, bf16 or channels-last."
-        )
-
-
-_EVERYONES = (
-    "_global_backward_pre_hooks",
-    "_global_backward_hooks",
-    "_global_forward_pre_hooks",
-    "_global_forward_hooks",
-)
-"""torch's tables of the hooks that are on every module."""
-
-
-def _watched(net: nn.Module) -> bool:
-    """Whether something beside the network itself runs in its passes."""
-    modes = torch.overrides._get_current_function_mode_stack()
-    if any(not isinstance(mode, DeviceContext) for mode in modes):
-        return True
-    if _get_current_dispatch_mode() is not None or any(map(vars(torch_module).get, _EVERYONES)):
-        return True
-    return any(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-        for module in net.modules()
-    )
-
-
-@final
-class _Checked:
-    """A copy's likeness, looked at once a session."""
-
-    def __init__(self, net: nn.Module, copied: nn.Module) -> None:
-        self._likeness: Likeness | None = Likeness(net, copied)
-        self._session: weakref.ref[Session] | None = None
-
-    def current(self, net: nn.Module, session: Session | None, agrees: Callable[[], bool]) -> bool:
-        """Whether the network still is what was copied, and `agrees` with it where it was baked."""
-        if session is not None and self._session is not None and self._session() is session:
-            return True
-        if self._likeness is not None and not (self._likeness.holds(net) and agrees()):
-            return False
-        self._session = None if session is None else weakref.ref(session)
-        return True
-
-    def run(self, net: nn.Module, images: Tensor) -> Any:
-        """Run the network itself once, and leave out of the likeness what the pass wrote."""
-        versions = buffer_versions(net)
-        output = call(net, images)
-        if self._likeness is not None:
-            self._likeness.leave_out_what_passes_write(net, versions)
-        return output
-
-    def give_up(self) -> None:
-        """Compare no more: the network itself runs."""
-        self._likeness = None
-
-
-@final
-class Engine:
-    """A frozen copy of a network.
-
-    Args:
+        call: runs a network.
         net: the network.
-        mode: how its copy runs.
-        most: images that its passes may hold.
 
     Attributes:
-        mode: how it runs.
-        copy: the copy, channels-last.
-        faithful: whether its first output was the network's own; None before the first pass.
+        copy: frozen, channels-last; nothing once the copy is of no use.
+        faithful: whether its output was the network's own; None before the first pass.
+        likeness: what the network is compared with; None once it is compared no more.
     """
 
-    def __init__(self, net: nn.Module, mode: str, most: int = 1) -> None:
-        self.mode = mode
-        self._most = most
+    def __init__(self, call: Call, net: nn.Module) -> None:
+        self.call = call
+        self.copy = lay_out(net)
         self.faithful: bool | None = None
-        self.copy = _laid(net)
-        self.likeness = _Checked(net, self.copy)
-        self._compiled: Callable[..., Any] | None = None
-        self._batch = 0
-        self._spent = 0.0
+        self.likeness: Likeness | None = Likeness(net, self.copy)
+        self._hold: weakref.ref[Hold] | None = None
 
-    def __call__(self, net: nn.Module, images: Tensor) -> Any:
-        """Run, and on the first pass look whether the copy says the same as the network."""
-        if self.faithful is None:
-            return self._first(net, images)
-        if self.mode == "auto" and images.device.type == "cpu" and not torch.is_grad_enabled():
-            return self._patient(net, images)
-        return self._settled(net, images)
-
-    def agrees(self, net: nn.Module, image: Tensor) -> bool:
-        """Whether an exported copy still says what the network says of an image.
-
-        An export bakes in what the network reads outside of itself: globals, closures.
-        """
-        if self._compiled is None or self.mode == "compile":  # torch.compile looks itself
+    def is_current(self, net: nn.Module, hold: Hold | None, images: Tensor) -> bool:
+        """Whether the network still is what was copied; looked at once a hold."""
+        if hold is not None and self._hold is not None and self._hold() is hold:
             return True
-        with torch.no_grad():
-            own, found = call(net, image), self._compiled(image)
-        return isinstance(own, Tensor) and _alike(own, found, _ATOL, _RTOL)
+        if self.likeness is not None and not (
+            self.likeness.matches(net) and self.agrees(net, images[:1])
+        ):
+            return False
+        self._hold = None if hold is None else weakref.ref(hold)
+        return True
 
-    def _settled(self, net: nn.Module, images: Tensor) -> Any:
-        return self._fast(images) if self.faithful else call(net, images)
+    def agrees(self, net: nn.Module, image: Tensor) -> bool:  # noqa: ARG002
+        """Whether the copy still gives the network's output for an image, if that is in doubt."""
+        return True
 
-    def _patient(self, net: nn.Module, images: Tensor) -> Any:
-        """Run, and after many passes in ONNX Runtime, if that is there and faster."""
-        if self._compiled is not None:
-            return self._compiled(images)
-        output, took = _timed(lambda: self._settled(net, images), images)
-        before, self._spent = self._spent, self._spent + took
-        late = before < _PATIENCE <= self._spent
-        if late and isinstance(output, Tensor) and not missing_packages():
-            self._compiled = self._quicker(net, images, output, took)
+    def run_network(self, net: nn.Module, images: Tensor) -> Any:
+        """Run the network itself once, and leave out of the likeness what the pass wrote."""
+        versions = buffer_versions(net)
+        output = self.call(net, images)
+        if self.likeness is not None:
+            self.likeness.ignore_what_passes_write(net, versions)
         return output
 
-    def _quicker(
-        self, net: nn.Module, images: Tensor, own: Tensor, slow: float
-    ) -> ExportedNetwork | None:
-        """Return a session that gives the same output sooner; None where there is none."""
-        try:
-            copied = self.copy if self.faithful else _laid(net)
-            session = ExportedNetwork(copied, images)
-            session(images)  # the first pass of a session is slow
-            found, quick = _timed(lambda: session(images), images)
-        except (RuntimeError, MemoryError):
-            return None
-        if quick >= slow or not _alike(own, found, _ATOL, _RTOL):
-            return None
-        if not self.faithful:  # the copy was let go, and with it what it is compared by
-            self.likeness = _Checked(net, copied)
-        return session
+    def drop(self) -> None:
+        """Free the copy's memory and compare no more: the network itself runs."""
+        self.copy = nn.Identity()
+        self.likeness = None
 
-    def _first(self, net: nn.Module, images: Tensor) -> Any:
-        own = self.likeness.run(net, images)
+
+class Engine(NetworkCopy, abc.ABC):
+    """One way to run a frozen copy of a network; the summary is its line in lists of engines.
+
+    Args:
+        call: runs a network.
+        net: the network.
+        batch: images that later passes may hold; a compiler has to know with the first.
+
+    Attributes:
+        compiled: what the engine made of the copy, if it runs something else.
+        name: the registered name.
+        with_graph: the engine for passes with gradients and for traced ones; "" for this one.
+        traceable: whether its copy can be traced like the network.
+        reader: what copies a network so that passes reach one layer faster, for traces that read
+            it alone; None if nothing does. Takes the arguments of `onnx.LayerReader`.
+        exact: whether the numbers are the network's own but for rounding.
+        tolerance: how far outputs may be off, of 1 and of themselves.
+        bakes: whether what the copy was made into holds what the network reads outside of itself,
+            globals and closures; its output is then compared once a hold.
+    """
+
+    name: ClassVar[str]
+    with_graph: ClassVar[str] = ""
+    traceable: ClassVar[bool] = True
+    reader: ClassVar[Any] = None
+    exact: ClassVar[bool] = True
+    tolerance: ClassVar[float] = 1e-4
+    bakes: ClassVar[bool] = False
+
+    def __init__(self, call: Call, net: nn.Module, batch: int = 1) -> None:
+        super().__init__(call, net)
+        self.batch = batch
+        self.compiled: Any = None
+
+    @classmethod
+    def require_packages(cls) -> None:
+        """Raise `OptionError` if a package is missing."""
+
+    @classmethod
+    def require_device(cls, device: torch.device) -> None:
+        """Raise `OptionError` if the engine is not made for a device."""
+
+    def agrees(self, net: nn.Module, image: Tensor) -> bool:
+        """Whether what the copy was made into still gives the network's output for an image."""
+        if self.compiled is None or not self.bakes:
+            return True
+        with torch.no_grad():
+            return is_close(self.call(net, image), self.compiled(image))
+
+    @abc.abstractmethod
+    def run_copy(self, images: Tensor) -> Any:
+        """Run the copy and return its unwrapped output."""
+
+    def __call__(self, net: nn.Module, images: Tensor) -> Any:
+        """Run; on the first pass, compare the copy's output with the network's."""
+        if self.faithful is None:
+            return self._compare(net, images)
+        return self.run_copy(images) if self.faithful else self.call(net, images)
+
+    def is_faster(self, net: nn.Module, images: Tensor) -> bool:  # noqa: ARG002
+        """Whether the copy, whose output is the network's, is worth keeping."""
+        return True
+
+    def _compare(self, net: nn.Module, images: Tensor) -> Any:
+        own = self.run_network(net, images)
         if not isinstance(own, Tensor):
             self._give_up(net, f"its output is a {type(own).__name__}, not one tensor")
             return own
         try:
-            found = self._fast(images)
+            found = self.run_copy(images)
         except (RuntimeError, TargetError) as error:
             if out_of_memory(error):
-                self._compiled, self._most = None, 1  # its batch was too large
+                self.compiled, self.batch = None, 1  # its batch was too large
                 raise
             # a network that cannot be copied into another layout, or a compiler that is missing
             self._give_up(net, f"it failed: {str(error).strip().partition(chr(10))[0][:200]}")
             return own
-        near = (_ROUNDED, _ROUNDED) if self.mode == "bf16" else (_ATOL, _RTOL)
-        self.faithful = _alike(own, found, *near)
+        self.faithful = is_close(own, found, self.tolerance)
         if not self.faithful:
             self._give_up(net, "its output on the first images is not the network's own")
-        elif self.mode == "auto":
-            # both were warmed up by their first pass
-            _, slow = _timed(lambda: call(net, images), images)
-            _, quick = _timed(lambda: self._fast(images), images)
-            self.faithful = quick < slow
-            if not self.faithful:
-                self._let_go()
+        elif not self.is_faster(net, images):
+            self.faithful = False
+            self.drop()
         return own
 
     def _give_up(self, net: nn.Module, why: str) -> None:
         self.faithful = False
-        self._let_go()
-        _warn(self.mode, net, why)
-
-    def _let_go(self) -> None:
-        """Free the copy's memory, which is not needed any more."""
-        self.copy = nn.Identity()
-        self.likeness.give_up()
-
-    def _fast(self, images: Tensor) -> Any:
-        if self.mode == "compile":
-            return self._padded(images)
-        if self.mode == "onnx":
-            if self._compiled is None:
-                self._compiled = ExportedNetwork(self.copy, images)
-            return self._compiled(images)
-        laid = images.to(memory_format=torch.channels_last)
-        if self.mode == "bf16":
-            with torch.autocast(images.device.type, dtype=torch.bfloat16):
-                return call(self.copy, laid)
-        return call(self.copy, laid)
-
-    def _padded(self, images: Tensor) -> Any:
-        """Run the compiled copy on batches of one size: another size would compile anew."""
-        if self._compiled is None:
-            graphs = {"triton.cudagraphs": True} if images.is_cuda else {}
-            self._compiled = torch.compile(
-                self.copy, dynamic=False, options={"freezing": True, **graphs}
-            )
-            most = max(len(images), self._most)
-            self._batch = most if images.is_cuda else min(most, _COMPILED)
-        if len(images) > self._batch:
-            return torch.cat([self._padded(part) for part in images.split(self._batch)])
-        missing = self._batch - len(images)
-        full = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images
-        with torch.no_grad():
-            output = self._compiled(full.contiguous(memory_format=torch.channels_last))
-        # a copy, as the next replay of a CUDA graph writes its output into the same place
-        return unwrap_output(output)[: len(images)].clone()
+        self.drop()
+        warn_unused(self.name, net, why)
 
 
-@final
-class Reader:
-    """A copy of a network that runs what comes before one layer in ONNX Runtime.
+@dataclass(frozen=True)
+class EngineEntry(Entry):
+    """A registered engine."""
 
-    Its first image alone passes through the copy up to the layer; there the features of all images
-    take its place, and what follows runs as ever, with a graph where one is wanted.
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Engines have no options."""
+        return {}
 
-    Attributes:
-        copy: the copy, whose hooks do that.
-        faithful: whether its output on two different images was the network's own.
+
+ENGINES: Registry[EngineEntry] = Registry("engine", "torchsaliency.engines", base=Engine)
+E = TypeVar("E", bound=type[Engine])
+
+
+def register_engine(name: str) -> Callable[[E], E]:
+    """Add an engine to the registry under `name`, for `accelerate=name`.
+
+    Raises:
+        OptionError: the name is taken.
     """
 
-    def __init__(self, net: nn.Module, layer: str, images: Tensor) -> None:
-        self._features: Tensor | None = None
-        self.copy: nn.Module = nn.Identity()
-        self.faithful = False
-        copied = _laid(net)
-        self.likeness = _Checked(net, copied)
-        if layer not in dict(net.named_modules()):
-            return  # the image itself
-        try:
-            self._session = ExportedNetwork(copied, images, layer)
-        except RuntimeError as error:
-            _warn("onnx", net, f"it failed: {str(error)[:200]}")
-            return
-        copied.register_forward_pre_hook(self._enter)
-        copied.get_submodule(layer).register_forward_hook(self._leave)
-        self.faithful = self._tried(net, copied, images)
-        if self.faithful:
-            self.copy = copied
+    def add(factory: E) -> E:
+        factory.name = name
+        ENGINES.register(EngineEntry(name, factory))
+        return factory
 
-    def agrees(self, net: nn.Module, image: Tensor) -> bool:
-        """Whether the copy still says what the network says of an image, and of another one."""
-        return not self.faithful or self._tried(net, self.copy, image)
-
-    def _tried(self, net: nn.Module, copied: nn.Module, images: Tensor) -> bool:
-        """Whether what follows reads the layer alone: two images must not show in each other."""
-        draw = torch.Generator().manual_seed(0)
-        other = normal(draw, *images[:1].shape).to(images)
-        both = torch.cat([images[:1], other])
-        with torch.no_grad():
-            own = self.likeness.run(net, both.clone())
-            try:
-                found = call(copied, both)
-            except (RuntimeError, ValueError, IndexError) as error:
-                if out_of_memory(error):
-                    raise
-                return False  # what follows joins earlier features, or remembers the batch
-        return isinstance(own, Tensor) and _alike(own, found, _ATOL, _RTOL)
-
-    def _enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:  # noqa: ARG002
-        images = inputs[0]
-        self._features = None
-        if images.requires_grad:
-            return None  # a graph that reaches the image
-        self._features = self._session(images)
-        return (images[:1], *inputs[1:])
-
-    def _leave(self, module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG002
-        features, self._features = self._features, None
-        return output if features is None else replace_first(output, features)
+    return add
 
 
-def _laid(net: nn.Module) -> nn.Module:
+def lay_out(net: nn.Module) -> nn.Module:
     """Return a frozen copy whose convolutions read pixel by pixel, and whose attention folds."""
     copied = copy_network(net).eval().requires_grad_(False)
     for module in copied.modules():
@@ -503,22 +213,17 @@ class _FoldedAttention(nn.MultiheadAttention):
         return super().forward(query, key, value, *args, **more)
 
 
-def _warn(mode: str, net: nn.Module, why: str) -> None:
+def warn_unused(engine: str, net: nn.Module, why: str) -> None:
+    """Warn that an engine makes no use of its copy."""
     warnings.warn(
-        f"accelerate={mode!r} makes no use of its copy of {type(net).__name__}, as {why}. "
+        f"accelerate={engine!r} makes no use of its copy of {type(net).__name__}, as {why}. "
         "The network itself runs, with the same numbers.",
         stacklevel=2,
     )
 
 
-def _timed(work: Callable[[], Any], images: Tensor) -> tuple[Any, float]:
-    """Do the work; return its result and the seconds until the images' device is done."""
-    begun = seconds_now(images.device)
-    found = work()
-    return found, seconds_now(images.device) - begun
-
-
-def _alike(own: Tensor, found: Any, atol: float, rtol: float) -> bool:
-    if not isinstance(found, Tensor) or own.shape != found.shape:
+def is_close(own: Any, found: Any, tolerance: float = Engine.tolerance) -> bool:
+    """Whether two outputs are tensors of one shape and nearly the same numbers."""
+    if not isinstance(own, Tensor) or not isinstance(found, Tensor) or own.shape != found.shape:
         return False
-    return torch.allclose(own.float(), found.float(), atol=atol, rtol=rtol)
+    return torch.allclose(own.float(), found.float(), atol=tolerance, rtol=tolerance)

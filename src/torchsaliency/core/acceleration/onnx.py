@@ -17,31 +17,115 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from torchsaliency.core.layer import first_tensor
-from torchsaliency.core.quiet import without_warnings
-from torchsaliency.core.target import unwrap_output
+from torchsaliency.core.acceleration.engine import (
+    Call,
+    Engine,
+    NetworkCopy,
+    is_close,
+    register_engine,
+    warn_unused,
+)
+from torchsaliency.core.layer import first_tensor, replace_first
+from torchsaliency.core.network import unwrap_output
+from torchsaliency.core.runtime import draw_normal, without_warnings
 from torchsaliency.errors import OptionError, out_of_memory
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
 def missing_packages() -> list[str]:
-    """Return those packages of the extra that are not there."""
+    """Return those packages of the extra that are not installed."""
     return [name for name in _NEEDED if importlib.util.find_spec(name) is None]
 
 
-def require_onnx() -> None:
-    """Check that the packages of the extra are there.
+@final
+class LayerReader(NetworkCopy):
+    """A copy of a network that runs what comes before one layer in ONNX Runtime.
 
-    Raises:
-        OptionError: they are not.
+    Its first image alone passes through the copy up to the layer; there the features of all images
+    take its place, and what follows runs as ever, with a graph where one is wanted. It is faithful
+    if the output for two different images was the network's own.
     """
-    missing = missing_packages()
-    if missing:
-        raise OptionError(
-            f"accelerate='onnx' needs {', '.join(missing)}; run pip install 'torchsaliency[onnx]', "
-            "or choose channels-last."
-        )
+
+    def __init__(self, call: Call, net: nn.Module, layer: str, images: Tensor) -> None:
+        super().__init__(call, net)
+        self.faithful = False
+        self._features: Tensor | None = None
+        if layer not in dict(net.named_modules()):
+            return  # the image itself
+        try:
+            self._before = ExportedNetwork(self.copy, images, layer)
+        except RuntimeError as error:
+            warn_unused("onnx", net, f"it failed: {str(error)[:200]}")
+            return
+        self.copy.register_forward_pre_hook(self._enter)
+        self.copy.get_submodule(layer).register_forward_hook(self._leave)
+        self.faithful = self._compare(net, images)
+
+    def agrees(self, net: nn.Module, image: Tensor) -> bool:
+        """Whether the copy still gives the network's output for an image, and another one."""
+        return not self.faithful or self._compare(net, image)
+
+    def _compare(self, net: nn.Module, images: Tensor) -> bool:
+        """Whether what follows reads the layer alone: two images must not show in each other."""
+        other = draw_normal(torch.Generator().manual_seed(0), *images[:1].shape).to(images)
+        both = torch.cat([images[:1], other])
+        with torch.no_grad():
+            own = self.run_network(net, both.clone())
+            try:
+                found = self.call(self.copy, both)
+            except (RuntimeError, ValueError, IndexError) as error:
+                if out_of_memory(error):
+                    raise
+                return False  # what follows joins earlier features, or remembers the batch
+        return is_close(own, found)
+
+    def _enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:  # noqa: ARG002
+        images = inputs[0]
+        self._features = None
+        if images.requires_grad:
+            return None  # a graph that reaches the image
+        self._features = self._before(images)
+        return (images[:1], *inputs[1:])
+
+    def _leave(self, module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG002
+        features, self._features = self._features, None
+        return output if features is None else replace_first(output, features)
+
+
+@register_engine("onnx")
+@final
+class Onnx(Engine):
+    """The network exported to ONNX Runtime, on a processor; passes with gradients channels-last."""
+
+    with_graph = "channels-last"
+    reader = LayerReader
+    bakes = True
+
+    @classmethod
+    def require_packages(cls) -> None:
+        """Raise `OptionError` if a package of the extra is missing."""
+        missing = missing_packages()
+        if missing:
+            raise OptionError(
+                f"accelerate='onnx' needs {', '.join(missing)}; run pip install "
+                "'torchsaliency[onnx]', or choose channels-last."
+            )
+
+    @classmethod
+    def require_device(cls, device: torch.device) -> None:
+        """Raise `OptionError` for anything but a processor."""
+        if device.type != "cpu":
+            raise OptionError(
+                f"accelerate='onnx' runs on a processor, and the images are on {device}; choose "
+                "compile, bf16 or channels-last."
+            )
+
+    def run_copy(self, images: Tensor) -> Any:
+        """Run the exported network."""
+        if self.compiled is None:
+            self.compiled = ExportedNetwork(self.copy, images)
+        return self.compiled(images)
 
 
 @final
@@ -66,10 +150,10 @@ class ExportedNetwork:
         # Between passes torch makes the next masks; threads that wait for work would be in its way.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # its errors come as exceptions
-        with _told(), tempfile.TemporaryDirectory() as folder:
+        with _plain_errors(), tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "network.onnx"
-            with _quiet():
-                _exported(_Read(net, layer), images).save(str(path))
+            with _silence():
+                _export(_Read(net, layer), images).save(str(path))
             self._session = onnxruntime.InferenceSession(
                 path, options, providers=["CPUExecutionProvider"]
             )
@@ -77,7 +161,7 @@ class ExportedNetwork:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the output, or the layer's, of images (N, C, H, W)."""
-        with _told():
+        with _plain_errors():
             # both are views of the same memory, no copies
             given = {self._name: images.detach().contiguous().numpy()}
             return torch.from_numpy(self._session.run(None, given)[0])
@@ -108,7 +192,7 @@ class _Read(nn.Module):
         return seen[0]
 
 
-def _exported(net: nn.Module, images: Tensor) -> Any:
+def _export(net: nn.Module, images: Tensor) -> Any:
     two = images[:1].expand(2, -1, -1, -1).contiguous()  # a batch of one is taken for a constant
     program = torch.onnx.export(
         net.eval(),
@@ -122,8 +206,8 @@ def _exported(net: nn.Module, images: Tensor) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Let the exporter say nothing: what matters is raised."""
+def _silence() -> Iterator[None]:
+    """Suppress what the exporter prints and logs: what matters is raised."""
     with ExitStack() as stack:
         stack.enter_context(without_warnings())
         stack.enter_context(redirect_stdout(io.StringIO()))
@@ -135,7 +219,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _plain_errors() -> Iterator[None]:
     """Turn errors of exporter and runtime, which have many classes, into two of Python's own."""
     try:
         yield

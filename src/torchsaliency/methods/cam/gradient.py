@@ -8,7 +8,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from torchsaliency.core.method import GRADIENTS, ChannelCAM, positive, register
+from torchsaliency.core.method import GRADIENTS, ChannelCAM, register, require_positive
 from torchsaliency.core.trace import View
 from torchsaliency.errors import LayerError
 
@@ -48,7 +48,7 @@ class GradCAMPlusPlus(ChannelCAM):
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        positive("gradcam++", eps=self.eps)
+        require_positive("gradcam++", eps=self.eps)
 
     def weights(self, view: View) -> Tensor:
         """Return Σ_u α_k(u) ReLU(g_k(u)), shape (N, K)."""
@@ -75,7 +75,7 @@ class XGradCAM(ChannelCAM):
     eps: float = 1e-7
 
     def __post_init__(self) -> None:
-        positive("xgradcam", eps=self.eps)
+        require_positive("xgradcam", eps=self.eps)
 
     def weights(self, view: View) -> Tensor:
         """Return Σ_u g_k(u) A_k(u) / Σ_u A_k(u), shape (N, K)."""

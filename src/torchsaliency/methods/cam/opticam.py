@@ -20,10 +20,10 @@ from torchsaliency.core.method import (
     ChannelCAM,
     Method,
     Saliency,
-    asking,
     create,
-    positive,
+    extend_needs,
     register,
+    require_positive,
 )
 from torchsaliency.core.rules import differentiate
 from torchsaliency.core.target import (
@@ -108,11 +108,11 @@ class OptiCAM(Method):
     rectified: bool = True
 
     def __post_init__(self) -> None:
-        positive("opticam", iterations=self.iterations, learning_rate=self.learning_rate)
+        require_positive("opticam", iterations=self.iterations, learning_rate=self.learning_rate)
         if self.area < 0:
             raise OptionError(f"opticam.area must be at least 0, and {self.area} was given.")
         if self.start != "uniform":
-            asking(self, _starting_method(self.start).entry.needs)
+            extend_needs(self, _starting_method(self.start).entry.needs)
 
     def saliency(self, view: View) -> Saliency:
         """Return the optimised map S(u*) (N, h, w) and the history of the objective."""

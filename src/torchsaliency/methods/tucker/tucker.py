@@ -13,9 +13,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from torchsaliency.core.maps import exact
+from torchsaliency.core.maps import to_float64
 from torchsaliency.core.method import ACTIVATIONS, Method, register
-from torchsaliency.core.quiet import without_warnings
+from torchsaliency.core.runtime import without_warnings
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
 from torchsaliency.methods.tucker.spectrum import Spectrum, spectrum_of, sum_projections
@@ -93,7 +93,7 @@ def _hooi(features: Tensor, rank: tuple[int, int, int]) -> tuple[Tensor, Tensor]
     from tensorly.decomposition import tucker  # noqa: PLC0415
 
     cut = [min(wanted, size) for wanted, size in zip(rank, features.shape, strict=True)]
-    numbers = exact(features)
+    numbers = to_float64(features)
     # It warns when it completes a factor beyond the rank of the unfolding; that is harmless.
     with tensorly.backend_context("pytorch", local_threadsafe=True), without_warnings():
         # Drawn at random where it must be completed: not from the user's numpy generator.

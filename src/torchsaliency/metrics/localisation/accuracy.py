@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchsaliency.core.maps import checked_maps
+from torchsaliency.core.maps import require_maps
 from torchsaliency.errors import OptionError
 from torchsaliency.metrics.base import SaliencyMetric, metric
 from torchsaliency.metrics.components import Integers, contour_boxes, largest_contour_boxes
@@ -49,7 +49,7 @@ def box_hits(
     """
     _check_accuracy(step, overlaps)
     # in the map's own precision, as the official code has it
-    levels = (checked_maps(maps) * 255).to(torch.uint8).cpu().numpy()
+    levels = (require_maps(maps) * 255).to(torch.uint8).cpu().numpy()
     hits = [
         _best_overlap(image, true, _thresholds(step), contours)[:, None] >= np.array(overlaps)
         for image, true in zip(levels, whole_boxes(boxes, maps), strict=True)

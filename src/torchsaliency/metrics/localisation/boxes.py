@@ -18,7 +18,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from torchsaliency.core.maps import checked_maps
+from torchsaliency.core.maps import require_maps
 from torchsaliency.metrics.checks import check_boxes
 from torchsaliency.metrics.components import Integers, largest_component_boxes
 
@@ -37,7 +37,7 @@ def predicted_boxes(maps: Float[Tensor, "n h w"], *, short: bool = False) -> Flo
     Raises:
         InputError: maps outside [0, 1].
     """
-    saliency = to_array(checked_maps(maps))
+    saliency = to_array(require_maps(maps))
     flat = saliency.reshape(len(saliency), math.prod(saliency.shape[1:]))
     mean = np.maximum(flat.mean(1), flat.min(1))  # rounding must not lift a constant map above it
     boxes = largest_component_boxes(saliency > mean[:, None, None])

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from torchsaliency.core.maps import checked_maps
+from torchsaliency.core.maps import require_maps
 from torchsaliency.metrics.base import SaliencyMetric, metric
 from torchsaliency.metrics.localisation.boxes import (
     box_areas,
@@ -45,7 +45,7 @@ def pixel_scores(
     Raises:
         InputError: maps outside [0, 1], or boxes that are none.
     """
-    saliency = to_array(checked_maps(maps))
+    saliency = to_array(require_maps(maps))
     rows = []
     for image, true in zip(saliency, whole_boxes(boxes, maps), strict=True):
         inside = np.stack([inside_boxes(box[None], image) for box in true])

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchsaliency.core.maps import checked_maps
+from torchsaliency.core.maps import require_maps
 from torchsaliency.errors import OptionError
 from torchsaliency.metrics.base import SaliencyMetric, metric
 from torchsaliency.metrics.components import Integers
@@ -48,7 +48,7 @@ def pointing_game(
         OptionError: a tolerance below 0.
     """
     _check_tolerance(tolerance)
-    saliency = to_array(checked_maps(maps))
+    saliency = to_array(require_maps(maps))
     found = []
     for image, true in zip(saliency, whole_boxes(boxes, maps), strict=True):
         peaks = np.argwhere(image == image.max())[:, ::-1]
@@ -72,7 +72,7 @@ def energy_pointing_game(
     Raises:
         InputError: maps outside [0, 1], or boxes that are none.
     """
-    saliency = to_array(checked_maps(maps))
+    saliency = to_array(require_maps(maps))
     region = _published_region if published else inside_boxes
     found = [
         float(divide((image * region(true, image)).sum(), image.sum()))

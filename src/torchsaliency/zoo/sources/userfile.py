@@ -20,7 +20,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from torchsaliency.core.wrapper import unwrap
+from torchsaliency.core.network import unwrap
 from torchsaliency.errors import CheckpointError, describe_error, shorten
 from torchsaliency.zoo.layers import paper_layer
 from torchsaliency.zoo.network import Network

@@ -1,0 +1,83 @@
+"""The network from one layer on: the batch grows at the layer, so what comes before runs once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from torchsaliency.core.layer import Layer, first_tensor, replace_first
+from torchsaliency.core.maps import upcast
+from torchsaliency.core.session import Session
+from torchsaliency.core.target import Target, score
+from torchsaliency.errors import out_of_memory
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Tail:
+    """What follows a layer, run on one image with the layer's output replaced.
+
+    Attributes:
+        session: the network and its images.
+        layer: with its layout.
+        target: of the images.
+        features: (N, K, h, w), the layer's own.
+        expected: (N,) the images' scores.
+        tolerance: how far off a score may be.
+        grows: whether the batch may grow at a layer, by its name; found on the first run.
+    """
+
+    session: Session
+    layer: Layer
+    target: Target
+    features: Tensor
+    expected: Tensor
+    tolerance: float
+    grows: dict[str, bool]
+
+    def score(self, image: int, features: Tensor) -> Tensor:
+        """Score image `image` with the layer's output replaced by each row of `features`."""
+        name = self.layer.name
+        if name not in self.grows:
+            self.grows[name] = self._may_grow(image)
+        return self._score(image, features, 1 if self.grows[name] else len(features))
+
+    def _may_grow(self, image: int) -> bool:
+        """Whether the batch may grow at the layer: two unchanged copies must score as before."""
+        if self.layer.module_of(self.session.net) is None:
+            return True
+        try:
+            scores = self._score(image, self.features[image].expand(2, -1, -1, -1), 1)
+        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+            if out_of_memory(error):
+                raise
+            # A tail that joins earlier features, or that remembers the batch size, cannot grow.
+            return False
+        expected = self.expected[image].expand(2)
+        return torch.allclose(scores, expected, rtol=self.tolerance, atol=self.tolerance)
+
+    def _score(self, image: int, features: Tensor, rows: int) -> Tensor:
+        index = torch.full((len(features),), image, device=self.session.images.device)
+        output = self._run(self.session.images[image : image + 1], features, rows)
+        return upcast(score(self.target.take(index), output, len(features)))
+
+    def _run(self, image: Tensor, features: Tensor, rows: int) -> Any:
+        """Run the network on so many copies of an image, and replace the layer's output."""
+        session, reshape = self.session, self.layer.reshape
+        module = self.layer.module_of(session.net)
+        assert reshape is not None
+        if module is None:
+            return session.run(features.to(image.dtype, copy=True))
+
+        def replace(module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG001
+            own = first_tensor(output, self.layer.name)
+            return replace_first(output, reshape.from_maps(features.to(own.dtype), own))
+
+        handle = module.register_forward_hook(replace)
+        try:
+            return session.run(image.repeat(rows, 1, 1, 1), count=len(features))
+        finally:
+            handle.remove()
