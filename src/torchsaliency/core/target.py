@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar, final
 
 import torch
@@ -44,9 +44,18 @@ class Target(TargetSpec):
     def __call__(self, output: Any) -> Scores:
         """Return one score an image; `output` is what the network gave, unwrapped to a tensor."""
 
-    @abc.abstractmethod
     def take(self, index: Tensor) -> Target:
-        """Return the target of the images at `index` (int64, repeats allowed)."""
+        """Return the target of the images at `index` (int64, repeats allowed).
+
+        The default takes the rows of all tensors among a dataclass's fields.
+        """
+        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        rows = {
+            name: value[index.to(value.device)]
+            for name, value in values.items()
+            if isinstance(value, Tensor) and value.ndim
+        }
+        return replace(self, **rows) if rows else self  # type: ignore[type-var]
 
     @abc.abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -166,13 +175,6 @@ class ClassTarget(Target):
         return replace(self, labels=labels.to(logits.device).expand(len(logits)))
 
     @final
-    def take(self, index: Tensor) -> Target:
-        """Return the target of the images at `index`."""
-        if self.labels is None or self.labels.ndim == 0:
-            return self
-        return replace(self, labels=self.labels[index.to(self.labels.device)])
-
-    @final
     def describe(self) -> dict[str, Any]:
         """Return the kind and the labels."""
         labels = None if self.labels is None else self.labels.tolist()
@@ -263,9 +265,7 @@ class EmbeddingSimilarity(Target):
 
     def take(self, index: Tensor) -> Target:
         """Return the target of the images at `index`."""
-        if len(self.reference) == 1:
-            return self
-        return replace(self, reference=self.reference[index.to(self.reference.device)])
+        return self if len(self.reference) == 1 else super().take(index)
 
     def describe(self) -> dict[str, Any]:
         """Return the kind and the size of the embedding."""
@@ -325,10 +325,6 @@ class Regression(Target):
             )
         return self.sign * values[:, self.index]
 
-    def take(self, index: Tensor) -> Target:  # noqa: ARG002 (the same for every image)
-        """Return itself: the target is the same for every image."""
-        return self
-
     def describe(self) -> dict[str, Any]:
         """Return the output's index and sign."""
         return {"kind": "Regression", "index": self.index, "sign": self.sign}
@@ -356,10 +352,6 @@ class MaskScore(Target):
             )
         masks = F.interpolate(self.masks[:, None].to(output), output.shape[2:])[:, 0]
         return (output[:, self.category] * masks).sum((1, 2)) / masks.sum((1, 2)).clamp_min(1e-12)
-
-    def take(self, index: Tensor) -> Target:
-        """Return the target of the images at `index`."""
-        return replace(self, masks=self.masks[index.to(self.masks.device)])
 
     def describe(self) -> dict[str, Any]:
         """Return the class and the masks' areas."""
@@ -400,11 +392,6 @@ class BoxScore(Target):
         wanted = (found["labels"] == label.to(found["labels"].device)) & (overlaps >= self.overlap)
         return (found["scores"] * overlaps * wanted).sum()
 
-    def take(self, index: Tensor) -> Target:
-        """Return the target of the images at `index`."""
-        index = index.to(self.boxes.device)
-        return replace(self, boxes=self.boxes[index], labels=self.labels[index])
-
     def describe(self) -> dict[str, Any]:
         """Return the boxes and labels."""
         return {"kind": "BoxScore", "boxes": self.boxes.tolist(), "labels": self.labels.tolist()}
@@ -420,10 +407,6 @@ class RowWise(Target):
     def __call__(self, output: Any) -> Scores:
         """Return the callable's scores."""
         return self.function(output)
-
-    def take(self, index: Tensor) -> Target:  # noqa: ARG002 (rows are scored by themselves)
-        """Return itself: rows are scored by themselves."""
-        return self
 
     def describe(self) -> dict[str, Any]:
         """Return the callable's name."""

@@ -62,8 +62,14 @@ def masked_embeddings(
         kept = require_maps(judge.maps(masks))
         mask_out = masking or MeanColour()
         count = len(x)
-        before = judge.outputs(count, lambda index: judge.images[index]) if clean is None else clean
-        after = judge.outputs(count, lambda index: mask_out(judge.images[index], kept[index]))
+        before = (
+            judge.session.run_variants(count, lambda index: judge.images[index])
+            if clean is None
+            else clean
+        )
+        after = judge.session.run_variants(
+            count, lambda index: mask_out(judge.images[index], kept[index])
+        )
         first, second = pooled(before.detach()), pooled(after)
         if first.shape != second.shape:
             raise InputError(

@@ -43,39 +43,32 @@ class Judge:
     """A frozen network, and the images it judges.
 
     Attributes:
+        session: the network, which runs and counts.
         images: (N, C, H, W), on the network's device and in its precision.
         size: (H, W) of the images.
     """
 
     def __init__(self, session: Session) -> None:
         self.images, self.size = session.images, session.size
-        self._session = session
+        self.session = session
         self._classes: int | None = None
 
     @property
     def passes(self) -> int:
         """Images that went through the network so far."""
-        return self._session.passes
+        return self.session.passes
 
-    def outputs(self, count: int, build: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the outputs (count, …) of variants that are built chunk by chunk.
+    def logits(self, count: int, build: Callable[[Tensor], Tensor]) -> Float[Tensor, "m k"]:
+        """Return the logits (count, K) of variants that are built chunk by chunk.
 
         Args:
             count: how many variants there are.
             build: gives the variants (m, C, H, W) of the indices (m,).
 
         Raises:
-            TargetError: the network does not give one tensor.
-        """
-        return self._session.run_variants(count, build)
-
-    def logits(self, count: int, build: Callable[[Tensor], Tensor]) -> Float[Tensor, "m k"]:
-        """Return the logits (count, K) of variants, as `outputs`.
-
-        Raises:
             TargetError: the network does not give (N, K) with at least two classes.
         """
-        logits = require_logits(self.outputs(count, build))
+        logits = require_logits(self.session.run_variants(count, build))
         if self._classes not in (None, logits.shape[1]):
             raise InputError(
                 f"Clean logits of {self._classes} classes were given and the judge has "
@@ -108,7 +101,7 @@ class Judge:
         """
         if known is None:
             found = self.logits(len(self.images), lambda index: self.images[index])
-            warn_of_probabilities(self._session.net, found)
+            warn_of_probabilities(self.session.net, found)
             return found
         if len(known) != len(self.images):
             raise InputError(

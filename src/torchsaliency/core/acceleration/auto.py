@@ -22,7 +22,12 @@ ends right after has lost no more than it took, and longer work gains."""
 @register_engine("auto")
 @final
 class Auto(ChannelsLast):
-    """The fastest of off, channels-last and, on a processor and for long work, ONNX Runtime."""
+    """The fastest of the others, measured on the passes themselves.
+
+    First "off" and "channels-last". On a processor, ONNX Runtime too, if its packages are there and
+    once passes without gradients took as long as an export may; where the network cannot be
+    exported, or gains nothing, all stays as it is.
+    """
 
     bakes = True
     _spent = 0.0

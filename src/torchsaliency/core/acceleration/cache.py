@@ -44,19 +44,8 @@ _lock = threading.Lock()
 def accelerated(engine: str) -> Iterator[None]:
     """Let passes inside run by an engine, one of `ENGINES`.
 
-    * "off": the network itself.
-    * "channels-last": a copy whose convolutions read pixel by pixel; torch's own attention layers
-      project all positions at once in passes with gradients.
-    * "compile": a copy compiled by inductor with frozen weights, for one batch size; the first
-      pass takes as long as the compilation, and a C++ compiler is needed on a processor. On a GPU
-      the passes are replayed as a CUDA graph. Passes with gradients or hooks run channels-last.
-    * "onnx": the network exported to ONNX Runtime, on a processor, for any batch; the first pass
-      takes as long as the export. Needs `torchsaliency[onnx]`. Passes with gradients or hooks run
-      channels-last.
-    * "bf16": channels-last under bfloat16 autocast: the only one that changes the numbers.
-    * "auto": the faster of "off" and "channels-last", tried on the first passes. On a processor,
-      ONNX Runtime too, if its packages are there and once passes without gradients took as long as
-      an export may; where the network cannot be exported, or gains nothing, all stays as it is.
+    The engines' classes say how each runs, docs/speed.md which to choose; "bf16" alone changes the
+    numbers.
 
     A copy is tried on the first images beside the network itself. If it fails, or its output is off
     by more than 1e-4 (of 1 or of the output), the network itself runs, and a `UserWarning` says so

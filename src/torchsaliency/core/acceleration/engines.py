@@ -26,7 +26,10 @@ class Off(Engine):
 
 @register_engine("channels-last")
 class ChannelsLast(Engine):
-    """A copy whose convolutions read pixel by pixel; attention projects all positions at once."""
+    """A copy whose convolutions read pixel by pixel.
+
+    torch's own attention layers project all positions at once in passes with gradients.
+    """
 
     def run_copy(self, images: Tensor) -> Any:
         """Run the copy on images laid out like its weights."""
@@ -36,7 +39,11 @@ class ChannelsLast(Engine):
 @register_engine("compile")
 @final
 class Compiled(Engine):
-    """A copy compiled by inductor for one batch size; passes with gradients run channels-last."""
+    """A copy compiled by inductor with frozen weights, for one batch size.
+
+    The first pass takes as long as the compilation, and a C++ compiler is needed on a processor. On
+    a GPU the passes are replayed as a CUDA graph. Passes with gradients or hooks run channels-last.
+    """
 
     with_graph = "channels-last"
     _size = 0

@@ -96,7 +96,11 @@ class LayerReader(NetworkCopy):
 @register_engine("onnx")
 @final
 class Onnx(Engine):
-    """The network exported to ONNX Runtime, on a processor; passes with gradients channels-last."""
+    """The network exported to ONNX Runtime, on a processor, for any batch.
+
+    The first pass takes as long as the export. Needs `torchsaliency[onnx]`. Passes with gradients
+    or hooks run channels-last.
+    """
 
     with_graph = "channels-last"
     reader = LayerReader
