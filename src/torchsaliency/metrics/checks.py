@@ -15,10 +15,10 @@ VOID = 255
 
 
 def check_pair(maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Return two maps of every image, as `checked_maps`.
+    """Return two maps of every image, as `require_maps`.
 
     Raises:
-        InputError: different numbers or sizes, or what `checked_maps` refuses.
+        InputError: different numbers or sizes, or what `require_maps` refuses.
     """
     if maps.shape != others.shape:
         raise InputError(
