@@ -51,7 +51,7 @@ def test_options_replace_only_the_fields_that_are_given(command, place):
         (("--count", 0), "--count: Input should be greater than or equal to 1."),
         (("--workers", 1000), "--workers: Input should be less than or equal to 512."),
         (("--study", "box"), "--study"),
-        (("--accelerate", "warp"), "accelerate: 'warp' was given; choose one of off"),
+        (("--accelerate", "warp"), "accelerate: 'warp' was given; choose one of auto"),
     ],
 )
 def test_a_value_that_does_not_fit_is_named_as_it_is_spelled(words, said, command):

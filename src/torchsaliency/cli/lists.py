@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,10 +210,9 @@ def spatial_layers(network: Network) -> list[dict[str, Any]]:
     import torch
 
     from torchsaliency.cli.run import running
-    from torchsaliency.core.discovery import default_layer
-    from torchsaliency.core.layer import first_tensor, infer_reshape
-    from torchsaliency.core.session import call, held_still
-    from torchsaliency.core.wrapper import unwrap
+    from torchsaliency.core.discovery import default_layer, output_shapes
+    from torchsaliency.core.layer import infer_reshape
+    from torchsaliency.core.network import unwrap
     from torchsaliency.errors import LayerError
 
     net, size = unwrap(network), network.preprocessing.size
@@ -222,29 +220,16 @@ def spatial_layers(network: Network) -> list[dict[str, Any]]:
     image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
     parameter = next(net.parameters(), image)
     image = image.to(parameter.device, parameter.dtype)
-    shapes: dict[str, torch.Tensor] = {}
-    runs: list[str] = []
-
-    def remember(name: str, output: Any) -> None:
-        runs.append(name)
-        with suppress(LayerError):  # no tensor
-            shapes[name] = first_tensor(output, name).to("meta")
-
-    with running(network.name), held_still(net, image.device), ExitStack() as hooks:
+    with running(network.name):
         try:
             default = (network.layer or default_layer(net, image)).name
         except LayerError:  # the others may still be worth listing
             default = ""
-        for name, module in net.named_modules():
-            hook = module.register_forward_hook(
-                lambda _module, _inputs, output, name=name: remember(name, output)
-            )
-            hooks.callback(hook.remove)
-        call(net, image)
+        shapes = output_shapes(net, image)
     rows = []
     for name, output in shapes.items():
         reshape = infer_reshape(tuple(output.shape), size)
-        if not name or reshape is None or runs.count(name) > 1:
+        if reshape is None:
             continue
         maps = tuple(reshape.to_maps(output).shape[1:])
         if min(maps[1:]) > 1:

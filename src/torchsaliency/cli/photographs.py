@@ -16,7 +16,7 @@ from torchsaliency.cli.folder import Folder
 from torchsaliency.cli.grid import Grid
 from torchsaliency.cli.options import ExplainCommandOptions, parse_settings
 from torchsaliency.cli.run import ALL, Run, Target, running
-from torchsaliency.core.acceleration.engine import accelerated
+from torchsaliency.core.acceleration import accelerated
 from torchsaliency.core.embedding import embeddings
 from torchsaliency.core.files import file_name
 from torchsaliency.core.method import METHODS, Method, Needs

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from yaml.constructor import ConstructorError
 
-from torchsaliency.core.acceleration.engine import ACCELERATIONS
+from torchsaliency.core.acceleration import ENGINES
 from torchsaliency.core.method import Method, create
 from torchsaliency.errors import DataError, OptionError
 from torchsaliency.methods.smoothing import Augmented, EigenSmoothed
@@ -70,7 +70,7 @@ class Plan(PlanOptions):
         with cuda:1 that cuda:0 began.
         """
         facts: dict[str, Any] = self.model_dump(mode="json", exclude={*FREE, *PLACES, "methods"})
-        rounded = self.accelerate == "bf16"  # the only acceleration that changes the numbers
+        rounded = not ENGINES.get(self.accelerate).factory.exact
         return {**facts, "processor": self.device.partition(":")[0], "bf16": rounded}
 
     def method_identity(self) -> dict[str, Any]:
@@ -102,8 +102,8 @@ def make_plan(facts: Mapping[str, Any]) -> Plan:
     """
     load_all()
     plan = validate_options(Plan, facts, where=" in a plan")
-    if plan.accelerate not in ACCELERATIONS:
-        known = ", ".join(ACCELERATIONS)
+    if plan.accelerate not in ENGINES:
+        known = ", ".join(ENGINES.names())
         raise OptionError(f"accelerate: {plan.accelerate!r} was given; choose one of {known}.")
     if not plan.methods:
         raise OptionError("methods: a plan needs at least 1 method.")

@@ -15,14 +15,14 @@ from torchsaliency.errors import InputError, TargetError
 SOURCE = Path(torchsaliency.__file__).parent
 
 NETWORKS = {
-    *("net", "network", "model", "module", "backbone", "encoder", "copy", "copied", "judge"),
+    *("net", "network", "model", "module", "backbone", "encoder", "copy", "copied"),
     *("classifier", "original", "wrapped", "student", "teacher"),
 }
 """What a network is called in the library."""
 
 ALLOWED = {
     "core/session.py": "the one place",
-    "zoo/texts.py": "a text encoder, which sees no images and is not explained",
+    "zoo/sources/huggingface.py": "a text encoder, which sees no images and is not explained",
     "training/loop.py": "a network that learns runs in training mode, with gradients of its "
     "weights and statistics that move: a session exists to prevent just that",
 }
