@@ -28,7 +28,7 @@ from torchsaliency.core import target as targets
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation, versions
 from torchsaliency.core.files import file_name, finite, json_bytes, sha256_of
-from torchsaliency.core.isolation import Isolation, in_words, insist_on_numbers
+from torchsaliency.core.isolation import Isolation, describe_failure, require_numbers
 from torchsaliency.core.maps import Normalisation
 from torchsaliency.core.method import Method, Needs, Saliency
 from torchsaliency.core.trace import View
@@ -241,7 +241,7 @@ class Run:
                     elif len(self.photos) == 1:
                         raise found
                     else:
-                        reason = f"{photo.path}: {in_words(found)}"
+                        reason = f"{photo.path}: {describe_failure(found)}"
                         self._unexplained.append(reason)
                         self._skip(photo.path, reason)
 
@@ -275,7 +275,7 @@ class Run:
             except Exception as error:  # a decoder may raise anything
                 if len(self.photos) == 1 and isinstance(error, DataError):
                     raise
-                reason = f"{path} cannot be read: {in_words(error)}"
+                reason = f"{path} cannot be read: {describe_failure(error)}"
                 if len(self.photos) == 1:
                     raise DataError(reason) from error
                 self._skip(path, str(error) if isinstance(error, DataError) else reason)
@@ -324,7 +324,7 @@ class Run:
                 chunk=self.options.chunk,
             )
             output = next(iter(maps.values())).output
-            insist_on_numbers(self.network.name, output)
+            require_numbers(self.network.name, output)
         for label, guard in guards.items():
             if guard.failures:
                 del maps[label]

@@ -17,7 +17,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from torchsaliency.core.maps import wide
+from torchsaliency.core.maps import upcast
 from torchsaliency.core.rules import Observer, Operation
 
 FUSED = frozenset(
@@ -52,7 +52,7 @@ class FusedAttention:
 
 def attention_of(operation: Operation) -> FusedAttention:
     """Return the parts of a fused attention."""
-    query, key, value = (wide(tensor) for tensor in operation.args[:3])
+    query, key, value = (upcast(tensor) for tensor in operation.args[:3])
     scale = operation.argument("scale")
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
     mask = operation.argument("attn_mask")
@@ -85,7 +85,7 @@ class Attention:
 
     def gradient(self, of_source: Tensor) -> Tensor:
         """Return the gradient at the probabilities, from the source's."""
-        found = wide(of_source)
+        found = upcast(of_source)
         if self.value is not None:
             found = found[..., : self.value.shape[-1]] @ self.value.mT
         return found.view(self.weights.shape)
@@ -123,7 +123,7 @@ def record_attention(count: int, *, wanted: bool = True) -> Iterator[list[Attent
 
     def keep_softmax(operation: Operation) -> None:
         if is_attention(operation.out):
-            weights = by_image(wide(operation.out.detach()), count)
+            weights = by_image(upcast(operation.out.detach()), count)
             blocks.append(Attention(weights, operation.out, None))
 
     if not wanted:

@@ -28,7 +28,7 @@ from torchsaliency.core.layer import (
 )
 from torchsaliency.core.layout import decide_layout
 from torchsaliency.core.network import unwrap
-from torchsaliency.core.rules import gradients
+from torchsaliency.core.rules import differentiate
 from torchsaliency.core.session import Session, open_session
 from torchsaliency.errors import LayerError, TargetError
 from torchsaliency.registry import load_all
@@ -81,7 +81,7 @@ def _find(net: nn.Module, x: Tensor) -> Layer:
         outputs, score = _trace(session)
         places = _candidates(net, outputs, session.size)
         if places:
-            found = gradients(score, [outputs[name] for name in places])
+            found = differentiate(score, [outputs[name] for name in places])
             chosen = _widest(list(places.values()), found)
             if chosen is not None:
                 layout = decide_layout(net, chosen.name, outputs[chosen.name].detach(), image)

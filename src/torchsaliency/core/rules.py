@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.checkpoint import CheckpointError
 from torch.utils.weak import TensorWeakRef
 
-from torchsaliency.core.maps import wide
+from torchsaliency.core.maps import upcast
 from torchsaliency.errors import LayerError
 
 Gradients = Sequence[Tensor | None]
@@ -648,7 +648,7 @@ def _storage(tensor: Tensor) -> int:
 def _total(parts: Sequence[Tensor]) -> Tensor:
     """Return the sum of all numbers, in float32 or better."""
     numbers = [torch.view_as_real(part) if part.is_complex() else part for part in parts]
-    return torch.stack([wide(part.detach()).sum() for part in numbers]).sum()
+    return torch.stack([upcast(part.detach()).sum() for part in numbers]).sum()
 
 
 def _written(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> list[Tensor]:

@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchsaliency.core.attention import Attention, recorded
+from torchsaliency.core.attention import Attention, record_attention
 from torchsaliency.core.layer import Layer, LayerLike, as_group, first_tensor, replace_first
 from torchsaliency.core.layout import decide_layout
 from torchsaliency.core.maps import is_constant, minmax, upcast, upsample
 from torchsaliency.core.masking import Masked, Masking, MeanColour
-from torchsaliency.core.rules import gradients
+from torchsaliency.core.rules import differentiate
 from torchsaliency.core.runtime import seconds_now
 from torchsaliency.core.session import Session, open_session, warn_of_probabilities
 from torchsaliency.core.tail import Tail
@@ -208,6 +208,14 @@ class View:
         """Names of the network's parameters; a distillation token, say, is known by its own."""
         return [name for name, _ in self.session.net.named_parameters()]
 
+    def module(self, layer: str) -> nn.Module:
+        """Return the network's submodule of that name.
+
+        Raises:
+            LayerError: there is none.
+        """
+        return Layer(layer).module_of(self.session.net) or self.session.net
+
     @property
     def finite(self) -> Tensor:
         """(N,) whether the network gave numbers for an image.
@@ -304,7 +312,7 @@ class View:
         sources = [*outputs, *(block.source for part in attentions for block in part)]
         weight = torch.full_like(traced.graph_score, scale)
         begun = seconds_now(self.images.device)
-        found = gradients(traced.graph_score, sources, weight)
+        found = differentiate(traced.graph_score, sources, weight)
         traced.backward_seconds = seconds_now(self.images.device) - begun
         traced.graph_score = None  # the graph is freed, and with it the tail's memory
         rest = iter([None if grad is None else upcast(grad) / scale for grad in found])
@@ -484,7 +492,7 @@ def _run_once(
             for name, module in modules.items():
                 if module is None:
                     images = capture(name, images)
-            with recorded(len(part), wanted=attentions is not None) as blocks:
+            with record_attention(len(part), wanted=attentions is not None) as blocks:
                 outputs.append(session.run(images))
             if attentions is not None:
                 attentions.append(blocks)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torchsaliency import measures
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.masking import BlackPixel, Masking, MeanColour, RISEBlur
+from torchsaliency.core.network import unwrap
 from torchsaliency.core.target import ClassTarget
-from torchsaliency.core.wrapper import unwrap
 from torchsaliency.errors import InputError, OptionError
 from torchsaliency.measures.judge import Labels, class_labels
 from torchsaliency.measures.masked import MaskedScores

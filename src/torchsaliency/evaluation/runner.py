@@ -14,10 +14,10 @@ from typing import Any, final
 
 import torch
 
-from torchsaliency.core.acceleration.engine import accelerated
+from torchsaliency.core.acceleration import accelerated
 from torchsaliency.core.explanation import versions
-from torchsaliency.core.isolation import Isolation, in_words
-from torchsaliency.core.memory import empty_caches
+from torchsaliency.core.isolation import Isolation, describe_failure
+from torchsaliency.core.runtime import empty_caches
 from torchsaliency.data import DataSet
 from torchsaliency.errors import DataError, out_of_memory
 from torchsaliency.evaluation.batches import Batch, batches, cut
@@ -246,7 +246,7 @@ class Run:
             lambda rows: self._with_less_memory(batch.part(rows), methods), len(batch)
         ):
             if isinstance(result, Exception):
-                self.skipped |= {name: in_words(result) for name in batch.ids[rows]}
+                self.skipped |= {name: describe_failure(result) for name in batch.ids[rows]}
             else:
                 self._rows += result
 

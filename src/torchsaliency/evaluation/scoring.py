@@ -10,9 +10,9 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchsaliency.core.acceleration.engine import accelerated
+from torchsaliency.core.acceleration import accelerated
 from torchsaliency.core.explanation import Explanation
-from torchsaliency.core.isolation import insist_on_numbers
+from torchsaliency.core.isolation import require_numbers
 from torchsaliency.core.masking import Masking
 from torchsaliency.errors import OptionError
 from torchsaliency.evaluation.batches import Batch
@@ -141,7 +141,7 @@ def explain_batch(
         methods=methods,
         chunk=chunk,
     )
-    insist_on_numbers(network.name, next(iter(explanations.values())).output)
+    require_numbers(network.name, next(iter(explanations.values())).output)
     judged = clean = None
     passes = 0
     if judge is not None and batch.judged is not None:

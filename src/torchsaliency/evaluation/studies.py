@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchsaliency.core.explanation import Explanation
-from torchsaliency.core.maps import checked_maps
+from torchsaliency.core.maps import require_maps
 from torchsaliency.errors import InputError, OptionError
 from torchsaliency.measures import masked_scores
 from torchsaliency.measures.judge import Labels
@@ -105,7 +105,7 @@ def power_variants(
     if not alphas or not all(alpha > 0 for alpha in alphas) or len(set(names)) < len(names):
         raise OptionError(f"Powers must be above 0, each once, and {tuple(alphas)} were given.")
     powers = torch.tensor([float(alpha) for alpha in alphas], device=maps.device)
-    raised = checked_maps(maps)[:, None] ** powers[:, None, None]
+    raised = require_maps(maps)[:, None] ** powers[:, None, None]
     return dict(zip(names, raised.unbind(1), strict=True))
 
 
@@ -126,7 +126,7 @@ def box_variants(
     Raises:
         InputError: a box is invalid.
     """
-    maps = checked_maps(maps)
+    maps = require_maps(maps)
     inside = box_masks(boxes, maps, published=published)
     masks = (maps, maps * inside, maps * (1 - inside), inside, 1 - inside)
     return dict(zip(STUDIES["boxes"], masks, strict=True))

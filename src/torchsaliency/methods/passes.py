@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchsaliency.core.maps import exact, has_float64, wide
+from torchsaliency.core.maps import has_float64, to_float64, upcast
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Needs
 from torchsaliency.core.rules import Recording, Rules, backward, differentiate
@@ -31,18 +30,18 @@ _HALF_SCALE = 1024.0
 
 def images_of(view: View) -> Float[Tensor, "n c H W"]:
     """Return the images in float32 or better; the network rounds them itself."""
-    return wide(view.images)
+    return upcast(view.images)
 
 
 def baseline(view: View) -> Float[Tensor, "n c H W"]:
     """Return what "absent" means: the baseline of the masking in use."""
     images = images_of(view)
-    return view.trace.masking.baseline(images).expand_as(images)
+    return view.masking.baseline(images).expand_as(images)
 
 
 def rows(count: int, view: View) -> tuple[Tensor, ...]:
     """Return the numbers 0 … count-1 in chunks."""
-    return torch.arange(count, device=view.images.device).split(view.trace.chunk)
+    return torch.arange(count, device=view.images.device).split(view.chunk)
 
 
 def join(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
@@ -60,7 +59,7 @@ def sum_dtype(device: torch.device) -> torch.dtype:
 
 def loss_scale(view: View) -> float:
     """Return what keeps the gradients of a float16 network from vanishing; results are divided."""
-    return _HALF_SCALE if view.trace.holds(torch.float16) else 1.0
+    return _HALF_SCALE if view.holds(torch.float16) else 1.0
 
 
 def slope(view: View, values: Tensor, leaf: Tensor) -> Tensor:
@@ -83,7 +82,7 @@ def record_scores(
     leaf = images.detach().clone().requires_grad_()
     with torch.enable_grad(), recording:
         # A copy, for a network that works in place on its input.
-        scores = view.trace.scores(leaf.clone(), index)
+        scores = view.scores(leaf.clone(), index)
     if not scores.requires_grad:
         raise _no_gradient()
     return leaf, scores
@@ -156,7 +155,7 @@ def propagate(
     """
     images, scale = images_of(view), loss_scale(view)
     layers = {key.rpartition(":")[0] for key in rules} - {""}
-    modules = {name: view.trace.module(name) for name in sorted(layers)}
+    modules = {name: view.module(name) for name in sorted(layers)}
     found = []
     for index in rows(len(images), view):
         recording = Recording(len(index), values=values)
@@ -176,7 +175,11 @@ def completeness_gap(
 
     (Σ R - Δy) / max(|Δy|, 1 % of |y| + |y - Δy|).
     """
-    rises, scores, sums = exact(rises), exact(scores), exact(shares.flatten(1)).sum(1)
+    rises, scores, sums = (
+        to_float64(rises),
+        to_float64(scores),
+        to_float64(shares.flatten(1)).sum(1),
+    )
     least = 0.01 * (scores.abs() + (scores - rises).abs())
     below = torch.maximum(rises.abs(), least).clamp_min(torch.finfo(torch.float32).tiny)
     return ((sums - rises) / below).to(shares)
@@ -204,7 +207,7 @@ def score_under_masks(
     Yields:
         Indices of images (n,), indices of masks (m,), these masks, and the scores (n, m).
     """
-    device, chunk, hide = view.images.device, view.trace.chunk, masking or view.trace.masking
+    device, chunk, hide = view.images.device, view.chunk, masking or view.masking
     images = len(view.images)
     for steps in torch.arange(count, device=device).split(max(1, chunk // images)):
         made = masks(steps)
@@ -212,30 +215,13 @@ def score_under_masks(
             index = group.repeat_interleave(len(steps))
             with torch.autocast(device.type, enabled=False):
                 variants = hide(view.images[index], made.repeat(len(group), 1, 1))
-            scores = view.trace.scores(variants, index, target)
+            scores = view.scores(variants, index, target)
             yield group, steps, made, scores.view(len(group), len(steps))
 
 
 def as_probability(target: Target) -> Target:
     """Return the class probability where a class is explained, any other target as it is."""
     return Probability(target.labels) if isinstance(target, ClassTarget) else target
-
-
-@contextmanager
-def aimed(view: View, kind: type[ClassTarget]) -> Iterator[View]:
-    """Look at the same pass with another score of the class explained; other targets stay."""
-    target = view.trace.target
-    if not isinstance(target, ClassTarget):
-        yield view
-        return
-    trace = copy.copy(view.trace)
-    trace.target = kind(target.labels)
-    scores = trace.target(trace.output)
-    trace.score = scores.to(view.score.dtype)
-    try:
-        yield View(trace, view.layers)
-    finally:
-        view.trace.passes = trace.passes
 
 
 def blur(

@@ -10,8 +10,8 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
-from torchsaliency.core.draws import normal, uniform
 from torchsaliency.core.method import register
+from torchsaliency.core.runtime import draw_normal, draw_uniform
 from torchsaliency.core.trace import View
 from torchsaliency.methods.attribution.reduction import Attribution, Channels
 from torchsaliency.methods.passes import (
@@ -168,8 +168,8 @@ class GradientSHAP(Attribution):
         images, base = images_of(view), baseline(view)
         noise = normal_draws(images, self.samples, self.seed) * self.noise
         generator = torch.Generator().manual_seed(self.seed)
-        alpha = uniform(generator, self.samples).to(images)
-        itself = uniform(generator, self.samples).to(images.device) < 0.5  # noqa: PLR2004
+        alpha = draw_uniform(generator, self.samples).to(images)
+        itself = draw_uniform(generator, self.samples).to(images.device) < 0.5  # noqa: PLR2004
         if self.baselines == "masking":
             itself = torch.zeros_like(itself)
 
@@ -184,7 +184,7 @@ class GradientSHAP(Attribution):
 def normal_draws(images: Tensor, count: int, seed: int) -> Tensor:
     """Return standard normal noise (count, C, H, W), the same on every device and for any batch."""
     generator = torch.Generator().manual_seed(seed)
-    return normal(generator, count, *images.shape[1:]).to(images)
+    return draw_normal(generator, count, *images.shape[1:]).to(images)
 
 
 def draw_noise(

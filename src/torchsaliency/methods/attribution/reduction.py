@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torchsaliency.core.masking import Blur
-from torchsaliency.core.method import Method, Saliency, positive
+from torchsaliency.core.method import Method, Saliency, require_positive
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
 
@@ -44,7 +44,7 @@ class Attribution(Method):
 
     @final
     def __post_init__(self) -> None:
-        positive(self.name, **{key: getattr(self, key) for key in self.above_zero})
+        require_positive(self.name, **{key: getattr(self, key) for key in self.above_zero})
         if self.channels not in get_args(Channels):
             raise OptionError(
                 f"{self.name}.channels is one of {', '.join(get_args(Channels))}, and "

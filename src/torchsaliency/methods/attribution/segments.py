@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from torchsaliency.core.draws import uniform
 from torchsaliency.core.method import register
+from torchsaliency.core.runtime import draw_uniform
 from torchsaliency.core.target import Logit, Probability, Target
 from torchsaliency.core.trace import View
 from torchsaliency.methods.attribution.reduction import Attribution, Channels
@@ -212,7 +212,7 @@ def segment_means(
 def lime_samples(samples: int, count: int, seed: int) -> Tensor:
     """Return which of `count` superpixels each sample shows (samples, count); the first, all."""
     generator = torch.Generator().manual_seed(seed)
-    shown = uniform(generator, samples, count) < 0.5  # noqa: PLR2004 (a fair coin)
+    shown = draw_uniform(generator, samples, count) < 0.5  # noqa: PLR2004 (a fair coin)
     shown[0] = True
     return shown
 
@@ -234,7 +234,9 @@ def ridge(
 def coalitions(count: int, samples: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return coalitions (S, count) without the empty and the full one, and their weights (S,)."""
     if count == 1:
-        return uniform(torch.Generator(), 0, 1), torch.zeros(0, dtype=torch.float64, device="cpu")
+        return draw_uniform(torch.Generator(), 0, 1), torch.zeros(
+            0, dtype=torch.float64, device="cpu"
+        )
     sizes = torch.arange(1, count, dtype=torch.float64, device="cpu")
     if count <= _ENUMERABLE and 2**count - 2 <= samples:
         numbers = torch.arange(1, 2**count - 1, device="cpu")
@@ -251,7 +253,7 @@ def coalitions(count: int, samples: int, seed: int) -> tuple[Tensor, Tensor]:
     drawn = torch.multinomial(
         (count - 1) / (sizes * (count - sizes)), pairs, replacement=True, generator=generator
     )
-    order = uniform(generator, pairs, count).argsort(1).argsort(1)
+    order = draw_uniform(generator, pairs, count).argsort(1).argsort(1)
     shown = (order <= drawn[:, None]).float()
     both = torch.stack([shown, 1 - shown], 1).flatten(0, 1)[:samples]
     return both, torch.ones(len(both), dtype=torch.float64, device="cpu")

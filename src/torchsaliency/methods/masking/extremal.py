@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchsaliency.core.method import Method, Saliency, positive, register
+from torchsaliency.core.method import Method, Saliency, register, require_positive
 from torchsaliency.core.target import ClassTarget, Margin, Target
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError, TargetError
@@ -96,7 +96,7 @@ class ExtremalPerturbation(Method):
     smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        positive(
+        require_positive(
             self.name,
             iterations=self.iterations,
             learning_rate=self.learning_rate,

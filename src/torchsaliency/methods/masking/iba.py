@@ -9,14 +9,14 @@ from typing import final
 import torch
 from torch import Tensor
 
-from torchsaliency.core.draws import normal
 from torchsaliency.core.maps import is_constant
-from torchsaliency.core.method import PASSES, Method, positive, register
+from torchsaliency.core.method import PASSES, Method, register, require_positive
+from torchsaliency.core.runtime import draw_normal
 from torchsaliency.core.target import LogProbability
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
 from torchsaliency.methods.cam.solvers import AdamState
-from torchsaliency.methods.passes import aimed, blur, slope, sum_dtype
+from torchsaliency.methods.passes import blur, slope, sum_dtype
 
 _START = 5.0
 _LEAST_SPREAD = 0.01
@@ -59,7 +59,7 @@ class IBA(Method):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        positive(
+        require_positive(
             "iba",
             optimization_steps=self.optimization_steps,
             learning_rate=self.learning_rate,
@@ -76,12 +76,12 @@ class IBA(Method):
         features = neck.features
         adam = AdamState(torch.full_like(features, _START).flatten(1), self.learning_rate)
         draw = torch.Generator().manual_seed(self.seed)
-        with aimed(view, LogProbability) as aim:
-            for _ in range(self.optimization_steps):
-                noise = normal(draw, self.samples, *features.shape[1:]).to(features)
-                alpha = adam.rows.view_as(features)
-                climb = [self._climb(aim, neck, alpha, noise, i) for i in range(len(features))]
-                adam.ascend(slice(None), torch.stack(climb).flatten(1))
+        probable = view.of_class_score(LogProbability)
+        for _ in range(self.optimization_steps):
+            noise = draw_normal(draw, self.samples, *features.shape[1:]).to(features)
+            alpha = adam.rows.view_as(features)
+            climb = [self._climb(probable, neck, alpha, noise, i) for i in range(len(features))]
+            adam.ascend(slice(None), torch.stack(climb).flatten(1))
         bits = neck.information(adam.rows.view_as(features), slice(None)).sum(1) / math.log(2)
         share = features[0, 0].numel() / (view.size[0] * view.size[1])
         return (bits * share).to(view.score.dtype)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchsaliency.core.draws import uniform
 from torchsaliency.core.maps import is_constant
 from torchsaliency.core.masking import Blur, Masking
-from torchsaliency.core.method import Method, Saliency, positive, register
+from torchsaliency.core.method import Method, Saliency, register, require_positive
+from torchsaliency.core.runtime import draw_uniform
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
 from torchsaliency.methods.cam.solvers import AdamState
@@ -88,7 +88,7 @@ class MeaningfulPerturbation(Method):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        positive(
+        require_positive(
             self.name,
             iterations=self.iterations,
             learning_rate=self.learning_rate,
@@ -105,7 +105,7 @@ class MeaningfulPerturbation(Method):
         masking = Blur(self.image_blur) if self.perturbation == "blur" else view.trace.masking
         draw = torch.Generator().manual_seed(self.seed)
         grid = (-(-view.size[0] // self.cell), -(-view.size[1] // self.cell))
-        first = uniform(draw, *grid)
+        first = draw_uniform(draw, *grid)
         shifts = torch.randint(
             0, self.jitter, (self.iterations, 2), generator=draw, device="cpu"
         ).tolist()

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchsaliency.core.draws import uniform
 from torchsaliency.core.maps import is_constant
-from torchsaliency.core.method import Method, positive, register
+from torchsaliency.core.method import Method, register, require_positive
+from torchsaliency.core.runtime import draw_uniform
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
 from torchsaliency.methods.passes import IMAGE_PASSES, as_probability, score_under_masks, sum_dtype
@@ -49,7 +49,7 @@ class RISE(Method):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        positive("rise", samples=self.samples, cells=self.cells)
+        require_positive("rise", samples=self.samples, cells=self.cells)
         if not 0 < self.keep <= 1:
             raise OptionError(f"rise.keep must be above 0 and at most 1, not {self.keep}.")
 
@@ -85,10 +85,10 @@ class RandomMasks:
     def __init__(self, options: RISE, size: tuple[int, int], device: torch.device) -> None:
         draw = torch.Generator().manual_seed(options.seed)
         cells = options.cells
-        grids = uniform(draw, options.samples, cells, cells) < options.keep
+        grids = draw_uniform(draw, options.samples, cells, cells) < options.keep
         self.grids, self.size = grids.float().to(device), size
         pixels = torch.tensor([-(-side // cells) for side in size], device="cpu")
-        self.shifts = (uniform(draw, options.samples, 2) * pixels).long().to(device)
+        self.shifts = (draw_uniform(draw, options.samples, 2) * pixels).long().to(device)
         self.stretch = [_stretch(cells, int(side)).to(device) for side in pixels]
 
     def __call__(self, index: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from torchsaliency.core.attention import FUSED, SOFTMAXES, attention_of
-from torchsaliency.core.maps import wide
+from torchsaliency.core.maps import upcast
 from torchsaliency.core.method import Saliency, register
 from torchsaliency.core.rules import Gradients, Operation, Recording, Step, backward
 from torchsaliency.core.trace import View
@@ -189,15 +189,15 @@ def _by_slope(step: Step, then: Operation) -> Gradients:
     slopes, near = _slopes(out, before, x, other)
     derivative = plain[places[0]]
     assert derivative is not None
-    found = torch.where(near, wide(derivative), wide(step.relevance) * slopes)
+    found = torch.where(near, upcast(derivative), upcast(step.relevance) * slopes)
     return [found if place in places else gradient for place, gradient in enumerate(plain)]
 
 
 def _slopes(out: Tensor, before: Tensor, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """Return Δout/Δin, and where Δin is next to nothing."""
-    change = wide(x) - wide(other)
+    change = upcast(x) - upcast(other)
     near = ~(change.abs() >= _NEAR)
-    return (wide(out) - wide(before)) / torch.where(near, 1, change), near
+    return (upcast(out) - upcast(before)) / torch.where(near, 1, change), near
 
 
 def _product(first: int, step: Step, then: Operation) -> Gradients:
@@ -208,15 +208,15 @@ def _product(first: int, step: Step, then: Operation) -> Gradients:
     now, found, places = step.operation, list(step.gradients), (first, first + 1)
     if any(len(found) <= place or found[place] is None for place in places):
         return found  # linear
-    means = [(wide(now.args[place]) + wide(then.args[place])) / 2 for place in places]
+    means = [(upcast(now.args[place]) + upcast(then.args[place])) / 2 for place in places]
     with torch.enable_grad():
         for place, other in (places, places[::-1]):
             leaf = means[place - first].clone().requires_grad_()
             args = list(now.args)
             args[place], args[other] = leaf, means[other - first]
-            args = [wide(arg) if isinstance(arg, Tensor) else arg for arg in args]
+            args = [upcast(arg) if isinstance(arg, Tensor) else arg for arg in args]
             made = now.call(*args, **now.options)
-            (found[place],) = torch.autograd.grad(made, leaf, wide(step.relevance).to(made))
+            (found[place],) = torch.autograd.grad(made, leaf, upcast(step.relevance).to(made))
     return found
 
 
@@ -226,9 +226,9 @@ def _quotient(step: Step, then: Operation) -> Gradients:
     if len(plain) < 2 or plain[1] is None:  # noqa: PLR2004
         return plain  # linear
     (a, b), (a0, b0) = (
-        [wide(_as_tensor(x)) for x in operation.args[:2]] for operation in (step.operation, then)
+        [upcast(_as_tensor(x)) for x in operation.args[:2]] for operation in (step.operation, then)
     )
-    g = wide(step.relevance)
+    g = upcast(step.relevance)
     smaller = b.abs() >= b0.abs()
     of_a = g / torch.where(smaller, b, b0)
     of_b = -g * torch.where(smaller, a0, a) / (b * b0)
@@ -240,9 +240,9 @@ def _quotient(step: Step, then: Operation) -> Gradients:
 
 def _glu(step: Step, then: Operation) -> Gradients:
     """Return the rule of a · sigmoid(b), the halves of one tensor."""
-    now, g = step.operation, wide(step.relevance)
+    now, g = step.operation, upcast(step.relevance)
     dim = now.argument("dim", -1)
-    (a, b), (a0, b0) = (wide(operation.args[0]).chunk(2, dim) for operation in (now, then))
+    (a, b), (a0, b0) = (upcast(operation.args[0]).chunk(2, dim) for operation in (now, then))
     slopes, near = _slopes(b.sigmoid(), b0.sigmoid(), b, b0)
     slopes = torch.where(near, b.sigmoid() * (1 - b.sigmoid()), slopes)
     return [torch.cat([g * (b.sigmoid() + b0.sigmoid()) / 2, g * (a + a0) / 2 * slopes], dim)]
@@ -250,8 +250,8 @@ def _glu(step: Step, then: Operation) -> Gradients:
 
 def _softmax(step: Step, then: Operation) -> Gradients:
     now = step.operation
-    weights = _log_mean(wide(_first(now.out)), wide(_first(then.out)))
-    return [_through_softmax(wide(step.relevance), weights, now.args[1])]
+    weights = _log_mean(upcast(_first(now.out)), upcast(_first(then.out)))
+    return [_through_softmax(upcast(step.relevance), weights, now.args[1])]
 
 
 def _through_softmax(g: Tensor, weights: Tensor, dim: int) -> Tensor:
@@ -266,8 +266,8 @@ def _through_softmax(g: Tensor, weights: Tensor, dim: int) -> Tensor:
 
 def _log_softmax(step: Step, then: Operation) -> Gradients:
     """Return the rule of x - L, L = ln Σ exp x."""
-    now, g = step.operation, wide(step.relevance)
-    weights = _log_mean(*(wide(_first(operation.out)).exp() for operation in (now, then)))
+    now, g = step.operation, upcast(step.relevance)
+    weights = _log_mean(*(upcast(_first(operation.out)).exp() for operation in (now, then)))
     dim = now.args[1]
     shares = weights / weights.sum(dim, keepdim=True)
     return [g - shares * g.sum(dim, keepdim=True)]
@@ -285,7 +285,7 @@ def _attend(step: Step, then: Operation) -> Gradients:
     """Return the rule of fused attention: products, softmax, products."""
     now, before = attention_of(step.operation), attention_of(then)
     q, k, v = ((a + b) / 2 for a, b in zip(now.inputs, before.inputs, strict=True))
-    g, mean = wide(step.relevance), (now.weights + before.weights) / 2
+    g, mean = upcast(step.relevance), (now.weights + before.weights) / 2
     weights = _log_mean(now.weights, before.weights)
     of_scores = _through_softmax(g @ v.mT, weights, -1) * now.scale
     found = (of_scores @ k, of_scores.mT @ q, mean.mT @ g)
@@ -341,9 +341,9 @@ def _normalise(step: Step, then: Operation) -> Gradients:
     form = _form_of(now)
     if form is None or plain[0] is None:
         return plain
-    x, other = (wide(operation.args[0]).reshape(form.shape) for operation in (now, then))
-    g = wide(step.relevance).reshape(form.shape)
-    g = g if form.weight is None else g * wide(form.weight)
+    x, other = (upcast(operation.args[0]).reshape(form.shape) for operation in (now, then))
+    g = upcast(step.relevance).reshape(form.shape)
+    g = g if form.weight is None else g * upcast(form.weight)
     c, before = (
         numbers - numbers.mean(form.dims, keepdim=True) if form.centred else numbers
         for numbers in (x, other)
@@ -366,12 +366,12 @@ def _euclidean_norm(step: Step, then: Operation) -> Gradients:
     now = step.operation
     if now.argument("ord", 2) != 2:  # noqa: PLR2004
         return step.gradients
-    x, other = (wide(operation.args[0]) for operation in (now, then))
+    x, other = (upcast(operation.args[0]) for operation in (now, then))
     dims = now.argument("dim")
     dims = tuple(range(x.ndim)) if dims is None else tuple(dims)
     n, n0 = (numbers.square().sum(dims, keepdim=True).sqrt() for numbers in (x, other))
     below = n + n0
-    g = wide(step.relevance).reshape(n.shape)
+    g = upcast(step.relevance).reshape(n.shape)
     return [g * (x + other) / torch.where(below == 0, 1, below)]
 
 
@@ -395,13 +395,13 @@ def _pool(step: Step, then: Operation) -> Gradients:
     (o, here), (r, there) = (
         (numbers.flatten(-axes) for numbers in operation.out) for operation in (now, then)
     )
-    change = (wide(now.args[0]) - wide(then.args[0])).flatten(-axes)
+    change = (upcast(now.args[0]) - upcast(then.args[0])).flatten(-axes)
     near = change.abs() < _NEAR
-    o, r = wide(o), wide(r)
-    most, g = torch.maximum(o, r), wide(step.relevance.flatten(-axes))
+    o, r = upcast(o), upcast(r)
+    most, g = torch.maximum(o, r), upcast(step.relevance.flatten(-axes))
     shares = torch.zeros_like(change).scatter_add(-1, here, g * (most - r))
     shares = shares.scatter_add(-1, there, g * (o - most))
-    ordinary = wide(plain.flatten(-axes))
+    ordinary = upcast(plain.flatten(-axes))
     return [torch.where(near, ordinary, shares / torch.where(near, 1, change)).view(plain.shape)]
 
 

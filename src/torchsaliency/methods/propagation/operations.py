@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from torchsaliency.core.attention import SOFTMAXES
-from torchsaliency.core.maps import wide
+from torchsaliency.core.maps import upcast
 from torchsaliency.core.rules import Gradients, Operation, Step
 
 ACTIVATIONS = frozenset(
@@ -72,7 +72,7 @@ NORMS = BATCH_NORMS | {"native_layer_norm", "_fused_rms_norm", "native_group_nor
 
 def plain(x: Tensor) -> Tensor:
     """Return the numbers alone, in float32 or better."""
-    return wide(x.detach()).view_as(x)
+    return upcast(x.detach()).view_as(x)
 
 
 # --- layers with constant weights ----------------------------------------------------------------

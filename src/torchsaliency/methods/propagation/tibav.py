@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from torchsaliency.core.attention import FUSED, SOFTMAXES, attention_of, by_image, is_attention
-from torchsaliency.core.maps import wide
+from torchsaliency.core.maps import upcast
 from torchsaliency.core.method import Method, Needs, register
 from torchsaliency.core.rules import Gradients, Operation, Recording, Rule, Step, backward
 from torchsaliency.core.trace import View
@@ -94,7 +94,7 @@ def _relevance(found: dict[Operation, Tensor], operation: Operation, count: int)
         fused = operation.name in FUSED
         weights = attention_of(operation).weights if fused else operation.out
         relevance = torch.zeros_like(weights)
-    return by_image(wide(relevance), count)
+    return by_image(upcast(relevance), count)
 
 
 def attention_rules(keep: Callable[[Operation, Tensor], None]) -> dict[str, Rule]:
@@ -112,7 +112,7 @@ def attention_rules(keep: Callable[[Operation, Tensor], None]) -> dict[str, Rule
         """Fused attention: a product, softmax, another product."""
         parts = attention_of(step.operation)
         query, key, value = parts.inputs
-        of_weights, of_value = _halve(parts.weights, value, wide(step.relevance))
+        of_weights, of_value = _halve(parts.weights, value, upcast(step.relevance))
         keep(step.operation.source, of_weights)
         of_query, of_key = _halve(query, key.mT, of_weights)
         return [of_query, of_key.mT, of_value]
@@ -140,7 +140,7 @@ def _weigh(step: Step) -> Gradients:
     if start and operation.is_active(0):
         return step.gradients
     a, b = operation.args[start : start + 2]
-    return [*[None] * start, *_halve(wide(a), wide(b), wide(step.relevance))]
+    return [*[None] * start, *_halve(upcast(a), upcast(b), upcast(step.relevance))]
 
 
 def _halve(a: Tensor, b: Tensor, relevance: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,9 +162,9 @@ def _add(step: Step) -> Gradients:
         return ops.place_at(main, passed, len(step.gradients))
     if terms[0].shape != terms[1].shape:
         return step.gradients
-    a, b = (wide(term) for term in terms)
+    a, b = (upcast(term) for term in terms)
     b = (-1 if operation.name == "sub" else 1) * operation.argument("alpha", 1) * b
-    relevance = wide(step.relevance)
+    relevance = upcast(step.relevance)
     share = _divide(relevance, a + b)
     parts = a * share, b * share
     dims = tuple(range(1, a.ndim))

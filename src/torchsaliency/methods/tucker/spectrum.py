@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchsaliency.core.maps import exact
+from torchsaliency.core.maps import to_float64
 from torchsaliency.core.trace import View
 
 
@@ -43,7 +43,7 @@ class Unfolding:
     def __init__(self, features: Float[Tensor, "n k h w"]) -> None:
         # Squaring halves the digits, so the Gram matrix is made in double precision; the features
         # of a device without it (Apple's) are decomposed on the CPU.
-        matrix = exact(features).flatten(2)
+        matrix = to_float64(features).flatten(2)
         norms = matrix.norm(dim=(1, 2))[:, None]
         # An image whose features are not finite must not spoil the others: it gets NaN.
         finite = norms.isfinite()
