@@ -44,7 +44,7 @@ def guide(step):
 
 
 def test_the_page_runs(page):
-    assert page["made"].map.shape == (2, 16, 16)
+    assert page["explanation"].map.shape == (2, 16, 16)
     assert not torch.equal(page["everywhere"], page["at_one_relu"])
     torch.testing.assert_close(
         page["relevance"], page["shares"] * page["trace"].score[:, None, None, None]
