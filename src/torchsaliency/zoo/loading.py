@@ -88,7 +88,7 @@ def models() -> list[ModelEntry]:
     """Return the networks that can be loaded by name; the Hugging Face hub's are not listed."""
     return [
         ModelEntry(f"{source.name}/{name}", source.name, family)
-        for source in SOURCES.entries().values()
+        for source in map(SOURCES.get, SOURCES.names())
         for name, family in source.networks().items()
     ]
 
