@@ -191,7 +191,6 @@ def _listed_labels(dataset: Any, column: str) -> Sequence[Any] | None:
 
 
 def _pair(item: Any, place: int, columns: tuple[str, str]) -> tuple[Any, Any]:
-    """Return the image and the label of an item."""
     if isinstance(item, Mapping):
         found = [item.get(column) for column in columns]
     else:

@@ -116,7 +116,6 @@ def _check(dataset: Any, name: str, limit: int) -> None:
 
 
 def _levels(dataset: Any, name: str) -> NDArray[np.uint8]:
-    """Return the image as a viewer shows it, (H, W) or (H, W, 3)."""
     from pydicom.pixels import pixel_array  # noqa: PLC0415
 
     stored = pixel_array(dataset, index=0)
@@ -143,7 +142,6 @@ def _levels(dataset: Any, name: str) -> NDArray[np.uint8]:
 
 
 def _palette_colours(stored: NDArray[Any], dataset: Any) -> NDArray[np.uint8]:
-    """Return the colours that the palettes give to indices, (H, W, 3)."""
     palettes = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
     colours = np.stack([_look_up(stored, dataset, palette) for palette in palettes], -1)
     count, _, bits = dataset.RedPaletteColorLookupTableDescriptor
@@ -152,7 +150,6 @@ def _palette_colours(stored: NDArray[Any], dataset: Any) -> NDArray[np.uint8]:
 
 
 def _rescaled(stored: NDArray[Any], dataset: Any, name: str) -> NDArray[np.float64]:
-    """Apply the modality's table, or its slope and intercept."""
     if table := _value(dataset, "ModalityLUTSequence"):
         return _look_up(stored, table[0], "LUT")
     slope = _number(dataset, "RescaleSlope", name)
@@ -179,7 +176,6 @@ def _look_up(values: NDArray[Any], dataset: Any, table: str) -> NDArray[np.float
 
 
 def _padding(stored: NDArray[Any], dataset: Any, name: str) -> NDArray[np.bool_]:
-    """Return which pixels only pad the image."""
     value = _number(dataset, "PixelPaddingValue", name)
     if value is None:
         return np.zeros(stored.shape, dtype=bool)
@@ -211,7 +207,6 @@ def _window(dataset: Any, name: str) -> tuple[float, float, str] | None:
 def _windowed(
     values: NDArray[np.float64], centre: float, width: float, function: str
 ) -> NDArray[np.float64]:
-    """Apply a window, to [0, 1]."""
     if function == "SIGMOID":
         return 1 / (1 + np.exp(-4 * (values - centre) / width))
     if function == _LINEAR:  # by the standard, a width counts values, and the centre lies between
@@ -231,7 +226,6 @@ def _stretched(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArr
 
 
 def _number(dataset: Any, keyword: str, name: str) -> float | None:
-    """Return the first number of an element, None if it has none."""
     numbers = _numbers(dataset, keyword, name)
     return next((number for number in numbers if number is not None), None)
 
@@ -250,7 +244,6 @@ def _numbers(dataset: Any, keyword: str, name: str) -> list[float | None]:
 
 
 def _value(dataset: Any, keyword: str) -> Any:
-    """Return an element's value, None if the element is absent or empty."""
     value = dataset.get(keyword)
     return None if _is_empty(value) else value
 

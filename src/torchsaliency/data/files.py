@@ -189,12 +189,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _holds(path: str, folder: Path) -> bool:
-    """Whether a path leads to a folder or to one that it lies in."""
     return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(path))
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    """Return what two paths to one folder have in common."""
     try:
         state = folder.stat()
     except OSError as error:

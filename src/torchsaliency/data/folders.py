@@ -143,7 +143,6 @@ def _read_table(path: Path, labels: Path) -> PhotoSet:
 
 
 def _labels_file(path: Path) -> Path | None:
-    """Return the folder's CSV of labels, if it has one."""
     if os.path.isfile(path / _LABELS_FILE):
         return path / _LABELS_FILE
     tables = [file for file in sorted(path.glob("*.csv")) if _names_files(file)]

@@ -138,7 +138,6 @@ def _id(split: str, name: str) -> str:
 
 
 def _holder(path: Path, split: str) -> Path | None:
-    """Return the folder that holds a split's images or its synsets' folders."""
     places = (
         path / split,
         path / _KAGGLE / split,

@@ -181,7 +181,6 @@ def _labels_of_xml(path: Path) -> dict[str, int]:
 
 
 def _kaggle(path: Path, lines: list[str]) -> dict[str, list[tuple[str, Box]]]:
-    """Read each image's synsets and boxes from Kaggle's form."""
     found = {}
     try:
         rows = list(csv.reader(lines[1:], strict=True))
@@ -227,7 +226,6 @@ def _box(numbers: Iterable[str | float | int]) -> Box:
 
 
 def _tree(path: Path) -> Path:
-    """Return the folder that holds XML files or the synsets' folders of them."""
     for folder in (path, path / "val"):
         if folder.is_dir() and (any(folder.glob("*.xml")) or any(folder.glob("n*/*.xml"))):
             return folder
@@ -237,7 +235,6 @@ def _tree(path: Path) -> Path:
 
 
 def _index(word: str, path: Path) -> int:
-    """Return the class index that a number or a synset stands for."""
     if SYNSET.fullmatch(word):
         index = synset_indices().get(word, _CLASSES)
     else:

@@ -244,7 +244,6 @@ def _check_before_decoding(image: ImageFile.ImageFile, name: str, limit: int) ->
 
 
 def _colours(image: Image.Image) -> Image.Image:
-    """Return a decoded image as RGB, as it lies."""
     if not image.mode.startswith(_DEEP):
         return _over_white(image)
     values = np.asarray(image)
@@ -256,7 +255,6 @@ def _colours(image: Image.Image) -> Image.Image:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """Return an image of 8 bits a channel as RGB, its transparency laid over white."""
     if not image.has_transparency_data:
         return image.convert("RGB")
     colours = image.convert("RGBA")

@@ -98,7 +98,6 @@ def _check_colours(pixels: NDArray[Any]) -> None:
 
 
 def _range(values: NDArray[Any]) -> tuple[float, float]:
-    """Return the lowest and the highest of the finite values."""
     finite = np.isfinite(values)
     known = values if finite.all() else values[finite]
     return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)

@@ -246,7 +246,6 @@ def _kinds(numbers: Tensor, objects: int, classes: Sequence[int] | None) -> Int[
 
 
 def _covers(numbers: Tensor, kinds: Tensor, side: int) -> Float[Tensor, "n m h w"]:
-    """Return how much of each pixel each object covers."""
     objects = kinds.shape[1]
     shrink = 1.0 if objects == 1 else 0.75
     radius = shrink * (_SMALL + (_LARGE - _SMALL) * numbers[..., 0])
@@ -271,7 +270,6 @@ def _covers(numbers: Tensor, kinds: Tensor, side: int) -> Float[Tensor, "n m h w
 
 
 def _background(numbers: Tensor, grids: Tensor, side: int, hints: Tensor) -> Tensor:
-    """Return smooth, striped and speckled backgrounds (N, 3, H, H), of any hue."""
     hinted = hints >= 0
     hue = torch.where(hinted, (hints + 0.5) / len(CLASSES), numbers[:, 0])
     turn = torch.where(hinted, hints.float() / len(CLASSES), numbers[:, 1]) * math.pi
@@ -301,7 +299,6 @@ def _painted(background: Tensor, covers: Tensor, numbers: Tensor) -> Tensor:
 
 
 def _colour(hue: Tensor, saturation: Tensor, value: Tensor) -> Float[Tensor, "n 3"]:
-    """Return RGB from hue, saturation and value, each in [0, 1]."""
     sector = (hue[:, None] * 6 + torch.tensor([5.0, 3.0, 1.0])) % 6
     dip = torch.minimum(sector, 4 - sector).clamp(0, 1)
     return value[:, None] * (1 - saturation[:, None] * dip)

@@ -46,7 +46,6 @@ def defuse(cell: str) -> str:
 
 
 def _restore(cell: str) -> str:
-    """Return what `defuse` was given."""
     given = cell.removeprefix("'")
     return given if defuse(given) == cell else cell
 

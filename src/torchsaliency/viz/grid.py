@@ -271,7 +271,6 @@ def _wrap_row(row: Row, columns: int, *, with_photo: bool) -> list[tuple[Panel |
 
 
 def _draw_bar(sheet: Image.Image, corner: tuple[int, int], colormap: str, style: _Style) -> None:
-    """Draw the colour bar, one cell wide, with 0, the quantity and 1 under it."""
     left, top = corner
     colours = colourise(
         torch.linspace(0, 1, style.width, device="cpu").expand(style.bar_thickness, -1), colormap
@@ -285,7 +284,6 @@ def _draw_bar(sheet: Image.Image, corner: tuple[int, int], colormap: str, style:
 
 
 def _check(rows: Sequence[Row], width: int, columns: int) -> None:
-    """Raise unless there is something to draw, and room for it."""
     if not rows:
         raise InputError("The grid was given no rows, it needs one at least; make one with Row.of.")
     if width < _NARROWEST:

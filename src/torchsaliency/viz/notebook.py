@@ -92,7 +92,6 @@ def visible(
 
 
 def _check(images: Tensor, maps: Tensor, titles: Sequence[str]) -> None:
-    """Raise unless images, maps and titles belong together."""
     if images.ndim != 4 or images.numel() == 0:  # noqa: PLR2004 (N, C, H, W)
         raise InputError(
             f"The images have shape {tuple(images.shape)}, a batch is (N, C, H, W) with one image "

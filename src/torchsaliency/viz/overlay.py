@@ -137,13 +137,11 @@ def _resize(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _levels(values: Tensor) -> UInt8[np.ndarray, "H W"]:
-    """Round [0, 1] to the 256 entries of a table."""
     return values.mul(255).round().to(torch.uint8).numpy()
 
 
 @lru_cache(maxsize=32)
 def _table(colormap: str) -> UInt8[np.ndarray, "256 3"]:
-    """Return the 256 colours of a matplotlib colormap."""
     import matplotlib  # noqa: PLC0415 (importing the library must not cost matplotlib)
 
     try:

@@ -154,7 +154,6 @@ def _fetch(place: Path, file: PublishedFile, name: str, check: Callable[[Path], 
 
 
 def _source(address: str) -> str:
-    """Return where to fetch an address from."""
     mirror = os.environ.get("TORCHSALIENCY_MIRROR")
     if not mirror:
         return address

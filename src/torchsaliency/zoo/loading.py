@@ -140,7 +140,6 @@ def without_classifier(model: nn.Module, name: str) -> None:
 
 
 def _source(name: str) -> tuple[Callable[[Request], Network], str]:
-    """Return the source's loader and the name within the source."""
     if is_user_file(name):
         return load_user_file, name
     source, _, inner_name = name.partition("/")
@@ -152,7 +151,6 @@ def _source(name: str) -> tuple[Callable[[Request], Network], str]:
 
 
 def _placed(network: Network, device: str | torch.device, dtype: torch.dtype | None) -> Network:
-    """Move the network to its device and type."""
     if dtype is not None and not dtype.is_floating_point:
         raise OptionError(f"dtype={dtype} was given; a network's parameters are floating-point.")
     if str(device).partition(":")[0] == "meta":

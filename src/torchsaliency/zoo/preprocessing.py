@@ -8,9 +8,10 @@ antialiased.
 from __future__ import annotations
 
 import enum
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -191,25 +192,21 @@ class Preprocessing:
         """Return the preprocessing that `to_dict` described.
 
         Raises:
-            KeyError: something is missing.
-            TypeError: a value is of another type.
-            ValueError: a value is out of range.
+            KeyError: something is missing, or there is no such interpolation.
+            ValueError: a value is of another type or out of range.
         """
-        filters = {method.name.lower(): method for method in Image.Resampling}
-        interpolation = facts["interpolation"]
-        if not isinstance(interpolation, str) or interpolation not in filters:
-            raise ValueError(f"there is no interpolation {interpolation!r}")
-        return cls(
-            size=_side_pair(facts["size"]),
-            resize=None if facts["resize"] is None else _side_pair(facts["resize"]),
-            fit=Fit(facts["fit"]),
-            interpolation=filters[interpolation],
-            mean=_channel_triple(facts["mean"]),
-            std=_channel_triple(facts["std"]),
-        )
+        from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 (slow, seldom needed)
+
+        given = {field.name: facts[field.name] for field in fields(cls)}
+        given["interpolation"] = Image.Resampling[str(given["interpolation"]).upper()].value
+        try:
+            found: Preprocessing = TypeAdapter(cls).validate_json(json.dumps(given), strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        return found
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation as (3, 1, 1)."""
         mean, std = torch.tensor([self.mean, self.std], device=device)[..., None, None]
         return mean, std
 
@@ -251,21 +248,6 @@ def imagenet(size: int = 224) -> Preprocessing:
     """
     side = round(size / 0.875)
     return Preprocessing(size=(size, size), resize=(side, side))
-
-
-def _side_pair(sides: Any) -> tuple[int, int]:
-    if not isinstance(sides, list | tuple) or [*map(type, sides)] != [int, int]:
-        raise TypeError(f"a size is {sides!r} and no two whole numbers")
-    height, width = sides
-    return height, width
-
-
-def _channel_triple(values: Any) -> tuple[float, float, float]:
-    numbers = isinstance(values, list | tuple) and {*map(type, values)} <= {int, float}
-    if not numbers or len(values) != len("RGB"):
-        raise TypeError(f"a mean or standard deviation is {values!r} and no three numbers")
-    red, green, blue = map(float, values)
-    return red, green, blue
 
 
 def _scaled(photo_size: tuple[int, int], box: tuple[int, int], fit: Fit) -> tuple[int, int]:

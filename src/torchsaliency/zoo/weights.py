@@ -171,7 +171,6 @@ def _archive_fault(path: Path) -> str:
 
 
 def _is_zip(path: Path) -> bool:
-    """Whether torch takes a file for a zip archive."""
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
 
@@ -192,7 +191,6 @@ def describe_content(path: Path) -> str:
 
 
 def _find_state_dict(content: Any, path: Path) -> Mapping[str, Tensor]:
-    """Return the state dict inside a file's content."""
     candidates = [content]
     if isinstance(content, Mapping):
         candidates = [content[key] for key in _CONTAINERS if isinstance(content.get(key), Mapping)]

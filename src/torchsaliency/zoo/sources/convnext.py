@@ -62,8 +62,6 @@ class ConvNeXtEncoder(nn.Module):
 
 
 class _Block(nn.Module):
-    """Depth-wise convolution, normalisation, two linear layers, and the input again."""
-
     def __init__(self, width: int) -> None:
         super().__init__()
         self.dwconv = nn.Conv2d(width, width, 7, padding=3, groups=width)

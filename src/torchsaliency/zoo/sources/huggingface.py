@@ -80,7 +80,6 @@ def from_hf(processor: Any) -> Preprocessing:
 
 
 def _read_resize(config: Mapping[str, Any]) -> tuple[tuple[int, int] | None, Fit]:
-    """Return the box and the fit of the processor's own resize step."""
     if not config.get("do_resize", True) or not config.get("size"):
         return None, Fit.COVER
     size = config["size"]
@@ -116,7 +115,6 @@ def _read_statistics(
 
 
 def _size(size: Any) -> tuple[int, int]:
-    """Return (height, width) of a size in any of the hub's spellings."""
     if not isinstance(size, Mapping):
         return as_pair(size)
     if "height" in size and "width" in size:
@@ -197,7 +195,6 @@ def _load(request: Request) -> Network:
 
 
 def _kind(config: Any) -> Any:
-    """Return the class that builds the network: a classifier, or CLIP's image encoder."""
     from transformers import AutoModelForImageClassification, CLIPVisionModelWithProjection
 
     return (
@@ -208,7 +205,6 @@ def _kind(config: Any) -> Any:
 
 
 def _build(place: str, num_classes: int | None) -> nn.Module:
-    """Build the network with random weights, from its configuration."""
     from transformers import AutoConfig
 
     options = {} if num_classes is None else {"num_labels": num_classes}
@@ -247,7 +243,6 @@ def _filled(place: str, checkpoint: Checkpoint, num_classes: int | None) -> nn.M
 
 
 def _pretrained(place: str) -> nn.Module:
-    """Load the network with the weights beside its configuration."""
     from transformers import AutoConfig
 
     try:
@@ -288,7 +283,6 @@ def _preprocessing(place: str, model: Any, *, required: bool) -> Preprocessing:
 
 
 def _classes(model: Any) -> tuple[str, ...] | None:
-    """Return the class names, unless they are the library's placeholders."""
     if model.config.model_type in _CLIP:
         return ()
     labels = dict(model.config.id2label or {})

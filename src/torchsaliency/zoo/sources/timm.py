@@ -89,7 +89,6 @@ def load(request: Request) -> Network:
 
 
 def _build(name: str, num_classes: int | None) -> nn.Module:
-    """Build the network with random weights."""
     import timm
 
     options = {} if num_classes is None else {"num_classes": num_classes}

@@ -98,7 +98,6 @@ def load(request: Request) -> Network:
 
 
 def _entry(architecture: str, tag: str) -> Any:
-    """Return torchvision's entry for the named weights, or for its default ones."""
     from torchvision.models import get_model_weights
 
     if architecture not in (known := families()):
@@ -156,7 +155,6 @@ def _build(
 
 
 def _has_auxiliary(checkpoint: Checkpoint) -> bool:
-    """Whether the file has the heads that only training uses."""
     return any("aux" in key.lower() for key in checkpoint.tensors)
 
 

@@ -65,7 +65,6 @@ def load(request: Request) -> Network:
 
 
 def _factory(name: str) -> Callable[..., Any]:
-    """Import the file and return its factory."""
     file, _, attribute = name.rpartition(":")
     path = Path(os.path.expanduser(file))  # Path's raises for unknown users
     module_name = f"torchsaliency_user_{path.stem}"
