@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, Subset
 
 from torchsaliency.data.dataset import DataSet, Picture, Sample
+from torchsaliency.data.files import MISSING
 from torchsaliency.data.photos import Frame, to_rgb
 from torchsaliency.data.photosets import place_boxes
 from torchsaliency.errors import DataError, describe_error, describe_unknown
@@ -135,7 +136,7 @@ class TorchDataSet(DataSet):
             with _lock:
                 picture = self._open(sample)
         except DataError:
-            return "missing"
+            return MISSING
         digest.update(f"{picture.image.size}".encode() + picture.image.tobytes())
         for annotation in (picture.boxes, picture.mask):
             if annotation is not None:

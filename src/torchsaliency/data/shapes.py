@@ -335,8 +335,8 @@ def _star(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _cross(u: Tensor, v: Tensor) -> Tensor:
-    wide = torch.maximum(u.abs() - 1, v.abs() - 0.33)
-    return torch.minimum(wide, torch.maximum(u.abs() - 0.33, v.abs() - 1))
+    across = torch.maximum(u.abs() - 1, v.abs() - 0.33)
+    return torch.minimum(across, torch.maximum(u.abs() - 0.33, v.abs() - 1))
 
 
 def _length(u: Tensor, v: Tensor) -> Tensor:

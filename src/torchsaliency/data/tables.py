@@ -76,7 +76,7 @@ def read_table(path: Path) -> Table:
         rows = [row for row in lines if any(cell.strip() for cell in row)][1:]
     except csv.Error as error:
         raise DataError(f"{place} is no CSV that can be read ({error}); save it again.") from error
-    if twice := sorted(one for one in _KNOWN.intersection(columns) if columns.count(one) > 1):
+    if twice := sorted(name for name in _KNOWN & {*columns} if columns.count(name) > 1):
         raise DataError(f"{place} has the column {twice[0]} twice; give each column once.")
     file, label = _first_of(_FILE, columns), _first_of(_LABEL, columns)
     corners = next((names for names in _BOX if set(names) <= set(columns)), ())
@@ -132,7 +132,7 @@ def _columns(head: str) -> tuple[str, list[str]]:
         (delimiter, [name.strip() for name in next(csv.reader([head], delimiter=delimiter))])
         for delimiter in _DELIMITERS
     ]
-    return max(found, key=lambda one: len(_KNOWN.intersection(one[1])))
+    return max(found, key=lambda pair: len(_KNOWN.intersection(pair[1])))
 
 
 def _first_of(wanted: Sequence[str], columns: Sequence[str]) -> str | None:

@@ -59,8 +59,8 @@ class PublishedFile:
 def cache_folder() -> Path:
     """Return where published files are kept: $TORCHSALIENCY_CACHE, or the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    own = os.environ.get("TORCHSALIENCY_CACHE") or f"{base}/torchsaliency"
-    return Path(os.path.expanduser(own))
+    folder = os.environ.get("TORCHSALIENCY_CACHE") or f"{base}/torchsaliency"
+    return Path(os.path.expanduser(folder))
 
 
 def is_offline() -> bool:
@@ -130,7 +130,7 @@ def _fetch(place: Path, file: PublishedFile, name: str, check: Callable[[Path], 
     """Fetch a file under another name, and give it its own when it is the right one."""
     source = _source(file.address)
     parts = urllib.parse.urlsplit(source)
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # without a password
+    public = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # without a password
     part = place.with_name(f"{place.stem}.part{place.suffix}")
     try:
         try:
@@ -140,12 +140,12 @@ def _fetch(place: Path, file: PublishedFile, name: str, check: Callable[[Path], 
                 part.replace(place)
         except (OSError, ValueError, HTTPException) as error:
             raise CheckpointError(
-                f"The weights of {name} could not be fetched from {shown} ({_describe(error)}); "
+                f"The weights of {name} could not be fetched from {public} ({_describe(error)}); "
                 "connect to the network and try again, or give a local file with weights=FILE."
             ) from error
         if fault:
             raise CheckpointError(
-                f"{shown} sent a file that is not the weights of {name} ({fault}), so it was "
+                f"{public} sent a file that is not the weights of {name} ({fault}), so it was "
                 "deleted; try again later, or give a local file with weights=FILE."
             )
     finally:

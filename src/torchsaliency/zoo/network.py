@@ -29,7 +29,7 @@ class Network(NetworkWrapper):
         preprocessing: from a photograph to the network's input.
         classes: the names of its outputs, in order; none for an encoder; None when unknown.
         layer: the layer its maps are read at; None means found by a traced pass.
-        judge: of an encoder, the classifier that judges its maps unless told otherwise.
+        judge: of an encoder, the classifier that judges its maps unless another is given.
         source: JSON-able facts for manifests: origin, weights, SHA-256, library versions.
     """
 
