@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Collection
 from pathlib import Path
 
@@ -117,6 +118,26 @@ def text_of(path: Path) -> str:
 def lines_of(path: Path) -> list[str]:
     """Return the lines of a text file that are not blank; errors are those of `text_of`."""
     return [line.strip() for line in text_of(path).splitlines() if line.strip()]
+
+
+def find_fault(path: Path) -> str:
+    """Return why a path is no file that can be read, as a predicate; "" if it is one.
+
+    Nothing is read: a pipe would be waited for.
+    """
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        return "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    if stat.S_ISDIR(state.st_mode):
+        return "is a folder"
+    if not stat.S_ISREG(state.st_mode):
+        return "is a pipe, a socket or a device"
+    if not os.access(path, os.R_OK):
+        return "may not be read (its permissions forbid it)"
+    return "" if state.st_size else "is empty"
 
 
 def hash_of(path: Path) -> str:

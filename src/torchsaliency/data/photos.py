@@ -11,7 +11,6 @@ upright photograph may lie; masks and boxes of the stored pixels are turned with
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from torchsaliency.data.decoding import check_pixels, decoding, pixel_limit
 from torchsaliency.data.dicom import is_dicom, open_dicom
-from torchsaliency.data.files import images_below, printable
+from torchsaliency.data.files import find_fault, images_below, printable
 from torchsaliency.data.scaling import image_of
 from torchsaliency.errors import DataError
 
@@ -138,7 +137,10 @@ def read_photo(
         OptionError: as `open_photo`.
     """
     path, limit = Path(path), pixel_limit(max_pixels)
-    _check_file(path)
+    if fault := find_fault(path):
+        raise DataError(
+            f"{printable(path)} {fault}; give an image file (find_photos lists those of a folder)."
+        )
     with decoding(path, limit, _ACCEPTED):
         if is_dicom(path):
             picture = open_dicom(path, limit)
@@ -194,27 +196,6 @@ def turn_boxes(boxes: Float[Tensor, "b 4"], frame: Frame) -> Float[Tensor, "b 4"
     if down:
         y0, y1 = frame.size[1] - y1, frame.size[1] - y0
     return torch.stack([x0, y0, x1, y1], 1)
-
-
-def _check_file(path: Path) -> None:
-    """Say what is wrong with a path before any decoder sees it."""
-    name = printable(path)
-    try:
-        state = path.stat()
-    except FileNotFoundError as error:
-        what = "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
-        raise DataError(f"{name} {what}; give the path of an image file.") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{name} cannot be read ({reason}); give an image file.") from error
-    if stat.S_ISDIR(state.st_mode):
-        raise DataError(f"{name} is a folder, not a photograph; give a file, or use find_photos.")
-    if not stat.S_ISREG(state.st_mode):  # a pipe would be waited for
-        raise DataError(f"{name} is a pipe or a device, not a photograph; give an image file.")
-    if not os.access(path, os.R_OK):
-        raise DataError(f"{name} may not be read; check its permissions.")
-    if state.st_size == 0:
-        raise DataError(f"{name} is empty; get the file again.")
 
 
 def _upright(image: Image.Image, name: str, limit: int) -> tuple[Image.Image, Frame]:

@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import os
 import pickle
-import stat
 import tarfile
 import zipfile
 from collections import OrderedDict
@@ -20,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from torchsaliency.core.runtime import without_warnings
+from torchsaliency.data.files import find_fault
 from torchsaliency.errors import CheckpointError, describe_error, shorten
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
@@ -51,23 +51,13 @@ def read_tensors(path: Path) -> OrderedDict[str, Tensor]:
 
 
 def require_file(path: Path) -> None:
-    """Refuse a path that is no file with content; a pipe would be waited for.
+    """Refuse a path that is no file with content.
 
     Raises:
         CheckpointError: as described.
     """
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        what = "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
-        raise CheckpointError(f"The weights file {path} {what}; give {_ACCEPTED}.") from error
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    if not stat.S_ISREG(status.st_mode):
-        what = "is a folder" if stat.S_ISDIR(status.st_mode) else "is no regular file"
-        raise CheckpointError(f"The weights file {path} {what}; give {_ACCEPTED}.")
-    if not status.st_size:
-        raise CheckpointError(f"The weights file {path} is empty; get it again, as {_ACCEPTED}.")
+    if fault := find_fault(path):
+        raise CheckpointError(f"The weights file {path} {fault}; give {_ACCEPTED}.")
 
 
 def file_sha256(path: Path) -> str:
@@ -80,7 +70,7 @@ def file_sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise damaged(path, describe_error(error)) from error
 
 
 def damaged(path: Path, reason: str = "") -> CheckpointError:
@@ -97,13 +87,6 @@ def list_names(names: Iterable[str]) -> str:
     listed = list(names)
     more = f" and {len(listed) - _MOST_LISTED} more" if len(listed) > _MOST_LISTED else ""
     return f"{', '.join(shorten(name) for name in listed[:_MOST_LISTED])}{more}"
-
-
-def _unreadable(path: Path, error: OSError | ValueError) -> CheckpointError:
-    reason = getattr(error, "strerror", None) or describe_error(error)
-    return CheckpointError(
-        f"The weights file {path} cannot be read ({reason}); check its name and its permissions."
-    )
 
 
 def _read(path: Path) -> Any:

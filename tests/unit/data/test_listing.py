@@ -230,7 +230,7 @@ def test_paths_that_no_system_has(tmp_path):
 def test_pipes_and_devices_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     for path in (tmp_path / "pipe.png", "/dev/zero"):
-        with pytest.raises(DataError, match="is a pipe or a device"):
+        with pytest.raises(DataError, match="is a pipe, a socket or a device"):
             open_photo(path)
     assert hash_of(tmp_path / "none.png") == "missing"
 
