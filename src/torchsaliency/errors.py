@@ -27,7 +27,8 @@ def describe_unknown(kind: str, name: str, known: Iterable[str], *, where: str =
     names = list(known)
     close = difflib.get_close_matches(str(name), names, n=3)
     listed = names if len(names) <= _MOST_LISTED else [*names[:6], "…"]
-    hint = f"close names are {', '.join(close)}" if close else f"known are {', '.join(listed)}"
+    hint = f"known are {', '.join(listed)}" if names else "none is known"
+    hint = f"close names are {', '.join(close)}" if close else hint
     return f"There is no {kind} {name!r}{where}; {hint}."
 
 

@@ -26,7 +26,7 @@ from torchsaliency.errors import DataError
         (["--weights", "other.pt"], "other.pt does not fit the Sequential"),
         (["--method", "gradcan"], "There is no method 'gradcan'"),
         (["--method", ","], "No method was named"),
-        (["--layer", "9.x"], "The network has no layer '9.x'"),
+        (["--layer", "9.x"], "There is no layer '9.x' in the network"),
         (["--layer", "6"], "no spatial map"),
         (["--target", "wolf"], "no class 'wolf'"),
         (["--target", "5"], "no class 5"),

@@ -8,7 +8,6 @@ register tokens come first).
 from __future__ import annotations
 
 import abc
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from torchsaliency.errors import LayerError
+from torchsaliency.errors import LayerError, describe_unknown
 
 INPUT = "input"
 """The name of the layer that is the image itself."""
@@ -148,12 +147,9 @@ class Layer:
                 return model.get_submodule(self.name)
         except AttributeError:
             pass
-        modules = dict(model.named_modules())
-        close = difflib.get_close_matches(self.name, modules, n=4) or list(modules)[-3:]
-        raise LayerError(
-            f"The network has no layer {self.name!r}; close names are {', '.join(close)} "
-            '("input" is the image itself).'
-        )
+        names = [name for name, _ in model.named_modules() if name]
+        unknown = describe_unknown("layer", self.name, names[::-1], where=" in the network")
+        raise LayerError(f'{unknown[:-1]} ("input" is the image itself).')
 
     def resolved(self, output: Tensor, image_size: tuple[int, int]) -> Layer:
         """Return this layer with its layout filled in from the output it gave.
