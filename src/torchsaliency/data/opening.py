@@ -15,6 +15,9 @@ from torchsaliency.data.files import printable
 from torchsaliency.errors import DataError, OptionError
 from torchsaliency.registry import Entry, Registry
 
+IN_MEMORY = "in memory: "
+"""What stands before the name of a data set from Python, where a description is recorded."""
+
 _GENERAL = "folder"
 """The kind that takes nearly any folder, and is tried last."""
 
@@ -91,6 +94,11 @@ def open_data(spec: str | Path, **options: Any) -> DataSet:
         >>> len(data), data.picture(3).sample.id
         (100, 'shapes/3')
     """
+    if isinstance(spec, str) and spec.startswith(IN_MEMORY):
+        raise DataError(
+            f"The data set {spec.removeprefix(IN_MEMORY)} was given from Python and cannot be "
+            "opened by its name; give it again as data=."
+        )
     given = {name: value for name, value in options.items() if value is not None}
     entry, rest = _split(spec)
     if entry is not None and entry.finds is None:

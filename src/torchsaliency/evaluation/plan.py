@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from pydantic import PrivateAttr
 from yaml.constructor import ConstructorError
 
 from torchsaliency.core.acceleration import ENGINES
 from torchsaliency.core.method import Method, create
+from torchsaliency.data import DataSet, as_dataset, open_data
+from torchsaliency.data.opening import IN_MEMORY
 from torchsaliency.errors import DataError, OptionError
 from torchsaliency.methods.smoothing import Augmented, EigenSmoothed
 from torchsaliency.metrics import SaliencyMetric, create_metric
@@ -35,6 +38,19 @@ class Plan(PlanOptions):
 
     Everything but `FREE` decides the numbers.
     """
+
+    _images: DataSet | None = PrivateAttr(default=None)
+    """The data set that `make_plan` was given."""
+
+    def open_data(self) -> DataSet:
+        """Return the data set that `make_plan` was given, or open the one that is named.
+
+        Raises:
+            DataError: it cannot be opened, or was given from Python when the plan was written.
+        """
+        if self._images is not None:
+            return self._images
+        return open_data(self.data, split=self.split, boxes=self.boxes, labels=self.labels)
 
     @property
     def needs(self) -> dict[str, str]:
@@ -78,7 +94,10 @@ class Plan(PlanOptions):
         return {choice.label: choice.model_dump(mode="json") for choice in self.methods}
 
     def to_yaml(self) -> str:
-        """Return the plan as YAML that `read_plan` takes back."""
+        """Return the plan as YAML that `read_plan` takes back.
+
+        With a data set from Python, it says that it cannot be run by name.
+        """
         facts = self.model_dump(mode="json", exclude_defaults=True)
         for field in ("methods", "metrics"):
             facts[field] = [
@@ -86,6 +105,9 @@ class Plan(PlanOptions):
                 for choice in getattr(self, field)
             ]
         text: str = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
+        if self.data.startswith(IN_MEMORY):
+            name = self.data.removeprefix(IN_MEMORY)
+            return f"# The data set {name} is in memory: this plan cannot be run by name.\n{text}"
         return text
 
     def key(self) -> str:
@@ -97,11 +119,23 @@ class Plan(PlanOptions):
 def make_plan(facts: Mapping[str, Any]) -> Plan:
     """Return a plan whose every name and option exists.
 
+    Args:
+        facts: values of the fields; `data` may be any data set that `as_dataset` takes.
+
     Raises:
+        DataError: the data set cannot be used.
         OptionError: naming the field, what was given, and what is close to it.
     """
     load_all()
+    images = None
+    if not isinstance(given := facts.get("data", ""), str | Path):
+        try:
+            images = as_dataset(given)
+        except DataError as error:
+            raise DataError(f"data: {error}") from error
+        facts = {**facts, "data": IN_MEMORY + images.name}
     plan = validate_options(Plan, facts, where=" in a plan")
+    plan._images = images
     if plan.accelerate not in ENGINES:
         known = ", ".join(ENGINES.names())
         raise OptionError(f"accelerate: {plan.accelerate!r} was given; choose one of {known}.")

@@ -18,7 +18,6 @@ from torchsaliency.core.acceleration import accelerated
 from torchsaliency.core.explanation import versions
 from torchsaliency.core.isolation import Isolation, describe_failure
 from torchsaliency.core.runtime import empty_caches
-from torchsaliency.data import DataSet
 from torchsaliency.errors import DataError, out_of_memory
 from torchsaliency.evaluation.batches import Batch, batches, cut
 from torchsaliency.evaluation.plan import Plan
@@ -66,7 +65,7 @@ def evaluate(
     *,
     model: Network | None = None,
     judge: Network | None = None,
-    data: DataSet | None = None,
+    data: Any = None,
     watch: Watch | None = None,
 ) -> Results:
     """Evaluate a plan into a folder, from where an earlier session stopped.
@@ -80,7 +79,7 @@ def evaluate(
             added to the plan since.
         model: the explained network, instead of `plan.model`.
         judge: the network that scores, instead of `plan.judge`.
-        data: the images, instead of `plan.data`.
+        data: the images, instead of `plan.data`; any data set that `as_dataset` takes.
         watch: called after every batch.
 
     Raises:

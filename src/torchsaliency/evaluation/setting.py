@@ -18,7 +18,7 @@ from torchsaliency.core.layer import Layer
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method
 from torchsaliency.core.network import unwrap
-from torchsaliency.data import DataSet, open_data
+from torchsaliency.data import DataSet, as_dataset
 from torchsaliency.errors import OptionError, TargetError, TorchSaliencyError
 from torchsaliency.evaluation.bench import classes_needed
 from torchsaliency.evaluation.plan import Plan
@@ -104,7 +104,7 @@ def make_setting(
     *,
     model: Network | None = None,
     judge: Network | None = None,
-    data: DataSet | None = None,
+    data: Any = None,
 ) -> Setting:
     """Load and find everything that a plan names.
 
@@ -112,17 +112,16 @@ def make_setting(
         plan: what is evaluated.
         model: the explained network, instead of `plan.model`.
         judge: the network that scores, instead of `plan.judge`.
-        data: the images, instead of `plan.data`.
+        data: the images, instead of `plan.data`; any data set that `as_dataset` takes.
 
     Raises:
         TorchSaliencyError: a name, file or combination that does not work, in a sentence that
             begins with the plan's field.
     """
     methods, metrics = plan.create_methods(), plan.create_metrics()
-    if data is None:
-        with _field("data"):
-            data = open_data(plan.data, split=plan.split, boxes=plan.boxes, labels=plan.labels)
-    _check_annotations(plan, data)
+    with _field("data"):
+        images = plan.open_data() if data is None else as_dataset(data)
+    _check_annotations(plan, images)
     network = model or _load("model", plan, plan.model, plan.weights)
     judge_name = plan.judge or _default_judge(network, metrics, plan.study)
     if judge is None and judge_name is not None:
@@ -135,12 +134,12 @@ def make_setting(
         judge_masking = judge_preprocessing.baseline(plan.masking)
     require_classes(metrics, network, judge)
     classifier = judge if network.encoder and judge is not None else network
-    labels = match_classes(data, classifier)
+    labels = match_classes(images, classifier)
     with _field("target"):
-        target = _resolve_target(plan, data, classifier, labels)
+        target = _resolve_target(plan, images, classifier, labels)
     with _field("classes"):
         if plan.classes or plan.count is not None:
-            data = data.subset(
+            images = images.subset(
                 count=plan.count, seed=plan.subset_seed, classes=plan.classes or None
             )
     with _field("layers"):
@@ -148,7 +147,7 @@ def make_setting(
             Layer(name).module_of(unwrap(network))
     return Setting(
         plan=plan,
-        data=data,
+        data=images,
         network=network,
         preprocessing=preprocessing,
         judge=judge,

@@ -55,7 +55,7 @@ class Parts:
         return self.sets[TRAIN]
 
 
-def open_parts(spec: str) -> Parts:
+def open_parts(spec: str | DataSet | Mapping[str, DataSet]) -> Parts:
     """Open a data set for training.
 
     The chest X-rays have their parts as folders; Kvasir is divided as `open_data` divides it, so
@@ -64,14 +64,18 @@ def open_parts(spec: str) -> Parts:
     the images' names.
 
     Args:
-        spec: as `open_data`.
+        spec: as `open_data`; or a data set, or one for each part.
 
     Raises:
         DataError: the data set is missing, has another layout, has no labels, or has a class
             without training images.
     """
-    kind, folder = _find_layout(spec)
     drawn = False
+    if isinstance(spec, DataSet):
+        return _join(divide(spec), drawn=True)
+    if not isinstance(spec, str):
+        return _join(spec, drawn=False)
+    kind, folder = _find_layout(spec)
     if kind == "chest-xray":
         data = open_data(f"{kind}:{folder}", split=ALL)
         ids = [sample.id for sample in data.samples]

@@ -80,7 +80,7 @@ def finetune(
             f"{folder} lies in the data, {settings.data}, and would be read as a class; give a "
             "folder elsewhere."
         )
-    parts = open_parts(settings.data)
+    parts = open_parts(settings.images or settings.data)
     settings = settings.for_data(parts.name)
     output = OutputFolder(folder)
     with output.held(), _repeatable(settings.device):

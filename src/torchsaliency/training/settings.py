@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from torchsaliency.errors import OptionError
+from pydantic import PrivateAttr
+
+from torchsaliency.data import DataSet, as_dataset
+from torchsaliency.data.dataset import PARTS
+from torchsaliency.data.opening import IN_MEMORY
+from torchsaliency.errors import OptionError, describe_unknown
 from torchsaliency.options import FinetuneOptions, validate_options
 from torchsaliency.zoo.sources.userfile import is_user_file
 
@@ -25,6 +31,13 @@ _PAPER_WEIGHTS = {"resnet50": "resnet50.imagenet1k_v1"}
 
 class Finetuning(FinetuneOptions):
     """How a network is fine-tuned; the fields are those of `FinetuneOptions`."""
+
+    _images: DataSet | dict[str, DataSet] | None = PrivateAttr(default=None)
+
+    @property
+    def images(self) -> DataSet | dict[str, DataSet] | None:
+        """The data set, or its parts, that `make_finetuning` was given; None if it is named."""
+        return self._images
 
     @property
     def total(self) -> int:
@@ -53,10 +66,26 @@ class Finetuning(FinetuneOptions):
 def make_finetuning(facts: Mapping[str, Any]) -> Finetuning:
     """Return settings whose every field exists and fits.
 
+    Args:
+        facts: values of the fields; `data` may be any data set that `as_dataset` takes, or one for
+            each of "train", "val" and "test".
+
     Raises:
+        DataError: the data set cannot be used.
         OptionError: naming the field and what is accepted.
     """
+    images: DataSet | dict[str, DataSet] | None = None
+    if isinstance(given := facts.get("data", ""), Mapping):
+        for part in given:
+            if part not in PARTS:
+                raise OptionError(describe_unknown("part", part, PARTS, where=" of the data"))
+        images = {part: as_dataset(given[part]) for part in PARTS if part in given}
+        facts = {**facts, "data": IN_MEMORY + ", ".join(images)}
+    elif not isinstance(given, str | Path):
+        images = as_dataset(given)
+        facts = {**facts, "data": IN_MEMORY + images.name}
     settings = validate_options(Finetuning, facts, where=" of fine-tuning")
+    settings._images = images
     if settings.total == 0:
         raise OptionError("head_epochs and epochs are both 0, and nothing is learnt; raise one.")
     return settings

@@ -113,7 +113,7 @@ def test_transparency_shows_white(mode):
 @pytest.mark.parametrize("mode", ["I", "I;16", "F"])
 def test_deep_photos_are_scaled_not_clipped(mode):
     deep = Image.fromarray(np.array([[0, 30000], [60000, 65535]], np.uint16)).convert(mode)
-    shown = overlay(deep, torch.rand(2, 2), alpha=0)
+    shown = overlay(deep, torch.rand(2, 2), alpha=0.0)
     assert np.array_equal(np.asarray(shown), np.asarray(to_rgb(deep)))
     assert len(shown.getcolors()) == 4
 

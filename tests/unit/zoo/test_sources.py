@@ -48,7 +48,7 @@ def test_a_new_source():
     assert load_model("encoder/lab/small").encoder
     (listed,) = [model for model in models() if model.source == "lab"]
     assert (listed.name, listed.family) == ("lab/small", "cnn")
-    result = CliRunner().invoke(app, ["models", "lab/", "--json"])
+    result = CliRunner().invoke(app, ["models", "--filter", "lab/", "--json"])
     assert [row["name"] for row in json.loads(result.stdout)] == ["lab/small"]
     with pytest.raises(CheckpointError, match="close names are lab/NAME"):
         load_model("labs/NAM")
