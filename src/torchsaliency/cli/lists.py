@@ -1,4 +1,4 @@
-"""What can be chosen: methods, metrics, targets, networks, layers and recipes."""
+"""What can be chosen: methods, metrics, targets, data sets, networks, layers and recipes."""
 
 from __future__ import annotations
 
@@ -132,6 +132,27 @@ def targets(options: ListOptions) -> None:
         return bold(name), _describe(row)
 
     _print_list(options, rows, ("target", "what it is"), cells)
+
+
+def datasets(options: ListOptions) -> None:
+    """List the kinds of data set for `--data`: how their files lie, and their options in Python."""
+    from torchsaliency.data.opening import DATASETS
+
+    rows = [
+        {
+            "name": entry.name,
+            "summary": entry.summary,
+            "layout": entry.layout.strip(),
+            "options": dict(entry.options),
+        }
+        for entry in DATASETS.entries().values()
+    ]
+
+    def cells(row: Mapping[str, Any]) -> Sequence[Any]:
+        name = f"{row['name']}:FOLDER" if row["layout"] else row["name"]
+        return bold(name), _describe(row, dim=row["layout"])
+
+    _print_list(options, rows, ("data", "what it is"), cells)
 
 
 def models(options: ModelsOptions) -> None:

@@ -22,7 +22,7 @@ from torchsaliency.cli.demo import demo
 from torchsaliency.cli.evaluate import evaluate
 from torchsaliency.cli.explain import explain
 from torchsaliency.cli.finetune import finetune
-from torchsaliency.cli.lists import layers, methods, metrics, models, recipes, targets
+from torchsaliency.cli.lists import datasets, layers, methods, metrics, models, recipes, targets
 from torchsaliency.cli.options import add_command
 from torchsaliency.cli.reproduce import reproduce
 from torchsaliency.cli.survey import survey_score
@@ -37,7 +37,7 @@ _EXIT_CODES = (
 )
 
 COMMANDS = (
-    *(demo, explain, methods, metrics, targets, models, layers, evaluate, table, compare),
+    *(demo, explain, methods, metrics, targets, datasets, models, layers, evaluate, table, compare),
     *(finetune, recipes, reproduce, survey_score),
 )
 

@@ -190,7 +190,7 @@ def shapes_set(
     context: float | int = 0.0,
     side: int = SIDE,
 ) -> ShapesSet:
-    """Return drawn shapes as a data set; arguments are those of `shapes`.
+    """Return drawn shapes with boxes and masks; arguments are those of `shapes`.
 
     The seed is 2 by default: the built-in networks were trained on seed 1.
 

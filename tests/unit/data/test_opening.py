@@ -1,5 +1,6 @@
 """Kinds of data set: a registry that the command line, errors and documentation read."""
 
+import json
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -7,8 +8,10 @@ from types import ModuleType
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from torchsaliency import registry
+from torchsaliency.cli.main import app
 from torchsaliency.data import DataSet, Picture, Sample, image_folder, open_data, register_dataset
 from torchsaliency.data.opening import DATASETS
 from torchsaliency.errors import DataError, OptionError
@@ -59,6 +62,10 @@ def test_a_new_kind_without_files():
     data = open_data("greys:2?width=5")
     assert (len(data), data[1][0].size) == (2, (5, 4))
     assert open_data("greys", width=6)[0][0].size == (6, 4)
+    result = CliRunner().invoke(app, ["datasets", "--json"])
+    (row,) = [row for row in json.loads(result.stdout) if row["name"] == "greys"]
+    assert (row["summary"], row["options"]) == ("Grey images.", {"count": 3, "width": 8})
+    assert "kvasir:FOLDER" in CliRunner().invoke(app, ["datasets"]).stdout
     with pytest.raises(OptionError, match=r"greys\.width='wide' does not fit"):
         open_data("greys?width=wide")
     with pytest.raises(OptionError, match="greys takes no split; the options it takes are count, "):
