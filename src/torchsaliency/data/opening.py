@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping
@@ -102,7 +103,6 @@ def open_data(spec: str | Path, **options: Any) -> DataSet:
     given = {name: value for name, value in options.items() if value is not None}
     entry, rest = _split(spec)
     if entry is not None and entry.finds is None:
-        _check_options(given, entry, str(spec))
         return _create(entry, rest, given)
     path = Path(os.path.expanduser(rest))
     if not os.path.exists(path):
@@ -123,8 +123,8 @@ def open_data(spec: str | Path, **options: Any) -> DataSet:
         )
     try:
         entry = entry or _recognise(path)
-        _check_options(given, entry, printable(spec))
-        data: DataSet = entry.factory(path, **given)
+        reads = DataSetEntry(entry.name, functools.partial(entry.factory, path))
+        data: DataSet = reads.create(given)
     except OSError as error:
         raise DataError(
             f"{printable(error.filename or path)} cannot be read ({error.strerror or error}); "
@@ -193,10 +193,3 @@ def _recognise(path: Path) -> DataSetEntry:
     raise DataError(
         f"{printable(path)} holds no images in a known layout; expected is one of\n\n{trees}"
     )
-
-
-def _check_options(given: Mapping[str, Any], entry: DataSetEntry, spec: str) -> None:
-    for name in given:
-        if name not in entry.options:
-            accepted = ", ".join(sorted(entry.options)) or "none"
-            raise OptionError(f"{spec} takes no {name}; the options it takes are {accepted}.")

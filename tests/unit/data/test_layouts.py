@@ -511,7 +511,7 @@ def test_paths_that_are_none(tmp_path, monkeypatch):
         open_data(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"is a file; give the folder"):
         open_data(image(tmp_path / "a.png"))
-    with pytest.raises(OptionError, match="takes no boxes; the options it takes are labels, split"):
+    with pytest.raises(OptionError, match="folder has no option 'boxes'; it has labels, split"):
         open_data(tmp_path, boxes=tmp_path)
     monkeypatch.chdir(tmp_path)
     image(tmp_path / "samples" / "mine.png")

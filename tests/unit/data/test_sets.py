@@ -262,5 +262,5 @@ def test_the_sample_photographs_have_labels():
     assert data.check() == {}
     with pytest.raises(DataError, match="134 and 517 go by the name 'crane'; give a number"):
         data.subset(classes=["crane"])
-    with pytest.raises(OptionError, match="samples takes no split; the options it takes are none"):
+    with pytest.raises(OptionError, match="samples has no option 'split'; it has none"):
         open_data("samples", split="val")
