@@ -57,6 +57,10 @@ class Panel:
     title: str = ""
     subtitle: str = ""
 
+    def __post_init__(self) -> None:
+        if 0 in self.image.size:
+            raise InputError("A panel's image has no pixels; give another image.")
+
 
 @final
 @dataclass(frozen=True)
@@ -138,7 +142,6 @@ def grid(
 
     Raises:
         InputError: there is no row.
-        DataError: an image has no pixels.
         OptionError: the width or the columns are too small, or the colormap does not exist.
 
     Example:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from torchsaliency.errors import DataError, InputError, OptionError
+from torchsaliency.errors import InputError, OptionError
 from torchsaliency.viz import Panel, Row, grid
 from torchsaliency.viz.grid import _font, _lines, _shorten, _Style, _wrap
 
@@ -129,8 +129,8 @@ def test_errors():
         grid([])
     with pytest.raises(InputError, match="neither photo nor overlays"):
         Row(())
-    with pytest.raises(DataError, match="no pixels"):
-        grid([Row((), Panel(Image.new("RGB", (0, 4))))])
+    with pytest.raises(InputError, match="no pixels"):
+        Panel(Image.new("RGB", (0, 4)))
     with pytest.raises(OptionError, match="width is 10"):
         grid([row(1)], width=10)
     with pytest.raises(OptionError, match="columns is 1"):
