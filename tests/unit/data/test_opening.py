@@ -1,6 +1,7 @@
 """Kinds of data set: a registry that the command line, errors and documentation read."""
 
 import json
+import re
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
