@@ -21,7 +21,7 @@ from torchsaliency.evaluation.studies import BOX_ONLY, WITH_MAP, study_label, st
 from torchsaliency.methods.tucker import dominant_variance
 from torchsaliency.papers.pictures import draw_random_maps, read_images
 from torchsaliency.papers.plans import Experiment, Reproduction, read_methods, slug
-from torchsaliency.report.charts import POWER, metric_charts, sweep_charts
+from torchsaliency.report.charts import POWER, method_charts, metric_charts, sweep_charts
 from torchsaliency.report.results import TIME, add_published, summary_cell, table
 from torchsaliency.report.tables import Table
 from torchsaliency.viz.curves import Chart, charts
@@ -163,17 +163,7 @@ def make_sanity(run: Reproduction) -> None:
     for part in run.experiments:
         results = run.evaluate(part)
         tables[part.label] = table(results, published=part.published, timing=False)
-        found = metric_charts(results)
-        panels = []
-        for method in results.methods:
-            curves = [
-                replace(curve, label=metric)
-                for metric, chart in found.items()
-                for curve in chart.series
-                if curve.label == method
-            ]
-            x, y = "random stages, from the output", "similarity of the maps"
-            panels.append(Chart(curves, x, y, f"{method}, {part.label}"))
+        panels = method_charts(results, y="similarity of the maps", suffix=f", {part.label}")
         run.figures[run.name_file("figure", part.label)] = charts(panels)
         if count := int(run.options.get("images", 0)):
             picture = draw_random_maps(make_setting(part.plan), count)

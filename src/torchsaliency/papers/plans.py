@@ -204,12 +204,10 @@ class _Planner:
             )
         experiments = []
         for label, plan in plans.items():
-            beside = self._find_published(label)
-            published = self.recipe.published.get(beside, {})
+            known = self._find_published(label)
+            numbers = self.recipe.published.get(known, {})
             experiments.append(
-                Experiment(
-                    label, plan, folder / slug(label), published, beside if published else ""
-                )
+                Experiment(label, plan, folder / slug(label), numbers, known if numbers else "")
             )
         differs = self._list_differences(plans)
         differs += [f"{label} is left out, for {why}." for label, why in left_out.items()]
@@ -226,7 +224,10 @@ class _Planner:
             model, _, weights = given.partition("=")
             fields = {"model": model, "weights": weights} if weights else {"model": model}
             for label, part in self._find_parts_of(model, weights).items():
-                found[label] = {**(_drop_data(part) if self.offline else part), **fields}
+                kept = (
+                    _drop(part, weights=FINETUNED, data=part.get("data")) if self.offline else part
+                )
+                found[label] = {**kept, **fields}
         return found
 
     def _find_parts_of(self, model: str, weights: str) -> Mapping[str, Fields]:
@@ -245,7 +246,7 @@ class _Planner:
             pieces.setdefault(label.partition(_PIECE)[2], []).append(part)
         return {
             f"{model}{_PIECE}{piece}" if piece else model: {
-                **_drop_finetuned(_intersect(parts)),
+                **_drop(_intersect(parts), weights=FINETUNED),
                 **_choose_methods(parts, model, weights),
             }
             for piece, parts in pieces.items()
@@ -371,12 +372,9 @@ def _intersect(parts: Sequence[Fields]) -> Fields:
     return {key: value for key, value in first.items() if all(r.get(key) == value for r in rest)}
 
 
-def _drop_finetuned(part: Fields) -> Fields:
-    return {key: value for key, value in part.items() if (key, value) != ("weights", FINETUNED)}
-
-
-def _drop_data(part: Fields) -> Fields:
-    return {key: value for key, value in _drop_finetuned(part).items() if key != "data"}
+def _drop(part: Fields, **unwanted: Any) -> Fields:
+    """Return a part without fields of these values."""
+    return {key: value for key, value in part.items() if (key, value) not in unwanted.items()}
 
 
 def _find_unannotated(plans: Mapping[str, Plan], source: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -53,6 +54,31 @@ def metric_charts(results: Results, *, confidence: float = CONFIDENCE) -> dict[s
         if series:
             found[label] = Chart(series, x, y, label)
     return found
+
+
+def method_charts(results: Results, *, y: str, suffix: str = "") -> list[Chart]:
+    """Return a chart of every method: the curves of all metrics that keep one, in one unit.
+
+    Args:
+        results: what an evaluation found.
+        y: what all the metrics are.
+        suffix: of the titles, which begin with the method.
+    """
+    found = metric_charts(results)
+    return [
+        Chart(
+            [
+                replace(curve, label=metric)
+                for metric, chart in found.items()
+                for curve in chart.series
+                if curve.label == method
+            ],
+            next(iter(found.values())).x,
+            y,
+            method + suffix,
+        )
+        for method in results.methods
+    ]
 
 
 def sweep_chart(
@@ -160,4 +186,4 @@ def _curve(label: str, places: list[float], values: Tensor, confidence: float) -
     return Curve(label, places, mean.tolist(), *ends)
 
 
-__all__ = ["metric_charts", "selectivity_charts", "sweep_chart", "sweep_charts"]
+__all__ = ["method_charts", "metric_charts", "selectivity_charts", "sweep_chart", "sweep_charts"]

@@ -97,8 +97,10 @@ def comparison(
 
     Raises:
         OptionError: no such method.
-        InputError: no metric has two images that define it for both.
+        InputError: one method twice, or no metric has two images that define it for both.
     """
+    if a == b:
+        raise InputError(f"{a} was given to be compared with itself; give two methods.")
     found = results.compare(a, b, confidence=confidence, resamples=resamples)
     if not found:
         raise InputError(

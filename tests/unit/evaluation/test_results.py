@@ -223,6 +223,10 @@ class TestCompare:
         assert made.pivot()["", "p"].tolist() == holm(raw)
         assert made.pivot()["", "a − b"].iloc[0] == pytest.approx(5)
 
+    def test_a_method_is_not_compared_with_itself(self):
+        with pytest.raises(InputError, match="a was given to be compared with itself"):
+            comparison(results({"a": {"ad": [1.0, 2.0]}}), "a", "a")
+
     def test_without_shared_images_it_says_so(self):
         with pytest.raises(InputError, match="a and b"):
             comparison(results({"a": {"ad": [1.0, NAN]}, "b": {"ad": [NAN, 1.0]}}), "a", "b")
