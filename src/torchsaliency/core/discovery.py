@@ -138,8 +138,9 @@ def _trace(session: Session) -> tuple[dict[str, Tensor], Tensor]:
         if not tensor.requires_grad or tensor.shape[:1] != leaf.shape[:1]:
             return None
         outputs.pop(name, None)
-        outputs[name] = tensor
-        return replace_first(output, tensor.clone())
+        # what is handed on: a module may give its features beside the pooled ones that are read
+        outputs[name] = tensor.clone()
+        return replace_first(output, outputs[name])
 
     # the network may work in place on its input
     output, runs = _run_watched(session, leaf.clone(), keep)

@@ -128,3 +128,36 @@ def test_methods_that_read_no_layer_need_none():
     assert made["saliency"].map.shape == (2, 16, 16)
     with pytest.raises(LayerError, match="No layer"):
         explain(net, images(2), "gradcam", [0, 1])
+
+
+class PoolsInside(nn.Module):
+    """Gives its features and what it pooled of them, of which only the latter is read."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+
+    def forward(self, x):
+        features = self.encoder(x)
+        return {"last_hidden_state": features, "pooler_output": features.mean((2, 3))}
+
+
+class ReadsPooled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = PoolsInside()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.backbone(x)["pooler_output"])
+
+
+def test_features_beside_the_pooled_ones_that_are_read():
+    """As Hugging Face's ResNet gives them: the module inside is on the way to the output."""
+    torch.manual_seed(0)
+    net = ReadsPooled().eval()
+    x = torch.randn(2, 3, 16, 16)
+    assert default_layer(net, x).name == "backbone.encoder"
+    found = explain(net, x, "gradcam")["gradcam"]
+    expected = explain(net, x, "gradcam", layer="backbone.encoder.1")["gradcam"]
+    assert torch.equal(found.raw, expected.raw)
