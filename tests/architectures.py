@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision import models
+from transformers import AutoConfig, AutoModelForImageClassification
 
 import torchsaliency
 from torchsaliency.core.discovery import default_layer
@@ -131,6 +132,86 @@ TIMM: dict[str, tuple[str, int, dict[str, object]]] = {
     "XCiT": ("xcit_nano_12_p16_224", 64, {}),
 }
 
+_STAGES = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
+_HEADS = {**_STAGES, "num_attention_heads": [1, 2, 2, 2]}
+_VIT = {
+    "image_size": 64,
+    "patch_size": 16,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+_SWIN = {"image_size": 64, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
+_REGNET = {"embedding_size": 8, "hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1]}
+_FOCAL = {"focal_levels": [1, 1, 1, 1], "focal_windows": [3, 3, 3, 3]}
+
+# Family: (model type, options of its config). What transformers classifies images with, made small;
+# all take 64 pixels. Not here: DiNAT (needs natten), ImageGPT and Perceiver (read no image tensor,
+# or keep no grid), SigLIP 2 (takes patches), PP-LCNet (gives no logits), CvT and LeViT (the last
+# feature map that is found lies inside an attention).
+TRANSFORMERS: dict[str, tuple[str, dict[str, object]]] = {
+    "BEiT": ("beit", _VIT),
+    "BiT": ("bit", {**_REGNET, "hidden_sizes": [16, 16, 32, 32], "num_groups": 4}),
+    "CLIP": ("clip", {"vision_config": _VIT}),
+    "ConvNeXt": ("convnext", _STAGES),
+    "ConvNeXt V2": ("convnextv2", _STAGES),
+    "Data2Vec": ("data2vec-vision", _VIT),
+    "DeiT": ("deit", {**_VIT, "architectures": ["DeiTForImageClassification"]}),
+    "DINOv2": ("dinov2", _VIT),
+    "DINOv2 with registers": ("dinov2_with_registers", _VIT),
+    "Donut": ("donut-swin", _SWIN),
+    "EfficientNet": (
+        "efficientnet",
+        {"width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 320},
+    ),
+    "FocalNet": (
+        "focalnet",
+        {
+            **_FOCAL,
+            "image_size": 64,
+            "embed_dim": 8,
+            "hidden_sizes": [8, 16, 32, 64],
+            "depths": [1, 1, 1, 1],
+        },
+    ),
+    "HGNet V2": ("hgnet_v2", {}),
+    "Hiera": (
+        "hiera",
+        {"image_size": [64, 64], "embed_dim": 8, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 8]},
+    ),
+    "I-JEPA": ("ijepa", _VIT),
+    "MetaCLIP 2": ("metaclip_2", {"vision_config": _VIT}),
+    "MobileNet V1": ("mobilenet_v1", {"depth_multiplier": 0.25}),
+    "MobileNet V2": ("mobilenet_v2", {"depth_multiplier": 0.35}),
+    "MobileViT": (
+        "mobilevit",
+        {
+            "image_size": 64,
+            "hidden_sizes": [16, 24, 32],
+            "neck_hidden_sizes": [8, 8, 16, 24, 32, 40, 64],
+            "num_attention_heads": 2,
+        },
+    ),
+    "MobileViT V2": ("mobilevitv2", {"image_size": 64, "width_multiplier": 0.25}),
+    "PoolFormer": ("poolformer", _STAGES),
+    "PVT": ("pvt", {**_HEADS, "image_size": 64}),
+    "PVT V2": ("pvt_v2", {**_HEADS, "image_size": 64}),
+    "RegNet": ("regnet", {**_REGNET, "groups_width": 8}),
+    "ResNet": ("resnet", _REGNET),
+    "SegFormer": ("segformer", _HEADS),
+    "SigLIP": ("siglip", {"vision_config": _VIT}),
+    "SwiftFormer": (
+        "swiftformer",
+        {"image_size": 64, "embed_dims": [16, 16, 24, 32], "depths": [1, 1, 1, 1]},
+    ),
+    "Swin": ("swin", _SWIN),
+    "Swin V2": ("swinv2", _SWIN),
+    "TextNet": ("textnet", {}),
+    "ViT": ("vit", _VIT),
+    "ViT MSN": ("vit_msn", _VIT),
+}
+
 # torchvision networks that insist on a larger image than 64 pixels.
 TORCHVISION_SIDES = {
     "alexnet": 96,
@@ -190,7 +271,7 @@ class Case:
     """One architecture.
 
     Attributes:
-        source: "torchvision" or "timm".
+        source: "torchvision", "timm" or "transformers".
         family: as people call it.
         name: as in the source.
         side: of the square input.
@@ -209,7 +290,9 @@ class Case:
         with torch.no_grad():
             for parameter in net.parameters():
                 # the first row tells it of nearly all, and the largest have 100 million numbers
-                if parameter.ndim > 1 and not (parameter[0].any() or parameter.any()):
+                if parameter.ndim > 1 and self.source == "transformers":
+                    nn.init.kaiming_normal_(parameter)  # its own leave nothing of an image
+                elif parameter.ndim > 1 and not (parameter[0].any() or parameter.any()):
                     nn.init.normal_(parameter, std=0.02)
             for module in net.modules():
                 scale = getattr(module, "weight", None)
@@ -217,6 +300,10 @@ class Case:
                     nn.init.ones_(scale)
                 if isinstance(module, nn.Linear) and module.bias is not None:
                     nn.init.zeros_(module.bias)  # the top logit is then positive evidence
+                if isinstance(module, nn.BatchNorm2d) and self.source == "transformers":
+                    module.momentum = None  # the mean over all passes, which is one
+            if self.source == "transformers":
+                net.train()(photo_like(4, self.side))  # so that no feature dies or overflows
         return net
 
     def create(self) -> nn.Module:
@@ -225,6 +312,10 @@ class Case:
             warnings.simplefilter("ignore")  # deprecations inside the sources are theirs
             if self.source == "timm":
                 return timm.create_model(self.name, pretrained=False, **TIMM[self.family][2])
+            if self.source == "transformers":
+                options = {**TRANSFORMERS[self.family][1], "num_labels": 10}
+                config = AutoConfig.for_model(self.name, **options)
+                return AutoModelForImageClassification.from_config(config)
             more = {"image_size": self.side} if self.name.startswith("vit_") else {}
             if self.name in ("googlenet", "inception_v3"):
                 more = {"init_weights": False, "aux_logits": False}
@@ -232,10 +323,12 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """Return the catalogue: every torchvision classification network, and timm's families."""
+    """Return the catalogue: torchvision's classification networks, families of the others."""
     names = models.list_models(module=models)
     found = [Case("torchvision", name, name, _torchvision_side(name)) for name in sorted(names)]
-    return found + [Case("timm", family, name, side) for family, (name, side, _) in TIMM.items()]
+    found += [Case("timm", family, name, side) for family, (name, side, _) in TIMM.items()]
+    small = TRANSFORMERS.items()
+    return found + [Case("transformers", family, name, 64) for family, (name, _) in small]
 
 
 def _torchvision_side(name: str) -> int:

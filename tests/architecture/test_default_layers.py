@@ -16,7 +16,17 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from architectures import METHODS, PAPERS, TIMM, Case, cases, code_of_layers, explained, layout_of
+from architectures import (
+    METHODS,
+    PAPERS,
+    TIMM,
+    TRANSFORMERS,
+    Case,
+    cases,
+    code_of_layers,
+    explained,
+    layout_of,
+)
 from torchsaliency.core.layer import ChannelsLast, Grid, first_tensor, infer_reshape
 from torchsaliency.core.maps import is_constant
 from torchsaliency.zoo import paper_layer
@@ -79,6 +89,7 @@ def one_pass(case: Case, name: str, layout: str) -> str:
 
 def test_the_catalogue_is_broad() -> None:
     assert len(TIMM) >= 60
+    assert len(TRANSFORMERS) >= 30
     assert len({name for name, _, _ in TIMM.values()}) == len(TIMM)
     assert sum(case.source == "torchvision" for case in cases()) >= 80
     assert {f"{case.source}/{case.name}" for case in cases()} == set(ROWS)
