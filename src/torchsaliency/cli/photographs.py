@@ -84,7 +84,7 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
         Folder(options.output),
         photos,
         network,
-        _smoothed(methods, options),
+        _smooth(methods, options),
         metrics,
         targets=_choose_targets(options.target, network),
         references=_references(options, network, photos, methods),
@@ -140,7 +140,7 @@ def _choose_metrics(
     return {name: create_metric(name, settings.get(name, {})) for name in names}
 
 
-def _smoothed(methods: Mapping[str, Method], options: ExplainOptions) -> dict[str, Method]:
+def _smooth(methods: Mapping[str, Method], options: ExplainOptions) -> dict[str, Method]:
     """Wrap every method, under the longer name that says so."""
     found = list(methods.values())
     if options.eigen_smooth:

@@ -66,12 +66,12 @@ def default_layer(model: nn.Module, x: Float[Tensor, "n c H W"]) -> Layer:
     key = (len(_resolvers), names, tuple(x.shape[1:]))
     remembered = _found.get(net)
     if remembered is None or remembered[0] != key:
-        remembered = (key, _named(net) or _find(net, x))
+        remembered = (key, _resolve(net) or _find(net, x))
         _found[net] = remembered
     return remembered[1]
 
 
-def _named(net: nn.Module) -> Layer | None:
+def _resolve(net: nn.Module) -> Layer | None:
     return next((layer for resolver in _resolvers if (layer := resolver(net))), None)
 
 

@@ -38,7 +38,7 @@ class Masking(abc.ABC):
         self, images: Float[Tensor, "n c H W"], masks: Float[Tensor, "n H W"]
     ) -> Float[Tensor, "n c H W"]:
         """Return x ⊙ m + b ⊙ (1 - m), in the images' own precision."""
-        return _blended(images, self.baseline(images), masks)
+        return _blend(images, self.baseline(images), masks)
 
     @final
     def over(self, images: Float[Tensor, "n c H W"]) -> Masked:
@@ -63,10 +63,10 @@ class Masked:
     def __call__(self, masks: Float[Tensor, "m H W"], index: Int[Tensor, " m"]) -> Tensor:
         """Return x_i ⊙ m + b_i ⊙ (1 - m) (M, C, H, W) under masks m of the images i."""
         baseline = self._baseline[index] if self._own else self._baseline
-        return _blended(self._images[index], baseline, masks)
+        return _blend(self._images[index], baseline, masks)
 
 
-def _blended(images: Tensor, baseline: Tensor, masks: Tensor) -> Tensor:
+def _blend(images: Tensor, baseline: Tensor, masks: Tensor) -> Tensor:
     keep = masks[:, None].to(images.dtype)
     return torch.lerp(baseline.expand_as(images), images, keep.expand_as(images))
 

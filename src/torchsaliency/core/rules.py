@@ -560,7 +560,7 @@ class _Graph:
                 if place is not None and leaf is not None
             }
             for operation, ids, outs in steps:
-                renew = partial(_renewed, known, iter(ids))
+                renew = partial(_renew, known, iter(ids))
                 args, options = tree_map(renew, (operation.args, operation.options))
                 before = len(again.operations)
                 made = operation.call(*args, **options)
@@ -575,7 +575,7 @@ class _Graph:
         return tuple(None if leaf is None else next(found) for leaf in leaves)
 
 
-def _renewed(known: Mapping[int, Tensor], ids: Iterator[int], value: Any) -> Any:
+def _renew(known: Mapping[int, Tensor], ids: Iterator[int], value: Any) -> Any:
     """Return what stands for a tensor when operations are repeated."""
     return known.get(next(ids), value) if isinstance(value, Tensor) else value
 

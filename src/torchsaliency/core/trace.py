@@ -257,7 +257,7 @@ class View:
         if len(features) == 1:
             return features[0]
         size = max((maps.shape[2:] for maps in features), key=lambda hw: hw[0] * hw[1])
-        return torch.cat([_scaled(maps, (size[0], size[1])) for maps in features], dim=1)
+        return torch.cat([_scale(maps, (size[0], size[1])) for maps in features], dim=1)
 
     @property
     def gradients(self) -> Float[Tensor, "n k h w"]:
@@ -537,7 +537,7 @@ def _to_maps(layer: Layer, tensor: Tensor) -> Tensor:
     return upcast(maps)
 
 
-def _scaled(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def _scale(maps: Tensor, size: tuple[int, int]) -> Tensor:
     scale = maps.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
     return upsample((maps / scale).flatten(0, 1), size).unflatten(0, maps.shape[:2])
 

@@ -129,13 +129,13 @@ def _levels(dataset: Any, name: str) -> NDArray[np.uint8]:
             f"{name} has the photometric interpretation {printable(kind)!r}; give a grey image, "
             "RGB, YBR or palette colours."
         )
-    values, padding = _rescaled(stored, dataset, name), _padding(stored, dataset, name)
+    values, padding = _rescale(stored, dataset, name), _padding(stored, dataset, name)
     if table := _value(dataset, "VOILUTSequence"):
-        values = _stretched(_look_up(values, table[0], "LUT"), ~padding)
+        values = _stretch(_look_up(values, table[0], "LUT"), ~padding)
     elif (window := _window(dataset, name)) is not None:
         values = _windowed(values, *window)
     else:
-        values = _stretched(values, ~padding)
+        values = _stretch(values, ~padding)
     levels = scaled_to_bytes(1 - values if kind == "MONOCHROME1" else values, 1.0)
     levels[padding] = 0
     return levels
@@ -149,7 +149,7 @@ def _palette_colours(stored: NDArray[Any], dataset: Any) -> NDArray[np.uint8]:
     return scaled_to_bytes(colours, 255.0 if of_bytes else 65535.0)
 
 
-def _rescaled(stored: NDArray[Any], dataset: Any, name: str) -> NDArray[np.float64]:
+def _rescale(stored: NDArray[Any], dataset: Any, name: str) -> NDArray[np.float64]:
     if table := _value(dataset, "ModalityLUTSequence"):
         return _look_up(stored, table[0], "LUT")
     slope = _number(dataset, "RescaleSlope", name)
@@ -216,7 +216,7 @@ def _windowed(
     return ((values - centre) / width + 0.5).clip(0, 1)
 
 
-def _stretched(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _stretch(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Scale values to [0, 1] from the lowest to the highest of those that count."""
     finite = values[counted & np.isfinite(values)]
     if not finite.size or finite.min() == finite.max():

@@ -118,7 +118,7 @@ def shapes(
     covers = _covers(numbers[:, 1 : 1 + objects], kinds, side)
     hints = numbers[:, 0, 1] < context
     background = _background(numbers[:, 3], grids, side, torch.where(hints, kinds[:, 0], -1))
-    images = _painted(background, covers, numbers[:, 1 : 1 + objects])
+    images = _paint(background, covers, numbers[:, 1 : 1 + objects])
     masks = torch.zeros(count, side, side, dtype=torch.int64)
     for place in range(objects):
         masks[covers[:, place] >= 0.5] = place + 1  # noqa: PLR2004
@@ -286,7 +286,7 @@ def _background(numbers: Tensor, grids: Tensor, side: int, hints: Tensor) -> Ten
     return (base[..., None, None] + texture).clamp(0, 1)
 
 
-def _painted(background: Tensor, covers: Tensor, numbers: Tensor) -> Tensor:
+def _paint(background: Tensor, covers: Tensor, numbers: Tensor) -> Tensor:
     """Paint the objects, of any hue, in a colour that stands out from the background."""
     image = background
     for place in range(covers.shape[1]):

@@ -44,13 +44,13 @@ class Batch:
     def join(cls, batches: Sequence[Batch]) -> Batch:
         """Return one batch of the images of several."""
 
-        def joined(values: tuple[Any, ...]) -> Any:
+        def join_values(values: tuple[Any, ...]) -> Any:
             if values[0] is None:
                 return None
             return torch.cat(values) if isinstance(values[0], Tensor) else sum(values, ())
 
         columns = zip(*(vars(batch).values() for batch in batches), strict=True)
-        return cls(*map(joined, columns))
+        return cls(*map(join_values, columns))
 
 
 @final

@@ -31,14 +31,14 @@ def network_stages(model: nn.Module) -> list[str]:
     """
     net = unwrap(model)
     names = [""]
-    while len(_weighted(net, names)) < _FEW:
+    while len(_find_weighted(net, names)) < _FEW:
         divisible = [name for name in names if len(_parts(net, name)) > 0]
         if not divisible:
             break
         largest = max(divisible, key=lambda name: _numbers(net.get_submodule(name)))
         place = names.index(largest)
         names[place : place + 1] = _parts(net, largest)
-    return list(reversed(_weighted(net, names)))
+    return list(reversed(_find_weighted(net, names)))
 
 
 def randomised_networks(
@@ -77,10 +77,10 @@ def randomised_networks(
             raise OptionError(f"The network has no stage {name!r}; it has {near}.")
         if _numbers(known[name]) == 0:
             raise OptionError(f"Stage {name!r} has no parameters, so nothing in it can be random.")
-    changed = _copied(net)
+    changed = _copy(net)
     for place, name in enumerate(chosen):
         if mode == "independent" and place:
-            changed = _copied(net)
+            changed = _copy(net)
         with torch.random.fork_rng(devices=[]), torch.inference_mode(mode=False), torch.no_grad():
             # each stage has its own seed, so that its weights do not depend on the other stages;
             # torch.manual_seed would seed the GPUs too, whose state is not restored
@@ -92,7 +92,7 @@ def randomised_networks(
 
 
 @torch.inference_mode(mode=False)
-def _copied(net: nn.Module) -> nn.Module:
+def _copy(net: nn.Module) -> nn.Module:
     return copy_network(net)
 
 
@@ -143,7 +143,7 @@ def _parts(net: nn.Module, name: str) -> list[str]:
     return [prefix + child for child, module in children if _numbers(module) > 0]
 
 
-def _weighted(net: nn.Module, names: Sequence[str]) -> list[str]:
+def _find_weighted(net: nn.Module, names: Sequence[str]) -> list[str]:
     """Keep the names whose modules hold more than norms."""
     return [
         name

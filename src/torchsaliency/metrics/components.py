@@ -40,7 +40,7 @@ def component_boxes(
     Returns:
         (mask it belongs to (K,), box (K, 4), number of pixels (K,)), in reading order.
     """
-    labels, count = _labelled(_sheet(masks), connectivity)
+    labels, count = _label(_sheet(masks), connectivity)
     frame, boxes = _boxes(labels, count, masks.shape[1])
     return frame, boxes, np.bincount(labels.ravel(), minlength=count + 1)[1:]
 
@@ -64,8 +64,8 @@ def contour_boxes(masks: Masks) -> tuple[Integers, Integers]:
         (mask it belongs to (K,), box (K, 4)), the outer contours first.
     """
     sheet = _sheet(masks)
-    frame, boxes = _boxes(*_labelled(sheet, 8), masks.shape[1])
-    ground, count = _labelled(~sheet, 4)
+    frame, boxes = _boxes(*_label(sheet, 8), masks.shape[1])
+    ground, count = _label(~sheet, 4)
     ground[ground == ground[0, 0]] = 0  # what is connected to the border is no hole
     in_hole, holes = _boxes(ground, count, masks.shape[1])
     grown = holes + np.array([-1, -1, 1, 1])
@@ -80,12 +80,12 @@ def largest_contour_boxes(masks: Masks) -> Integers:
     in reading order, which OpenCV lists first. Zeros where the mask is empty.
     """
     sheet = _sheet(masks)
-    labels, count = _labelled(sheet, 8)
+    labels, count = _label(sheet, 8)
     frame, boxes = _boxes(labels, count, masks.shape[1])
     starts = _changes(labels.ravel())[::-1]
     first = np.zeros(count + 1, dtype=np.int64)
     first[labels.ravel()[starts]] = starts  # of several, the last assigned stays
-    area = _areas(labels, _labelled(~sheet, 4)[0], first)
+    area = _areas(labels, _label(~sheet, 4)[0], first)
     return _last(boxes, len(masks), (first[1:], area[1:], frame))
 
 
@@ -126,7 +126,7 @@ def _sheet(masks: Masks) -> Masks:
     return sheet
 
 
-def _labelled(sheet: Masks, connectivity: Literal[4, 8]) -> tuple[NDArray[np.int32], int]:
+def _label(sheet: Masks, connectivity: Literal[4, 8]) -> tuple[NDArray[np.int32], int]:
     labels, count = ndimage.label(sheet, _NEIGHBOURS[connectivity])
     return labels, int(count)
 

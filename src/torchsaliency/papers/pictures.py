@@ -201,16 +201,16 @@ def _photo(setting: Setting, image: Tensor, side: int = _CELL) -> Image.Image:
 
 def _cut(photo: Image.Image, inside: Tensor, void: Tensor | None = None) -> Image.Image:
     """Return the photograph where `inside` (h, w) is true, paled elsewhere, grey where `void`."""
-    shown = np.asarray(_stretched(inside, photo))
+    shown = np.asarray(_stretch(inside, photo))
     pixels = np.asarray(photo, dtype=np.float32)
     pale = 255 - _PALE * (255 - pixels)
     found = np.where(shown[..., None], pixels, pale)
     if void is not None:
-        found = np.where(np.asarray(_stretched(void, photo))[..., None], _GREY, found)
+        found = np.where(np.asarray(_stretch(void, photo))[..., None], _GREY, found)
     return Image.fromarray(found.round().astype(np.uint8))
 
 
-def _stretched(where: Tensor, photo: Image.Image) -> Image.Image:
+def _stretch(where: Tensor, photo: Image.Image) -> Image.Image:
     pixels = Image.fromarray(where.cpu().byte().mul(255).numpy())
     return pixels.resize(photo.size, Image.Resampling.NEAREST)
 

@@ -107,7 +107,7 @@ class Key(_Record):
 
     @field_validator("items")
     @classmethod
-    def _numbered(cls, items: tuple[Item, ...]) -> tuple[Item, ...]:
+    def _number(cls, items: tuple[Item, ...]) -> tuple[Item, ...]:
         if [item.item for item in items] != [*range(1, len(items) + 1)]:
             raise ValueError("the items are not numbered 1, 2, 3 …")
         return items

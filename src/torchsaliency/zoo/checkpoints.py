@@ -58,7 +58,7 @@ class Checkpoint:
         Raises:
             CheckpointError: two tensors get one name.
         """
-        tensors = _renamed(self.tensors, rename)
+        tensors = _rename(self.tensors, rename)
         if len(tensors) < len(self.tensors):
             raise CheckpointError(
                 f"{self.path} holds several tensors under spellings of one name; give a file with "
@@ -82,7 +82,7 @@ class Checkpoint:
         tensors = checkpoint.tensors
         missing = [key for key in wanted if key not in tensors and not key.endswith(_UNCOUNTED)]
         unexpected = [key for key in tensors if key not in wanted]
-        misshaped = _misshaped(tensors, wanted)
+        misshaped = _find_misshaped(tensors, wanted)
         if missing or unexpected or misshaped:
             described = [
                 f"{key} is {_shape(tensors[key])} for {_shape(wanted[key])}" for key in misshaped
@@ -133,7 +133,7 @@ class Checkpoint:
         """Return the file's number of classes when only the classifier's size differs."""
         wanted = model.state_dict()
         tensors = self.without_prefixes(model).tensors
-        misshaped = _misshaped(tensors, wanted)
+        misshaped = _find_misshaped(tensors, wanted)
         if any(_shape(tensors[key])[1:] != _shape(wanted[key])[1:] for key in misshaped):
             return None
         counts = {len(tensors[key]) for key in misshaped if _is_whole(tensors[key])}
@@ -211,14 +211,14 @@ def _without_prefixes(
         for prefix in _PREFIXES:
             ours = any(key.startswith(prefix) for key in wanted)
             if tensors and not ours and all(key.startswith(prefix) for key in tensors):
-                tensors = _renamed(tensors, functools.partial(_stripped, prefix))
+                tensors = _rename(tensors, functools.partial(_strip, prefix))
                 break
         else:
             break
     return tensors
 
 
-def _renamed(tensors: Mapping[str, Tensor], rename: Callable[[str], str]) -> Mapping[str, Tensor]:
+def _rename(tensors: Mapping[str, Tensor], rename: Callable[[str], str]) -> Mapping[str, Tensor]:
     """Rename the tensors, keeping the layout versions that torch stores with a state dict."""
     renamed = OrderedDict((rename(key), tensor) for key, tensor in tensors.items())
     versions: Mapping[str, Any] = getattr(tensors, "_metadata", {})
@@ -227,11 +227,11 @@ def _renamed(tensors: Mapping[str, Tensor], rename: Callable[[str], str]) -> Map
     return renamed
 
 
-def _stripped(prefix: str, key: str) -> str:
+def _strip(prefix: str, key: str) -> str:
     return key.removeprefix(prefix)
 
 
-def _misshaped(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+def _find_misshaped(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
     return [key for key in tensors if key in wanted and tensors[key].shape != wanted[key].shape]
 
 

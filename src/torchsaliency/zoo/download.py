@@ -90,7 +90,7 @@ def fetch_file(file: PublishedFile, *, name: str, check: Callable[[Path], object
                 f"The weights of {name} are not in {cache_folder()}, and TORCHSALIENCY_OFFLINE "
                 "forbids to fetch them; unset it, or give a local file with weights=FILE."
             )
-        with _locked(place):
+        with _lock(place):
             if not os.path.exists(place):  # another process may have fetched it meanwhile
                 _fetch(place, file, name, check)
                 return place
@@ -109,7 +109,7 @@ def fetch_file(file: PublishedFile, *, name: str, check: Callable[[Path], object
 
 
 @contextlib.contextmanager
-def _locked(place: Path) -> Iterator[None]:
+def _lock(place: Path) -> Iterator[None]:
     """Let one thread and process at a time fetch a file."""
     lock = FileLock(f"{place}.lock")
     try:

@@ -81,7 +81,7 @@ def load_model(
     if request.weights is not None and (note := read_note(request.weights)) is not None:
         network.preprocessing = note.preprocessing
         network.classes = () if network.encoder else note.classes
-    return _placed(network.eval(), device, dtype)
+    return _place(network.eval(), device, dtype)
 
 
 def models() -> list[ModelEntry]:
@@ -150,7 +150,7 @@ def _source(name: str) -> tuple[Callable[[Request], Network], str]:
     return load, inner_name
 
 
-def _placed(network: Network, device: str | torch.device, dtype: torch.dtype | None) -> Network:
+def _place(network: Network, device: str | torch.device, dtype: torch.dtype | None) -> Network:
     if dtype is not None and not dtype.is_floating_point:
         raise OptionError(f"dtype={dtype} was given; a network's parameters are floating-point.")
     if str(device).partition(":")[0] == "meta":

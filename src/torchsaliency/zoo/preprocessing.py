@@ -219,7 +219,7 @@ class Preprocessing:
 
     def _layout(self, photo_size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the scaled photograph's (H, W) and where the crop begins (negative: padding)."""
-        scaled = photo_size if self.resize is None else _scaled(photo_size, self.resize, self.fit)
+        scaled = photo_size if self.resize is None else _scale(photo_size, self.resize, self.fit)
         top, left = (
             round((have - want) / 2) if have >= want else -((want - have) // 2)
             for have, want in zip(scaled, self.size, strict=True)
@@ -250,7 +250,7 @@ def imagenet(size: int = 224) -> Preprocessing:
     return Preprocessing(size=(size, size), resize=(side, side))
 
 
-def _scaled(photo_size: tuple[int, int], box: tuple[int, int], fit: Fit) -> tuple[int, int]:
+def _scale(photo_size: tuple[int, int], box: tuple[int, int], fit: Fit) -> tuple[int, int]:
     """Return the (H, W) a photograph is scaled to, rounded as torchvision and timm round."""
     if fit is Fit.SQUASH:
         return box

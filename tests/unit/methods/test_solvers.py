@@ -34,7 +34,7 @@ def dense(found):
     """The matrix B of every image, column by column."""
     count, _, cells = found._terms.shape
     live = torch.arange(count)
-    columns = [found._curved(live, e.expand(count, -1)) for e in torch.eye(cells).double()]
+    columns = [found._measure_curvature(live, e.expand(count, -1)) for e in torch.eye(cells).double()]
     return torch.stack(columns, 2)
 
 
@@ -51,7 +51,7 @@ def test_the_inner_steps_are_adam_on_the_models_own_gradient(normalisation, gone
         with torch.enable_grad():
             leaf = adam.rows.clone().requires_grad_()
             move = found._shape(leaf, live).flatten(1) - here
-            bent = found._curved(live, move) + found._caution[live, None] * move
+            bent = found._measure_curvature(live, move) + found._caution[live, None] * move
             value = (slope * move).sum() - (move * bent).sum() / 2
             (climb,) = torch.autograd.grad(value, leaf)
         adam.ascend(torch.arange(len(live)), climb)
@@ -78,7 +78,7 @@ def test_the_curvature_is_bfgs_written_out():
         found._learn(live, step, change)
         torch.testing.assert_close(dense(found), matrix)
         # The secant equation: B explains the last change exactly.
-        torch.testing.assert_close(found._curved(live, step), change)
+        torch.testing.assert_close(found._measure_curvature(live, step), change)
 
 
 def test_the_curvature_stays_positive_whatever_the_slopes_do():

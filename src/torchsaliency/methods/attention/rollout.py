@@ -67,11 +67,11 @@ class AttentionRollout(Method):
         identity = torch.eye(blocks[0].shape[-1], device="cpu").to(blocks[0])
         flow = identity.expand(len(blocks[0]), -1, -1)
         for block in blocks:
-            mixed = self._fused(block) + identity
+            mixed = self._fuse(block) + identity
             flow = (mixed / mixed.sum(-1, keepdim=True)) @ flow
         return patch_row(view, flow)
 
-    def _fused(self, block: Tensor) -> Tensor:
+    def _fuse(self, block: Tensor) -> Tensor:
         fused = block.mean(1) if self.heads == "mean" else getattr(block, f"a{self.heads}")(1)
         count = int(self.discard * fused[0].numel())
         if count == 0:

@@ -53,13 +53,13 @@ class NormGrad(Method):
     def _map(self, view: View) -> Tensor:
         a, g = view.activations, view.gradients
         if self.virtual == "scaling":
-            return _aggregated(a * g, self.aggregation)
+            return _aggregate(a * g, self.aggregation)
         if self.virtual == "bias":
-            return _aggregated(g, self.aggregation)
+            return _aggregate(g, self.aggregation)
         return _outer(a, g, 3 if self.virtual == "conv3x3" else 1, self.aggregation)
 
 
-def _aggregated(numbers: Tensor, by: Aggregation) -> Tensor:
+def _aggregate(numbers: Tensor, by: Aggregation) -> Tensor:
     """Aggregate (N, K, h, w) over K."""
     if by == "sum":
         return numbers.sum(1)
@@ -71,7 +71,7 @@ def _aggregated(numbers: Tensor, by: Aggregation) -> Tensor:
 def _outer(a: Tensor, g: Tensor, side: int, by: Aggregation) -> Tensor:
     """Aggregate p gᵀ, p the patches of `a`, without ever making that matrix at every position."""
     if by == "sum":
-        return _summed(a.sum(1), side) * g.sum(1)
+        return _sum(a.sum(1), side) * g.sum(1)
     if by == "max":  # at the extremes of both, of equal sign or not
         patches = _highest(a.amax(1), side), -_highest(-a.amin(1), side)
         return torch.stack([p * q for p in patches for q in (g.amax(1), g.amin(1))]).amax(0)
@@ -83,10 +83,10 @@ def _outer(a: Tensor, g: Tensor, side: int, by: Aggregation) -> Tensor:
 
 
 def _norm(a: Tensor, side: int) -> Tensor:
-    return a.norm(dim=1) if side == 1 else _summed(a.square().sum(1), side).sqrt()
+    return a.norm(dim=1) if side == 1 else _sum(a.square().sum(1), side).sqrt()
 
 
-def _summed(plane: Tensor, side: int) -> Tensor:
+def _sum(plane: Tensor, side: int) -> Tensor:
     """Sum (N, h, w) over the patch of each position; zeros outside, as in a convolution."""
     return F.avg_pool2d(plane[:, None], side, 1, side // 2)[:, 0] * side**2
 

@@ -55,9 +55,9 @@ class SegmentAttribution(Attribution):
     @final
     def attributions(self, view: View) -> Tensor:
         """Return the painted superpixels, (N, 1, H, W)."""
-        return torch.stack([self._painted(view, i) for i in range(len(view.images))])
+        return torch.stack([self._paint(view, i) for i in range(len(view.images))])
 
-    def _painted(self, view: View, image: int) -> Tensor:
+    def _paint(self, view: View, image: int) -> Tensor:
         pixels = images_of(view)[image]
         labels = superpixels(pixels, self.segmentation, self.segments)
         return self.coefficients(view, image, labels).to(pixels)[labels][None]

@@ -154,7 +154,7 @@ class TrustRegion:
 
     def _learn(self, live: Tensor, step: Tensor, change: Tensor) -> None:
         """Add a pair: the slope fell by `change` (M, hw) along `step` (M, hw)."""
-        bent = self._curved(live, step)  # B s
+        bent = self._measure_curvature(live, step)  # B s
         expected = (step * bent).sum(1)  # sᵀ B s
         seen = (step * change).sum(1)
         # Powell: where the slope fell by less than a fifth of what B expects, believe B in part.
@@ -171,7 +171,7 @@ class TrustRegion:
         self._terms = torch.cat([self._terms, terms], 1)
         self._signs = torch.cat([self._signs, self._signs.new_tensor([1.0, -1.0])])
 
-    def _curved(self, live: Tensor, step: Tensor) -> Tensor:
+    def _measure_curvature(self, live: Tensor, step: Tensor) -> Tensor:
         """Return B s (M, hw) for steps (M, hw)."""
         terms = self._terms[live]
         along = torch.einsum("njd,nd->nj", terms, step) * self._signs

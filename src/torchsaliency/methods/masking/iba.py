@@ -119,7 +119,7 @@ class _Bottleneck:
         self.spread = spread.clamp_min(_LEAST_SPREAD)
         self.varies = ~is_constant(features.float())[..., None, None]
 
-    def _closed(self, alpha: Tensor) -> Tensor:
+    def _close(self, alpha: Tensor) -> Tensor:
         """Return 1 - λ, which is small and so must not be a difference; never 0."""
         closed = blur((-alpha).sigmoid(), self.sigma, "mirror", round(2 * self.sigma))
         return closed.clamp_min(_CLOSED)
@@ -128,12 +128,12 @@ class _Bottleneck:
         """Return Z of one image under each standard noise (m, K, h, w)."""
         features = self.features[image]
         noisy = self.mean[image] + self.spread[image] * noise
-        mixed = torch.lerp(features.expand_as(noisy), noisy, self._closed(alpha).expand_as(noisy))
+        mixed = torch.lerp(features.expand_as(noisy), noisy, self._close(alpha).expand_as(noisy))
         return torch.where(self.varies[image], mixed, features)
 
     def information(self, alpha: Tensor, images: slice) -> Tensor:
         """Return KL (n, K, h, w) in nats."""
-        closed = self._closed(alpha)
+        closed = self._close(alpha)
         scaled = (self.features[images] - self.mean[images]) / self.spread[images]
         nats = 0.5 * (((1 - closed) * scaled).square() + closed.square() - 1) - closed.log()
         return torch.where(self.varies[images], nats, 0)

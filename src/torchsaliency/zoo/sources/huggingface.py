@@ -148,10 +148,10 @@ def similarity_to_text(
     several = [texts] if isinstance(texts, str) else list(texts)
     if not several or not all(text.strip() for text in several):
         raise InputError("No text was given; similarity to a text needs some words.")
-    return EmbeddingSimilarity(_embedded(network, several), kind)
+    return EmbeddingSimilarity(_embed(network, several), kind)
 
 
-def _embedded(network: Network, texts: Sequence[str]) -> Tensor:
+def _embed(network: Network, texts: Sequence[str]) -> Tensor:
     if type(network.module).__name__ != "CLIPVisionModelWithProjection":
         raise CheckpointError(
             f"{network.name} has no text encoder beside it; give a CLIP network, such as "
@@ -177,11 +177,11 @@ def _load(request: Request) -> Network:
     place = str(folder or request.name)
     weights: Checkpoint | str = RANDOM
     if folder is None and (checkpoint := request.checkpoint()) is not None:
-        model = _filled(place, checkpoint, request.num_classes)
+        model = _fill(place, checkpoint, request.num_classes)
         weights = checkpoint
     elif request.pretrained or folder is not None:
         request.refuse_other_classes()
-        model, weights = _pretrained(place), place
+        model, weights = _load_pretrained(place), place
     else:
         model = _build(place, request.num_classes)
     return Network(
@@ -220,7 +220,7 @@ def _build(place: str, num_classes: int | None) -> nn.Module:
     return model.float()
 
 
-def _filled(place: str, checkpoint: Checkpoint, num_classes: int | None) -> nn.Module:
+def _fill(place: str, checkpoint: Checkpoint, num_classes: int | None) -> nn.Module:
     """Build the network of a configuration and load a file, of this or of an older naming."""
     model = _build(place, num_classes)
     checkpoint = checkpoint.without_prefixes(model)
@@ -239,10 +239,10 @@ def _filled(place: str, checkpoint: Checkpoint, num_classes: int | None) -> nn.M
             f"{checkpoint.path} does not fit {place}: its tensors have other shapes; "
             "give the weights of this architecture."
         ) from error
-    return _checked(filled, report, str(checkpoint.path))
+    return _check(filled, report, str(checkpoint.path))
 
 
-def _pretrained(place: str) -> nn.Module:
+def _load_pretrained(place: str) -> nn.Module:
     from transformers import AutoConfig
 
     try:
@@ -250,10 +250,10 @@ def _pretrained(place: str) -> nn.Module:
         model, report = kind.from_pretrained(place, output_loading_info=True)
     except Exception as error:  # the hub's clients raise their own kinds of errors
         raise unreachable(f"hf/{place}", error) from error
-    return _checked(model, report, f"hf/{place}")
+    return _check(model, report, f"hf/{place}")
 
 
-def _checked(model: nn.Module, report: dict[str, Any], weights: str) -> nn.Module:
+def _check(model: nn.Module, report: dict[str, Any], weights: str) -> nn.Module:
     """Refuse a network that its weights leave random in part, which the library only remarks on."""
     unfilled = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if unfilled:

@@ -76,7 +76,7 @@ def load(request: Request) -> Network:
         near = describe_unknown("timm network", name.partition(".")[0], known)
         raise CheckpointError(f"{near[:-1]}, and `torchsaliency models` lists all.")
     model, weights = make_model(
-        request, functools.partial(_build, name), functools.partial(_pretrained, name)
+        request, functools.partial(_build, name), functools.partial(_load_pretrained, name)
     )
     return Network(
         model,
@@ -96,7 +96,7 @@ def _build(name: str, num_classes: int | None) -> nn.Module:
     return model
 
 
-def _pretrained(name: str) -> tuple[nn.Module, str]:
+def _load_pretrained(name: str) -> tuple[nn.Module, str]:
     import timm
 
     if not timm.is_model_pretrained(name):

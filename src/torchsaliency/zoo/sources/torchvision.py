@@ -79,12 +79,12 @@ def load(request: Request) -> Network:
     count = request.num_classes
     if (checkpoint := request.checkpoint()) is not None:
         checkpoint = weights = checkpoint.renamed(_modern_densenet_key)
-        entry = _published(architecture, checkpoint) or entry
+        entry = _find_published(architecture, checkpoint) or entry
         build = functools.partial(_build, architecture, checkpoint=checkpoint)
         model, count = build_and_fill(build, checkpoint, count)
     elif request.pretrained:
         request.refuse_other_classes()
-        model, weights = _pretrained(architecture, entry), entry.name
+        model, weights = _load_pretrained(architecture, entry), entry.name
     else:
         model = _build(architecture, count)
     return Network(
@@ -115,7 +115,7 @@ def _entry(architecture: str, tag: str) -> Any:
     )
 
 
-def _published(architecture: str, checkpoint: Checkpoint) -> Any | None:
+def _find_published(architecture: str, checkpoint: Checkpoint) -> Any | None:
     """Return the entry whose file this is: published names end with the start of the SHA-256."""
     from torchvision.models import get_model_weights
 
@@ -126,7 +126,7 @@ def _published(architecture: str, checkpoint: Checkpoint) -> Any | None:
     return None
 
 
-def _pretrained(architecture: str, entry: Any) -> nn.Module:
+def _load_pretrained(architecture: str, entry: Any) -> nn.Module:
     from torchvision.models import get_model
 
     what = f"torchvision/{architecture} ({entry.name})"

@@ -149,20 +149,20 @@ def _takes_num_classes(factory: Callable[..., Any]) -> bool:
 
 
 def _classes(factory: Callable[..., Any], model: nn.Module) -> tuple[str, ...] | None:
-    carried = _carried("classes", factory, model)
+    carried = _read_attribute("classes", factory, model)
     if isinstance(carried, str):
         raise TypeError("classes is one text")
     return None if carried is None else tuple(map(str, carried))
 
 
 def _preprocessing(factory: Callable[..., Any], model: nn.Module) -> Preprocessing:
-    if isinstance(carried := _carried("preprocessing", factory, model), Preprocessing):
+    if isinstance(carried := _read_attribute("preprocessing", factory, model), Preprocessing):
         return carried
-    config = _carried("pretrained_cfg", factory, model)
+    config = _read_attribute("pretrained_cfg", factory, model)
     return imagenet() if config is None else from_timm(config)
 
 
-def _carried(attribute: str, factory: Callable[..., Any], model: nn.Module) -> Any:
+def _read_attribute(attribute: str, factory: Callable[..., Any], model: nn.Module) -> Any:
     """Return what the factory, or else the module, carries under a name."""
     found = getattr(factory, attribute, None)
     return getattr(model, attribute, None) if found is None else found
