@@ -1,5 +1,7 @@
 """Everything that `torchsaliency` offers, imported together so that all of it is registered."""
 
+from types import ModuleType as _ModuleType
+
 from torchsaliency.api import overlay as overlay
 from torchsaliency.api import preprocess as preprocess
 from torchsaliency.core.acceleration import accelerated as accelerated
@@ -97,4 +99,8 @@ from torchsaliency.zoo import paper_layer as _paper_layer
 
 register_default_layer(_paper_layer)
 
-__all__ = sorted(name for name in dir() if not name.startswith("_"))  # noqa: PLE0605
+__all__ = sorted(  # noqa: PLE0605
+    name
+    for name, value in globals().items()
+    if not name.startswith("_") and not isinstance(value, _ModuleType)
+)

@@ -208,7 +208,7 @@ class View:
         """Names of the network's parameters; a distillation token, say, is known by its own."""
         return [name for name, _ in self.session.net.named_parameters()]
 
-    def module(self, layer: str) -> nn.Module:
+    def get_module(self, layer: str) -> nn.Module:
         """Return the network's submodule of that name.
 
         Raises:

@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
 _NEIGHBOURS = (
@@ -41,11 +39,14 @@ def imputed(
         removed: (N, H, W); an image without any pixel left becomes its mean colour.
     """
     pairs = zip(images.cpu().double().numpy(), removed.cpu().numpy(), strict=True)
-    filled = np.stack([_imputed(image, hidden) for image, hidden in pairs])
+    filled = np.stack([_impute(image, hidden) for image, hidden in pairs])
     return torch.from_numpy(filled).to(images)
 
 
-def _imputed(image: NDArray[Any], hidden: NDArray[Any]) -> NDArray[Any]:
+def _impute(image: NDArray[Any], hidden: NDArray[Any]) -> NDArray[Any]:
+    from scipy import sparse  # noqa: PLC0415 (slow to import, and one metric needs it)
+    from scipy.sparse.linalg import spsolve  # noqa: PLC0415
+
     count = int(hidden.sum())
     filled = image.copy()
     if count == 0:

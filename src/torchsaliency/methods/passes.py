@@ -155,7 +155,7 @@ def propagate(
     """
     images, scale = images_of(view), loss_scale(view)
     layers = {key.rpartition(":")[0] for key in rules} - {""}
-    modules = {name: view.module(name) for name in sorted(layers)}
+    modules = {name: view.get_module(name) for name in sorted(layers)}
     found = []
     for index in rows(len(images), view):
         recording = Recording(len(index), values=values)

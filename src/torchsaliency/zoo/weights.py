@@ -70,7 +70,10 @@ def file_sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise damaged(path, describe_error(error)) from error
+        raise CheckpointError(
+            f"The weights file {path} may not be read ({error.strerror or error}); check its "
+            "permissions."
+        ) from error
 
 
 def damaged(path: Path, reason: str = "") -> CheckpointError:

@@ -135,9 +135,9 @@ def test_a_hundred_thousand_rows(each, write):
     count = 100_000
     rows = [HEAD, *((f"{n // each}.png", "cat", 0, 0, n + 1, 9) for n in range(count))]
     path = write(text(rows=rows))
-    begun = time.perf_counter()
+    begun = time.process_time()
     table = read_table(path)
-    assert time.perf_counter() - begun < 10
+    assert time.process_time() - begun < 60  # a search of all rows for each would take an hour
     assert len(table.labels) == count // each
     assert sum(map(len, table.boxes.values())) == count
 

@@ -34,7 +34,9 @@ def dense(found):
     """The matrix B of every image, column by column."""
     count, _, cells = found._terms.shape
     live = torch.arange(count)
-    columns = [found._measure_curvature(live, e.expand(count, -1)) for e in torch.eye(cells).double()]
+    columns = [
+        found._measure_curvature(live, e.expand(count, -1)) for e in torch.eye(cells).double()
+    ]
     return torch.stack(columns, 2)
 
 

@@ -120,6 +120,8 @@ def _call(factory: Callable[..., Any], name: str, num_classes: int | None) -> nn
     options = {} if num_classes is None else {"num_classes": num_classes}
     with _running(f"{name} failed", "make the factory run without arguments first"):
         model = factory(**options)
+    if inspect.iscoroutine(model):
+        model.close()  # or Python warns later that nobody awaited it
     if not isinstance(model, nn.Module):
         raise CheckpointError(
             f"{name} returned a {type(model).__name__}; let it return a torch.nn.Module."
