@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from torchsaliency.registry import register_loader
+from torchsaliency.registry import register_loader, register_moved
 
 if TYPE_CHECKING:
     from torchsaliency import core as core
@@ -41,6 +41,20 @@ _PACKAGES = (
 )
 
 register_loader(lambda: importlib.import_module("torchsaliency._public"))
+register_moved(
+    "torchsaliency.evaluation",
+    dict.fromkeys(
+        ("Column", "FORMATS", "Table", "comparison", "render", "table"), "torchsaliency.report"
+    ),
+)
+register_moved("torchsaliency.methods.attention", {"TIBAV": "torchsaliency.methods.propagation"})
+register_moved(
+    "torchsaliency.methods.attribution",
+    dict.fromkeys(
+        ("LRP", "DeconvNet", "DeepLIFT", "DeepSHAP", "GuidedBackprop"),
+        "torchsaliency.methods.propagation",
+    ),
+)
 
 
 def __getattr__(name: str) -> Any:

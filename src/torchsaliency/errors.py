@@ -8,14 +8,21 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 _MOST_LISTED = 50
 _MOST_CHARACTERS = 200
 _ADVICE = re.compile(r"weights[_ ]only", re.IGNORECASE)
 
 
-def describe_unknown(kind: str, name: str, known: Iterable[str], *, where: str = "") -> str:
+def describe_unknown(
+    kind: str,
+    name: str,
+    known: Iterable[str],
+    *,
+    where: str = "",
+    label: Callable[[str], str] = str,
+) -> str:
     """Return the sentence for a name that is not known, with the names that are close to it.
 
     Args:
@@ -23,12 +30,15 @@ def describe_unknown(kind: str, name: str, known: Iterable[str], *, where: str =
         name: as given.
         known: all names; listed if none is close, the first few of very many.
         where: what the names are of, such as " here"; nothing by default.
+        label: how a known name is written.
     """
     names = list(known)
     close = difflib.get_close_matches(str(name), names, n=3)
-    listed = names if len(names) <= _MOST_LISTED else [*names[:6], "…"]
-    hint = f"known are {', '.join(listed)}" if names else "none is known"
-    hint = f"close names are {', '.join(close)}" if close else hint
+    few = len(names) <= _MOST_LISTED
+    listed = [label(item) for item in close or names[: _MOST_LISTED if few else 6]]
+    more = "" if close or few else ", …"
+    hint = f"{'close names' if close else 'known'} are {', '.join(listed)}{more}"
+    hint = hint if names else "none is known"
     return f"There is no {kind} {name!r}{where}; {hint}."
 
 

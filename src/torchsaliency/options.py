@@ -85,7 +85,8 @@ def validate_options(
         first = error.errors()[0]
         field, *inside = first["loc"] or ("options",)
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)
-        raise OptionError(f"{spell(str(field))}{place}: {first['msg']}.") from None
+        reason = first["msg"].removeprefix("Value error, ").rstrip(".")
+        raise OptionError(f"{spell(str(field))}{place}: {reason}.") from None
 
 
 # --- options of several commands ------------------------------------------------------------------
@@ -367,7 +368,7 @@ class FinetuneOptions(Options):
         NETWORK,
         "Begin with ImageNet's weights (fetched, if --weights gives no file), or random ones.",
     )
-    head_epochs: int = option(10, TRAINING, "Of the new head alone, all else frozen (open).", ge=0)
+    head_epochs: int = option(10, TRAINING, "Of the new head alone, all else frozen.", ge=0)
     head_rate: float | None = option(
         None,
         TRAINING,
@@ -381,12 +382,17 @@ class FinetuneOptions(Options):
     )
     rate: float = option(1e-5, TRAINING, "Learning rate of everything.", gt=0, allow_inf_nan=False)
     momentum: float = option(0.9, TRAINING, "Of both stages.", ge=0, lt=1)
-    weight_decay: float = option(0.0, TRAINING, "Of both stages (open).", ge=0, allow_inf_nan=False)
+    weight_decay: float = option(0.0, TRAINING, "Of both stages.", ge=0, allow_inf_nan=False)
     batch_size: int = option(
-        32, TRAINING, "Images a step, or fewer: an epoch is divided evenly (open).", ge=1
+        32,
+        TRAINING,
+        "Images a step, or fewer: an epoch is divided evenly.",
+        ge=1,
     )
     flip: bool = option(
-        True, TRAINING, "Mirror half of the training images, drawn anew in each epoch (open)."
+        True,
+        TRAINING,
+        "Mirror half of the training images, drawn anew in each epoch.",
     )
     fit: Literal["crop", "squash"] | None = option(
         None,

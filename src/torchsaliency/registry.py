@@ -7,6 +7,7 @@ where the thing is defined; other packages add theirs through the entry-point gr
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import re
 import sys
@@ -21,6 +22,7 @@ from typing import Any, Generic, TypeVar, get_type_hints
 from torchsaliency.errors import OptionError, describe_unknown, shorten
 
 _loaders: list[Callable[[], object]] = []
+_moved: dict[str, Mapping[str, str]] = {}
 _registries: list[Registry[Any]] = []
 
 
@@ -30,6 +32,35 @@ def register_loader(loader: Callable[[], object]) -> None:
     The package's facade does so: the core is below it and does not import it.
     """
     _loaders.append(loader)
+
+
+def register_moved(package: str, places: Mapping[str, str]) -> None:
+    """Let a package give names that lie elsewhere now, with a warning; for one version.
+
+    The package's facade does so, which may name every module; the package itself may not.
+
+    Args:
+        package: where the names were, such as "torchsaliency.evaluation".
+        places: the module where each lies now, by name.
+    """
+    _moved[package] = places
+
+
+def moved_names(package: str) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package whose names have moved, see `register_moved`."""
+
+    def find(name: str) -> Any:
+        place = _moved.get(package, {}).get(name)
+        if place is None:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        warnings.warn(
+            f"{package}.{name} is {place}.{name} now; the old name goes with the next version.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return getattr(importlib.import_module(place), name)
+
+    return find
 
 
 def load_all() -> None:

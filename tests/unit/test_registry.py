@@ -1,5 +1,6 @@
 """Names and options, as strings or not, and what is said when they do not fit."""
 
+import importlib
 import sys
 import warnings
 from dataclasses import dataclass
@@ -283,3 +284,22 @@ def test_a_warning_that_is_an_error_comes_after_all_are_loaded(tmp_path, monkeyp
     with pytest.raises(UserWarning, match="broken = no_such_module"):
         methods()
     assert set(methods()) == OWN | {"plugged-a"}
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        ("torchsaliency.evaluation", "table"),
+        ("torchsaliency.evaluation", "render"),
+        ("torchsaliency.methods.attention", "TIBAV"),
+        ("torchsaliency.methods.attribution", "DeepLIFT"),
+    ],
+)
+def test_a_moved_name_is_found_with_a_warning(package, name):
+    module = importlib.import_module(package)
+    with pytest.warns(DeprecationWarning, match=rf"^{package}\.{name} is torchsaliency\..* now"):
+        found = getattr(module, name)
+    assert found.__name__ == name
+    assert name not in module.__all__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        module.nothing  # noqa: B018

@@ -96,7 +96,10 @@ def _print_version(given: bool | None) -> None:
 def program(
     *,
     version: Annotated[
-        bool | None, typer.Option("--version", callback=_print_version, is_eager=True)
+        bool | None,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = None,
 ) -> None:
     """What is this vision network looking at?"""

@@ -95,6 +95,24 @@ def default_of(info: FieldInfo) -> str:
     return str(info.default)
 
 
+_SIXTY_FOUR_BITS = 2**63
+"""A limit as large as this is one of the machine, which help does not mention."""
+
+
+def limits_of(info: FieldInfo) -> str:
+    """Return the limits of a field's value, such as "0 <= x <= 1"; "" if there are none."""
+    limits = [
+        (sign, bound)
+        for rule in info.metadata
+        for sign, name in ((">=", "ge"), (">", "gt"), ("<=", "le"), ("<", "lt"))
+        if (bound := getattr(rule, name, None)) is not None and abs(bound) < _SIXTY_FOUR_BITS
+    ]
+    if len(limits) == 2:  # noqa: PLR2004
+        (low_sign, low), (high_sign, high) = limits
+        return f"{low} {low_sign.replace('>', '<')} x {high_sign} {high}"
+    return "".join(f"x {sign} {bound}" for sign, bound in limits)
+
+
 def choices_of(info: FieldInfo) -> list[str]:
     """Return the words that an option accepts; none if it accepts others."""
     kinds = (info.annotation, *get_args(info.annotation))
@@ -125,10 +143,12 @@ def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, str]]:
 
 def _parameter(model: type[Options], name: str, info: FieldInfo) -> inspect.Parameter:
     extra = _extra(info)
+    facts = [f"default: {default_of(info)}" if default_of(info) else "", limits_of(info)]
+    more = "; ".join(fact for fact in facts if fact)
     shown: dict[str, Any] = {
-        "help": info.description,
+        "help": f"{info.description} ({more})" if more else info.description,
         "metavar": extra["metavar"] or None,
-        "show_default": default_of(info) or False,
+        "show_default": False,
     }
     if not extra["group"]:
         parameter = typer.Argument(**shown)

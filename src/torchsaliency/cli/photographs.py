@@ -128,14 +128,15 @@ def _choose_metrics(
                 "torchsaliency.evaluation.score in Python."
             )
     for name in sorted(others - {*names}):
+        key = next(iter(settings[name]))
         if name in registered():
             raise OptionError(
-                f"--set {name} was given and {name} is not scored; add --score {name}."
+                f"--set {name}.{key} was given and {name} is not scored; add --score {name}."
             )
         method = METHODS.get(name).name  # raises for what is neither
         raise OptionError(
-            f"--set {method} was given and {method} is not among the methods; add --method "
-            f"{method}."
+            f"--set {method}.{key} was given and {method} is not among the "
+            f"methods; add --method {method}."
         )
     return {name: create_metric(name, settings.get(name, {})) for name in names}
 

@@ -96,6 +96,7 @@ def as_dataset(
         boxes=boxes,
         masks=masks,
     )
+    data.picture(0)  # raises if it has no image
     if data.mark(data.samples[0]) != data.mark(data.samples[0]):
         raise DataError(
             f"The data set {name} gives another image each time it is read; leave its random "
@@ -184,7 +185,10 @@ def _listed_labels(dataset: Any, column: str) -> Sequence[Any] | None:
         return None if inner is None else [inner[place] for place in dataset.indices]
     features = getattr(dataset, "features", None)
     if isinstance(features, Mapping) and column in features:
-        return [*dataset[column]]
+        try:
+            return [*dataset[column]]
+        except Exception:
+            return None
     targets = getattr(dataset, "targets", None)
     if getattr(dataset, "target_transform", None) is not None or targets is None:
         return None
@@ -199,7 +203,7 @@ def _pair(item: Any, place: int, columns: tuple[str, str]) -> tuple[Any, Any]:
     if len(found) < 2 or any(part is None for part in found):  # noqa: PLR2004
         keys = f" with the keys {', '.join(map(str, item))}" if isinstance(item, Mapping) else ""
         raise DataError(
-            f"Item {place} of the data set is a {type(item).__name__}{keys} without an image and a "
+            f"Item {place} of the data set ({type(item).__name__}{keys}) has no image or no "
             f"label; give (image, label), or a dictionary with {columns[0]!r} and {columns[1]!r} "
             "(columns= names others)."
         )

@@ -43,7 +43,7 @@ class DataSetEntry(Entry):
 
 
 DATASETS: Registry[DataSetEntry] = Registry(
-    "kind of data set", "torchsaliency.data", error=DataError
+    "kind of data set", "torchsaliency.datasets", error=DataError
 )
 
 F = TypeVar("F", bound=Callable[..., DataSet])

@@ -1,6 +1,7 @@
 """Evaluation: maps scored by measures and metrics, one batch or a whole data set."""
 
 from torchsaliency.errors import require_extra
+from torchsaliency.registry import moved_names
 
 require_extra("eval", "pandas", "pyarrow", "torchmetrics")
 
@@ -11,6 +12,8 @@ from torchsaliency.evaluation.runner import Progress, Watch, evaluate, load_resu
 from torchsaliency.evaluation.scoring import score
 from torchsaliency.evaluation.store import Store
 from torchsaliency.options import Choice
+
+__getattr__ = moved_names(__name__)
 
 __all__ = [
     "Bench",

@@ -175,8 +175,8 @@ def _check_classes(train: DataSet, classes: Sequence[str]) -> None:
     if lacking := [name for label, name in enumerate(classes) if label not in labels]:
         raise DataError(
             f"{len(lacking)} of {len(classes)} classes have no training image: "
-            f"{list_names(lacking)}; add some (6 of 8 images are for training), or remove the "
-            "folders."
+            f"{list_names(lacking)}; add images (about three quarters of those without a part of "
+            "their own are for training), or leave these classes out."
         )
 
 

@@ -144,7 +144,14 @@ def find_class(classes: Sequence[str], wanted: str) -> int:
                 f"{len(found)} classes go by {wanted!r}: {listed}{more}; give the whole name or "
                 "the number."
             )
-    near = describe_unknown("class", wanted.lower(), names, where=" of the network")
+    numbers = {name: index for index, name in enumerate(names)}
+    near = describe_unknown(
+        "class",
+        wanted,
+        names,
+        where=" in this network",
+        label=lambda name: f"{name} ({numbers[name]})",
+    )
     raise TargetError(f"{near[:-1]}, and a number is accepted too.")
 
 

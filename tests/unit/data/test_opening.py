@@ -106,7 +106,7 @@ def test_a_kind_may_come_from_another_package(monkeypatch):
             return ModuleType("greys_package")
 
     def entry_points(group):
-        return [Point("greys", "greys_package", group)] if group == "torchsaliency.data" else []
+        return [Point("greys", "greys_package", group)] if group == "torchsaliency.datasets" else []
 
     monkeypatch.setattr(registry.metadata, "entry_points", entry_points)
     monkeypatch.setattr(DATASETS, "_loaded", False)

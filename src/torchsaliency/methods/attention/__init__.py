@@ -2,5 +2,8 @@
 
 from torchsaliency.methods.attention.generic import AttentionGradCAM, GenericAttention
 from torchsaliency.methods.attention.rollout import AttentionRollout, RawAttention
+from torchsaliency.registry import moved_names
+
+__getattr__ = moved_names(__name__)
 
 __all__ = ["AttentionGradCAM", "AttentionRollout", "GenericAttention", "RawAttention"]
