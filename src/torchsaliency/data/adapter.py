@@ -96,8 +96,15 @@ def as_dataset(
         boxes=boxes,
         masks=masks,
     )
-    data.picture(0)  # raises if it has no image
-    if data.mark(data.samples[0]) != data.mark(data.samples[0]):
+    first, second = (data.mark(data.samples[0]) for _ in range(2))
+    if first == MISSING:
+        try:
+            item = dataset[0]
+        except Exception:
+            pass
+        else:
+            _pair(item, 0, columns)
+    if first != second:
         raise DataError(
             f"The data set {name} gives another image each time it is read; leave its random "
             "transforms out."

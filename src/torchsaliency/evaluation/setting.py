@@ -276,7 +276,12 @@ def _resolve_target(
         )
     if plan.target in (LABEL, PREDICTED):
         return plan.target
-    return network.class_index(plan.target)
+    try:
+        return network.class_index(plan.target)
+    except TargetError as error:
+        raise TargetError(
+            f"{str(error).rstrip('.')}; a plan's target is label, predicted or a class."
+        ) from error
 
 
 def _warn_of_classes(data: DataSet, network: Network) -> None:

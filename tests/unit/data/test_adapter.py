@@ -1,5 +1,7 @@
 """torch data sets of any origin: torchvision's, Hugging Face's, a user's own."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -198,8 +200,8 @@ class Relabelled(Own):
         ([picture(1)], r"Item 0 .*Image.* has no image or no label; give \(image, label\)"),
         ([(picture(1),)], "tuple.* has no image or no label"),
         ([(picture(1), None)], "has no image or no label"),
-        ([{"img": picture(1), "label": 1}], "a dict with the keys img, label without"),
-        ([{"image": picture(1)}], "a dict with the keys image without"),
+        ([{"img": picture(1), "label": 1}], "dict with the keys img, label. has no image"),
+        ([{"image": picture(1)}], "dict with the keys image. has no image"),
         ([(picture(1), -1)], "has the label -1; give 0 to 2"),
         ([(picture(1), 3)], "has the label 3; give 0 to 2"),
         ([(picture(1), 1.0)], r"has the label 1\.0; give 0 to 2"),
@@ -273,3 +275,28 @@ def test_a_data_set_is_one_of_torch(source, workers):
 def test_images_without_labels_have_the_label_minus_one(tmp_path):
     picture(1).save(tmp_path / "1.png")
     assert open_data(tmp_path)[0][1] == -1
+
+
+def test_a_column_without_images_is_noticed_although_the_labels_are_listed():
+    class Faces:
+        features: ClassVar = {"label": None, "image": None}
+        rows: ClassVar = [{"image": picture(1), "label": n % 2} for n in range(4)]
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, place):
+            if isinstance(place, str):
+                return [row[place] for row in self.rows]
+            return self.rows[place]
+
+    assert len(as_dataset(Faces())) == 4
+    with pytest.raises(DataError, match="has no image or no label; give"):
+        as_dataset(Faces(), columns=("img", "label"))
+
+
+def test_a_data_set_that_has_features_and_gives_items_only():
+    class Items(list):
+        features: ClassVar = {"label": None}
+
+    assert len(as_dataset(Items(pairs(3)))) == 3

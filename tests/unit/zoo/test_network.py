@@ -46,7 +46,7 @@ def test_numbers_and_names(given, index):
         ("crane", r"2 classes .* crane \(3\), crane \(4\)"),
         ("tig", r"3 classes .* tiger cat \(1\)"),
         ("goldfsh", r"close names are goldfish.* and a number"),
-        ("zzz", "no class 'zzz' of the network; known are"),
+        ("zzz", "no class 'zzz' in this network; known are"),
         ("", "no class ''"),
     ],
 )
