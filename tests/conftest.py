@@ -56,6 +56,37 @@ TINY = (
 )
 
 
+LONGEST = (
+    "behaviour/test_real_network.py",
+    "architecture/test_default_layers.py",
+    "behaviour/test_shapes.py",
+    "reliability/test_batches.py",
+    "properties/test_modes.py",
+    "reliability/test_environment.py",
+    "unit/evaluation/test_runner.py",
+    "unit/test_contributing.py",
+    "cli/test_explain.py",
+    "cli/test_process.py",
+    "reliability/test_copies.py",
+    "reliability/test_terminals.py",
+    "properties/test_metrics.py",
+    "cli/test_reproduce.py",
+    "unit/test_memory.py",
+)
+"""Files that take a minute and more, the longest first: begun last, one alone would hold up all."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # xdist would begin with the file of most tests; the order is that of `LONGEST`
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    place = {here / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def one_thread_for_tiny_networks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Threads cost more than they bring on networks of a few thousand weights (30 times, once)."""
