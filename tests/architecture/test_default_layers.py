@@ -35,7 +35,7 @@ TABLE = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text(enco
 ROWS = {
     cells[0]: cells[2:]
     for line in TABLE.splitlines()
-    if (cells := line.strip("| ").replace("`", "").split(" | "))[0].count("/") == 1
+    if line.startswith("| `") and (cells := line.strip("| ").replace("`", "").split(" | "))
 }
 FULL = bool(os.environ.get("FULL")) or f"`{code_of_layers()}`" not in TABLE
 
