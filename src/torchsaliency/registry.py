@@ -135,6 +135,7 @@ class Entry:
 
 
 E = TypeVar("E", bound=Entry)
+F = TypeVar("F")
 
 
 class Registry(Generic[E]):
@@ -176,6 +177,15 @@ class Registry(Generic[E]):
         entry.options  # noqa: B018 (fails here, not at first use, if an option has no default)
         self._table[entry.name] = entry
         return entry
+
+    def decorate(self, build: Callable[[F], E]) -> Callable[[F], F]:
+        """Return a decorator that registers the entry that `build` makes of what it decorates."""
+
+        def add(factory: F) -> F:
+            self.register(build(factory))
+            return factory
+
+        return add
 
     def get(self, name: str) -> E:
         """Return the entry of a name.

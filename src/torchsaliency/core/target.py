@@ -88,12 +88,7 @@ def register_target(name: str) -> Callable[[T], T]:
     Raises:
         OptionError: the name is taken.
     """
-
-    def add(factory: T) -> T:
-        TARGETS.register(TargetEntry(name, factory))
-        return factory
-
-    return add
+    return TARGETS.decorate(lambda factory: TargetEntry(name, factory))
 
 
 def parse_target(text: str, class_index: Callable[[str], int]) -> int | TargetSpec | None:

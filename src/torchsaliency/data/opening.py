@@ -66,12 +66,7 @@ def register_dataset(
     Raises:
         OptionError: the name is taken.
     """
-
-    def add(factory: F) -> F:
-        DATASETS.register(DataSetEntry(name, factory, layout, finds))
-        return factory
-
-    return add
+    return DATASETS.decorate(lambda factory: DataSetEntry(name, factory, layout, finds))
 
 
 def open_data(spec: str | Path, **options: Any) -> DataSet:

@@ -67,12 +67,9 @@ def measure(
         ... def measure_brightness(bench):
         ...     return {"brightness": bench.images.mean((1, 2, 3))}
     """
-
-    def add(function: MeasureFunction) -> MeasureFunction:
-        MEASURES.register(MeasureEntry(name, function, settings, classes, first))
-        return function
-
-    return add
+    return MEASURES.decorate(
+        lambda function: MeasureEntry(name, function, settings, classes, first)
+    )
 
 
 def classes_needed(metric: SaliencyMetric) -> str:

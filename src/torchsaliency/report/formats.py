@@ -46,12 +46,7 @@ def register_format(name: str) -> Callable[[F], F]:
     Raises:
         OptionError: the name is taken.
     """
-
-    def add(factory: F) -> F:
-        FORMATS.register(Entry(name, factory))
-        return factory
-
-    return add
+    return FORMATS.decorate(lambda factory: Entry(name, factory))
 
 
 def render(table: Table, format: str = "text", *, intervals: bool = True) -> str:  # noqa: A002

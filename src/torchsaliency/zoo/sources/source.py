@@ -99,12 +99,7 @@ def register_source(
         >>> @register_source("lab", networks=lambda: {"small": "cnn"})  # doctest: +SKIP
         ... def load(request: Request) -> Network: ...
     """
-
-    def add(load: Load) -> Load:
-        SOURCES.register(Source(name, load, networks))
-        return load
-
-    return add
+    return SOURCES.decorate(lambda load: Source(name, load, networks))
 
 
 def make_model(
