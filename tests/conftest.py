@@ -87,6 +87,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
+@pytest.fixture
+def registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test register things; afterwards every registry is as it was."""
+    from torchsaliency import registry  # noqa: PLC0415 (after jaxtyping's hook is installed)
+
+    registry.load_all()
+    for known in registry._registries:
+        monkeypatch.setattr(known, "_table", dict(known._table))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def one_thread_for_tiny_networks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Threads cost more than they bring on networks of a few thousand weights (30 times, once)."""

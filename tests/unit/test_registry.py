@@ -88,12 +88,7 @@ def test_what_does_not_fit(name, options, message):
         create(name, options)
 
 
-@pytest.fixture
-def room(monkeypatch):
-    monkeypatch.setattr(METHODS, "_table", dict(METHODS._table))
-
-
-@pytest.mark.usefixtures("room")
+@pytest.mark.usefixtures("registries")
 def test_a_new_method_in_ten_lines():
     @register("brightest", family="cam", cite="me2025", needs=Needs.ACTIVATIONS)
     @dataclass(frozen=True)
@@ -110,7 +105,7 @@ def test_a_new_method_in_ten_lines():
         register("brightest", family="cam", cite="", needs=Needs.NOTHING)(Brightest)
 
 
-@pytest.mark.usefixtures("room")
+@pytest.mark.usefixtures("registries")
 def test_an_option_without_default_fails_at_once():
     with pytest.raises(OptionError, match="has no default"):
 

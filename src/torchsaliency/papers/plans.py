@@ -134,28 +134,6 @@ class Reproduction:
             self.watch(Progress(done, total, 0, skipped))
 
 
-def plan_reproduction(
-    recipe: Recipe,
-    folder: Path,
-    *,
-    data: str | Sequence[str] | None = None,
-    models: Sequence[str] = (),
-    limit: int | None = None,
-    changes: Mapping[str, Any] | None = None,
-    watch: Watch | None = None,
-) -> Reproduction:
-    """Return a recipe's experiments on the given data and networks; see `reproduce`.
-
-    Raises:
-        OptionError: a plan that does not work, or no experiment whose data was given.
-    """
-    load_all()
-    sources = () if data is None else (data,) if isinstance(data, str) else tuple(data)
-    planner = _Planner(recipe, sources, tuple(models), limit, changes or {})
-    experiments, differs = planner.plan(folder)
-    return Reproduction(recipe, experiments, folder, differs, watch)
-
-
 def slug(label: str) -> str:
     """Return a label as part of a file's name."""
     return re.sub(r"[^\w.-]+", "-", label).strip("-.")
@@ -163,14 +141,14 @@ def slug(label: str) -> str:
 
 @final
 @dataclass(frozen=True)
-class _Planner:
+class Planner:
     """Makes the plans of a recipe; the attributes are the arguments of `reproduce`."""
 
     recipe: Recipe
-    data: tuple[str, ...]
-    models: tuple[str, ...]
-    limit: int | None
-    changes: Mapping[str, Any]
+    data: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    limit: int | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def offline(self) -> bool:
@@ -179,10 +157,16 @@ class _Planner:
 
     @property
     def version(self) -> Version:
+        """The recipe's version for built-in data, or the paper's."""
         return self.recipe.builtin if self.offline else self.recipe.paper_version
 
-    def plan(self, folder: Path) -> tuple[tuple[Experiment, ...], tuple[str, ...]]:
-        """Return the experiments, and how they differ from the paper."""
+    def plan(self, folder: Path, watch: Watch | None = None) -> Reproduction:
+        """Return the recipe's experiments on the given data and networks.
+
+        Raises:
+            OptionError: a plan that does not work, or no experiment whose data was given.
+        """
+        load_all()
         parts = self._find_parts()
         kinds = {label: part.get("data", self.version.data) for label, part in parts.items()}
         sources = self._match_data(set(kinds.values()))
@@ -211,7 +195,7 @@ class _Planner:
             )
         differs = self._list_differences(plans)
         differs += [f"{label} is left out, for {why}." for label, why in left_out.items()]
-        return tuple(experiments), tuple(differs)
+        return Reproduction(self.recipe, tuple(experiments), folder, tuple(differs), watch)
 
     # --- networks ---------------------------------------------------------------------------------
 

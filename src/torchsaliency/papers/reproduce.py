@@ -13,7 +13,7 @@ from torchsaliency.core.files import json_bytes
 from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.runner import Watch
 from torchsaliency.papers import makers, pictures
-from torchsaliency.papers.plans import Reproduction, plan_reproduction
+from torchsaliency.papers.plans import Planner, Reproduction
 from torchsaliency.papers.recipes import Claim, get_recipe
 from torchsaliency.report import FORMATS, Table, render
 from torchsaliency.viz.curves import encoded
@@ -61,9 +61,8 @@ def reproduce(
         TorchSaliencyError: the request cannot be fulfilled; the message is one sentence.
     """
     chosen, folder = get_recipe(name), Path(folder)
-    run = plan_reproduction(
-        chosen, folder, data=data, models=models, limit=limit, changes=changes, watch=watch
-    )
+    sources = (data,) if isinstance(data, str) else tuple(data or ())
+    run = Planner(chosen, sources, tuple(models), limit, changes or {}).plan(folder, watch)
     with run.output.held():
         run.output.know(_read_digests(folder))
         # before hours of work: these names every recipe, or most of them, will need

@@ -20,12 +20,7 @@ from torchsaliency.errors import DataError, OptionError
 DOCS = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
 
 
-@pytest.fixture(autouse=True)
-def _as_before():
-    table = dict(DATASETS.entries())
-    yield
-    DATASETS._table.clear()
-    DATASETS._table.update(table)
+pytestmark = pytest.mark.usefixtures("registries")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

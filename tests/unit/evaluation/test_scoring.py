@@ -14,10 +14,10 @@ from torchsaliency.core.masking import BlackPixel, GivenImage
 from torchsaliency.core.network import NetworkWrapper
 from torchsaliency.core.target import EmbeddingSimilarity
 from torchsaliency.errors import InputError, OptionError, TargetError
-from torchsaliency.evaluation.bench import MEASURES, Bench, classes_needed, measure
+from torchsaliency.evaluation.bench import Bench, classes_needed, measure
 from torchsaliency.evaluation.scoring import score
 from torchsaliency.metrics import create_metric, metric_entry, metrics
-from torchsaliency.metrics.base import METRICS, SaliencyMetric, metric
+from torchsaliency.metrics.base import SaliencyMetric, metric
 from torchsaliency.metrics.classification import adcc, coherency, complexity
 from torchsaliency.metrics.localisation import predicted_boxes
 
@@ -437,9 +437,7 @@ class TestAMeasureFromOutside:
     """A metric with a measure of its own is one file."""
 
     @pytest.fixture
-    def shade(self, monkeypatch):
-        for registry in (METRICS, MEASURES):
-            monkeypatch.setattr(registry, "_table", dict(registry.entries()))
+    def shade(self, registries):  # noqa: ARG002 (restores them)
         calls = []
 
         @measure("shade", "power", classes=False)

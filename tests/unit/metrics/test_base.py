@@ -20,7 +20,6 @@ from torchsaliency.metrics import (
     metric_entry,
     metrics,
 )
-from torchsaliency.metrics.base import METRICS
 
 NAN = float("nan")
 
@@ -30,9 +29,8 @@ MASKED = torch.tensor([0.6, 0.5, 0.5, 0.1], dtype=torch.float64)
 
 
 @pytest.fixture
-def toy(monkeypatch):
-    """A metric that keeps what it is told, in a registry of its own."""
-    monkeypatch.setattr(METRICS, "_table", dict(metrics()))
+def toy(registries):  # noqa: ARG001 (restores them)
+    """A metric that keeps what it is told."""
 
     @metric("toy", group="complexity", cite="none", direction="lower", unit="px", best=0.0)
     class Toy(SaliencyMetric):

@@ -19,7 +19,7 @@ from torchsaliency.errors import DataError, OptionError
 from torchsaliency.evaluation.setting import make_setting
 from torchsaliency.metrics.segmentation import iou_at
 from torchsaliency.papers import pictures
-from torchsaliency.papers.plans import Reproduction, plan_reproduction
+from torchsaliency.papers.plans import Planner, Reproduction
 from torchsaliency.papers.recipes import get_recipe, load_recipes
 from torchsaliency.papers.reproduce import reproduce
 from torchsaliency.papers.survey import KEY, PAGE, read_key
@@ -38,10 +38,9 @@ ENCODERS = {
 }
 
 
-def plan(name, folder, *, data=None, models=(), limit=None, **changes) -> Reproduction:
-    return plan_reproduction(
-        get_recipe(name), folder, data=data, models=models, limit=limit, changes=changes
-    )
+def plan(name, folder, *, data="", models=(), limit=None, **changes) -> Reproduction:
+    sources = (data,) if data else ()
+    return Planner(get_recipe(name), sources, tuple(models), limit, changes).plan(folder)
 
 
 def rows(name, folder, **asked) -> list[Row]:

@@ -11,7 +11,7 @@ import pytest
 from torchsaliency.core.method import methods
 from torchsaliency.errors import OptionError
 from torchsaliency.evaluation.studies import study_metrics
-from torchsaliency.papers.plans import Reproduction, plan_reproduction, read_methods, slug
+from torchsaliency.papers.plans import Planner, Reproduction, read_methods, slug
 from torchsaliency.papers.recipes import Recipe, get_recipe, load_recipes
 from torchsaliency.papers.reproduce import MAKERS, reproduce
 
@@ -34,9 +34,7 @@ def kinds(one: Recipe) -> set[str]:
 
 
 def planned(one: Recipe, data=(), models=(), limit=None, **changes) -> Reproduction:
-    return plan_reproduction(
-        one, Path("made"), data=data, models=models, limit=limit, changes=changes
-    )
+    return Planner(one, tuple(data), tuple(models), limit, changes).plan(Path("made"))
 
 
 @cache

@@ -11,13 +11,7 @@ from torchsaliency.errors import CheckpointError, OptionError
 from torchsaliency.zoo import Network, imagenet, load_model, models, register_source
 from torchsaliency.zoo.sources.source import SOURCES, facts, make_model
 
-
-@pytest.fixture(autouse=True)
-def _as_before():
-    table = dict(SOURCES.entries())
-    yield
-    SOURCES._table.clear()
-    SOURCES._table.update(table)
+pytestmark = pytest.mark.usefixtures("registries")
 
 
 def build(count):
