@@ -175,7 +175,7 @@ def mutants_of(path: Path) -> list[Mutant]:
     return found
 
 
-def mutated(mutant: Mutant) -> ast.Module:
+def apply_mutant(mutant: Mutant) -> ast.Module:
     """Return the tree of a mutant's file with its change."""
     tree = ast.parse((ROOT / mutant.path).read_text(encoding="utf-8"))
     node, field, value = next(
@@ -222,11 +222,11 @@ class Copy:
         self._time = int(time.time())
 
     @contextlib.contextmanager
-    def changed(self, mutant: Mutant) -> Iterator[None]:
+    def write_mutant(self, mutant: Mutant) -> Iterator[None]:
         """Change the mutant's file, and put it back at the end."""
         original = ROOT / mutant.path
         path = self.folder / original.relative_to(SOURCE)
-        path.write_text(ast.unparse(mutated(mutant)), encoding="utf-8")
+        path.write_text(ast.unparse(apply_mutant(mutant)), encoding="utf-8")
         self._touch(path)
         try:
             yield
@@ -366,7 +366,7 @@ def main() -> None:
             if package not in known:
                 known[package] = learn(package, file.with_suffix(f".{package}.json"))
             start = time.monotonic()
-            with library.changed(mutant):
+            with library.write_mutant(mutant):
                 verdict = judge(mutant, known[package])
             seconds = round(time.monotonic() - start, 1)
             judged.append({**asdict(mutant), "verdict": verdict, "seconds": seconds})

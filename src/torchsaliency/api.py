@@ -74,11 +74,11 @@ def overlay(
         OptionError: there is no such colormap.
     """
     picture = to_rgb(photo)
-    saliency = placed(explanation.map[index], picture, _preprocessing(model))
+    saliency = place_map(explanation.map[index], picture, _preprocessing(model))
     return viz.overlay(picture, saliency, alpha=alpha, colormap=colormap)
 
 
-def placed(saliency: Tensor, photo: Image.Image, preparation: Preprocessing) -> Tensor:
+def place_map(saliency: Tensor, photo: Image.Image, preparation: Preprocessing) -> Tensor:
     """Put a map (h, w) over the network's input back onto the photograph's pixels (H, W)."""
     where = preparation.placement((photo.height, photo.width))
     return where.to_photo(saliency.detach().float().cpu())

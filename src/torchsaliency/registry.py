@@ -46,7 +46,7 @@ def register_moved(package: str, places: Mapping[str, str]) -> None:
     _moved[package] = places
 
 
-def moved_names(package: str) -> Callable[[str], Any]:
+def make_moved_getattr(package: str) -> Callable[[str], Any]:
     """Return the `__getattr__` of a package whose names have moved, see `register_moved`."""
 
     def find(name: str) -> Any:

@@ -31,7 +31,7 @@ TREES = {module_name(path): ast.parse(path.read_bytes()) for path in PACKAGE.rgl
 PACKAGES = {module_name(path) for path in PACKAGE.rglob("__init__.py")}
 
 
-def imported(module: str, tree: ast.Module) -> Iterator[str]:
+def list_imports(module: str, tree: ast.Module) -> Iterator[str]:
     """Yield the modules of the package that a module imports, wherever the statement stands."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -84,7 +84,7 @@ def strings(tree: ast.Module) -> Iterator[str]:
 
 
 def test_no_module_imports_itself_through_others() -> None:
-    graph = {module: set(imported(module, tree)) - {module} for module, tree in TREES.items()}
+    graph = {module: set(list_imports(module, tree)) - {module} for module, tree in TREES.items()}
     assert len(list(itertools.chain(*graph.values()))) > len(graph), "no imports were found"
     circle: list[str] = []
     try:
@@ -98,7 +98,7 @@ def test_nothing_imports_the_facade() -> None:
     found = {
         (module, target)
         for module, tree in TREES.items()
-        for target in imported(module, tree)
+        for target in list_imports(module, tree)
         if target in FACADE and module not in FACADE
     }
     assert not found

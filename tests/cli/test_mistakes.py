@@ -109,13 +109,13 @@ def test_what_was_written_before_an_end_is_told(error, explain, photo, place, mo
         photo(f"folder/{name}")
     explained = Run._explained
 
-    def interrupted(run):
+    def interrupt(run):
         for number, entry in enumerate(explained(run)):
             if number == 2:
                 raise error
             yield entry
 
-    monkeypatch.setattr(Run, "_explained", interrupted)
+    monkeypatch.setattr(Run, "_explain_batches", interrupt)
     ran = explain("folder")
     assert ran.code == (130 if isinstance(error, KeyboardInterrupt) else 2)
     assert len(ran.err.splitlines()) == 1

@@ -129,14 +129,14 @@ def test_rows_are_not_written_through_a_link(tmp_path):
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_bytes(PRECIOUS)
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(OptionError, match="cannot be written to"), OutputFolder(path).held():
+        with pytest.raises(OptionError, match="cannot be written to"), OutputFolder(path).lock():
             pass
     assert (tmp_path / "file").read_bytes() == PRECIOUS
 
 
 def test_a_full_disk(tmp_path, monkeypatch):
     folder = OutputFolder(tmp_path / "run")
-    with folder.held():
+    with folder.lock():
         folder.write("a", b"1")
 
         def full(_):
@@ -159,7 +159,7 @@ def test_file_systems_without_hard_links(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "link", none)
     folder = OutputFolder(tmp_path / "run")
-    with folder.held():
+    with folder.lock():
         folder.write("sub/a", b"1")
         folder.write("sub/a", b"2")
     assert (tmp_path / "run" / "sub" / "a").read_bytes() == b"2"
@@ -167,7 +167,7 @@ def test_file_systems_without_hard_links(tmp_path, monkeypatch):
 
 def test_names_that_lead_outside_are_refused(tmp_path):
     folder = OutputFolder(tmp_path / "run")
-    with folder.held():
+    with folder.lock():
         for name in (
             "../a",
             "a/../../b",
@@ -328,7 +328,7 @@ def test_a_second_runner_is_refused_in_a_sentence(name, tmp_path, tally):
     ended = multiprocessing.get_context("fork").Event()
 
     def hold():
-        with folder.held():
+        with folder.lock():
             started.set()
             ended.wait(60)
 
@@ -348,7 +348,7 @@ def test_the_lock_of_a_dead_process_is_stale(tmp_path):
     folder = OutputFolder(tmp_path / "run")
 
     def hold():
-        with folder.held():
+        with folder.lock():
             os.kill(os.getpid(), signal.SIGKILL)
 
     other = multiprocessing.get_context("fork").Process(target=hold)
@@ -356,7 +356,7 @@ def test_the_lock_of_a_dead_process_is_stale(tmp_path):
     other.join()
     holder = json.loads((tmp_path / "run" / ".torchsaliency" / "holder.json").read_text())
     assert holder["pid"] == other.pid
-    with OutputFolder(tmp_path / "run").held():
+    with OutputFolder(tmp_path / "run").lock():
         pass
 
 
@@ -379,7 +379,7 @@ def test_orphans_of_a_dead_process_are_waited_for(tmp_path, monkeypatch):
             lock.release()
 
     monkeypatch.setattr(files.time, "sleep", nap)
-    with OutputFolder(tmp_path / "run").held():
+    with OutputFolder(tmp_path / "run").lock():
         assert len(asleep) == 3
 
 
@@ -390,7 +390,7 @@ def test_another_hosts_lock_is_believed(tmp_path):
     (private / "holder.json").write_text(json.dumps(told))
     lock = FileLock(private / "lock")
     with lock, pytest.raises(OptionError, match="process 1 on node17, since 2026-01-01"):
-        OutputFolder(tmp_path / "run").held().__enter__()
+        OutputFolder(tmp_path / "run").lock().__enter__()
 
 
 def test_waiting_for_a_folder(tmp_path):
@@ -400,7 +400,7 @@ def test_waiting_for_a_folder(tmp_path):
     lock.acquire()
     begun = time.monotonic()
     with pytest.raises(OptionError, match="by another process"):
-        OutputFolder(tmp_path / "run").held(wait=0.3).__enter__()
+        OutputFolder(tmp_path / "run").lock(wait=0.3).__enter__()
     assert time.monotonic() - begun >= 0.3
     lock.release()
 

@@ -310,7 +310,7 @@ def test_every_method_reads_a_decided_layout():
             insist_it_is_undefined_here(name, error)
             continue
         assert made.reshapes in ((ChannelsLast(),), (None,)), name
-    assert freeze.current_hold(last) is None
+    assert freeze.get_hold(last) is None
 
 
 def test_sparse_scores_are_scores():

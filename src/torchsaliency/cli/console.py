@@ -119,7 +119,7 @@ def printable(text: str, encoding: str | None = None) -> str:
     try:
         safe.encode(encoding)
     except UnicodeEncodeError:
-        return "".join(_encodable(letter, encoding) for letter in safe)
+        return "".join(_replace_letter(letter, encoding) for letter in safe)
     return safe
 
 
@@ -127,7 +127,7 @@ def _is_control(letter: str) -> bool:
     return unicodedata.category(letter) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and letter not in "\n\t"
 
 
-def _encodable(letter: str, encoding: str) -> str:
+def _replace_letter(letter: str, encoding: str) -> str:
     """Return a character, or the plain one that stands for it where the encoding has none."""
     try:
         letter.encode(encoding)
@@ -141,7 +141,7 @@ _FANCY = "↓↑→←–—−…×·•“”„‘’≤≥≈±∑Σ∂√σ
 _PLAIN = dict(zip(_FANCY, 'v^><---.x.*"""\'\'<>~+SSdVsmabl\'"|-+++++++++-|', strict=True))
 
 
-def speak_plainly() -> None:
+def replace_unencodable() -> None:
     """Let Python's own streams write a question mark where they would end in an error."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -43,7 +43,7 @@ def demo(options: DemoOptions) -> None:
     network = load_model(settings.model)
     run = Run(settings, folder, photos, network, methods, masked=True)
     pictures = Grid(folder, settings.colormap, _SHEET)
-    manifest = run.go(pictures)
+    manifest = run.explain_all(pictures)
     table = grid_of("photo", "class", "probability", "masked", right=("probability", "masked"))
     for photo in manifest["photos"]:
         judged = next(facts for facts in photo["maps"] if facts["method"] == _JUDGED)

@@ -37,14 +37,14 @@ class Folder:
         self._runs: list[dict[str, Any]] = []
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Keep other processes from writing to the folder.
 
         Raises:
             OptionError: one does, or the folder cannot be made, or holds a manifest of another
                 program.
         """
-        with self._output.held():
+        with self._output.lock():
             self._runs = self._earlier_runs()
             yield
 
@@ -73,7 +73,7 @@ class Folder:
                     f"{path} is one of the photographs and would be written over; choose another "
                     "folder with --output."
                 )
-        self._output.insist_on_own([*names, MANIFEST])
+        self._output.require_own([*names, MANIFEST])
 
     def finish(self, identity: str, facts: Mapping[str, Any]) -> None:
         """Note that all files of a photograph are written.
@@ -84,7 +84,7 @@ class Folder:
         """
         self._output.note(_FINISHED, {"identity": identity, **facts})
 
-    def finished(self, identity: str) -> dict[str, dict[str, Any]]:
+    def read_finished(self, identity: str) -> dict[str, dict[str, Any]]:
         """Return what was noted of photographs by a run that did not end, by their SHA-256.
 
         Only those whose files are all there, as they were written.
@@ -135,7 +135,7 @@ class Folder:
                 for run in runs:
                     _files(run["photos"]), run["grids"]
                 digest = hashlib.sha256(text).hexdigest()
-                self._output.know({**content["files"], MANIFEST: digest})
+                self._output.adopt({**content["files"], MANIFEST: digest})
                 return runs
         raise OptionError(
             f"{path} exists and `torchsaliency explain` did not write it; choose another folder "

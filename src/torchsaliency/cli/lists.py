@@ -230,7 +230,7 @@ def spatial_layers(network: Network) -> list[dict[str, Any]]:
     """
     import torch
 
-    from torchsaliency.cli.run import running
+    from torchsaliency.cli.run import name_network_errors
     from torchsaliency.core.discovery import default_layer, output_shapes
     from torchsaliency.core.layer import infer_reshape
     from torchsaliency.core.network import unwrap
@@ -241,7 +241,7 @@ def spatial_layers(network: Network) -> list[dict[str, Any]]:
     image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
     parameter = next(net.parameters(), image)
     image = image.to(parameter.device, parameter.dtype)
-    with running(network.name):
+    with name_network_errors(network.name):
         try:
             default = (network.layer or default_layer(net, image)).name
         except LayerError:  # the others may still be worth listing

@@ -17,7 +17,7 @@ from typing import Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
-from torchsaliency.cli.console import say, speak_plainly
+from torchsaliency.cli.console import replace_unencodable, say
 from torchsaliency.cli.demo import demo
 from torchsaliency.cli.evaluate import evaluate
 from torchsaliency.cli.explain import explain
@@ -147,7 +147,7 @@ def prepare_process() -> None:
 def main() -> None:
     """Run the command line."""
     prepare_process()
-    speak_plainly()
+    replace_unencodable()
     warnings.showwarning = lambda message, *_, **__: say(str(message))
     app(prog_name="torchsaliency")
 

@@ -15,7 +15,7 @@ from torchsaliency.cli.console import say
 from torchsaliency.cli.folder import Folder
 from torchsaliency.cli.grid import Grid
 from torchsaliency.cli.options import ExplainCommandOptions, parse_settings
-from torchsaliency.cli.run import ALL, Run, Target, running
+from torchsaliency.cli.run import ALL, Run, Target, name_network_errors
 from torchsaliency.core.acceleration import accelerated
 from torchsaliency.core.embedding import embeddings
 from torchsaliency.core.files import file_name
@@ -90,7 +90,9 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
         references=_references(options, network, photos, methods),
     )
     with accelerated(options.accelerate):
-        return run.go(Grid(run.folder, options.colormap) if options.grid else None, resume=True)
+        return run.explain_all(
+            Grid(run.folder, options.colormap) if options.grid else None, resume=True
+        )
 
 
 # --- from words to objects ------------------------------------------------------------------------
@@ -235,10 +237,10 @@ def _references(
             f"--similar-to {options.similar_to} stands for {len(chosen)} photographs, beside "
             f"{len(photos) - len(chosen)} others; give one, and at least one other to compare."
         )
-    preprocessing = network.preprocessing.framed(options.fit)
+    preprocessing = network.preprocessing.frame(options.fit)
     found: dict[str, Tensor] = {}
     for name, path in photos.items():
-        with running(network.name):
+        with name_network_errors(network.name):
             image = preprocessing(open_photo(path))[None]
             found[name] = embeddings(network, image, chunk=options.chunk)[0]
     real = chosen[0].resolve()

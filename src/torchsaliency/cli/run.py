@@ -59,7 +59,7 @@ Target = int | targets.TargetSpec | None
 
 
 @contextmanager
-def running(name: str) -> Iterator[None]:
+def name_network_errors(name: str) -> Iterator[None]:
     """Turn whatever a network raises while it runs into one sentence.
 
     Args:
@@ -151,7 +151,7 @@ class Run:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.preprocessing: Preprocessing = self.network.preprocessing.framed(self.options.fit)
+        self.preprocessing: Preprocessing = self.network.preprocessing.frame(self.options.fit)
         self.masking = self.preprocessing.baseline(self.options.masking)
         self._arguments = self.options.model_dump(mode="json", exclude={"as_json"})
         self._identity = ""
@@ -175,7 +175,7 @@ class Run:
     def _stem(self, photo: str, target: str, method: str) -> str:
         return ".".join([photo, *([file_name(target)] if target else []), file_name(method)])
 
-    def go(self, pictures: Grid | None = None, *, resume: bool = False) -> dict[str, Any]:
+    def explain_all(self, pictures: Grid | None = None, *, resume: bool = False) -> dict[str, Any]:
         """Explain all photographs and return the manifest of the run, which is written.
 
         Args:
@@ -189,11 +189,11 @@ class Run:
             TorchSaliencyError: what was asked does not fit the network.
         """
         sheets = pictures.names(len(self.photos) * len(self.targets)) if pictures else []
-        with self.folder.held():
+        with self.folder.lock():
             self.folder.refuse_to_replace([*self.files, *sheets], self.photos.values())
             if resume:
                 self._identity = self._digest()
-                self._finished = self.folder.finished(self._identity)
+                self._finished = self.folder.read_finished(self._identity)
             try:
                 self._explain(pictures)
             except BaseException:
@@ -217,19 +217,19 @@ class Run:
         with progress_bar("photos") as bar:
             task = bar.add_task("explaining", total=len(self.photos))
             self._advance: Callable[[float], None] = functools.partial(bar.advance, task)
-            for entry in self._explained():
+            for entry in self._explain_batches():
                 if pictures is not None:
                     pictures.add(entry, self.photos[entry["name"]])
             if pictures is not None:
                 pictures.flush()
 
-    def _explained(self) -> Iterator[dict[str, Any]]:
+    def _explain_batches(self) -> Iterator[dict[str, Any]]:
         """Explain and write batch by batch; yield the facts of each photograph."""
         isolation = Isolation()
         for batch, x in self._batches():
 
             def work(rows: slice, batch: list[Photo] = batch, x: Tensor | None = x) -> list[Answer]:
-                return [] if x is None else self._answers(batch[rows], x[rows])
+                return [] if x is None else self._explain_targets(batch[rows], x[rows])
 
             for rows, found in isolation.run(work, len(batch)):
                 for place, photo in enumerate(batch[rows]):
@@ -289,7 +289,7 @@ class Run:
 
     # --- one batch --------------------------------------------------------------------------------
 
-    def _answers(self, batch: Sequence[Photo], x: Tensor) -> list[Answer]:
+    def _explain_targets(self, batch: Sequence[Photo], x: Tensor) -> list[Answer]:
         found = []
         for tag, spec in self.targets.items():
             target = spec
@@ -313,7 +313,7 @@ class Run:
             calls = 1 if method.joint else max(1, len(layers))  # once a layer, or once for all
             step = functools.partial(self._advance, len(x) / self._steps / calls)
             guards[label] = Guarded(method, step, tolerant=ALL in self.options.method)
-        with running(self.network.name):
+        with name_network_errors(self.network.name):
             maps = explain(
                 self.network,
                 x,
@@ -344,7 +344,7 @@ class Run:
         from torchsaliency.evaluation import score
 
         metrics = [copy.deepcopy(metric) for metric in self.metrics.values()]
-        with running(self.network.name):
+        with name_network_errors(self.network.name):
             score(self.network, explanation, metrics, chunk=self.options.chunk)
         self._advance(len(explanation) / self._steps)
         return {

@@ -166,7 +166,7 @@ class Explanation:
                 f"{len(stems)} names were given for {len(self)} maps; give one different name each."
             )
         folder = OutputFolder(directory)
-        with folder.held(wait=_PATIENCE):
+        with folder.lock(wait=_PATIENCE):
             return _save(self, folder, stems)
 
 
@@ -175,7 +175,7 @@ _PROGRAM, _MANIFEST, _PATIENCE = "torchsaliency", "manifest.json", 600.0
 
 def _save(explanation: Explanation, folder: OutputFolder, stems: Sequence[str]) -> list[Path]:
     kept = _read_manifest(folder.path)
-    folder.know(kept.get("files", {}))
+    folder.adopt(kept.get("files", {}))
     label = explanation.label or explanation.method.name
     facts = {"images": list(stems), "label": label, **explanation.manifest()}
     ids = {stem: _identity(facts, one) for stem, one in zip(stems, explanation, strict=True)}
@@ -196,7 +196,7 @@ def _save(explanation: Explanation, folder: OutputFolder, stems: Sequence[str]) 
         for stem, path in file_names(stems).items()
     }
     written = [name for stem in stems for name in files[stem]]
-    folder.insist_on_own([*written, _MANIFEST])
+    folder.require_own([*written, _MANIFEST])
     for stem, one in zip(stems, explanation, strict=True):
         for name, draw in zip(files[stem], contents.values(), strict=True):
             folder.write(name, draw(one))

@@ -51,7 +51,7 @@ class OutputFolder:
             self._read_record()
 
     @contextmanager
-    def held(self, wait: float = 0.0) -> Iterator[None]:
+    def lock(self, wait: float = 0.0) -> Iterator[None]:
         """Keep other processes out while inside.
 
         Args:
@@ -122,7 +122,7 @@ class OutputFolder:
 
     # --- what is ours -----------------------------------------------------------------------------
 
-    def know(self, files: Mapping[str, str]) -> None:
+    def adopt(self, files: Mapping[str, str]) -> None:
         """Take over the SHA-256 of files that are ours, by name, from another record of ours."""
         for name, digest in files.items():
             self._known.setdefault(name, set()).add(digest)
@@ -144,7 +144,7 @@ class OutputFolder:
             self._sure[name] = (state, found)
         return self._sure[name][1]
 
-    def strangers(self) -> Iterator[str]:
+    def list_foreign(self) -> Iterator[str]:
         """List the files in the folder that are not ours, by name."""
         for place, folders, files in os.walk(self.path):
             if Path(place) == self.path and PRIVATE in folders:
@@ -152,7 +152,7 @@ class OutputFolder:
             names = ((Path(place) / file).relative_to(self.path).as_posix() for file in files)
             yield from (name for name in names if not self.owns(name))
 
-    def insist_on_own(self, names: Iterable[str]) -> None:
+    def require_own(self, names: Iterable[str]) -> None:
         """Insist that files of these names are ours, or not there.
 
         Raises:
@@ -179,11 +179,11 @@ class OutputFolder:
         Raises:
             OptionError: the file there is somebody else's, or the folder cannot be written to.
         """
-        with self.writing(name) as file:
+        with self.open_draft(name) as file:
             file.write(content)
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[BinaryIO]:
+    def open_draft(self, name: str) -> Iterator[BinaryIO]:
         """Open a draft that takes the file's name once all of it is on the disk.
 
         Args:

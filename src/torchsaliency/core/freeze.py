@@ -60,7 +60,7 @@ class Hold:
     @staticmethod
     def enter(net: nn.Module, device: torch.device) -> Hold:
         """Hold a network, or hold it once more; other threads wait."""
-        hold = current_hold(net)
+        hold = get_hold(net)
         if hold is not None:
             hold._depth += 1
             return hold
@@ -100,7 +100,7 @@ class Hold:
             _changed.notify_all()
 
 
-def current_hold(net: nn.Module) -> Hold | None:
+def get_hold(net: nn.Module) -> Hold | None:
     """Return the hold of this thread on a network, None if it does not hold it."""
     hold = _holds.get(net)
     return hold if hold is not None and hold._thread == threading.get_ident() else None

@@ -151,7 +151,7 @@ class Layer:
         unknown = describe_unknown("layer", self.name, names[::-1], where=" in the network")
         raise LayerError(f'{unknown[:-1]} ("input" is the image itself).')
 
-    def resolved(self, output: Tensor, image_size: tuple[int, int]) -> Layer:
+    def fill_layout(self, output: Tensor, image_size: tuple[int, int]) -> Layer:
         """Return this layer with its layout filled in from the output it gave.
 
         Raises:

@@ -225,7 +225,7 @@ class Recording(TorchDispatchMode):
         active = tuple(tensor.requires_grad for tensor in tensors)
         if not (hidden or any(active)):
             return func(*args, **options)
-        written = _written(func, args, options)
+        written = _find_written(func, args, options)
         for tensor in written:
             self._protect(tensor)
         keep = _detach if self._values or hidden else _drop
@@ -651,7 +651,7 @@ def _total(parts: Sequence[Tensor]) -> Tensor:
     return torch.stack([upcast(part.detach()).sum() for part in numbers]).sum()
 
 
-def _written(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> list[Tensor]:
+def _find_written(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> list[Tensor]:
     """Return the tensors that an operation changes."""
     found = []
     for place, argument in enumerate(func._schema.arguments):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from torchsaliency.core import acceleration, memory
-from torchsaliency.core.freeze import current_hold, frozen_eval
+from torchsaliency.core.freeze import frozen_eval, get_hold
 from torchsaliency.core.layer import Layer
 from torchsaliency.core.maps import upcast
 from torchsaliency.core.network import prepare_images, unwrap, unwrap_output
@@ -201,7 +201,7 @@ def mixes_images(net: nn.Module, images: Tensor) -> bool:
         net: frozen.
         images: (N, C, H, W), N at least 1.
     """
-    hold = current_hold(net)
+    hold = get_hold(net)
     kinds = tuple(map(type, net.modules() if hold is None else hold.modules))
     known = _mixing.get(net)
     if known is None or known[0] != kinds:

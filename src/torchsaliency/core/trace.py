@@ -111,7 +111,7 @@ class Shared:
         self.saved_seconds = 0.0
         self._results: dict[str, tuple[Any, float]] = {}
 
-    def once(self, name: str, compute: Callable[[], Any], device: torch.device) -> Any:
+    def compute_once(self, name: str, compute: Callable[[], Any], device: torch.device) -> Any:
         """Return what `compute` gives, or gave.
 
         Args:
@@ -228,7 +228,7 @@ class View:
             sound = sound & ~(numbers.isnan() | numbers.isposinf()).any(1)
         return sound
 
-    def holds(self, *dtypes: torch.dtype) -> bool:
+    def is_rounded_to(self, *dtypes: torch.dtype) -> bool:
         """Whether numbers of the pass were rounded to one of these, by the network or autocast."""
         outputs = [part for parts in self.traced.outputs.values() for part in parts]
         tensors = [self.images, self.output, *outputs]
@@ -306,7 +306,7 @@ class View:
             return
         if traced.graph_score is None:
             raise _no_gradient(name)
-        scale = _HALF_SCALE if self.holds(torch.float16) else 1.0
+        scale = _HALF_SCALE if self.is_rounded_to(torch.float16) else 1.0
         attentions = traced.attentions or []
         outputs = [part for parts in traced.outputs.values() for part in parts]
         sources = [*outputs, *(block.source for part in attentions for block in part)]
@@ -357,9 +357,9 @@ class View:
 
     def masked_scores(self, masks: Tensor, index: Tensor) -> Tensor:
         """Score the images under masks (M, H, W) in [0, 1], with this pass's masking."""
-        return self.scores(self.masked(masks, index), index)
+        return self.scores(self.apply_masks(masks, index), index)
 
-    def masked(self, masks: Tensor, index: Tensor) -> Tensor:
+    def apply_masks(self, masks: Tensor, index: Tensor) -> Tensor:
         """Return the images at `index` (M,) under masks (M, H, W), with this pass's masking."""
         if self.traced.masked is None:
             self.traced.masked = self.masking.over(self.images)
@@ -390,7 +390,7 @@ class View:
             target=self.target,
             features=self.activations,
             expected=self.score,
-            tolerance=3e-2 if self.holds(torch.float16, torch.bfloat16) else 1e-3,
+            tolerance=3e-2 if self.is_rounded_to(torch.float16, torch.bfloat16) else 1e-3,
             grows=self.traced.grows,
         )
         steps = torch.arange(count, device=self.images.device).split(rows)
@@ -423,7 +423,7 @@ class View:
         return scores
 
     @contextmanager
-    def again(self, images: Tensor) -> Iterator[View]:
+    def trace_variants(self, images: Tensor) -> Iterator[View]:
         """Trace variants (N, C, H', W') of the same images: same layers, target and masking."""
         resized = images.shape[2:] != self.images.shape[2:]  # another size has another grid
         with tracing(
@@ -508,7 +508,7 @@ def _run_once(
     for layer in layers:
         first = traced.outputs[layer.name][0]
         layout = layer.reshape or decide_layout(net, layer.name, first, session.images[:1])
-        traced.layers[layer.name] = Layer(layer.name, layout).resolved(first, session.size)
+        traced.layers[layer.name] = Layer(layer.name, layout).fill_layout(first, session.size)
     return _detach(output), resolved, graph_score.detach()
 
 

@@ -78,7 +78,7 @@ def as_dataset(
     if not len(dataset):
         raise DataError(f"The data set is an empty {type(dataset).__name__}; give some images.")
     names = tuple(map(str, classes or _class_names(dataset, columns[1]) or ()))
-    found = _listed_labels(dataset, columns[1])
+    found = _list_labels(dataset, columns[1])
     if found is None:
         found = [_pair(dataset[place], place, columns)[1] for place in range(len(dataset))]
     labels = [_label(label, place, names) for place, label in enumerate(found)]
@@ -185,10 +185,10 @@ def _class_names(dataset: Any, column: str) -> Sequence[str] | None:
     return names or getattr(dataset, "classes", None)
 
 
-def _listed_labels(dataset: Any, column: str) -> Sequence[Any] | None:
+def _list_labels(dataset: Any, column: str) -> Sequence[Any] | None:
     """Return all labels without reading an image, None if the data set does not list them."""
     if isinstance(dataset, Subset):
-        inner = _listed_labels(dataset.dataset, column)
+        inner = _list_labels(dataset.dataset, column)
         return None if inner is None else [inner[place] for place in dataset.indices]
     features = getattr(dataset, "features", None)
     if isinstance(features, Mapping) and column in features:

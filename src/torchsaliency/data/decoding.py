@@ -59,7 +59,7 @@ def check_pixels(name: str, size: tuple[int, int], limit: int) -> None:
 
 
 @contextmanager
-def decoding(path: Path | str, limit: int, accepted: str) -> Iterator[None]:
+def name_decoder_errors(path: Path | str, limit: int, accepted: str) -> Iterator[None]:
     """Turn every error of a decoder inside the context into one sentence about its file.
 
     Args:
@@ -89,10 +89,10 @@ def decoding(path: Path | str, limit: int, accepted: str) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise DataError(f"{name} is no image that can be read; {accepted}.") from error
     except Exception as error:  # decoders raise many types for damaged files
-        raise damaged(path, error) from error
+        raise make_damage_error(path, error) from error
 
 
-def damaged(path: Path | str, error: Exception) -> DataError:
+def make_damage_error(path: Path | str, error: Exception) -> DataError:
     """Return the error for a truncated or damaged file, with the decoder's reason."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
     reason = printable(reason[:_LONGEST])

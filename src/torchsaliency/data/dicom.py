@@ -133,7 +133,7 @@ def _levels(dataset: Any, name: str) -> NDArray[np.uint8]:
     if table := _value(dataset, "VOILUTSequence"):
         values = _stretch(_look_up(values, table[0], "LUT"), ~padding)
     elif (window := _window(dataset, name)) is not None:
-        values = _windowed(values, *window)
+        values = _apply_window(values, *window)
     else:
         values = _stretch(values, ~padding)
     levels = scaled_to_bytes(1 - values if kind == "MONOCHROME1" else values, 1.0)
@@ -204,7 +204,7 @@ def _window(dataset: Any, name: str) -> tuple[float, float, str] | None:
     return None
 
 
-def _windowed(
+def _apply_window(
     values: NDArray[np.float64], centre: float, width: float, function: str
 ) -> NDArray[np.float64]:
     if function == "SIGMOID":

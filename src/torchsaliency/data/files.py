@@ -91,10 +91,10 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[str]:
 
 def is_image(name: str) -> bool:
     """Whether a file is an image by its name."""
-    return _visible(name) and _suffix(name) in PHOTO_SUFFIXES
+    return _is_visible(name) and _suffix(name) in PHOTO_SUFFIXES
 
 
-def text_of(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Return a text file's content as it is, without a byte order mark.
 
     Raises:
@@ -115,9 +115,9 @@ def text_of(path: Path) -> str:
     return text
 
 
-def lines_of(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
     """Return the lines of a text file that are not blank; errors are those of `text_of`."""
-    return [line.strip() for line in text_of(path).splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def find_fault(path: Path) -> str:
@@ -189,7 +189,7 @@ def _members(folder: Path) -> tuple[list[str], list[str]]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not _visible(entry.name):
+                if not _is_visible(entry.name):
                     continue
                 if not _is_folder(entry):
                     files.append(entry.name)
@@ -198,7 +198,7 @@ def _members(folder: Path) -> tuple[list[str], list[str]]:
                 ):
                     folders.append(entry.name)
     except OSError as error:
-        raise _unreadable(folder, error) from error
+        raise _make_folder_error(folder, error) from error
     return sorted(folders), sorted(files)
 
 
@@ -217,11 +217,11 @@ def _identity(folder: Path) -> tuple[int, int]:
     try:
         state = folder.stat()
     except OSError as error:
-        raise _unreadable(folder, error) from error
+        raise _make_folder_error(folder, error) from error
     return state.st_dev, state.st_ino
 
 
-def _unreadable(folder: Path, error: OSError) -> DataError:
+def _make_folder_error(folder: Path, error: OSError) -> DataError:
     return DataError(
         f"The folder {printable(folder)} cannot be read ({error.strerror or error}); check its "
         "permissions, or give another one."
@@ -232,5 +232,5 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def _visible(name: str) -> bool:
+def _is_visible(name: str) -> bool:
     return not name.startswith(".") and name not in _LEFT_BY_SYSTEMS

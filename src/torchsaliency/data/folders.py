@@ -12,12 +12,12 @@ from torchsaliency.data.dataset import Sample
 from torchsaliency.data.files import (
     folders_in,
     images_below,
-    lines_of,
     list_names,
     printable,
+    read_lines,
     readable_id,
 )
-from torchsaliency.data.opening import register_dataset, wrong_layout
+from torchsaliency.data.opening import make_layout_error, register_dataset
 from torchsaliency.data.photosets import PhotoSet, TableBoxes
 from torchsaliency.data.tables import is_table, read_table
 from torchsaliency.errors import DataError, OptionError
@@ -88,7 +88,7 @@ def image_folder(path: Path, *, split: str | None = None, labels: Path | None = 
     if loose:
         samples = tuple(Sample(readable_id(name), path / name) for name in loose)
         return PhotoSet(name="folder", samples=samples)
-    raise wrong_layout("folder", path, "holds no images")
+    raise make_layout_error("folder", path, "holds no images")
 
 
 def _read_classes(path: Path, folders: list[str], filled: Mapping[str, list[str]]) -> PhotoSet:
@@ -156,6 +156,6 @@ def _labels_file(path: Path) -> Path | None:
 
 def _names_files(path: Path) -> bool:
     try:
-        return is_table(lines_of(path)[0])
+        return is_table(read_lines(path)[0])
     except DataError:
         return False

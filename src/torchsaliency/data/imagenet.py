@@ -21,7 +21,7 @@ from torchsaliency.data.imagenet_annotations import (
     synset_names,
     synsets,
 )
-from torchsaliency.data.opening import register_dataset, wrong_layout
+from torchsaliency.data.opening import make_layout_error, register_dataset
 from torchsaliency.data.photosets import PhotoSet
 from torchsaliency.errors import DataError, OptionError
 
@@ -86,7 +86,7 @@ def imagenet(
     split = split or (path.name if path.name in _SPLITS else _SPLITS[0])
     folder = _holder(path, split)
     if folder is None:
-        raise wrong_layout("imagenet", path, f"holds no ImageNet images (split {split})")
+        raise make_layout_error("imagenet", path, f"holds no ImageNet images (split {split})")
     places = _around(folder, path) if split == _SPLITS[0] else []  # published files are val's
     boxes = boxes or _first(places, _BOX_PLACES)
     if names := folders_in(folder):
@@ -104,7 +104,9 @@ def imagenet(
         tree = boxes if boxes is not None and boxes.is_dir() else None
         given = labels or _first(places, _LABEL_FILES) or tree
         if given is None:
-            raise wrong_layout("imagenet", folder, "has all images in one folder and no labels")
+            raise make_layout_error(
+                "imagenet", folder, "has all images in one folder and no labels"
+            )
         samples = _flat(folder, given, split)
         boxes = boxes or (given if has_boxes(given) else None)
     by_stem = {Path(str(sample.source)).stem: sample for sample in samples}

@@ -16,8 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from torchsaliency.data.dataset import Sample
-from torchsaliency.data.decoding import damaged
-from torchsaliency.data.files import files_below, is_image, lines_of, printable
+from torchsaliency.data.decoding import make_damage_error
+from torchsaliency.data.files import files_below, is_image, printable, read_lines
 from torchsaliency.data.photosets import Annotations, Box, TableBoxes, XMLBoxes, read_xml
 from torchsaliency.data.tables import is_table, read_table
 from torchsaliency.errors import DataError
@@ -64,7 +64,7 @@ def read_labels(path: Path) -> dict[str, int]:
     """
     if path.is_dir():
         return _labels_of_xml(path)
-    lines = lines_of(path)
+    lines = read_lines(path)
     if lines[0].startswith(_KAGGLE_HEAD):
         return {stem: _index(found[0][0], path) for stem, found in _kaggle(path, lines).items()}
     if all(line.isdecimal() for line in lines):
@@ -79,7 +79,7 @@ def has_boxes(path: Path) -> bool:
     """Whether a file of labels tells boxes too."""
     if path.is_dir():
         return True
-    head = lines_of(path)[0]
+    head = read_lines(path)[0]
     return head.startswith(_KAGGLE_HEAD) or (is_table(head) and bool(read_table(path).boxes))
 
 
@@ -96,7 +96,7 @@ def read_boxes(path: Path, samples: Mapping[str, Sample]) -> Annotations[Tensor]
     """
     if path.is_dir():
         return XMLBoxes(_tree(path), synsets())
-    lines, sizes = lines_of(path), []
+    lines, sizes = read_lines(path), []
     listed: Iterable[tuple[str, Box]]
     if lines[0].startswith(_KAGGLE_HEAD):
         listed = (
@@ -161,7 +161,7 @@ def _labels_of_devkit(path: Path, lines: list[str]) -> dict[str, int]:
         numbered = {int(number): str(synset) for number, synset in pairs}
         synset_of = [numbered[int(line[:_MOST_DIGITS])] for line in lines]
     except Exception as error:  # a damaged file breaks the reader in many ways
-        raise damaged(meta, error) from error
+        raise make_damage_error(meta, error) from error
     return {
         f"ILSVRC2012_val_{place:08d}": _index(synset, meta)
         for place, synset in enumerate(synset_of, start=1)
@@ -185,7 +185,7 @@ def _kaggle(path: Path, lines: list[str]) -> dict[str, list[tuple[str, Box]]]:
     try:
         rows = list(csv.reader(lines[1:], strict=True))
     except csv.Error as error:
-        raise damaged(path, error) from error
+        raise make_damage_error(path, error) from error
     for number, row in enumerate(rows, start=2):
         words = row[1].split() if len(row) > 1 else []
         try:
@@ -208,7 +208,7 @@ def _numbers(
 ) -> list[tuple[str, list[float | int]]]:
     """Read lines of a file's name and some numbers, with commas between."""
     found = []
-    for number, line in enumerate(lines_of(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         name, *words = line.split(",")
         try:
             numbers: list[float | int] = [kind(word) for word in words]

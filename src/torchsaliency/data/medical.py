@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torchsaliency.data.dataset import PARTS, Sample, draw_parts
 from torchsaliency.data.files import images_below, readable_id
-from torchsaliency.data.opening import register_dataset, wrong_layout
+from torchsaliency.data.opening import make_layout_error, register_dataset
 from torchsaliency.data.photosets import PhotoSet
 from torchsaliency.errors import OptionError
 
@@ -68,12 +68,12 @@ def chest_xray(path: Path, *, split: str = "test") -> PhotoSet:
     _check_split(split)
     root = find_chest_xray(path)
     if root is None:
-        raise wrong_layout("chest-xray", path, "holds no chest X-rays")
+        raise make_layout_error("chest-xray", path, "holds no chest X-rays")
     there = [part for part in PARTS if (root / part).is_dir()]
     parts = there if split == ALL else [split]
     for part in parts:
         if missing := [name for name in CHEST_CLASSES if not (root / part / name).is_dir()]:
-            raise wrong_layout("chest-xray", root, f"has no {part}/{missing[0]}")
+            raise make_layout_error("chest-xray", root, f"has no {part}/{missing[0]}")
     return PhotoSet(
         name="chest-xray",
         samples=tuple(
@@ -105,7 +105,7 @@ def kvasir(path: Path, *, split: str = "test", seed: int = 0) -> PhotoSet:
     root = find_kvasir(path)
     if root is None:
         lacking = [name for name in KVASIR_CLASSES if not (path / name).is_dir()]
-        raise wrong_layout("kvasir", path, f"has no folder {', '.join(lacking)}")
+        raise make_layout_error("kvasir", path, f"has no folder {', '.join(lacking)}")
     samples = _samples(root, KVASIR_CLASSES)
     version = _VERSIONS.get(len(samples), "Kvasir, neither v1 nor v2 by its count")
     facts = [f"{len(samples)} images: {version}", f"split {split}"]

@@ -144,7 +144,7 @@ def _split(spec: str | Path) -> tuple[DataSetEntry | None, str]:
     return None, text
 
 
-def wrong_layout(kind: str, path: Path, found: str) -> DataError:
+def make_layout_error(kind: str, path: Path, found: str) -> DataError:
     """Return the error for a folder that does not hold what its kind needs.
 
     Args:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
-from torchsaliency.data.decoding import check_pixels, decoding, pixel_limit
+from torchsaliency.data.decoding import check_pixels, name_decoder_errors, pixel_limit
 from torchsaliency.data.dicom import is_dicom, open_dicom
 from torchsaliency.data.files import find_fault, images_below, printable
 from torchsaliency.data.scaling import image_of
@@ -115,8 +115,8 @@ def to_rgb(photo: Photo) -> Image.Image:
         return open_photo(photo)
     if isinstance(photo, Image.Image):
         name, limit = getattr(photo, "filename", "") or "The photograph", pixel_limit()
-        with decoding(os.fsdecode(name), limit, _ACCEPTED):
-            return _upright(photo, os.fsdecode(name), limit)[0]
+        with name_decoder_errors(os.fsdecode(name), limit, _ACCEPTED):
+            return _turn_upright(photo, os.fsdecode(name), limit)[0]
     if isinstance(photo, Tensor):
         return _over_white(image_of(_array_of(photo), channels_first=True))
     if isinstance(photo, np.ndarray):
@@ -141,12 +141,12 @@ def read_photo(
         raise DataError(
             f"{printable(path)} {fault}; give an image file (find_photos lists those of a folder)."
         )
-    with decoding(path, limit, _ACCEPTED):
+    with name_decoder_errors(path, limit, _ACCEPTED):
         if is_dicom(path):
             picture = open_dicom(path, limit)
             return picture, Frame(picture.size)
         with Image.open(path, formats=_FORMATS) as image:
-            return _upright(image, str(path), limit)
+            return _turn_upright(image, str(path), limit)
 
 
 def find_photos(
@@ -198,7 +198,7 @@ def turn_boxes(boxes: Float[Tensor, "b 4"], frame: Frame) -> Float[Tensor, "b 4"
     return torch.stack([x0, y0, x1, y1], 1)
 
 
-def _upright(image: Image.Image, name: str, limit: int) -> tuple[Image.Image, Frame]:
+def _turn_upright(image: Image.Image, name: str, limit: int) -> tuple[Image.Image, Frame]:
     """Return an image of any of PIL's kinds as RGB and upright, and how it was stored."""
     if isinstance(image, ImageFile.ImageFile):
         _check_before_decoding(image, name, limit)

@@ -25,7 +25,12 @@ from PIL import Image
 from torch import Tensor
 
 from torchsaliency.data.dataset import VOID, DataSet, Picture, Sample
-from torchsaliency.data.decoding import check_pixels, damaged, decoding, pixel_limit
+from torchsaliency.data.decoding import (
+    check_pixels,
+    make_damage_error,
+    name_decoder_errors,
+    pixel_limit,
+)
 from torchsaliency.data.files import hash_of, printable
 from torchsaliency.data.photos import Frame, read_photo, turn_boxes, turn_pixels
 from torchsaliency.errors import DataError
@@ -178,7 +183,7 @@ class MaskFiles(Annotations[Tensor]):
         if not os.path.exists(path):
             raise DataError(f"{name} does not exist; give every image its mask.")
         with (
-            decoding(path, limit, "a mask is a PNG"),
+            name_decoder_errors(path, limit, "a mask is a PNG"),
             Image.open(path, formats=["PNG"]) as opened,
         ):
             check_pixels(name, opened.size, limit)
@@ -225,7 +230,7 @@ def read_xml(path: Path) -> tuple[tuple[int, int], list[tuple[str, Box]]]:
             (entry.findtext("name", "").strip(), _corners(entry)) for entry in root.iter("object")
         ]
     except Exception as error:  # a damaged file breaks the parser in many ways
-        raise damaged(path, error) from error
+        raise make_damage_error(path, error) from error
     return (width, height), objects
 
 

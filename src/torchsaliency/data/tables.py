@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from torchsaliency.data.files import printable, text_of
+from torchsaliency.data.files import printable, read_text
 from torchsaliency.data.photosets import CORNERS, Box
 from torchsaliency.errors import DataError
 
@@ -69,7 +69,7 @@ def read_table(path: Path) -> Table:
         DataError: it has no column or row of images, a column twice, or a row that is damaged or
             incomplete or contradicts another.
     """
-    text, place = text_of(path), printable(path)
+    text, place = read_text(path), printable(path)
     try:
         delimiter, columns = _columns(next(line for line in text.splitlines() if line.strip()))
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from torchsaliency.data.dataset import Sample
-from torchsaliency.data.files import images_in, lines_of, readable_id
-from torchsaliency.data.opening import register_dataset, wrong_layout
+from torchsaliency.data.files import images_in, read_lines, readable_id
+from torchsaliency.data.opening import make_layout_error, register_dataset
 from torchsaliency.data.photosets import MaskFiles, PhotoSet
 
 CLASSES = (
@@ -45,15 +45,15 @@ def voc2012(path: Path, *, split: str = "val") -> PhotoSet:
     """
     root = find_voc(path)
     if root is None:
-        raise wrong_layout("voc", path, "holds no JPEGImages and SegmentationClass")
+        raise make_layout_error("voc", path, "holds no JPEGImages and SegmentationClass")
     images, masks = (root / part for part in _PARTS)
     listed = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     if split == _ALL:
         names = [Path(name).stem for name in images_in(masks) if name.endswith(".png")]
     elif listed.is_file():
-        names = lines_of(listed)
+        names = read_lines(listed)
     else:
-        raise wrong_layout("voc", root, f"has no list {listed.name} (split {_ALL} needs none)")
+        raise make_layout_error("voc", root, f"has no list {listed.name} (split {_ALL} needs none)")
     return PhotoSet(
         name="voc2012",
         samples=tuple(Sample(readable_id(name), images / f"{name}.jpg") for name in names),

@@ -1,7 +1,7 @@
 """Evaluation: maps scored by measures and metrics, one batch or a whole data set."""
 
 from torchsaliency.errors import require_extra
-from torchsaliency.registry import moved_names
+from torchsaliency.registry import make_moved_getattr
 
 require_extra("eval", "pandas", "pyarrow", "torchmetrics")
 
@@ -13,7 +13,7 @@ from torchsaliency.evaluation.scoring import score
 from torchsaliency.evaluation.store import Store
 from torchsaliency.options import Choice
 
-__getattr__ = moved_names(__name__)
+__getattr__ = make_moved_getattr(__name__)
 
 __all__ = [
     "Bench",

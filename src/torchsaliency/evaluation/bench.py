@@ -72,7 +72,7 @@ def measure(
     )
 
 
-def classes_needed(metric: SaliencyMetric) -> str:
+def find_class_measure(metric: SaliencyMetric) -> str:
     """Return the first measure of a metric that reads class probabilities, "" if none does."""
     return next((name for name in metric.entry.requires if MEASURES.get(name).classes), "")
 

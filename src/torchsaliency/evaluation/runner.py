@@ -93,7 +93,7 @@ def evaluate(
     """
     setting = make_setting(plan, model=model, judge=judge, data=data)
     store = Store(folder)
-    with store.held():
+    with store.lock():
         Run(setting, store).finish(watch)
     return load_results(folder)
 

@@ -23,7 +23,7 @@ from torchsaliency.evaluation.studies import (
     Study,
     box_variants,
     class_variants,
-    misclassified,
+    find_misclassified,
     power_variants,
     score_variants,
 )
@@ -231,5 +231,5 @@ def _score_study(name: str, setting: Setting, benches: Mapping[str, Bench]) -> d
             chunk=bench.chunk,
         )
         if name == "classes":
-            study.add_misclassified(misclassified(first.output, bench.labels), undefined=True)
+            study.add_misclassified(find_misclassified(first.output, bench.labels), undefined=True)
     return studies

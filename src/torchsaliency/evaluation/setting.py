@@ -20,7 +20,7 @@ from torchsaliency.core.method import Method
 from torchsaliency.core.network import unwrap
 from torchsaliency.data import DataSet, as_dataset
 from torchsaliency.errors import OptionError, TargetError, TorchSaliencyError
-from torchsaliency.evaluation.bench import classes_needed
+from torchsaliency.evaluation.bench import find_class_measure
 from torchsaliency.evaluation.plan import Plan
 from torchsaliency.metrics import SaliencyMetric
 from torchsaliency.zoo import Network, Preprocessing, load_model
@@ -177,8 +177,8 @@ def _load(field: str, plan: Plan, name: str, weights: Path | None) -> Network:
 
 
 def _preprocess(plan: Plan, network: Network) -> Preprocessing:
-    framed = network.preprocessing.framed(plan.fit)
-    return framed if plan.normalise else framed.unnormalised()
+    framed = network.preprocessing.frame(plan.fit)
+    return framed if plan.normalise else framed.skip_normalisation()
 
 
 def _check_annotations(plan: Plan, data: DataSet) -> None:
@@ -195,7 +195,7 @@ def _default_judge(
     network: Network, metrics: Mapping[str, SaliencyMetric], study: str | None
 ) -> str | None:
     """Return the classifier that judges an encoder's maps (the TMLR paper's Table 5)."""
-    needed = study is not None or any(map(classes_needed, metrics.values()))
+    needed = study is not None or any(map(find_class_measure, metrics.values()))
     return network.judge if network.encoder and needed else None
 
 
@@ -210,7 +210,7 @@ def require_classes(
     if not network.encoder or judge is not None:
         return
     for place, (label, metric) in enumerate(metrics.items()):
-        if measure := classes_needed(metric):
+        if measure := find_class_measure(metric):
             raise OptionError(
                 f"metrics[{place}]: {label} reads class probabilities ({measure}), and "
                 f"{network.name} is an encoder; give a classifier as judge, or leave it out."

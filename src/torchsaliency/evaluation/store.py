@@ -61,13 +61,13 @@ class Store:
         self._output = OutputFolder(folder)
         self.folder = self._output.path
 
-    def held(self) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Keep other processes from writing to the folder.
 
         Raises:
             OptionError: one does.
         """
-        return self._output.held()
+        return self._output.lock()
 
     @property
     def facts(self) -> dict[str, Any] | None:
@@ -107,17 +107,17 @@ class Store:
         session = facts.pop("session")
         known = self.facts
         if known is None:
-            if next(self._output.strangers(), None) is not None:
+            if next(self._output.list_foreign(), None) is not None:
                 raise OptionError(
                     f"{self.folder} holds files of something else; give a folder that is empty or "
                     "does not exist."
                 )
             known = {**facts, "sessions": [], "skipped": {}}
         else:
-            refuse_mixing(self.folder, *_comparable(known, facts))
+            refuse_mixing(self.folder, *_drop_new_methods(known, facts))
             known["methods"] |= facts["methods"]
             # its checksum says that it is ours, also in a folder that was copied without the record
-            self._output.know({_FACTS: sha256_of(self.folder / _FACTS)})
+            self._output.adopt({_FACTS: sha256_of(self.folder / _FACTS)})
             self._set_damaged_aside()
         known["sessions"].append(session)
         self.write(known)
@@ -218,7 +218,7 @@ def refuse_mixing(folder: Path, begun: Mapping[str, Any], now: Mapping[str, Any]
             )
 
 
-def _comparable(
+def _drop_new_methods(
     known: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return both identities with the methods that both have."""

@@ -187,7 +187,7 @@ def score_variants(
     return study
 
 
-def misclassified(logits: Float[Tensor, "n k"], labels: Tensor) -> Tensor:
+def find_misclassified(logits: Float[Tensor, "n k"], labels: Tensor) -> Tensor:
     """Return whether each image's most probable class is not its label, (N,), on the CPU."""
     top = logits.argsort(dim=1, descending=True)[:, 0]
     return (top != labels.to(top.device)).cpu()

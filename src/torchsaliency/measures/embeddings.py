@@ -70,7 +70,7 @@ def masked_embeddings(
         after = judge.session.run_variants(
             count, lambda index: mask_out(judge.images[index], kept[index])
         )
-        first, second = pooled(before.detach()), pooled(after)
+        first, second = pool_embeddings(before.detach()), pool_embeddings(after)
         if first.shape != second.shape:
             raise InputError(
                 f"Clean embeddings of {tuple(first.shape)} were given and the masked ones are "
@@ -79,7 +79,7 @@ def masked_embeddings(
         return MaskedEmbeddings(first.to(second), second, judge.passes)
 
 
-def pooled(output: Tensor) -> Tensor:
+def pool_embeddings(output: Tensor) -> Tensor:
     """Return one vector an image (N, D) from an encoder's output.
 
     Raises:

@@ -26,7 +26,7 @@ _NEIGHBOURS = (
 )
 
 
-def imputed(
+def impute_neighbours(
     images: Float[Tensor, "n c h w"], removed: Bool[Tensor, "n h w"]
 ) -> Float[Tensor, "n c h w"]:
     """Replace removed pixels by the weighted mean of their eight neighbours, all at once.

@@ -18,7 +18,7 @@ from torchsaliency.core.maps import require_maps, to_float64, upcast
 from torchsaliency.core.masking import Masking, MeanColour, RISEBlur
 from torchsaliency.core.runtime import draw_normal
 from torchsaliency.errors import OptionError
-from torchsaliency.measures.imputation import imputed
+from torchsaliency.measures.imputation import impute_neighbours
 from torchsaliency.measures.judge import Labels, class_labels, class_scores, judging
 
 Order = Literal["insertion", "deletion"]
@@ -193,7 +193,7 @@ def removal_curves(  # noqa: PLR0913 (options of a published protocol)
             most, count = place < len(counts), counts[place % len(counts)]
             rank = torch.where(most[:, None], ranks[image], pixels - 1 - ranks[image])
             removed = (rank < count[:, None]).view(-1, *judge.size)
-            filled = imputed(upcast(judge.images[image]), removed)
+            filled = impute_neighbours(upcast(judge.images[image]), removed)
             grain = speckle[place.cpu()].to(filled.device) * removed[:, None]
             return filled + grain
 

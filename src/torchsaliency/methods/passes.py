@@ -59,7 +59,7 @@ def sum_dtype(device: torch.device) -> torch.dtype:
 
 def loss_scale(view: View) -> float:
     """Return what keeps the gradients of a float16 network from vanishing; results are divided."""
-    return _HALF_SCALE if view.holds(torch.float16) else 1.0
+    return _HALF_SCALE if view.is_rounded_to(torch.float16) else 1.0
 
 
 def slope(view: View, values: Tensor, leaf: Tensor) -> Tensor:

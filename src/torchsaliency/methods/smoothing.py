@@ -47,7 +47,7 @@ class Augmented(Method):
         for factor in self.factors:
             for mirror in (False, True) if self.mirrored else (False,):
                 copies = view.images * factor
-                with view.again(copies.flip(3) if mirror else copies) as other:
+                with view.trace_variants(copies.flip(3) if mirror else copies) as other:
                     raw = _raw(self.method, other)
                 stretched = normalise(upsample(raw, view.size), self.method.scaling)
                 maps.append(stretched.flip(2) if mirror else stretched)

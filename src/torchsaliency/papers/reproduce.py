@@ -16,7 +16,7 @@ from torchsaliency.papers import makers, pictures
 from torchsaliency.papers.plans import Planner, Reproduction
 from torchsaliency.papers.recipes import Claim, get_recipe
 from torchsaliency.report import FORMATS, Table, render
-from torchsaliency.viz.curves import encoded
+from torchsaliency.viz.curves import encode_figure
 
 MAKERS: Mapping[str, Callable[[Reproduction], None]] = {
     "table": makers.make_table,
@@ -63,10 +63,10 @@ def reproduce(
     chosen, folder = get_recipe(name), Path(folder)
     sources = (data,) if isinstance(data, str) else tuple(data or ())
     run = Planner(chosen, sources, tuple(models), limit, changes or {}).plan(folder, watch)
-    with run.output.held():
-        run.output.know(_read_digests(folder))
+    with run.output.lock():
+        run.output.adopt(_read_digests(folder))
         # before hours of work: these names every recipe, or most of them, will need
-        run.output.insist_on_own([_FACTS, *(f"table.{suffix}" for suffix in _suffixes().values())])
+        run.output.require_own([_FACTS, *(f"table.{suffix}" for suffix in _suffixes().values())])
         MAKERS[chosen.kind](run)
         run.tables = {name: _complete(table, run) for name, table in run.tables.items()}
         run.claims = [checked for claim in chosen.claims for checked in _check(claim, run.results)]
@@ -144,7 +144,7 @@ def _write(run: Reproduction) -> None:
         for form, suffix in _suffixes().items()
     }
     for name, figure in run.figures.items():
-        files |= {name + suffix: encoded(figure, suffix) for suffix in (".png", ".svg")}
+        files |= {name + suffix: encode_figure(figure, suffix) for suffix in (".png", ".svg")}
     for name, content in files.items():
         output.write(name, content)
     facts = {

@@ -140,8 +140,8 @@ class Survey:
             OptionError: a file of such a name is somebody else's, or nothing can be written.
         """
         output = folder if isinstance(folder, OutputFolder) else OutputFolder(folder)
-        with output.held():
-            output.insist_on_own([PAGE, KEY])
+        with output.lock():
+            output.require_own([PAGE, KEY])
             output.write(PAGE, self.page.encode("utf-8", "replace"))
             output.write(KEY, (self.key.model_dump_json(indent=1) + "\n").encode())
         return output.path / PAGE, output.path / KEY

@@ -83,8 +83,8 @@ def finetune(
     parts = open_parts(settings.images or settings.data)
     settings = settings.for_data(parts.name)
     output = OutputFolder(folder)
-    with output.held(), _repeatable(settings.device):
-        output.insist_on_own([WEIGHTS, REPORT, TEST_LIST])
+    with output.lock(), _make_repeatable(settings.device):
+        output.require_own([WEIGHTS, REPORT, TEST_LIST])
         torch.manual_seed(settings.seed)
         network, head = with_new_head(
             settings.model,
@@ -93,7 +93,7 @@ def finetune(
             pretrained=settings.pretrained,
             device=settings.device,
         )
-        network.preprocessing = network.preprocessing.framed(settings.fit)
+        network.preprocessing = network.preprocessing.frame(settings.fit)
         modules = [network.module.get_submodule(path) for path in head]
         return Training(settings, parts, network, output, watch or (lambda _: None)).run(modules)
 
@@ -128,10 +128,10 @@ def with_new_head(
         name, weights=weights, pretrained=pretrained, device=device, dtype=torch.float32
     )
     fresh = load_model(name, pretrained=False, num_classes=len(classes)).module
-    paths = _differing(network.module, fresh)
+    paths = _find_differing(network.module, fresh)
     if not paths:  # it had as many classes as the new one gets
         other = load_model(name, pretrained=False, num_classes=len(classes) + 1).module
-        paths = _differing(fresh, other)
+        paths = _find_differing(fresh, other)
     if not paths or "" in paths:
         found = "a bare parameter" if paths else "not to be found"
         raise CheckpointError(
@@ -145,7 +145,7 @@ def with_new_head(
     return network.to(device).eval(), paths
 
 
-def _differing(first: nn.Module, second: nn.Module) -> tuple[str, ...]:
+def _find_differing(first: nn.Module, second: nn.Module) -> tuple[str, ...]:
     """Return the modules with a parameter or buffer of another shape, in order."""
     a, b = first.state_dict(), second.state_dict()
     names = [name for name in a if name in b and a[name].shape != b[name].shape]
@@ -253,7 +253,7 @@ class Training:
             "history": [asdict(epoch) for epoch in self.history],
             "skipped": self.skipped,
         }
-        with self.output.writing(CHECKPOINT) as file:
+        with self.output.open_draft(CHECKPOINT) as file:
             torch.save(state, file)
 
     def _export(self, report: TrainingReport) -> None:
@@ -407,7 +407,7 @@ def _label_list(data: DataSet, classes: Sequence[str]) -> bytes:
 
 
 @contextmanager
-def _repeatable(device: str) -> Iterator[None]:
+def _make_repeatable(device: str) -> Iterator[None]:
     """Let the same numbers come out again, and leave the caller's generators as they are."""
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark

@@ -248,11 +248,11 @@ def save(figure: Figure, path: str | Path) -> tuple[Path, ...]:
     # a stem may have a dot: "opticam-0.1"
     paths = (path,) if single else tuple(path.with_name(path.name + end) for end in _METADATA)
     for file in paths:
-        file.write_bytes(encoded(figure, file.suffix.lower()))
+        file.write_bytes(encode_figure(figure, file.suffix.lower()))
     return paths
 
 
-def encoded(figure: Figure, suffix: str) -> bytes:
+def encode_figure(figure: Figure, suffix: str) -> bytes:
     """Return a figure as the bytes of a file, ".png" or ".svg"."""
     buffer = io.BytesIO()
     with _style():

@@ -155,7 +155,7 @@ def grid(
     bar = colour_bar and any(row.overlays for row in rows)
     height = sum(line.height(style) for line in lines) + style.line_gap * (len(lines) - 1)
     height += bar * (style.line_gap + style.bar_height)
-    right = style.left(max(len(line.cells) for line in lines)) - style.gap
+    right = style.find_left(max(len(line.cells) for line in lines)) - style.gap
     sheet = Image.new("RGB", (right + style.margin, height + 2 * style.margin), _PAPER)
     top = style.margin
     for line in lines:
@@ -163,7 +163,7 @@ def grid(
         top += line.height(style) + style.line_gap
     if bar:
         column = int(any(row.photo is not None for row in rows))  # the first with overlays
-        _draw_bar(sheet, (style.left(column), top), colormap, style)
+        _draw_bar(sheet, (style.find_left(column), top), colormap, style)
     return sheet
 
 
@@ -185,11 +185,11 @@ class _Style:
         self.heading = _font(self.type_size, bold=True)
         self.body = _font(self.type_size)
 
-    def left(self, column: int) -> int:
+    def find_left(self, column: int) -> int:
         """Return where a column begins."""
         return self.margin + column * (self.width + self.gap)
 
-    def fitted(self, image: Image.Image) -> tuple[int, int]:
+    def fit_image(self, image: Image.Image) -> tuple[int, int]:
         """Return the size at which an image fills its cell."""
         scale = min(self.width / image.width, self.tallest / image.height)
         return max(1, round(image.width * scale)), max(1, round(image.height * scale))
@@ -223,7 +223,7 @@ class _Line:
     def height(self, style: _Style) -> int:
         """Return the height of heading, images and captions together."""
         return self.heading_height(style) + max(
-            style.fitted(panel.image)[1] + style.caption_height(panel)
+            style.fit_image(panel.image)[1] + style.caption_height(panel)
             for panel in self.cells
             if panel is not None
         )
@@ -235,11 +235,11 @@ class _Line:
         for column, panel in enumerate(self.cells):
             if panel is None:
                 continue
-            left = style.left(column)
+            left = style.find_left(column)
             if self.headed:
                 title = _shorten(" ".join(panel.title.split()), style.heading, style.width)
                 pen.text((left, top), title, fill=_INK, font=style.heading)
-            size = style.fitted(panel.image)
+            size = style.fit_image(panel.image)
             pixels = to_rgb(panel.image).resize(size, Image.Resampling.LANCZOS)
             sheet.paste(pixels, (left, image_top))
             # A caption follows its own image: beside a taller one it must not hang in the air.

@@ -57,13 +57,13 @@ def png_bytes(
     _check(images, maps, titles)
     panels = []
     for index in range(min(len(images), _SHOWN)):
-        pixels = visible(images[index], mean, std)
+        pixels = denormalise_images(images[index], mean, std)
         picture = overlay(Image.fromarray(pixels.numpy()), maps[index], colormap=colormap)
         panels.append(Panel(picture, subtitle=titles[index] if titles else ""))
     return png(grid([Row(tuple(panels))], width=_CELL, colormap=colormap))
 
 
-def visible(
+def denormalise_images(
     image: Tensor, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> UInt8[Tensor, "H W 3"]:
     """Return a network's input as pixels.

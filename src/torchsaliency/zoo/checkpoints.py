@@ -52,7 +52,7 @@ class Checkpoint:
     sha256: str
     tensors: Mapping[str, Tensor]
 
-    def renamed(self, rename: Callable[[str], str]) -> Checkpoint:
+    def rename(self, rename: Callable[[str], str]) -> Checkpoint:
         """Return the checkpoint with its tensors' names changed.
 
         Raises:

@@ -223,7 +223,7 @@ def _find_fault(
 
     record = place.with_name(f"{place.name}.json")
     sha256 = pooch.file_hash(path)
-    recorded = _recorded_sha256(record)
+    recorded = _read_recorded_sha256(record)
     if recorded is not None:
         same = recorded == sha256
         return "" if same else f"its SHA-256 is {sha256} and not {recorded}, as {record} says"
@@ -242,7 +242,7 @@ def _find_fault(
     return ""
 
 
-def _recorded_sha256(record: Path) -> str | None:
+def _read_recorded_sha256(record: Path) -> str | None:
     try:
         found = json.loads(record.read_bytes())["sha256"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from torchsaliency.errors import CheckpointError, describe_error
 from torchsaliency.zoo.preprocessing import Preprocessing
-from torchsaliency.zoo.weights import damaged
+from torchsaliency.zoo.weights import make_damage_error
 
 _NOTE = "torchsaliency"
 """The entry of a safetensors file's metadata that holds a `Note`."""
@@ -66,7 +66,7 @@ def read_note(path: str | Path) -> Note | None:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(_NOTE)
     except Exception as error:  # the library raises several types for a damaged file
-        raise damaged(path, describe_error(error)) from error
+        raise make_damage_error(path, describe_error(error)) from error
     if text is None:
         return None
     try:

@@ -136,7 +136,7 @@ class Preprocessing:
         labels = mask[rows[:, None], columns]
         return labels.masked_fill(~(inside[:, None] & within), VOID)
 
-    def squashed(self) -> Preprocessing:
+    def squash(self) -> Preprocessing:
         """Return the variant that shows the whole photograph, its aspect ratio changed."""
         return replace(self, resize=self.size, fit=Fit.SQUASH)
 
@@ -145,19 +145,19 @@ class Preprocessing:
         mean, std = self._statistics(x.device)
         return (x.detach().float() * std + mean).clamp(0, 1)
 
-    def framed(self, fit: str | None) -> Preprocessing:
+    def frame(self, fit: str | None) -> Preprocessing:
         """Return the variant that crops the middle ("crop") or shows all ("squash").
 
         "fill" crops no more than the longer side's overhang: Opti-CAM's localisation numbers are
         those of the shorter side at 224, and 224 cropped.
         """
         if fit == "squash":
-            return self.squashed()
+            return self.squash()
         if fit == "fill":
             return replace(self, resize=self.size, fit=Fit.COVER)
         return self if fit is None else replace(self, fit=Fit.COVER)
 
-    def unnormalised(self) -> Preprocessing:
+    def skip_normalisation(self) -> Preprocessing:
         """Return the variant whose output stays in [0, 1] (Opti-CAM's Table A.14)."""
         return replace(self, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 

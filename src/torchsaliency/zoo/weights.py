@@ -76,7 +76,7 @@ def file_sha256(path: Path) -> str:
         ) from error
 
 
-def damaged(path: Path, reason: str = "") -> CheckpointError:
+def make_damage_error(path: Path, reason: str = "") -> CheckpointError:
     """Return the error for a file that cannot be decoded."""
     reason = describe_content(path) or reason
     return CheckpointError(
@@ -102,13 +102,13 @@ def _read(path: Path) -> Any:
         except CheckpointError:
             raise
         except Exception as error:  # the library raises several types for a damaged file
-            raise damaged(path, describe_error(error)) from error
+            raise make_damage_error(path, describe_error(error)) from error
     try:
         fault = _archive_fault(path)
     except Exception as error:  # as above
-        raise damaged(path, describe_error(error)) from error
+        raise make_damage_error(path, describe_error(error)) from error
     if fault:
-        raise damaged(path, fault)
+        raise make_damage_error(path, fault)
     # Training scripts keep their command line beside the weights; a Namespace is a bag of values.
     # One thread at a time: torch's list of safe types belongs to the whole process.
     with without_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
@@ -116,14 +116,14 @@ def _read(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             if "GLOBAL" not in str(error).upper():
-                raise damaged(path) from error
+                raise make_damage_error(path) from error
             raise CheckpointError(
                 f"{path} holds Python objects besides tensors, and loading them would run code, so "
                 "nothing was loaded; "
                 "save the network's weights alone with torch.save(model.state_dict(), path)."
             ) from error
         except Exception as error:  # torch's readers raise many types for a damaged file
-            raise damaged(path) from error
+            raise make_damage_error(path) from error
 
 
 def _archive_fault(path: Path) -> str:

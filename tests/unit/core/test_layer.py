@@ -97,8 +97,8 @@ def test_naming():
 
 def test_resolving():
     net = ChannelsLastNet()
-    made = Layer("norm").resolved(torch.randn(1, 3, 4, 8), (12, 16))
+    made = Layer("norm").fill_layout(torch.randn(1, 3, 4, 8), (12, 16))
     assert made == Layer("norm", ChannelsLast())
-    assert made.resolved(torch.randn(1, 9), (1, 1)) is made
+    assert made.fill_layout(torch.randn(1, 9), (1, 1)) is made
     with pytest.raises(LayerError, match="no spatial map"):
-        Layer("fc").resolved(net.fc(torch.randn(1, 8)), (12, 16))
+        Layer("fc").fill_layout(net.fc(torch.randn(1, 8)), (12, 16))

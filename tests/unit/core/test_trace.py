@@ -188,9 +188,9 @@ def test_again_looks_at_variants_with_the_same_target():
     net, x = convnet(), images(2)
     with tracing(net, x, None, ["relu3"]) as trace:
         labels = trace.target.labels
-        with trace["relu3"].again(x.flip(0)) as other:
+        with trace["relu3"].trace_variants(x.flip(0)) as other:
             assert torch.equal(other.trace.target.labels, labels)
             torch.testing.assert_close(other.score, net(x.flip(0))[range(2), labels])
-        with trace["relu3"].again(images(2, 24, 24)) as other:
+        with trace["relu3"].trace_variants(images(2, 24, 24)) as other:
             assert other.activations.shape == (2, 8, 12, 12)
         assert trace.passes == 6

@@ -20,7 +20,7 @@ from torchsaliency.evaluation.studies import (
     Study,
     box_variants,
     class_variants,
-    misclassified,
+    find_misclassified,
     score_variants,
 )
 from torchsaliency.zoo import load_model
@@ -297,7 +297,7 @@ def test_the_study_of_other_classes(tmp_path):
     truth, study = explain_classes(drawn.labels), Study.of(CLASSES)
     variants = class_variants(truth, explain_classes)["gradcam"]
     score_variants(network, x, variants, drawn.labels, study=study)
-    study.add_misclassified(misclassified(truth["gradcam"].output, drawn.labels))
+    study.add_misclassified(find_misclassified(truth["gradcam"].output, drawn.labels))
     for variant, row in study.rows.items():
         for name, metric in row.items():
             found = made.summary("gradcam", f"{name}, {variant}")

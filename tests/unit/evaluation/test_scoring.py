@@ -14,7 +14,7 @@ from torchsaliency.core.masking import BlackPixel, GivenImage
 from torchsaliency.core.network import NetworkWrapper
 from torchsaliency.core.target import EmbeddingSimilarity
 from torchsaliency.errors import InputError, OptionError, TargetError
-from torchsaliency.evaluation.bench import Bench, classes_needed, measure
+from torchsaliency.evaluation.bench import Bench, find_class_measure, measure
 from torchsaliency.evaluation.scoring import score
 from torchsaliency.metrics import create_metric, metric_entry, metrics
 from torchsaliency.metrics.base import SaliencyMetric, metric
@@ -470,8 +470,8 @@ class TestAMeasureFromOutside:
 
     @pytest.mark.usefixtures("shade")
     def test_it_needs_no_classes(self):
-        assert classes_needed(create_metric("shade")) == ""
-        assert classes_needed(create_metric("ad")) == "masked_scores"
+        assert find_class_measure(create_metric("shade")) == ""
+        assert find_class_measure(create_metric("ad")) == "masked_scores"
 
     @pytest.mark.usefixtures("shade")
     def test_a_name_is_taken_once(self):

@@ -14,7 +14,7 @@ from torchsaliency.evaluation.studies import (
     box_masks,
     box_variants,
     class_variants,
-    misclassified,
+    find_misclassified,
     power_variants,
     score_variants,
 )
@@ -53,7 +53,7 @@ def other_classes(net, x, methods, labels, layer=None, *, masking=None, studies=
     for label, variants in class_variants(truth, explain_classes).items():
         options = {"masking": masking, "clean": logits, "study": studies[label]}
         score_variants(net, x, variants, labels, **options)
-        studies[label].add_misclassified(misclassified(logits, labels))
+        studies[label].add_misclassified(find_misclassified(logits, labels))
     return studies
 
 

@@ -28,7 +28,7 @@ from torchsaliency.measures import (
     removal_curves,
     square_removals,
 )
-from torchsaliency.measures.imputation import imputed
+from torchsaliency.measures.imputation import impute_neighbours
 from torchsaliency.metrics import functional
 
 N, H, W = 2, 12, 10
@@ -478,7 +478,7 @@ def dense(image, removed):
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
 def test_imputation_is_the_solution_of_the_dense_system(share):
     removed = torch.rand(N, H, W, generator=torch.Generator().manual_seed(3)) < share
-    found = imputed(X, removed)
+    found = impute_neighbours(X, removed)
     assert found.dtype == X.dtype
     for i in range(N):
         close(found[i], dense(X[i], removed[i]), atol=1e-5)
@@ -486,19 +486,19 @@ def test_imputation_is_the_solution_of_the_dense_system(share):
 
 
 def test_imputation_at_its_ends():
-    assert torch.equal(imputed(X, torch.zeros(N, H, W, dtype=torch.bool)), X)
-    gone = imputed(X, torch.ones(N, H, W, dtype=torch.bool))
+    assert torch.equal(impute_neighbours(X, torch.zeros(N, H, W, dtype=torch.bool)), X)
+    gone = impute_neighbours(X, torch.ones(N, H, W, dtype=torch.bool))
     close(gone, X.mean((2, 3), keepdim=True).expand_as(X))
     but_one = torch.ones(N, H, W, dtype=torch.bool)
     but_one[:, 5, 5] = False
-    close(imputed(X, but_one), X[:, :, 5:6, 5:6].expand_as(X), atol=1e-4)
-    grey = imputed(X[:, :1], torch.rand(N, H, W) < 0.4)
+    close(impute_neighbours(X, but_one), X[:, :, 5:6, 5:6].expand_as(X), atol=1e-4)
+    grey = impute_neighbours(X[:, :1], torch.rand(N, H, W) < 0.4)
     assert grey.shape == (N, 1, H, W)
 
 
 def test_imputation_keeps_a_constant_image():
     colour = torch.tensor([0.2, -1.0, 3.0])[None, :, None, None].expand(N, 3, H, W).clone()
-    close(imputed(colour, torch.rand(N, H, W) < 0.7), colour, atol=1e-5)
+    close(impute_neighbours(colour, torch.rand(N, H, W) < 0.7), colour, atol=1e-5)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])

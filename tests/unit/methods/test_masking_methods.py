@@ -316,7 +316,7 @@ def test_slopes_reach_the_nodes():
     canvas = Canvas((10, 10), 3, 4.0, torch.zeros((), dtype=torch.float64))
     nodes = torch.rand(5, *canvas.nodes, dtype=torch.float64)
     given_slopes = torch.rand(5, *canvas.size, dtype=torch.float64)
-    found = canvas.back(nodes, given_slopes)
+    found = canvas.pull_back(nodes, given_slopes)
     nudged = nodes.clone()
     nudged[:, 1, 2] += 1e-6
     change = ((canvas.masks(nudged) - canvas.masks(nodes)) * given_slopes).sum((1, 2)) / 1e-6

@@ -33,20 +33,20 @@ def kinds(one: Recipe) -> set[str]:
     return {part.get("data", version.data) for part in version.parts.values()}
 
 
-def planned(one: Recipe, data=(), models=(), limit=None, **changes) -> Reproduction:
+def plan_of(one: Recipe, data=(), models=(), limit=None, **changes) -> Reproduction:
     return Planner(one, tuple(data), tuple(models), limit, changes).plan(Path("made"))
 
 
 @cache
 def at_home(name: str) -> Reproduction:
-    return planned(get_recipe(name))
+    return plan_of(get_recipe(name))
 
 
 @cache
 def of_the_paper(name: str) -> Reproduction:
     one = get_recipe(name)
     data = [f"{kind}:folder" for kind in KINDS if kind in kinds(one)]
-    return planned(one, data, FINETUNED if "kvasir" in kinds(one) else ())
+    return plan_of(one, data, FINETUNED if "kvasir" in kinds(one) else ())
 
 
 def labels(job: Reproduction) -> tuple[set[str], set[str]]:
@@ -163,7 +163,7 @@ def test_words_are_sentences(name):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_shapes_serve_every_recipe(name):
-    job = planned(get_recipe(name), ["shapes:6"], limit=3)
+    job = plan_of(get_recipe(name), ["shapes:6"], limit=3)
     assert {part.plan.data for part in job.experiments} == {"shapes:6"}
     assert all(part.plan.model.startswith("builtin/shapes") for part in job.experiments)
     assert all(part.plan.count in (2, 3) for part in job.experiments)
@@ -177,7 +177,7 @@ def test_shapes_serve_every_recipe(name):
 def test_another_network_serves_every_recipe(name):
     one = get_recipe(name)
     model = "builtin/shapes_ssl" if "ssl/" in str(one.paper_version.parts) else "builtin/shapes_cnn"
-    job = planned(one, ["shapes:6"], [model])
+    job = plan_of(one, ["shapes:6"], [model])
     assert {part.plan.model for part in job.experiments} == {model}
     assert one.options.get("corner") != "layer" or [part.label for part in job.experiments] == [
         f"block{number}" for number in (5, 4, 3, 2, 1)
@@ -191,15 +191,15 @@ def test_another_network_serves_every_recipe(name):
 
 
 def test_a_network_of_the_paper_keeps_its_numbers_and_layers():
-    (part,) = planned(get_recipe("opticam-table1"), models=["torchvision/resnet50"]).experiments
+    (part,) = plan_of(get_recipe("opticam-table1"), models=["torchvision/resnet50"]).experiments
     assert (part.label, part.published_label, part.plan.data) == ("ResNet50", "ResNet50", "samples")
     assert part.published["opticam"]["AD"] == 1.5
-    layers = planned(get_recipe("opticam-tableA13"), models=["torchvision/vgg16_bn"]).experiments
+    layers = plan_of(get_recipe("opticam-tableA13"), models=["torchvision/vgg16_bn"]).experiments
     assert [part.label for part in layers][:2] == ["42", "36"]
     assert layers[1].plan.layers == ("features.36",)
-    (other,) = planned(get_recipe("opticam-table1"), models=["torchvision/resnet18"]).experiments
+    (other,) = plan_of(get_recipe("opticam-table1"), models=["torchvision/resnet18"]).experiments
     assert (other.label, other.published_label) == ("torchvision/resnet18", "ResNet50")
-    (known,) = planned(
+    (known,) = plan_of(
         get_recipe("opticam-table3"), models=["timm/vit_base_patch16_224"]
     ).experiments
     assert "tibav" in known.plan.create_methods()
@@ -207,22 +207,22 @@ def test_a_network_of_the_paper_keeps_its_numbers_and_layers():
 
 def test_two_kinds_of_data_go_where_they_belong():
     one = get_recipe("tmlr-table2")
-    both = planned(one, ["voc:v", "imagenet:i"])
+    both = plan_of(one, ["voc:v", "imagenet:i"])
     assert {part.plan.data for part in both.experiments if part.piece == "masks"} == {"voc:v"}
     assert {part.plan.data for part in both.experiments if part.piece == "photographs"} == {
         "imagenet:i"
     }
     assert not any("left out" in said for said in both.differs)
-    single = planned(one, ["imagenet:i"])
+    single = plan_of(one, ["imagenet:i"])
     assert {part.piece for part in single.experiments} == {"photographs"}
     assert "MoCo v2 / masks is left out, for no voc data was given." in single.differs
-    unannotated = planned(one, ["samples"], ["encoder/builtin/efficientnet_lite0"])
+    unannotated = plan_of(one, ["samples"], ["encoder/builtin/efficientnet_lite0"])
     assert {part.piece for part in unannotated.experiments} == {"photographs"}
     assert any("samples has no masks of the objects" in said for said in unannotated.differs)
     with pytest.raises(OptionError, match="--data imagenet:i and --data imagenet:j"):
-        planned(one, ["imagenet:i", "imagenet:j"])
+        plan_of(one, ["imagenet:i", "imagenet:j"])
     with pytest.raises(OptionError, match="--data shapes:6 and --data samples"):
-        planned(one, ["shapes:6", "samples"])
+        plan_of(one, ["shapes:6", "samples"])
 
 
 def test_medical_recipes_want_finetuned_networks():
@@ -230,25 +230,25 @@ def test_medical_recipes_want_finetuned_networks():
     with pytest.raises(
         OptionError, match=r"torchsaliency finetune --data kvasir:k --arch resnet50"
     ):
-        planned(one, ["kvasir:k"])
-    job = planned(one, ["kvasir:k"], FINETUNED)
+        plan_of(one, ["kvasir:k"])
+    job = plan_of(one, ["kvasir:k"], FINETUNED)
     assert [part.label for part in job.experiments] == ["ResNet50 / Kvasir", "VGG16 / Kvasir"]
     assert [str(part.plan.weights) for part in job.experiments] == ["r.pt", "v.pt"]
     assert job.experiments[0].published["opticam"]["AG"] == 91.1
     assert sum("left out" in said for said in job.differs) == 2
-    own = planned(one, ["kvasir:k"], ["net.py:factory"]).experiments
+    own = plan_of(one, ["kvasir:k"], ["net.py:factory"]).experiments
     assert [(part.label, part.plan.weights) for part in own] == [("net.py:factory / Kvasir", None)]
 
 
 def test_photographs_are_not_shown_to_a_network_of_shapes():
-    (part,) = planned(get_recipe("opticam-table6"), ["samples"]).experiments
+    (part,) = plan_of(get_recipe("opticam-table6"), ["samples"]).experiments
     assert part.plan.model == "builtin/efficientnet_lite0"
     with pytest.raises(OptionError, match=r"builtin/shapes_vit, which knows drawn shapes"):
-        planned(get_recipe("opticam-table2"), ["samples"])
+        plan_of(get_recipe("opticam-table2"), ["samples"])
 
 
 def test_masking_may_be_changed():
-    job = planned(get_recipe("opticam-table1"), masking="mean")
+    job = plan_of(get_recipe("opticam-table1"), masking="mean")
     assert job.experiments[0].plan.masking == "mean"
     assert "What is hidden becomes mean." in job.differs
 

@@ -495,7 +495,7 @@ def test_the_weights_carry_class_names_and_preprocessing(tmp_path, settings, net
     report = finetune(settings(epochs=0), tmp_path / "run")
     network = load_model(net, weights=tmp_path / "run" / "model.safetensors")
     assert network.classes == ("NORMAL", "PNEUMONIA")
-    assert network.preprocessing == load_model(net).preprocessing.squashed()
+    assert network.preprocessing == load_model(net).preprocessing.squash()
     confusion = torch.zeros(2, 2, dtype=int)
     for index, sample in enumerate((test := open_data(tmp_path / "chest")).samples):
         x = network.preprocessing(test.picture(index).image)
@@ -519,5 +519,5 @@ def test_preprocessings_come_back():
     from torchsaliency.zoo import Fit, Preprocessing  # noqa: PLC0415
 
     one = Preprocessing(size=(4, 5), resize=(6, 7), fit=Fit.CONTAIN)
-    for other in (one, replace(one, resize=None), one.unnormalised(), one.squashed()):
+    for other in (one, replace(one, resize=None), one.skip_normalisation(), one.squash()):
         assert Preprocessing.from_dict(json.loads(json.dumps(other.to_dict()))) == other

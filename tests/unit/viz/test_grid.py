@@ -64,9 +64,9 @@ def test_many_rows_of_different_shapes():
 
 def test_images_keep_their_aspect_ratio():
     style = _Style(100)
-    assert style.fitted(Image.new("L", (400, 300))) == (100, 75)
-    assert style.fitted(Image.new("L", (300, 600))) == (62, 125)
-    assert style.fitted(Image.new("L", (9000, 2))) == (100, 1)
+    assert style.fit_image(Image.new("L", (400, 300))) == (100, 75)
+    assert style.fit_image(Image.new("L", (300, 600))) == (62, 125)
+    assert style.fit_image(Image.new("L", (9000, 2))) == (100, 1)
 
 
 @pytest.mark.parametrize("where", ["title", "subtitle"])
@@ -74,7 +74,7 @@ def test_long_text_stays_in_its_cell(where):
     options = {where: LONG}
     style = _Style(WIDTH)
     image = grid([Row((panel(**options), panel("")))], width=WIDTH, colour_bar=False)
-    gap = style.margin + WIDTH + 1, style.left(1) - 1
+    gap = style.margin + WIDTH + 1, style.find_left(1) - 1
     assert np.asarray(image)[:, gap[0] : gap[1]].min() == 255
     assert np.asarray(image)[:, image.width - style.margin + 1 :].min() == 255
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from torchsaliency.errors import InputError
 from torchsaliency.viz import png_bytes
-from torchsaliency.viz.notebook import visible
+from torchsaliency.viz.notebook import denormalise_images
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -30,7 +30,7 @@ def test_any_number_of_channels_and_no_titles(channels):
 def test_normalisation_is_undone():
     pixels = torch.rand(3, 5, 6)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    shown = visible((pixels - mean) / std, MEAN, STD)
+    shown = denormalise_images((pixels - mean) / std, MEAN, STD)
     expected = (pixels * 255).round().permute(1, 2, 0)
     assert (shown.float() - expected).abs().max() <= 1
 
@@ -38,14 +38,14 @@ def test_normalisation_is_undone():
 def test_unit_range_and_bytes_are_taken_as_they_are():
     pixels = torch.rand(3, 5, 6) * 0.5
     expected = (pixels * 255).round().to(torch.uint8).permute(1, 2, 0)
-    assert torch.equal(visible(pixels), expected)
-    assert torch.equal(visible(expected.permute(2, 0, 1)), expected)
+    assert torch.equal(denormalise_images(pixels), expected)
+    assert torch.equal(denormalise_images(expected.permute(2, 0, 1)), expected)
 
 
 def test_unknown_normalisation_is_stretched_per_image():
-    shown = visible(torch.linspace(-2, 3, 12).view(3, 2, 2))
+    shown = denormalise_images(torch.linspace(-2, 3, 12).view(3, 2, 2))
     assert (shown.min(), shown.max()) == (0, 255)
-    assert np.unique(visible(torch.full((3, 4, 4), -7.0))).tolist() == [128]
+    assert np.unique(denormalise_images(torch.full((3, 4, 4), -7.0))).tolist() == [128]
 
 
 def test_half_precision_and_grad():

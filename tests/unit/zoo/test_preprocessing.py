@@ -155,7 +155,7 @@ def test_denormalise_inverts_normalising():
 
 
 def test_squashed_shows_the_whole_photo():
-    placement = imagenet().squashed().placement((480, 640))
+    placement = imagenet().squash().placement((480, 640))
     assert (placement.top, placement.left) == (0, 0)
     assert (placement.height, placement.width) == (480, 640)
 

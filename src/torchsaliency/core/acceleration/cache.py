@@ -17,7 +17,7 @@ from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from torchsaliency.core.acceleration.engine import ENGINES, Call, Engine, NetworkCopy
-from torchsaliency.core.freeze import current_hold
+from torchsaliency.core.freeze import get_hold
 from torchsaliency.core.layer import Layer
 
 _MOST_KEPT = 4
@@ -163,7 +163,7 @@ def _keep(
         found = kept.get(key)
         if found is not None:
             kept.move_to_end(key)
-    if found is not None and found.is_current(net, current_hold(net), images):
+    if found is not None and found.is_current(net, get_hold(net), images):
         return found
     found = make()
     with _lock:

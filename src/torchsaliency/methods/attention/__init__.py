@@ -2,8 +2,8 @@
 
 from torchsaliency.methods.attention.generic import AttentionGradCAM, GenericAttention
 from torchsaliency.methods.attention.rollout import AttentionRollout, RawAttention
-from torchsaliency.registry import moved_names
+from torchsaliency.registry import make_moved_getattr
 
-__getattr__ = moved_names(__name__)
+__getattr__ = make_moved_getattr(__name__)
 
 __all__ = ["AttentionGradCAM", "AttentionRollout", "GenericAttention", "RawAttention"]

@@ -13,9 +13,9 @@ from torchsaliency.methods.attribution.segments import LIME, FeatureAblation, Ke
 from torchsaliency.methods.passes import (
     IMAGE_PASSES,
 )
-from torchsaliency.registry import moved_names
+from torchsaliency.registry import make_moved_getattr
 
-__getattr__ = moved_names(__name__)
+__getattr__ = make_moved_getattr(__name__)
 
 __all__ = [
     "IMAGE_PASSES",

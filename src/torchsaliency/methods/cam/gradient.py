@@ -158,7 +158,7 @@ def _is_affine(view: View, slope: Tensor) -> bool:
     moved = view.score[0] - halved
     parts = slope[0] * features / 2
     error = (moved - parts.sum()).abs()
-    if view.trace.holds(torch.float16, torch.bfloat16):
+    if view.trace.is_rounded_to(torch.float16, torch.bfloat16):
         return bool(error <= 5e-2 * (1 + parts.sum().abs()))
     # A fresh network's scores may be tiny: what is to be told from rounding is so, too.
     return bool(error <= 1e-3 * parts.abs().sum() + 1e-5 * view.score[0].abs())

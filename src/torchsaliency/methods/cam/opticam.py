@@ -112,7 +112,7 @@ class OptiCAM(Method):
         if self.area < 0:
             raise OptionError(f"opticam.area must be at least 0, and {self.area} was given.")
         if self.start != "uniform":
-            extend_needs(self, _starting_method(self.start).entry.needs)
+            extend_needs(self, _find_start(self.start).entry.needs)
 
     def saliency(self, view: View) -> Saliency:
         """Return the optimised map S(u*) (N, h, w) and the history of the objective."""
@@ -156,7 +156,7 @@ class OptiCAM(Method):
         def value(masks: Tensor, index: Tensor) -> Tensor:
             both = torch.cat([masks, 1 - masks]) if outside else masks
             where = torch.cat([index, index]) if outside else index
-            images = view.trace.masked(both, where)
+            images = view.trace.apply_masks(both, where)
             scores = view.trace.scores(images, where, target)
             inner, *outer = scores.split(len(index))
             found = self._combine(clean[index], inner, outer)
@@ -169,7 +169,7 @@ class OptiCAM(Method):
         zeros = view.images.new_zeros(len(view.images), *view.size)
         blank = torch.cat(
             [
-                view.trace.scores(view.trace.masked(zeros[index], index), index, target)
+                view.trace.scores(view.trace.apply_masks(zeros[index], index), index, target)
                 for index in rows(len(zeros), view)
             ]
         )
@@ -194,7 +194,7 @@ class OptiCAM(Method):
             return features.new_zeros(features.shape[:2])
         if len(view.layers) > 1:
             raise OptionError("opticam.start from another CAM needs a single layer, or uniform.")
-        weights = _starting_method(self.start).weights(view)
+        weights = _find_start(self.start).weights(view)
         weights = weights if weights.ndim == 2 else weights.mean((-2, -1))  # noqa: PLR2004
         share = weights.relu() / weights.relu().sum(1, keepdim=True).clamp_min(1e-12)
         # A floor at a tenth of the uniform share: log 0 could never be left again.
@@ -230,7 +230,7 @@ class OptiCAM(Method):
         return [combine(logits, features[index]), history, count, best, logits.softmax(1)]
 
 
-def _starting_method(name: str) -> ChannelCAM:
+def _find_start(name: str) -> ChannelCAM:
     method = create(name)
     if not isinstance(method, ChannelCAM):
         raise OptionError(f"opticam.start={name!r} has no channel weights; name a CAM or uniform.")

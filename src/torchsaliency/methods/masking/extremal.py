@@ -175,7 +175,7 @@ class ExtremalPerturbation(Method):
             objective[:, step] = value - weight * off.square().mean((1, 2))
             pull = (-2 * weight / off[0].numel()) * off
             canvas.cut(pull).add_(push)
-            climb = canvas.back(nodes, pull)
+            climb = canvas.pull_back(nodes, pull)
             # The first step is taken whole, as torch's SGD does with its momentum of 0.9.
             velocity = climb if step == 0 else _MOMENTUM * velocity + (1 - _MOMENTUM) * climb
             nodes = (nodes + self.learning_rate * velocity).clamp(0, 1)
@@ -194,7 +194,7 @@ class ExtremalPerturbation(Method):
 
             def mask(masks: Tensor) -> Tensor:
                 with torch.autocast(index.device.type, enabled=False):
-                    return view.trace.masked(masks, index)
+                    return view.trace.apply_masks(masks, index)
 
             return mask
         images = view.images[index].to(view.score.dtype)
@@ -249,7 +249,7 @@ class Canvas:
         """Return the masks (n, *size) of nodes (n, h, w)."""
         return torch.cat([self._masks(part) for part in nodes.split(_ROWS)])
 
-    def back(self, nodes: Tensor, slopes: Tensor) -> Tensor:
+    def pull_back(self, nodes: Tensor, slopes: Tensor) -> Tensor:
         """Carry slopes in the masks (n, *size) back to the nodes, (n, h, w)."""
         found = []
         for part, given in zip(nodes.split(_ROWS), slopes.split(_ROWS), strict=True):

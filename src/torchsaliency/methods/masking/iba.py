@@ -95,7 +95,7 @@ class IBA(Method):
             nats = neck.information(leaf[None], slice(image, image + 1)).mean()
             (total,) = torch.autograd.grad(-self.beta * nats, leaf)
             for part in noise.split(view.trace.chunk):
-                mixed = neck.mixed(leaf[None], part, image)
+                mixed = neck.mix_noise(leaf[None], part, image)
                 scores = view.tail(image, mixed.__getitem__, len(part))
                 total += slope(view, scores / self.samples, leaf)
         return total
@@ -124,7 +124,7 @@ class _Bottleneck:
         closed = blur((-alpha).sigmoid(), self.sigma, "mirror", round(2 * self.sigma))
         return closed.clamp_min(_CLOSED)
 
-    def mixed(self, alpha: Tensor, noise: Tensor, image: int) -> Tensor:
+    def mix_noise(self, alpha: Tensor, noise: Tensor, image: int) -> Tensor:
         """Return Z of one image under each standard noise (m, K, h, w)."""
         features = self.features[image]
         noisy = self.mean[image] + self.spread[image] * noise

@@ -35,7 +35,7 @@ class GuidedBackprop(Attribution):
 
     def attributions(self, view: View) -> Tensor:
         """Return the guided gradient, (N, C, H, W)."""
-        return _rectified_gradients(view, self.name, _guide)
+        return _propagate_rectified(view, self.name, _guide)
 
 
 @register("deconvnet", family="attribution", cite="zeiler2014", needs=IMAGE_PASSES)
@@ -55,7 +55,7 @@ class DeconvNet(Attribution):
 
     def attributions(self, view: View) -> Tensor:
         """Return the deconvolved gradient, (N, C, H, W)."""
-        return _rectified_gradients(view, self.name, _deconvolve)
+        return _propagate_rectified(view, self.name, _deconvolve)
 
 
 def _guide(step: Step) -> Gradients:
@@ -67,7 +67,7 @@ def _deconvolve(step: Step) -> Gradients:
     return [step.relevance.relu()]
 
 
-def _rectified_gradients(view: View, name: str, rule: Rule) -> Tensor:
+def _propagate_rectified(view: View, name: str, rule: Rule) -> Tensor:
     """Return the images' gradients under a rule for rectifiers.
 
     Raises:

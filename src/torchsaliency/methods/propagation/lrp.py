@@ -26,8 +26,8 @@ from torchsaliency.methods.passes import (
 from torchsaliency.methods.propagation import operations as ops
 from torchsaliency.methods.propagation.shares import (
     Linear,
-    away,
     divide,
+    move_from_zero,
     share_bounded,
     share_by_epsilon,
     share_by_sign,
@@ -136,8 +136,8 @@ class _Rules:
         if start and operation.is_active(0):  # an activation is added
             added = operation.argument("beta", 1) * ops.plain(operation.args[0])
             parts = self._parts(step, added, ops.plain(operation.out) - added)
-            found[0] = _shared(relevance, parts[0], operation.args[0])
-            relevance = _shared(relevance, parts[1], operation.out)
+            found[0] = _share_part(relevance, parts[0], operation.args[0])
+            relevance = _share_part(relevance, parts[1], operation.out)
         layer = ops.layer_of(step)
         if layer is not None:
             found[layer.place] = self._through_layer(step, layer, relevance)
@@ -247,20 +247,21 @@ class _Rules:
             a, b = (ops.plain(term) * sign for term, sign in terms)
             parts = self._parts(step, a, b)
             return [
-                _shared(relevance, part, term) for part, (term, _) in zip(parts, terms, strict=True)
+                _share_part(relevance, part, term)
+                for part, (term, _) in zip(parts, terms, strict=True)
             ]
         place = active.index(True)
         main, sign = terms[place]
         if self.excluded or not self._by_epsilon(step, main):
             return ops.place_at(place, relevance.sum_to_size(main.shape), 2)
-        part = sign * ops.plain(main) / away(ops.plain(step.operation.out), self.epsilon)
-        return ops.place_at(place, _shared(relevance, part, main), 2)
+        part = sign * ops.plain(main) / move_from_zero(ops.plain(step.operation.out), self.epsilon)
+        return ops.place_at(place, _share_part(relevance, part, main), 2)
 
     def _parts(self, step: Step, a: Tensor, b: Tensor) -> list[Tensor]:
         """Return the share of each term in every number of a sum."""
         whole = a + b
         if self._by_epsilon(step, whole):
-            return [term / away(whole, self.epsilon) for term in (a, b)]
+            return [term / move_from_zero(whole, self.epsilon) for term in (a, b)]
         up, down = a.clamp_min(0) + b.clamp_min(0), a.clamp_max(0) + b.clamp_max(0)
         return [
             torch.where(whole > 0, divide(term.clamp_min(0), up), 0)
@@ -308,5 +309,5 @@ def _pass_glu(step: Step) -> Gradients:
     return [torch.cat([step.relevance, zeros], step.operation.argument("dim", -1))]
 
 
-def _shared(relevance: Tensor, part: Tensor, term: Tensor) -> Tensor:
+def _share_part(relevance: Tensor, part: Tensor, term: Tensor) -> Tensor:
     return (ops.plain(relevance) * part).sum_to_size(term.shape).to(relevance.dtype)

@@ -28,7 +28,9 @@ def share_by_epsilon(
 ) -> Tensor:
     """Return R_i = x_i Σ_j ∂f_j/∂x_i · R_j / (y_j + ε sign y_j): the ε rule."""
     given = plain(relevance)
-    found = _pull_back([plain(x)], [apply], lambda made: [given / away(made[0] + bias, epsilon)])
+    found = _pull_back(
+        [plain(x)], [apply], lambda made: [given / move_from_zero(made[0] + bias, epsilon)]
+    )
     return found.to(relevance.dtype)
 
 
@@ -51,8 +53,8 @@ def share_positive(
         return [share] * len(made)
 
     def contribute(turn: int) -> Tensor:
-        parts = [_one_sided(numbers, sign) for sign in signs]
-        weights = [_one_sided(weight, turn * sign).to(numbers) for sign in signs]
+        parts = [_keep_side(numbers, sign) for sign in signs]
+        weights = [_keep_side(weight, turn * sign).to(numbers) for sign in signs]
         layers = [lambda part, w=w: apply(part, w) for w in weights]
         return _pull_back(parts, layers, share)
 
@@ -62,7 +64,7 @@ def share_positive(
     return found.to(relevance.dtype)
 
 
-def _one_sided(x: Tensor, sign: int) -> Tensor:
+def _keep_side(x: Tensor, sign: int) -> Tensor:
     return (x.clamp_min(0) if sign > 0 else x.clamp_max(0)).detach()
 
 
@@ -114,7 +116,7 @@ def _pull_back(
     return found[0] if len(found) == 1 else found[0] + found[1]
 
 
-def away(below: Tensor, epsilon: float) -> Tensor:
+def move_from_zero(below: Tensor, epsilon: float) -> Tensor:
     """Move a denominator away from zero, to the side where it lies."""
     return below + torch.where(below < 0, -epsilon, epsilon)
 

@@ -126,7 +126,7 @@ def spectrum(
 
 def spectrum_of(view: View, *, centred: bool, most: int | None = None) -> Spectrum:
     """Return the spectrum of what a view reads, decomposed once for all methods of a pass."""
-    features, once = view.activations, view.shared.once
+    features, once = view.activations, view.shared.compute_once
     unfolding: Unfolding = once("unfolding", lambda: Unfolding(features), features.device)
     decomposition = once(
         f"decomposition, centred={centred}",

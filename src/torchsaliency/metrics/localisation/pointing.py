@@ -73,7 +73,7 @@ def energy_pointing_game(
         InputError: maps outside [0, 1], or boxes that are none.
     """
     saliency = to_array(require_maps(maps))
-    region = _published_region if published else inside_boxes
+    region = _find_published_region if published else inside_boxes
     found = [
         float(divide((image * region(true, image)).sum(), image.sum()))
         for image, true in zip(saliency, whole_boxes(boxes, maps), strict=True)
@@ -153,7 +153,7 @@ def _distance(points: Integers, boxes: Integers) -> NDArray[np.float64]:
     return np.asarray(np.hypot(gaps[..., 0], gaps[..., 1]).min(1, initial=np.inf))
 
 
-def _published_region(boxes: Integers, image: NDArray[Any]) -> NDArray[np.bool_]:
+def _find_published_region(boxes: Integers, image: NDArray[Any]) -> NDArray[np.bool_]:
     """Return the pixels of erratum O6: axes swapped, negative numbers counted from the end."""
     mask = np.zeros(image.shape, dtype=bool)
     for x0, y0, x1, y1 in boxes:

@@ -27,9 +27,9 @@ from torchsaliency.zoo.sources.source import (
     RANDOM,
     Request,
     facts,
-    hub_as_allowed,
+    make_download_error,
     register_source,
-    unreachable,
+    restrict_hub,
 )
 
 _CLIP = ("clip", "clip_vision_model")
@@ -45,7 +45,7 @@ def load(request: Request) -> Network:
             "Networks of the Hugging Face hub need the package transformers, which is not "
             "installed; run pip install 'torchsaliency[hf]'."
         )
-    with hub_as_allowed():
+    with restrict_hub():
         return _load(request)
 
 
@@ -161,12 +161,12 @@ def _embed(network: Network, texts: Sequence[str]) -> Tensor:
 
     place = network.name.removeprefix("hf/")
     try:
-        with hub_as_allowed():
+        with restrict_hub():
             tokenizer: Any = AutoTokenizer.from_pretrained(place)
             encoder = CLIPTextModelWithProjection.from_pretrained(place).float().eval()
         tokens = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
     except Exception as error:  # the hub's clients raise their own kinds of errors
-        raise unreachable(f"the texts of {network.name}", error) from error
+        raise make_download_error(f"the texts of {network.name}", error) from error
     with torch.no_grad():
         found: Tensor = encoder(**tokens).text_embeds
     return found
@@ -216,7 +216,7 @@ def _build(place: str, num_classes: int | None) -> nn.Module:
             kind(getattr(config, "vision_config", config)) if clip else kind.from_config(config)
         )
     except Exception as error:  # the hub's clients raise their own kinds of errors
-        raise unreachable(f"hf/{place}", error) from error
+        raise make_download_error(f"hf/{place}", error) from error
     return model.float()
 
 
@@ -249,7 +249,7 @@ def _load_pretrained(place: str) -> nn.Module:
         kind = _kind(AutoConfig.from_pretrained(place))
         model, report = kind.from_pretrained(place, output_loading_info=True)
     except Exception as error:  # the hub's clients raise their own kinds of errors
-        raise unreachable(f"hf/{place}", error) from error
+        raise make_download_error(f"hf/{place}", error) from error
     return _check(model, report, f"hf/{place}")
 
 

@@ -148,7 +148,7 @@ def build_and_fill(
     return model, num_classes
 
 
-def unreachable(what: str, error: Exception) -> CheckpointError:
+def make_download_error(what: str, error: Exception) -> CheckpointError:
     """Return the error for weights that could not be fetched; nothing falls back to random ones."""
     return CheckpointError(
         f"The weights of {what} could not be fetched ({describe_error(error)}); connect to the "
@@ -164,11 +164,11 @@ def refuse_offline(what: str) -> None:
         CheckpointError: TORCHSALIENCY_OFFLINE is set.
     """
     if is_offline():
-        raise unreachable(what, OSError("TORCHSALIENCY_OFFLINE forbids to connect"))
+        raise make_download_error(what, OSError("TORCHSALIENCY_OFFLINE forbids to connect"))
 
 
 @contextmanager
-def hub_as_allowed() -> Iterator[None]:
+def restrict_hub() -> Iterator[None]:
     """Let Hugging Face's clients read their cache alone where connections are forbidden."""
     if not is_offline():
         yield

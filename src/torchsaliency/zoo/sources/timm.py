@@ -19,11 +19,11 @@ from torchsaliency.zoo.preprocessing import Fit, Preprocessing, as_triple
 from torchsaliency.zoo.sources.source import (
     Request,
     facts,
-    hub_as_allowed,
+    make_download_error,
     make_model,
     refuse_offline,
     register_source,
-    unreachable,
+    restrict_hub,
 )
 
 
@@ -107,10 +107,10 @@ def _load_pretrained(name: str) -> tuple[nn.Module, str]:
     if not timm.get_pretrained_cfg(name).hf_hub_id:
         refuse_offline(f"timm/{name}")  # some weights lie elsewhere
     try:
-        with hub_as_allowed():
+        with restrict_hub():
             model: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # the hub's clients raise their own kinds of errors
-        raise unreachable(f"timm/{name}", error) from error
+        raise make_download_error(f"timm/{name}", error) from error
     config = model.pretrained_cfg
     named = config.get("hf_hub_id") or config.get("url") or config.get("tag")
     return model, str(named or "pretrained")

@@ -27,9 +27,9 @@ from torchsaliency.zoo.sources.source import (
     Request,
     build_and_fill,
     facts,
+    make_download_error,
     refuse_offline,
     register_source,
-    unreachable,
 )
 
 # Both were trained on inputs scaled otherwise than their transforms scale, and undo it themselves
@@ -78,7 +78,7 @@ def load(request: Request) -> Network:
     weights: Checkpoint | str = RANDOM
     count = request.num_classes
     if (checkpoint := request.checkpoint()) is not None:
-        checkpoint = weights = checkpoint.renamed(_modern_densenet_key)
+        checkpoint = weights = checkpoint.rename(_modern_densenet_key)
         entry = _find_published(architecture, checkpoint) or entry
         build = functools.partial(_build, architecture, checkpoint=checkpoint)
         model, count = build_and_fill(build, checkpoint, count)
@@ -135,7 +135,7 @@ def _load_pretrained(architecture: str, entry: Any) -> nn.Module:
     try:
         model: nn.Module = get_model(architecture, weights=entry)
     except Exception as error:  # no connection, no space, another hash, or a damaged file
-        raise unreachable(what, error) from error
+        raise make_download_error(what, error) from error
     return model
 
 

@@ -49,7 +49,7 @@ def load(request: Request) -> Network:
         if checkpoint is not None:
             checkpoint.fill(model)
     inner = unwrap(model)
-    with _running(
+    with _run_user_code(
         f"{request.name} carries classes or a preprocessing that cannot be read",
         "let classes be a list of names, and preprocessing a Preprocessing",
     ):
@@ -76,7 +76,7 @@ def _factory(name: str) -> Callable[..., Any]:
         )
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses and pickling look the module up
-    with _running(f"{path} cannot be imported", "make it run by itself first"):
+    with _run_user_code(f"{path} cannot be imported", "make it run by itself first"):
         try:
             spec.loader.exec_module(module)
             factory: Callable[..., Any] | None = getattr(module, attribute, None)
@@ -93,7 +93,7 @@ def _factory(name: str) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def _running(failure: str, remedy: str) -> Iterator[None]:
+def _run_user_code(failure: str, remedy: str) -> Iterator[None]:
     """Run a user's code: whatever it raises is one error, and what it prints goes to stderr.
 
     One thread at a time, because `sys.stdout` belongs to the whole process.
@@ -118,7 +118,7 @@ def _call(factory: Callable[..., Any], name: str, num_classes: int | None) -> nn
             "let the factory have a parameter num_classes."
         )
     options = {} if num_classes is None else {"num_classes": num_classes}
-    with _running(f"{name} failed", "make the factory run without arguments first"):
+    with _run_user_code(f"{name} failed", "make the factory run without arguments first"):
         model = factory(**options)
     if inspect.iscoroutine(model):
         model.close()  # or Python warns later that nobody awaited it
