@@ -116,7 +116,7 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file that are not blank; errors are those of `text_of`."""
+    """Return the lines of a text file that are not blank; errors are those of `read_text`."""
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
