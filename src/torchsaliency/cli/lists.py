@@ -230,7 +230,7 @@ def spatial_layers(network: Network) -> list[dict[str, Any]]:
     """
     import torch
 
-    from torchsaliency.cli.run import name_network_errors
+    from torchsaliency.cli.monitoring import name_network_errors
     from torchsaliency.core.discovery import default_layer, output_shapes
     from torchsaliency.core.layer import infer_reshape
     from torchsaliency.core.network import unwrap

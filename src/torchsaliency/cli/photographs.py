@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from torchsaliency.cli.console import say
 from torchsaliency.cli.folder import Folder
 from torchsaliency.cli.grid import Grid
+from torchsaliency.cli.monitoring import name_network_errors
 from torchsaliency.cli.options import ExplainCommandOptions, parse_settings
-from torchsaliency.cli.run import ALL, Run, Target, name_network_errors
+from torchsaliency.cli.run import ALL, Run, Target
 from torchsaliency.core.acceleration import accelerated
 from torchsaliency.core.embedding import embeddings
 from torchsaliency.core.files import file_name

@@ -10,7 +10,7 @@ import io
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, final
@@ -24,22 +24,18 @@ from torchsaliency.api import overlay
 from torchsaliency.cli.console import progress_bar, say
 from torchsaliency.cli.folder import Folder
 from torchsaliency.cli.grid import Grid
+from torchsaliency.cli.monitoring import MonitoredMethod, name_network_errors
 from torchsaliency.core import target as targets
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation, versions
 from torchsaliency.core.files import file_name, finite, json_bytes, sha256_of
 from torchsaliency.core.isolation import Isolation, describe_failure, require_numbers
-from torchsaliency.core.maps import Normalisation
-from torchsaliency.core.method import Method, Needs, Saliency
-from torchsaliency.core.trace import View
+from torchsaliency.core.method import Method, Needs
 from torchsaliency.data import open_photo
 from torchsaliency.errors import (
     DataError,
-    InputError,
     OptionError,
     TorchSaliencyError,
-    describe_error,
-    out_of_memory,
 )
 from torchsaliency.measures import masked_scores
 from torchsaliency.options import ExplainOptions
@@ -56,33 +52,6 @@ ALL = "all"
 
 Target = int | targets.TargetSpec | None
 """A class, another target, or the predicted class."""
-
-
-@contextmanager
-def name_network_errors(name: str) -> Iterator[None]:
-    """Turn whatever a network raises while it runs into one sentence.
-
-    Args:
-        name: of the network.
-
-    Raises:
-        InputError: something failed that is no error of this library's own.
-    """
-    try:
-        yield
-    except TorchSaliencyError:
-        raise
-    except Exception as error:  # any module may raise anything
-        if out_of_memory(error):
-            raise InputError(
-                f"The memory does not suffice to run {name} ({describe_error(error)}); give a "
-                "smaller --chunk or --batch-size."
-            ) from error
-        raise InputError(
-            f"{name} failed while it was explained ({type(error).__name__}: "
-            f"{describe_error(error)}); check that its input size, --precision and --device suit "
-            "it."
-        ) from error
 
 
 class Photo(NamedTuple):
@@ -312,7 +281,7 @@ class Run:
         for label, method in self.methods.items():
             calls = 1 if method.joint else max(1, len(layers))  # once a layer, or once for all
             step = functools.partial(self._advance, len(x) / self._steps / calls)
-            guards[label] = Guarded(method, step, tolerant=ALL in self.options.method)
+            guards[label] = MonitoredMethod(method, step, tolerant=ALL in self.options.method)
         with name_network_errors(self.network.name):
             maps = explain(
                 self.network,
@@ -532,44 +501,3 @@ def _method_facts(explanation: Explanation) -> dict[str, Any]:
         "label_free": Needs.TARGET not in entry.needs,
         "options": explanation.manifest()["options"],
     }
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Guarded(Method):
-    """A method that reports when it is done, and whose failure does not end the others.
-
-    Attributes:
-        method: the method.
-        done: called after each call of the method, for the progress bar.
-        tolerant: whether a failure is remembered, and the map zeros, or raised.
-        failures: the reasons, at most one a layer.
-    """
-
-    method: Method
-    done: Callable[[], None]
-    tolerant: bool
-    failures: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        # it stands for its method in all that `explain` reads: needs, name, treatment of layers
-        object.__setattr__(self, "entry", self.method.entry)
-        object.__setattr__(self, "joint", self.method.joint)
-
-    @property
-    def normalisation(self) -> Normalisation:
-        """The method's."""
-        return self.method.scaling
-
-    def saliency(self, view: View) -> Tensor | Saliency:
-        """Return the method's map, or zeros if it failed and may."""
-        try:
-            return self.method.saliency(view)
-        except Exception as error:  # one method's failure must not cost the others' maps
-            if not self.tolerant:
-                raise
-            kind = "" if isinstance(error, TorchSaliencyError) else f"{type(error).__name__}: "
-            self.failures.append(f"{kind}{describe_error(error)}")
-            return view.images.new_zeros((len(view.images), 1, 1))
-        finally:
-            self.done()
