@@ -107,7 +107,7 @@ def test_a_full_disk_is_told(explain, photo, monkeypatch):
 def test_what_was_written_before_an_end_is_told(error, explain, photo, place, monkeypatch):
     for name in ("a.png", "b.png", "c.png"):
         photo(f"folder/{name}")
-    explained = Run._explained
+    explained = Run._explain_batches
 
     def interrupt(run):
         for number, entry in enumerate(explained(run)):
