@@ -9,13 +9,13 @@ PROGRAM = """
 import resource, sys, torch, torchsaliency
 torch.manual_seed(0)
 net = torch.nn.Sequential(
-    torch.nn.Conv2d(3, 2048, 32, stride=32), torch.nn.ReLU(),
+    torch.nn.AvgPool2d(32), torch.nn.Conv2d(3, 2048, 1), torch.nn.ReLU(),
     torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(2048, 10),
 ).eval()
 with torch.no_grad():
     net(torch.rand(32, 3, 224, 224))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    made = torchsaliency.explain(net, torch.rand(1, 3, 224, 224), "scorecam", layer="1", chunk=32)
+    made = torchsaliency.explain(net, torch.rand(1, 3, 224, 224), "scorecam", layer="2", chunk=32)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print((after - before) / 1024)
 """
