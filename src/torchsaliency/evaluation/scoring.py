@@ -19,8 +19,6 @@ from torchsaliency.evaluation.batches import Batch
 from torchsaliency.evaluation.bench import Bench
 from torchsaliency.evaluation.setting import PREDICTED, Setting
 from torchsaliency.evaluation.studies import (
-    STUDIES,
-    Study,
     box_variants,
     class_variants,
     find_misclassified,
@@ -179,8 +177,7 @@ def score_batch(setting: Setting, benches: Mapping[str, Bench]) -> dict[str, lis
     if setting.plan.study is not None:
         for label, study in _score_study(setting.plan.study, setting, benches).items():
             scores[label] += [
-                MetricValues(name, metric.per_image, metric.rows)
-                for name, metric in study.by_label().items()
+                MetricValues(name, metric.per_image, metric.rows) for name, metric in study.items()
             ]
     next(iter(scores.values()))[0].passes += clean_passes
     return scores
@@ -198,38 +195,37 @@ def score_metrics(setting: Setting, bench: Bench) -> list[MetricValues]:
     ]
 
 
-def _score_study(name: str, setting: Setting, benches: Mapping[str, Bench]) -> dict[str, Study]:
+def _score_study(
+    name: str, setting: Setting, benches: Mapping[str, Bench]
+) -> dict[str, dict[str, SaliencyMetric]]:
     explanations = {label: bench.explanation for label, bench in benches.items()}
-    first = next(iter(explanations.values()))
+    first = next(iter(benches.values()))
 
     def explain_classes(classes: Tensor) -> dict[str, Explanation]:
-        chunk = next(iter(benches.values())).chunk
-        return setting.explain(first.images, classes, methods=benches, chunk=chunk)
+        images = first.explanation.images
+        return setting.explain(images, classes, methods=benches, chunk=first.chunk)
 
     if name == "classes":
         variants = class_variants(explanations, explain_classes)
     elif name == "selectivity":
         variants = {label: power_variants(one.map) for label, one in explanations.items()}
     else:
+        published = name == "boxes-published"
         variants = {
-            label: box_variants(
-                bench.explanation.map, bench.boxes or (), published=name == "boxes-published"
-            )
+            label: box_variants(bench.explanation.map, bench.boxes or (), published=published)
             for label, bench in benches.items()
         }
     studies = {}
     for label, bench in benches.items():
-        study = studies[label] = Study.of(STUDIES[name])
-        score_variants(
+        found = studies[label] = score_variants(
             bench.judge,
             bench.images,
             variants[label],
             bench.labels,
-            study=study,
             masking=bench.masking,
             clean=bench.logits,
             chunk=bench.chunk,
         )
         if name == "classes":
-            study.add_misclassified(find_misclassified(first.output, bench.labels), undefined=True)
+            found |= find_misclassified(found, first.explanation.output, bench.labels)
     return studies

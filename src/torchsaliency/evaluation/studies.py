@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.maps import require_maps
-from torchsaliency.errors import InputError, OptionError
+from torchsaliency.errors import OptionError
 from torchsaliency.measures import masked_scores
 from torchsaliency.measures.judge import Labels
 from torchsaliency.metrics import AverageDrop, AverageGain, AverageIncrease, SaliencyMetric
@@ -21,6 +20,9 @@ from torchsaliency.metrics.checks import check_boxes
 ALPHAS = (0.01, 0.05, 0.1, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 """Powers of Opti-CAM's Figure A4."""
 
+POWER = "α = "
+"""What the names of powers begin with."""
+
 WITH_MAP, BOX_ONLY = ("S", "B∩S", "S∖B"), ("B", "I∖B")
 CLASSES = ("ground truth", "most", "second", "least", "most, misclassified")
 
@@ -28,52 +30,12 @@ STUDIES: Mapping[str, tuple[str, ...]] = {
     "boxes": (*WITH_MAP, *BOX_ONLY),
     "boxes-published": (*WITH_MAP, *BOX_ONLY),
     "classes": CLASSES,
-    "selectivity": tuple(f"α = {alpha:g}" for alpha in ALPHAS),
+    "selectivity": tuple(f"{POWER}{alpha:g}" for alpha in ALPHAS),
 }
 """The variants of each study that a plan may name."""
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class Study:
-    """AD, AG and AI of several variants, which grow batch by batch.
-
-    Attributes:
-        rows: the metrics "ad", "ag" and "ai" of each variant.
-    """
-
-    rows: dict[str, dict[str, SaliencyMetric]]
-
-    @classmethod
-    def of(cls, variants: Iterable[str]) -> Study:
-        """Return a study without images."""
-        kinds = (AverageDrop, AverageGain, AverageIncrease)
-        return cls({name: {kind.entry.name: kind() for kind in kinds} for name in variants})
-
-    def add(self, variant: str, scores: Mapping[str, Tensor]) -> None:
-        """Add images: p, o, 1 - p and 1 - o by the names of `MaskedScores.inputs`."""
-        for metric in self.rows[variant].values():
-            metric.update(**{name: scores[name] for name in metric.entry.inputs})
-
-    def add_misclassified(self, wrong: Tensor, *, undefined: bool = False) -> None:
-        """Add the last images' rows of "most" to "most, misclassified".
-
-        Args:
-            wrong: (N,) which of the last N images are misclassified.
-            undefined: whether the others are added as undefined, or left out.
-        """
-        for name, metric in self.rows[CLASSES[-1]].items():
-            rows = self.rows["most"][name].rows[-len(wrong) :]
-            rows = rows.masked_fill(~wrong[:, None], torch.nan) if undefined else rows[wrong]
-            metric.restore(rows)
-
-    def by_label(self) -> dict[str, SaliencyMetric]:
-        """Return every variant's metrics by the label that an evaluation gives them."""
-        return {
-            study_label(name, variant): metric
-            for variant, row in self.rows.items()
-            for name, metric in row.items()
-        }
+_KINDS = (AverageDrop, AverageGain, AverageIncrease)
 
 
 def study_label(metric: str, variant: str) -> str:
@@ -83,7 +45,10 @@ def study_label(metric: str, variant: str) -> str:
 
 def study_metrics(name: str | None) -> dict[str, SaliencyMetric]:
     """Return the metrics by label, without images, of the study that a plan names."""
-    return {} if name is None else Study.of(STUDIES[name]).by_label()
+    variants = STUDIES[name] if name else ()
+    return {
+        study_label(kind.entry.name, variant): kind() for variant in variants for kind in _KINDS
+    }
 
 
 def power_variants(
@@ -101,7 +66,7 @@ def power_variants(
     Raises:
         OptionError: a power that is not above 0, a power twice, or none.
     """
-    names = [f"α = {alpha:g}" for alpha in alphas]
+    names = [f"{POWER}{alpha:g}" for alpha in alphas]
     if not alphas or not all(alpha > 0 for alpha in alphas) or len(set(names)) < len(names):
         raise OptionError(f"Powers must be above 0, each once, and {tuple(alphas)} were given.")
     powers = torch.tensor([float(alpha) for alpha in alphas], device=maps.device)
@@ -139,8 +104,8 @@ def class_variants(
     """Return each method's maps of the true and of other classes (Opti-CAM, Table A.9).
 
     The variants are the class that is explained: the ground truth, and the most, the second and the
-    least probable class of the image. The true one is judged. `Study.add_misclassified` adds the
-    most probable class of misclassified images alone.
+    least probable class of the image. The true one is judged. `find_misclassified` scores the most
+    probable class of misclassified images alone.
 
     Args:
         truth: the explanations of the true classes, by method.
@@ -157,10 +122,8 @@ def score_variants(
     x: Float[Tensor, "n c H W"],
     variants: Mapping[str, Tensor],
     target: Labels = None,
-    *,
-    study: Study | None = None,
     **options: Any,
-) -> Study:
+) -> dict[str, SaliencyMetric]:
     """Score variants of maps by AD, AG and AI.
 
     Args:
@@ -168,29 +131,43 @@ def score_variants(
         x: images (N, C, H, W).
         variants: maps (N, H, W) in [0, 1], by name.
         target: classes; None for those predicted.
-        study: a study to be continued with these images.
         options: masking, clean and chunk, as for `masked_scores`.
 
+    Returns:
+        The metrics by label; `restore` adds the rows of another batch to one.
+
     Raises:
-        InputError: the images, maps or the study do not fit.
+        InputError: the images or maps do not fit.
     """
-    study = study or Study.of(variants)
-    if missing := [name for name in variants if name not in study.rows]:
-        raise InputError(
-            f"The study to be continued has no line {missing[0]!r}; it has {', '.join(study.rows)}."
-        )
     scores = masked_scores(model, x, torch.stack([*variants.values()], 1), target, **options)
     inputs = scores.inputs()
+    found: dict[str, SaliencyMetric] = {}
     for place, name in enumerate(variants):
         masked = {key: inputs[key][:, place] for key in ("masked", "masked_rest")}
-        study.add(name, {**inputs, **masked})
-    return study
+        for kind in _KINDS:
+            metric = found[study_label(kind.entry.name, name)] = kind()
+            metric.update(**{key: {**inputs, **masked}[key] for key in kind.entry.inputs})
+    return found
 
 
-def find_misclassified(logits: Float[Tensor, "n k"], labels: Tensor) -> Tensor:
-    """Return whether each image's most probable class is not its label, (N,), on the CPU."""
+def find_misclassified(
+    scores: Mapping[str, SaliencyMetric], logits: Float[Tensor, "n k"], labels: Tensor
+) -> dict[str, SaliencyMetric]:
+    """Return the scores of the most probable class, undefined where it is the image's label.
+
+    Args:
+        scores: what `score_variants` made of `class_variants`.
+        logits: (N, K) of the explained network.
+        labels: (N,) the true classes.
+    """
     top = logits.argsort(dim=1, descending=True)[:, 0]
-    return (top != labels.to(top.device)).cpu()
+    right = (top == labels.to(top.device)).cpu()
+    found: dict[str, SaliencyMetric] = {}
+    for kind in _KINDS:
+        rows = scores[study_label(kind.entry.name, "most")].rows
+        metric = found[study_label(kind.entry.name, CLASSES[-1])] = kind()
+        metric.restore(rows.masked_fill(right[:, None], torch.nan))
+    return found
 
 
 def box_masks(

@@ -21,7 +21,12 @@ from torchsaliency.evaluation.studies import BOX_ONLY, WITH_MAP, study_label, st
 from torchsaliency.methods.tucker import dominant_variance
 from torchsaliency.papers.pictures import draw_random_maps, read_images
 from torchsaliency.papers.plans import Experiment, Reproduction, read_methods, slug
-from torchsaliency.report.charts import POWER, method_charts, metric_charts, sweep_charts
+from torchsaliency.report.charts import (
+    method_charts,
+    metric_charts,
+    selectivity_charts,
+    sweep_charts,
+)
 from torchsaliency.report.results import TIME, add_published, summary_cell, table
 from torchsaliency.report.tables import Table
 from torchsaliency.viz.curves import Chart, charts
@@ -103,7 +108,6 @@ def make_study(run: Reproduction) -> None:
         labels = study_metrics(part.plan.study)
         references = set(results.references)
         cells: Cells = []
-        points = []
         for cell in _measure(results, part):
             if cell["column"] not in labels:
                 continue
@@ -115,9 +119,6 @@ def make_study(run: Reproduction) -> None:
                 published = part.published.get(row, {}).get(study_label(metric, variant))
                 cell |= {"row": row, "published": published}
                 references.add(row)
-            elif variant.startswith(POWER):
-                power = float(variant.removeprefix(POWER))
-                points.append((metric, method, power, results.summary(method, cell["column"])))
             place = {"group": metric.upper(), "column": variant}
             if run.options.get("groups") == "variants":
                 place = {"group": variant, "column": metric.upper()}
@@ -128,8 +129,12 @@ def make_study(run: Reproduction) -> None:
             order=[*_WITHOUT_MAP.values()],
             caption=f"{run.caption} ({part.label})",
         )
-        if points:
-            panels = sweep_charts(points, x="power α", suffix=f", {part.label}", log_x=True)
+        if part.plan.study == "selectivity":
+            studies = {
+                method: {label: results.summary(method, label) for label in labels}
+                for method in results.methods
+            }
+            panels = selectivity_charts(studies, suffix=f", {part.label}")
             run.figures[run.name_file("figure", part.label)] = charts(list(panels.values()))
 
 

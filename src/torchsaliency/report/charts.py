@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchsaliency.errors import InputError
 from torchsaliency.evaluation.results import Results
-from torchsaliency.evaluation.studies import Study
+from torchsaliency.evaluation.studies import POWER
 from torchsaliency.metrics.base import SaliencyMetric, Summary
 from torchsaliency.metrics.perturbation import CurveMetric
 from torchsaliency.metrics.sanity import SanityMetric
@@ -21,9 +21,6 @@ from torchsaliency.metrics.segmentation import MeanIoUSweep
 from torchsaliency.metrics.statistics import CONFIDENCE
 from torchsaliency.report.tables import ARROWS
 from torchsaliency.viz.curves import Chart, Curve
-
-POWER = "α = "
-"""What the names of a study's powers begin with."""
 
 
 def metric_charts(results: Results, *, confidence: float = CONFIDENCE) -> dict[str, Chart]:
@@ -142,26 +139,29 @@ def sweep_charts(
     }
 
 
-def selectivity_charts(studies: Mapping[str, Study]) -> dict[str, Chart]:
+def selectivity_charts(
+    studies: Mapping[str, Mapping[str, Summary]], *, suffix: str = ""
+) -> dict[str, Chart]:
     """Return AD, AI and AG by the power of the map, a curve a method (Opti-CAM, Figure A4).
 
     Args:
-        studies: what `score_variants` made of `power_variants`, by method.
+        studies: summaries by label, of what `score_variants` made of `power_variants`, by method.
+        suffix: of the titles.
 
     Raises:
         InputError: a study of something else than powers.
     """
     points = []
-    for method, study in studies.items():
-        for variant, row in study.rows.items():
+    for method, summaries in studies.items():
+        for label, summary in summaries.items():
+            metric, _, variant = label.partition(", ")
             if not variant.startswith(POWER):
                 raise InputError(
                     f"The study of {method} has a line {variant!r}, and charts of selectivity need "
                     f"powers like '{POWER}2'; give studies of `power_variants`."
                 )
-            power = float(variant.removeprefix(POWER))
-            points += [(name, method, power, metric.summary()) for name, metric in row.items()]
-    return sweep_charts(points, x="power α", log_x=True)
+            points.append((metric, method, float(variant.removeprefix(POWER)), summary))
+    return sweep_charts(points, x="power α", suffix=suffix, log_x=True)
 
 
 def _axis(metric: SaliencyMetric) -> tuple[list[float], str, str] | None:

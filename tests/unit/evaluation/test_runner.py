@@ -16,8 +16,6 @@ from torchsaliency.errors import DataError, InputError, OptionError
 from torchsaliency.evaluation import Store, evaluate, load_results, make_plan, score, setting
 from torchsaliency.evaluation.setting import make_setting
 from torchsaliency.evaluation.studies import (
-    CLASSES,
-    Study,
     box_variants,
     class_variants,
     find_misclassified,
@@ -275,10 +273,9 @@ def test_the_box_study(tmp_path, published):
     boxes = [torch.as_tensor(one) for one in drawn.boxes]
     variants = box_variants(maps, boxes, published=published)
     study = score_variants(network, x, variants, drawn.labels.tolist())
-    for variant, row in study.rows.items():
-        for name, metric in row.items():
-            found = made.summary("tsm", f"{name}, {variant}").value
-            assert found == pytest.approx(float(metric.compute()), rel=1e-4, abs=1e-4)
+    for label, metric in study.items():
+        found = made.summary("tsm", label).value
+        assert found == pytest.approx(float(metric.compute()), rel=1e-4, abs=1e-4)
 
 
 def test_the_study_of_other_classes(tmp_path):
@@ -294,15 +291,14 @@ def test_the_study_of_other_classes(tmp_path):
     def explain_classes(classes):
         return torchsaliency.explain(network, x, "gradcam", classes)
 
-    truth, study = explain_classes(drawn.labels), Study.of(CLASSES)
+    truth = explain_classes(drawn.labels)
     variants = class_variants(truth, explain_classes)["gradcam"]
-    score_variants(network, x, variants, drawn.labels, study=study)
-    study.add_misclassified(find_misclassified(truth["gradcam"].output, drawn.labels))
-    for variant, row in study.rows.items():
-        for name, metric in row.items():
-            found = made.summary("gradcam", f"{name}, {variant}")
-            assert found.value == pytest.approx(float(metric.compute()), rel=1e-4, abs=1e-4)
-            assert found.count == metric.summary().count
+    study = score_variants(network, x, variants, drawn.labels)
+    study |= find_misclassified(study, truth["gradcam"].output, drawn.labels)
+    for label, metric in study.items():
+        found = made.summary("gradcam", label)
+        assert found.value == pytest.approx(float(metric.compute()), rel=1e-4, abs=1e-4)
+        assert found.count == metric.summary().count
     assert 0 < made.summary("gradcam", "ad, most, misclassified").count < 20
 
 

@@ -10,13 +10,13 @@ from torchsaliency.errors import InputError, OptionError
 from torchsaliency.evaluation.studies import (
     ALPHAS,
     CLASSES,
-    Study,
     box_masks,
     box_variants,
     class_variants,
     find_misclassified,
     power_variants,
     score_variants,
+    study_metrics,
 )
 from torchsaliency.metrics import AverageDrop, AverageGain, AverageIncrease
 
@@ -34,26 +34,34 @@ def x():
     return images(COUNT, H, W)
 
 
+def by_variant(found):
+    """Return the metrics of a study by variant and name."""
+    rows = {}
+    for label, metric in found.items():
+        name, _, variant = label.partition(", ")
+        rows.setdefault(variant, {})[name] = metric
+    return rows
+
+
 def selectivity(net, x, maps, labels=None, *, alphas=ALPHAS, **options):
-    return score_variants(net, x, power_variants(maps, alphas), labels, **options)
+    return by_variant(score_variants(net, x, power_variants(maps, alphas), labels, **options))
 
 
 def bounding_boxes(net, x, maps, boxes, labels=None, *, published=False, **options):
     variants = box_variants(maps, boxes, published=published)
-    return score_variants(net, x, variants, labels, **options)
+    return by_variant(score_variants(net, x, variants, labels, **options))
 
 
-def other_classes(net, x, methods, labels, layer=None, *, masking=None, studies=None):
+def other_classes(net, x, methods, labels, layer=None, *, masking=None):
     def explain_classes(classes):
         return explain(net, x, methods, classes, layer, masking=masking)
 
     truth = explain_classes(labels)
     logits = next(iter(truth.values())).output
-    studies = studies or {label: Study.of(CLASSES) for label in truth}
+    studies = {}
     for label, variants in class_variants(truth, explain_classes).items():
-        options = {"masking": masking, "clean": logits, "study": studies[label]}
-        score_variants(net, x, variants, labels, **options)
-        studies[label].add_misclassified(find_misclassified(logits, labels))
+        found = score_variants(net, x, variants, labels, masking=masking, clean=logits)
+        studies[label] = by_variant(found | find_misclassified(found, logits, labels))
     return studies
 
 
@@ -77,14 +85,16 @@ def by_hand(net, x, maps, labels):
 
 def assert_row(row, expected, within=1e-4):
     for one, values in zip(row.values(), expected, strict=True):
-        assert one.per_image.tolist() == pytest.approx(values.tolist(), abs=within), one.name
+        assert one.per_image.tolist() == pytest.approx(values.tolist(), abs=within, nan_ok=True), (
+            one.name
+        )
 
 
 def assert_same(one, other, within=1e-9):
     """Insist that two studies have the same numbers in the same lines."""
-    assert list(one.rows) == list(other.rows)
-    for name, row in one.rows.items():
-        assert_row(row, [metric.per_image for metric in other.rows[name].values()], within)
+    assert list(one) == list(other)
+    for name, row in one.items():
+        assert_row(row, [metric.per_image for metric in other[name].values()], within)
 
 
 def boxes():
@@ -100,20 +110,20 @@ class TestSelectivity:
     def test_alpha_one_is_the_map_itself(self, net, x):
         maps = random_maps()
         made = selectivity(net, x, maps, LABELS)
-        assert list(made.rows) == [f"α = {alpha:g}" for alpha in ALPHAS]
-        assert_row(made.rows["α = 1"], by_hand(net, x, maps, LABELS))
+        assert list(made) == [f"α = {alpha:g}" for alpha in ALPHAS]
+        assert_row(made["α = 1"], by_hand(net, x, maps, LABELS))
 
     @pytest.mark.parametrize("alpha", [0.1, 0.5, 2, 10])
     def test_every_power(self, net, x, alpha):
         maps = random_maps()
         made = selectivity(net, x, maps, LABELS, alphas=[1, alpha])
         expected = by_hand(net, x, maps**alpha, LABELS)
-        assert_row(made.rows[f"α = {alpha:g}"], expected)
+        assert_row(made[f"α = {alpha:g}"], expected)
         assert max(values.max() for values in expected) > 1  # or nothing would be shown
 
     def test_small_powers_show_the_whole_image_where_the_map_is_above_zero(self, net, x):
         made = selectivity(net, x, random_maps(low=0.1), LABELS, alphas=[1e-7, 0.01, 1.0])
-        drops = [row["ad"].compute() + row["ag"].compute() for row in made.rows.values()]
+        drops = [row["ad"].compute() + row["ag"].compute() for row in made.values()]
         assert drops[0] < 1e-3
         assert drops[0] < drops[1] < drops[2]
 
@@ -122,20 +132,20 @@ class TestSelectivity:
         maps[:, :6] = 0
         made = selectivity(net, x, maps, LABELS, alphas=[1e-7])
         binary = (maps > 0).float()
-        assert_row(made.rows["α = 1e-07"], by_hand(net, x, binary, LABELS), within=1e-3)
+        assert_row(made["α = 1e-07"], by_hand(net, x, binary, LABELS), within=1e-3)
 
     def test_zero_and_one_are_fixed_points(self, net, x):
         binary = random_maps().round()
         made = selectivity(net, x, binary, LABELS)
         expected = by_hand(net, x, binary, LABELS)
-        for row in made.rows.values():
+        for row in made.values():
             assert_row(row, expected)
 
     def test_large_powers_leave_the_ones_alone(self, net, x):
         maps = random_maps() * 0.9
         maps[:, 5, 5] = 1
         made = selectivity(net, x, maps, LABELS, alphas=[1000])
-        assert_row(made.rows["α = 1000"], by_hand(net, x, (maps == 1).float(), LABELS))
+        assert_row(made["α = 1000"], by_hand(net, x, (maps == 1).float(), LABELS))
 
     def test_one_pass_a_power(self, net, x):
         counter = Counter(net)
@@ -166,7 +176,7 @@ class TestSelectivity:
             for one in (x, BlackPixel()(x, maps**2))
         )
         expected = (100 * (p - o).clamp_min(0) / p).tolist()
-        assert made.rows["α = 2"]["ad"].per_image.tolist() == pytest.approx(expected, abs=1e-4)
+        assert made["α = 2"]["ad"].per_image.tolist() == pytest.approx(expected, abs=1e-4)
         grey = by_hand(net, x, maps**2, LABELS)[0].tolist()
         assert grey != pytest.approx(expected, abs=1)
 
@@ -207,17 +217,17 @@ class TestBoxes:
             "B": inside,
             "I∖B": 1 - inside,
         }
-        assert list(made.rows) == list(variants)
+        assert list(made) == list(variants)
         for name, shown in variants.items():
-            assert_row(made.rows[name], by_hand(net, x, shown, LABELS))
-        drops = [row["ad"].compute().item() for row in made.rows.values()]
+            assert_row(made[name], by_hand(net, x, shown, LABELS))
+        drops = [row["ad"].compute().item() for row in made.values()]
         assert len(set(drops)) == 5
 
     def test_a_box_that_is_the_image(self, net, x):
         maps = random_maps()
         whole = [torch.tensor([[-1, 0, W, H + 5]])] * COUNT
         made = bounding_boxes(net, x, maps, whole, LABELS, masking=BlackPixel())
-        rows = made.rows
+        rows = made
         assert_row(rows["B∩S"], [one.per_image for one in rows["S"].values()])
         assert rows["B"]["ad"].compute() == rows["B"]["ag"].compute() == 0
         black = x.new_tensor([-m / s for m, s in zip(*vars(BlackPixel()).values(), strict=True)])
@@ -246,8 +256,8 @@ class TestBoxes:
         assert torch.equal(box_masks(given, random_maps(), published=True), expected)
         maps = random_maps()
         made = bounding_boxes(net, x, maps, given, LABELS, published=True)
-        assert_row(made.rows["B∩S"], by_hand(net, x, maps * expected, LABELS))
-        assert_row(made.rows["I∖B"], by_hand(net, x, 1 - expected, LABELS))
+        assert_row(made["B∩S"], by_hand(net, x, maps * expected, LABELS))
+        assert_row(made["I∖B"], by_hand(net, x, 1 - expected, LABELS))
 
     def test_one_pass_a_line(self, net, x):
         counter = Counter(net)
@@ -276,7 +286,7 @@ class TestOtherClasses:
         order, labels = self.order(net, x), self.labels(net, x)
         made = other_classes(net, x, name, labels)
         assert list(made) == [name]
-        rows = made[name].rows
+        rows = made[name]
         assert list(rows) == list(CLASSES)
         explained = {
             "ground truth": labels,
@@ -290,7 +300,10 @@ class TestOtherClasses:
             found[line] = by_hand(net, x, maps, labels)
             assert_row(rows[line], found[line], within=1e-3)
         # images 2 and 3 alone are misclassified
-        assert_row(rows[CLASSES[-1]], [one[2:] for one in found["most"]], within=1e-3)
+        wrong = {name: metric.per_image for name, metric in rows[CLASSES[-1]].items()}
+        assert all(values[:2].isnan().all() for values in wrong.values())
+        for values, expected in zip(wrong.values(), found["most"], strict=True):
+            assert values[2:].tolist() == pytest.approx(expected[2:].tolist(), abs=1e-3)
         assert rows[CLASSES[-1]]["ad"].summary().count == 2
         # for the right predictions the first two lines are one
         same = [rows[line]["ad"].per_image[:2].tolist() for line in ("ground truth", "most")]
@@ -307,10 +320,9 @@ class TestOtherClasses:
 
     def test_no_image_misclassified(self, net, x):
         made = other_classes(net, x, "gradcam", self.order(net, x)[:, 0])["gradcam"]
-        assert len(made.rows[CLASSES[-1]]["ad"].per_image) == 0
-        summary = made.rows[CLASSES[-1]]["ad"].summary()
+        summary = made[CLASSES[-1]]["ad"].summary()
         assert (summary.value, summary.count) == (None, 0)
-        truth, most = made.rows["ground truth"], made.rows["most"]
+        truth, most = made["ground truth"], made["most"]
         assert_row(most, [one.per_image for one in truth.values()])
 
     def test_the_layer_and_the_masking_are_passed_on(self, net, x):
@@ -322,38 +334,12 @@ class TestOtherClasses:
             net(one).detach().double().softmax(1).gather(1, labels[:, None])[:, 0]
             for one in (x, shown)
         )
-        found = made["gradcam"].rows["ground truth"]["ad"].per_image
+        found = made["gradcam"]["ground truth"]["ad"].per_image
         expected = 100 * (p - o).clamp_min(0) / p
         assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-3)
 
-    def test_two_batches_are_one(self, net, x):
-        labels = self.labels(net, x)
-        whole = other_classes(net, x, ["gradcam", "tsm"], labels)
-        parts = None
-        for part in (slice(0, 1), slice(1, 4)):
-            parts = other_classes(net, x[part], ["gradcam", "tsm"], labels[part], studies=parts)
-        assert list(parts) == list(whole)
-        for name, study in whole.items():
-            assert_same(parts[name], study, within=1e-3)
-
 
 class TestStudy:
-    @pytest.mark.parametrize("kind", ["selectivity", "boxes", "published"])
-    def test_two_batches_are_one(self, net, x, kind):
-        maps = random_maps()
-
-        def run(part, study=None):
-            given = (net, x[part], maps[part])
-            if kind == "selectivity":
-                return selectivity(*given, LABELS[part], alphas=[0.5, 2], study=study)
-            how = {"published": kind == "published", "study": study}
-            return bounding_boxes(*given, boxes()[part], LABELS[part], **how)
-
-        whole, first = run(slice(0, 4)), run(slice(0, 3))
-        second = run(slice(3, 4), first)
-        assert second is first
-        assert_same(second, whole, within=1e-3)
-
     def test_chunks_do_not_matter(self, net, x):
         maps = random_maps()
         one, other = (
@@ -365,42 +351,13 @@ class TestStudy:
         maps = random_maps()
         predicted = net(x).argmax(1)
         made = selectivity(net, x, maps, alphas=[1])
-        assert_row(made.rows["α = 1"], by_hand(net, x, maps, predicted))
+        assert_row(made["α = 1"], by_hand(net, x, maps, predicted))
         made = bounding_boxes(net, x, maps, boxes())
-        assert_row(made.rows["S"], by_hand(net, x, maps, predicted))
+        assert_row(made["S"], by_hand(net, x, maps, predicted))
 
-    def test_scores_by_hand(self):
-        study = Study.of(["a", "b"])
-        scores = {
-            "clean": torch.tensor([0.5, 0.8]),
-            "masked": torch.tensor([0.25, 0.9]),
-            "clean_rest": torch.tensor([0.5, 0.2]),
-            "masked_rest": torch.tensor([0.75, 0.1]),
-        }
-        study.add("b", scores)
-        found = {label: metric.summary() for label, metric in study.by_label().items()}
-        assert list(found) == ["ad, a", "ag, a", "ai, a", "ad, b", "ag, b", "ai, b"]
-        assert found["ad, a"].count == 0
-        values = [found[f"{name}, b"].value for name in ("ad", "ag", "ai")]
-        assert values == pytest.approx([25, 25, 50])
-        assert found["ai, b"].count == 2
-
-    def test_a_gain_beyond_single_precision_is_kept(self):
-        """p and o are both 1 in float32; their rests are not the same."""
-        study, one = Study.of(["sure"]), torch.ones(1)
-        rests = {"clean_rest": torch.tensor([1e-9]), "masked_rest": torch.tensor([1e-10])}
-        study.add("sure", {"clean": one, "masked": one, **rests})
-        row = study.rows["sure"]
-        assert row["ag"].compute().item() == pytest.approx(90)
-        assert row["ai"].compute() == 100
-        assert row["ad"].compute() == 0
-
-    def test_a_variants_metrics(self):
-        row = Study.of(["x"]).rows["x"]
+    def test_the_metrics_of_a_plans_study(self):
+        found = by_variant(study_metrics("classes"))
+        assert list(found) == list(CLASSES)
         kinds = [AverageDrop, AverageGain, AverageIncrease]
-        assert [type(one) for one in row.values()] == kinds
-        assert all(one.per_image.shape == (0,) for one in row.values())
-
-    def test_another_variant_is_refused(self, net, x):
-        with pytest.raises(InputError, match="no line 'S'; it has α = 2"):
-            bounding_boxes(net, x, random_maps(), boxes(), study=Study.of(["α = 2"]))
+        assert [type(one) for one in found["most"].values()] == kinds
+        assert study_metrics(None) == {}

@@ -8,7 +8,7 @@ import torch
 from nets import convnet, images
 from torchsaliency.errors import InputError
 from torchsaliency.evaluation.results import Results
-from torchsaliency.evaluation.studies import CLASSES, Study, power_variants, score_variants
+from torchsaliency.evaluation.studies import power_variants, score_variants, study_metrics
 from torchsaliency.metrics.base import create_metric
 from torchsaliency.report.charts import metric_charts, selectivity_charts, sweep_chart
 
@@ -68,25 +68,29 @@ def test_bands_are_the_means_normal_interval():
     np.testing.assert_allclose(one.low, rows.mean(0) - half, rtol=1e-6)
 
 
+def summaries(study):
+    return {label: metric.summary() for label, metric in study.items()}
+
+
 def test_selectivity_by_power():
     x = images(4, 12, 16)
     maps = torch.rand(4, 12, 16, generator=torch.Generator().manual_seed(0))
     variants = power_variants(maps, [10, 0.1, 1])
     study = score_variants(convnet(), x, variants, torch.tensor([0, 3, 1, 2]))
-    made = selectivity_charts({"gradcam": study})
+    made = selectivity_charts({"gradcam": summaries(study)})
     assert list(made) == ["ad", "ag", "ai"]
     chart = made["ad"]
     assert chart.log_x
     (one,) = chart.series
     assert one.x == [0.1, 1, 10]
-    expected = [float(study.rows[f"α = {alpha}"]["ad"].compute()) for alpha in ("0.1", "1", "10")]
+    expected = [float(study[f"ad, α = {alpha}"].compute()) for alpha in ("0.1", "1", "10")]
     assert one.y == pytest.approx(expected)
     assert chart.y == "ad ↓ (%)"
 
 
 def test_another_study_is_no_selectivity():
     with pytest.raises(InputError, match="'ground truth'"):
-        selectivity_charts({"gradcam": Study.of(CLASSES)})
+        selectivity_charts({"gradcam": summaries(study_metrics("classes"))})
 
 
 def test_undefined_points_of_a_sweep_are_gaps():
