@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from commands import photographs
 from torchsaliency import InputError, OptionError
 from torchsaliency.cli.main import app
 from torchsaliency.core.isolation import Isolation, describe_failure
+from torchsaliency.data.dataset import DataSet, Sample
 from torchsaliency.data.photosets import PhotoSet
 from torchsaliency.errors import out_of_memory
 from torchsaliency.evaluation import evaluate, load_results, make_plan, setting
-from torchsaliency.evaluation.batches import SampleReader, Unreadable, load_groups
+from torchsaliency.evaluation.batches import Unreadable, load_groups
 from torchsaliency.training import finetune, make_finetuning
 
 NET = """
@@ -254,16 +256,18 @@ def test_a_map_that_is_not_finite_is_undefined_and_told(place, monkeypatch):
 # --- reading --------------------------------------------------------------------------------------
 
 
-class Killing(SampleReader):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Killing(DataSet):
     """Numbers; some kill the process that reads them, some raise."""
 
-    def __init__(self, kills=(), raises=(), parent=None):
-        self.kills, self.raises, self.parent = kills, raises, parent
+    kills: tuple
+    raises: tuple
+    parent: int
 
-    def name(self, key):
-        return f"sample {key}"
+    def mark(self, sample):
+        return sample.id
 
-    def open(self, key):
+    def picture(self, key):
         if key in self.kills and os.getpid() != self.parent:
             os.kill(os.getpid(), signal.SIGKILL)
         if key in self.raises:
@@ -273,19 +277,16 @@ class Killing(SampleReader):
 
 @pytest.mark.parametrize("kills", [(), (0,), (7,), (29,), (3, 4, 17)])
 def test_a_worker_that_is_killed(kills, tally):
-    reader = Killing(kills, raises=(11,), parent=os.getpid())
+    samples = tuple(Sample(f"sample {key}", "", None) for key in range(30))
+    data = Killing(name="n", samples=samples, kills=kills, raises=(11,), parent=os.getpid())
     groups = [list(range(at, at + 3)) for at in range(0, 30, 3)]
-    found = list(load_groups(reader, groups, workers=2))
-    assert [len(one) for one in found] == [3] * 10
-    flat = [one for group in found for one in group]
-    for key, one in enumerate(flat):
-        if key in kills:
-            assert one == Unreadable(f"sample {key}", f"sample {key} cannot be read: the process "
-                                     "that reads it is killed.")  # fmt: skip
-        elif key == 11:
-            assert one == Unreadable("sample 11", "OverflowError: absurd.")
-        else:
-            assert one == key
+    found = list(load_groups(data, int, groups, workers=2))
+    for group, (read, failed) in zip(groups, found, strict=True):
+        assert read == [key for key in group if key not in (*kills, 11)]
+        expected = {key: f"sample {key} cannot be read: the process that reads it is killed."
+                    for key in group if key in kills}  # fmt: skip
+        expected |= {key: "OverflowError: absurd." for key in group if key == 11}
+        assert failed == [Unreadable(f"sample {key}", why) for key, why in sorted(expected.items())]
     tally("images", "files that kill the process that reads them", max(1, len(kills)),
           max(1, len(kills)), "left out, the others are read")  # fmt: skip
 

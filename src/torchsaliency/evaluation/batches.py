@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import abc
+import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -14,7 +14,13 @@ from torch.utils.data import BatchSampler, DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from torchsaliency.core.isolation import describe_failure
+from torchsaliency.data import DataSet
+from torchsaliency.data.dataset import Picture
+from torchsaliency.errors import DataError
 from torchsaliency.evaluation.setting import Setting
+from torchsaliency.zoo import Preprocessing
+
+T = TypeVar("T")
 
 _FEW = 64
 """Images for which no process is started."""
@@ -69,18 +75,44 @@ def batches(
 ) -> Iterator[tuple[Batch | None, list[Unreadable]]]:
     """Read groups of samples, each into one batch; None where no image of it can be read.
 
-    Args:
-        setting: gives data and preprocessing.
-        groups: indices into the data; by default all of it, in batches of the plan's size.
-        workers: processes that read; the plan's by default.
+    By default all of the data is read, in batches of the plan's size, by the plan's workers.
     """
     if groups is None:
         groups = cut(len(setting.data), setting.plan.batch_size)
     workers = setting.plan.workers if workers is None else workers
-    for opened in load_groups(_PlanReader(setting), groups, workers=workers):
-        failed = [item for item in opened if isinstance(item, Unreadable)]
-        read = [item for item in opened if not isinstance(item, Unreadable)]
+    prepare = functools.partial(
+        _prepare,
+        tuple(setting.plan.needs),
+        setting.preprocessing,
+        setting.judge_preprocessing,
+        setting.class_of_label,
+    )
+    for read, failed in load_groups(setting.data, prepare, groups, workers=workers):
         yield (Batch.join(read) if read else None), failed
+
+
+def _prepare(
+    needs: Collection[str],
+    preprocessing: Preprocessing,
+    judge: Preprocessing | None,
+    class_of_label: Mapping[int | None, int],
+    picture: Picture,
+) -> Batch:
+    """Return a batch of one image, with all that a plan's metrics need."""
+    name, image = picture.sample.id, picture.image
+    boxes = masks = None
+    if "boxes" in needs:
+        if picture.boxes is None or len(picture.boxes) == 0:
+            raise DataError(f"{name} has no box of its object.")
+        place = preprocessing.placement((image.height, image.width))
+        boxes = (place.boxes_to_input(picture.boxes, preprocessing.size),)
+    if "masks" in needs:
+        if picture.mask is None:
+            raise DataError(f"{name} has no mask of its objects.")
+        masks = preprocessing.mask(picture.mask)[None]
+    judged = None if judge is None else judge(image)[None]
+    label = class_of_label.get(picture.sample.label)
+    return Batch((name,), preprocessing(image)[None], judged, (label,), boxes, masks)
 
 
 def cut(count: int, size: int) -> list[list[int]]:
@@ -88,41 +120,24 @@ def cut(count: int, size: int) -> list[list[int]]:
     return list(BatchSampler(range(count), size, drop_last=False))
 
 
-class SampleReader(TorchDataset[Any], abc.ABC):
-    """Opens samples; what a worker process needs, and nothing of the networks."""
-
-    def __getitem__(self, key: Any) -> Any:
-        """Return what `open` gives, or `Unreadable` if it fails: no sample ends a run."""
-        try:
-            return self.open(key)
-        except Exception as error:  # a decoder may raise anything
-            return Unreadable(self.name(key), describe_failure(error))
-
-    @abc.abstractmethod
-    def open(self, key: Any) -> Any:
-        """Return a sample, or `Unreadable`."""
-
-    @abc.abstractmethod
-    def name(self, key: Any) -> str:
-        """Return the id of a sample."""
-
-
 def load_groups(
-    reader: SampleReader,
-    groups: Sequence[Sequence[Any]],
+    data: DataSet,
+    prepare: Callable[[Picture], T],
+    groups: Sequence[Sequence[int]],
     *,
     workers: int | None = None,
     pinned: bool = False,
-) -> Iterator[list[Any]]:
-    """Read groups of samples in worker processes, in order.
+) -> Iterator[tuple[list[T], list[Unreadable]]]:
+    """Read groups of samples in worker processes, in order; no sample ends a run.
 
     If a worker dies (killed by the system for its memory, or by a file that crashes a decoder), the
     group is read again with a process for each sample. The sample that kills its process, too, is
     unreadable.
 
     Args:
-        reader: opens a sample by its key.
-        groups: keys of samples.
+        data: the samples.
+        prepare: returns what is kept of a sample; it is sent to the workers.
+        groups: indices into the data.
         workers: processes that read; None for as many as suit the machine.
         pinned: whether tensors lie in memory that a GPU copies from at once.
     """
@@ -130,37 +145,57 @@ def load_groups(
         few = sum(map(len, groups)) <= _FEW
         workers = 0 if few else max(1, min(8, (os.cpu_count() or 1) // 2))
     start = 0
+    reader = _Reader(data, prepare)
     while start < len(groups):
         try:
             for opened in _loader(reader, groups[start:], workers, pinned):
-                yield opened
+                yield _divide(opened)
                 start += 1
         except RuntimeError as error:
             if not _worker_died(error):
                 raise
         else:
             return
-        yield [_open_alone(reader, key, pinned) for key in groups[start]]
+        yield _divide([_open_alone(reader, index, pinned) for index in groups[start]])
         start += 1
 
 
-def _open_alone(reader: SampleReader, key: Any, pinned: bool) -> Any:
+@final
+class _Reader(TorchDataset[Any]):
+    """Opens samples; what a worker process needs, and nothing of the networks."""
+
+    def __init__(self, data: DataSet, prepare: Callable[[Picture], Any]) -> None:
+        self.data, self.prepare = data, prepare
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.prepare(self.data.picture(index))
+        except Exception as error:  # a decoder may raise anything
+            return Unreadable(self.data.samples[index].id, describe_failure(error))
+
+
+def _divide(opened: Sequence[Any]) -> tuple[list[Any], list[Unreadable]]:
+    failed = [item for item in opened if isinstance(item, Unreadable)]
+    return [item for item in opened if not isinstance(item, Unreadable)], failed
+
+
+def _open_alone(reader: _Reader, index: int, pinned: bool) -> Any:
     try:
-        ((opened,),) = _loader(reader, [[key]], 1, pinned)
+        ((opened,),) = _loader(reader, [[index]], 1, pinned)
     except RuntimeError as error:
         if not _worker_died(error):
             raise
-        name = reader.name(key)
+        name = reader.data.samples[index].id
         return Unreadable(name, f"{name} cannot be read: the process that reads it is killed.")
     return opened
 
 
 def _loader(
-    reader: SampleReader, groups: Sequence[Sequence[Any]], workers: int, pinned: bool
+    reader: _Reader, groups: Sequence[Sequence[int]], workers: int, pinned: bool
 ) -> DataLoader[Any]:
     return DataLoader(
         reader,
-        batch_sampler=groups,  # type: ignore[arg-type]  # any sequence of lists of keys
+        batch_sampler=groups,  # type: ignore[arg-type]  # any sequence of lists of indices
         collate_fn=list,
         num_workers=workers,
         pin_memory=pinned,
@@ -170,32 +205,3 @@ def _loader(
 
 def _worker_died(error: RuntimeError) -> bool:
     return "DataLoader worker" in str(error)
-
-
-@final
-class _PlanReader(SampleReader):
-    """Opens samples as batches of one image, with all that a plan's metrics need."""
-
-    def __init__(self, setting: Setting) -> None:
-        self.data, self.needs = setting.data, setting.plan.needs.keys()
-        self.preprocessing, self.judge = setting.preprocessing, setting.judge_preprocessing
-        self.labels = [setting.label(sample.label) for sample in setting.data.samples]
-
-    def name(self, key: int) -> str:
-        return self.data.samples[key].id
-
-    def open(self, key: int) -> Batch | Unreadable:
-        name, picture = self.name(key), self.data.picture(key)
-        boxes = masks = None
-        if "boxes" in self.needs:
-            if picture.boxes is None or len(picture.boxes) == 0:
-                return Unreadable(name, f"{name} has no box of its object.")
-            place = self.preprocessing.placement((picture.image.height, picture.image.width))
-            boxes = (place.boxes_to_input(picture.boxes, self.preprocessing.size),)
-        if "masks" in self.needs:
-            if picture.mask is None:
-                return Unreadable(name, f"{name} has no mask of its objects.")
-            masks = self.preprocessing.mask(picture.mask)[None]
-        judged = None if self.judge is None else self.judge(picture.image)[None]
-        image = self.preprocessing(picture.image)[None]
-        return Batch((name,), image, judged, (self.labels[key],), boxes, masks)

@@ -47,15 +47,9 @@ class Setting:
     # "label", "predicted" or a class, explained and judged; of an encoder its own embedding is
     # explained, and this is what a judge looks at
     target: int | str
-    # the network's (or, of an encoder, its judge's) class of each of the data's labels; None if
+    # the network's (or, of an encoder, its judge's) class of each of the data's labels; empty if
     # they do not fit
-    class_of_label: tuple[int, ...] | None
-
-    def label(self, of_data: int | None) -> int | None:
-        """Return the network's class of a label of the data, None if it has none."""
-        if of_data is None or self.class_of_label is None:
-            return None
-        return self.class_of_label[of_data]
+    class_of_label: dict[int | None, int]
 
     def target_of(self, labels: Sequence[int | None]) -> list[int] | int | None:
         """Return the target of images with these classes, as `explain` and `score` take it."""
@@ -157,7 +151,7 @@ def make_setting(
         masking=preprocessing.baseline(plan.masking),
         judge_masking=judge_masking,
         target=target,
-        class_of_label=labels,
+        class_of_label=dict(enumerate(labels or ())),
     )
 
 

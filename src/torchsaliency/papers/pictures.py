@@ -351,4 +351,4 @@ def _inputs(setting: Setting, pictures: Sequence[Picture]) -> Tensor:
 
 
 def _labels(setting: Setting, pictures: Sequence[Picture]) -> list[int | None]:
-    return [setting.label(picture.sample.label) for picture in pictures]
+    return [setting.class_of_label.get(picture.sample.label) for picture in pictures]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
@@ -11,12 +12,12 @@ import torch
 from torch import Tensor
 
 from torchsaliency.data import DataSet, Sample, open_data, select
-from torchsaliency.data.dataset import PARTS, draw_parts
+from torchsaliency.data.dataset import PARTS, Picture, draw_parts
 from torchsaliency.data.files import folders_in, list_names
 from torchsaliency.data.folders import SPLITS
 from torchsaliency.data.medical import ALL, find_chest_xray, find_kvasir
 from torchsaliency.errors import DataError
-from torchsaliency.evaluation.batches import SampleReader, Unreadable, load_groups
+from torchsaliency.evaluation.batches import Unreadable, load_groups
 from torchsaliency.zoo import Preprocessing
 
 TRAIN, VAL, TEST = PARTS
@@ -27,9 +28,6 @@ _FINDERS: dict[str, Callable[[Path], object]] = {
     "kvasir": find_kvasir,
 }
 _KINDS = (*_FINDERS, "folder")
-
-Key = tuple[int, bool]
-"""Which sample, and whether it is mirrored."""
 
 
 @final
@@ -203,37 +201,24 @@ def _number_labels(data: DataSet, classes: tuple[str, ...], part: str) -> DataSe
 def read_batches(
     data: DataSet,
     preprocessing: Preprocessing,
-    groups: Sequence[Sequence[Key]],
+    groups: Sequence[Sequence[int]],
     *,
+    mirrored: Collection[str] = (),
     workers: int | None = None,
     pinned: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor, list[Unreadable]]]:
     """Read groups of samples, each into one batch: images, labels and what cannot be read.
 
-    Args:
-        data: with labels.
-        preprocessing: of the network.
-        groups: samples that share a batch.
-        workers: processes that read; None for as many as suit the machine.
-        pinned: whether tensors lie in memory that a GPU copies from at once.
+    `mirrored` are ids; all else is as in `load_groups`.
     """
-    reader = _TrainingReader(data, preprocessing)
-    for opened in load_groups(reader, groups, workers=workers, pinned=pinned):
-        failed = [item for item in opened if isinstance(item, Unreadable)]
-        read = [item for item in opened if not isinstance(item, Unreadable)]
+    prepare = functools.partial(_prepare, preprocessing, mirrored)
+    for read, failed in load_groups(data, prepare, groups, workers=workers, pinned=pinned):
         images = torch.stack([image for image, _ in read]) if read else torch.empty(0)
         yield images, torch.tensor([label for _, label in read], dtype=torch.int64), failed
 
 
-@final
-class _TrainingReader(SampleReader):
-    def __init__(self, data: DataSet, preprocessing: Preprocessing) -> None:
-        self.data, self.preprocessing = data, preprocessing
-
-    def name(self, key: Key) -> str:
-        return self.data.samples[key[0]].id
-
-    def open(self, key: Key) -> tuple[Tensor, int | None]:
-        index, mirrored = key
-        image = self.preprocessing(self.data.picture(index).image)
-        return (image.flip(-1) if mirrored else image), self.data.samples[index].label
+def _prepare(
+    preprocessing: Preprocessing, mirrored: Collection[str], picture: Picture
+) -> tuple[Tensor, int | None]:
+    image = preprocessing(picture.image)
+    return (image.flip(-1) if picture.sample.id in mirrored else image), picture.sample.label

@@ -8,10 +8,11 @@ the data's folders, their list `test.csv`. Every file is whole and unchanged, or
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +36,6 @@ from torchsaliency.training.data import (
     TEST,
     TRAIN,
     VAL,
-    Key,
     Parts,
     data_contains,
     open_parts,
@@ -314,7 +314,7 @@ class Training:
         seed = int.from_bytes(digest[:7])
         torch.manual_seed(seed)  # dropout
         losses, right, seen, passed = 0.0, 0, 0, 0
-        for images, labels, count in self._batches(TRAIN, self._draw(seed)):
+        for images, labels, count in self._batches(TRAIN, *self._draw(seed)):
             passed += count
             if len(images):
                 logits = self.network(images)
@@ -338,8 +338,8 @@ class Training:
             raise DataError(f"None of the {total} training images can be used: {reason}")
         return losses / seen, right / seen
 
-    def _draw(self, seed: int) -> list[list[Key]]:
-        """Return the epoch's batches: which images in which order, and whether mirrored.
+    def _draw(self, seed: int) -> tuple[list[list[int]], set[str]]:
+        """Return the epoch's batches, which images in which order, and the ids of those mirrored.
 
         They differ in size by one at most, so that no single image is left over for the last:
         batch normalisation cannot train on one value.
@@ -349,18 +349,16 @@ class Training:
         order = torch.randperm(count, generator=generator)
         mirrored = torch.rand(count, generator=generator) < (0.5 if self.settings.flip else 0.0)
         groups = order.tensor_split(math.ceil(count / self.settings.batch_size))
-        return [[(place, bool(mirrored[place])) for place in group.tolist()] for group in groups]
+        samples = itertools.compress(self.parts.train.samples, mirrored.tolist())
+        return [group.tolist() for group in groups], {sample.id for sample in samples}
 
     def _classify(self, part: str, *, report: bool = False) -> Accuracy:
         """Classify every image of a part that can be read."""
         self.network.eval()
         total, classes = len(self.parts.sets[part]), self.parts.classes
-        groups = [
-            [(place, False) for place in group] for group in cut(total, self.settings.batch_size)
-        ]
         pairs: Counter[tuple[int, int]] = Counter()
         done = 0
-        for images, labels, count in self._batches(part, groups):
+        for images, labels, count in self._batches(part, cut(total, self.settings.batch_size)):
             done += count
             if len(images):
                 with torch.inference_mode():
@@ -372,7 +370,7 @@ class Training:
         return Accuracy(classes, tuple(tuple(pairs[a, b] for b in numbers) for a in numbers))
 
     def _batches(
-        self, part: str, groups: Sequence[Sequence[Key]]
+        self, part: str, groups: Sequence[Sequence[int]], mirrored: Collection[str] = ()
     ) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Yield images and labels on the device, and the number of images to be read."""
         device = self.settings.device
@@ -380,6 +378,7 @@ class Training:
             self.parts.sets[part],
             self.network.preprocessing,
             groups,
+            mirrored=mirrored,
             workers=self.settings.workers,
             pinned=device.startswith("cuda"),
         )
