@@ -65,13 +65,7 @@ def validate_options(
     where: str = "",
     spell: Callable[[str], str] = str,
 ) -> OptionsT:
-    """Return a model whose every field exists and fits.
-
-    Args:
-        model: the class.
-        facts: values by field.
-        where: what the fields are of, such as " in a plan".
-        spell: how the user writes the name of a field.
+    """Return a model whose every field exists and fits; `spell` is how the user writes a field.
 
     Raises:
         OptionError: naming the field, what was given, and what is close to it.

@@ -277,7 +277,7 @@ class Killing(DataSet):
 
 @pytest.mark.parametrize("kills", [(), (0,), (7,), (29,), (3, 4, 17)])
 def test_a_worker_that_is_killed(kills, tally):
-    samples = tuple(Sample(f"sample {key}", "", None) for key in range(30))
+    samples = tuple(Sample(f"sample {key}", key) for key in range(30))
     data = Killing(name="n", samples=samples, kills=kills, raises=(11,), parent=os.getpid())
     groups = [list(range(at, at + 3)) for at in range(0, 30, 3)]
     found = list(load_groups(data, int, groups, workers=2))

@@ -71,12 +71,7 @@ def print_json(value: Any) -> None:
 
 
 def progress_bar(unit: str, *columns: ProgressColumn) -> Progress:
-    """Return a progress bar on stderr with the time left; it is silent where there is no terminal.
-
-    Args:
-        unit: what is counted, such as "images".
-        columns: shown before the time left.
-    """
+    """Return a bar on stderr with the time left; it is silent where there is no terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -108,12 +103,7 @@ def bold(text: str, when: bool = True) -> Text:
 
 
 def printable(text: str, encoding: str | None = None) -> str:
-    """Return text that any terminal takes, of the same length.
-
-    Args:
-        text: line breaks and tabs stay.
-        encoding: of the output; None for stdout's.
-    """
+    """Return text of the same length that the encoding takes, stdout's by default."""
     safe = "".join("?" if _is_control(letter) else letter for letter in text)
     encoding = encoding or stdout.encoding
     try:

@@ -49,11 +49,7 @@ def evaluate(options: EvaluateOptions) -> int:
 
 
 def plan_of(options: EvaluateOptions) -> Plan:
-    """Return the plan of the file, its fields replaced by the options that were given.
-
-    Raises:
-        TorchSaliencyError: something in it does not work.
-    """
+    """Return the plan of the file, its fields replaced by the options that were given."""
     from torchsaliency.evaluation import make_plan, read_plan
 
     fields = options.model_fields_set & PlanOptions.model_fields.keys()

@@ -24,11 +24,7 @@ _FINISHED = "finished.jsonl"
 
 @final
 class Folder:
-    """An output folder.
-
-    Attributes:
-        path: where it lies.
-    """
+    """The output folder of `explain`."""
 
     def __init__(self, path: Path) -> None:
         self._output = OutputFolder(path)
@@ -38,26 +34,15 @@ class Folder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from writing to the folder.
-
-        Raises:
-            OptionError: one does, or the folder cannot be made, or holds a manifest of another
-                program.
-        """
+        """Keep other processes from writing to the folder."""
         with self._output.lock():
             self._runs = self._earlier_runs()
             yield
 
     def refuse_to_replace(self, names: Sequence[str], photos: Iterable[Path]) -> None:
-        """Check, before any work is done, that no file to be written is somebody else's.
+        """Check, before any work is done, that no file to be written is somebody else's or a photo.
 
-        Args:
-            names: of the files to be written.
-            photos: that are read, and must stay as they are even if an earlier run wrote them.
-
-        Raises:
-            OptionError: a file is not from an earlier run, or is one of the photos; or two maps
-                would have one name.
+        Photographs that are read stay as they are even if an earlier run wrote them.
         """
         for name, count in Counter(name.casefold() for name in names).items():
             if count > 1:
@@ -76,12 +61,7 @@ class Folder:
         self._output.require_own([*names, MANIFEST])
 
     def finish(self, identity: str, facts: Mapping[str, Any]) -> None:
-        """Note that all files of a photograph are written.
-
-        Args:
-            identity: of the run.
-            facts: what a run that continues must know.
-        """
+        """Note that a photograph is finished, and what a run that continues must know of it."""
         self._output.note(_FINISHED, {"identity": identity, **facts})
 
     def read_finished(self, identity: str) -> dict[str, dict[str, Any]]:
@@ -98,15 +78,7 @@ class Folder:
         return found
 
     def write_manifest(self, run: dict[str, Any], *, ended: bool) -> None:
-        """Add a run to the manifest; of earlier runs, what this one wrote over is removed.
-
-        Args:
-            run: what was made.
-            ended: whether nothing is left to be done.
-
-        Raises:
-            OptionError: it cannot be written.
-        """
+        """Add a run to the manifest; of earlier runs, what this one wrote over is removed."""
         written = {*_files(run["photos"]), *run["grids"]}
         earlier = [_without(old, written) for old in self._runs]
         runs = [*(old for old in earlier if old["photos"]), run]

@@ -23,11 +23,7 @@ _KEPT = (512, 512)
 
 @final
 class Grid:
-    """Gathers rows, and writes a sheet whenever one is full.
-
-    Attributes:
-        written: the names of the sheets.
-    """
+    """Gathers rows, and writes a sheet whenever one is full."""
 
     def __init__(self, folder: Folder, colormap: str, name: str = "grid") -> None:
         self.written: list[str] = []
@@ -40,12 +36,7 @@ class Grid:
         return [f"{self._name}{f'-{n}' if n > 1 else ''}.png" for n in range(1, count + 1)]
 
     def add(self, entry: Mapping[str, Any], path: Path) -> None:
-        """Add a row for each target: the photo with what is explained, and an overlay a method.
-
-        Args:
-            entry: the facts of a photograph whose overlays are in the folder.
-            path: of the photograph.
-        """
+        """Add a row for each target: the photo with what is explained, and an overlay a method."""
         by_target: dict[tuple[Any, str], list[Mapping[str, Any]]] = {}
         for facts in entry["maps"]:
             key = facts["target"]["index"], facts["target"]["name"]

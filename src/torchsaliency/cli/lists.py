@@ -223,11 +223,7 @@ def layers(options: LayersOptions) -> None:
 
 
 def spatial_layers(network: Network) -> list[dict[str, Any]]:
-    """List the layers that run once and give a map larger than 1x1, in the order they run.
-
-    Raises:
-        InputError: the network cannot be run.
-    """
+    """List the layers that run once and give a map larger than 1x1, in the order they run."""
     import torch
 
     from torchsaliency.cli.monitoring import name_network_errors

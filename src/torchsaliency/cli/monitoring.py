@@ -22,14 +22,7 @@ from torchsaliency.errors import (
 
 @contextmanager
 def name_network_errors(name: str) -> Iterator[None]:
-    """Turn whatever a network raises while it runs into one sentence.
-
-    Args:
-        name: of the network.
-
-    Raises:
-        InputError: something failed that is no error of this library's own.
-    """
+    """Turn whatever a network raises while it runs into an `InputError` of one sentence."""
     try:
         yield
     except TorchSaliencyError:

@@ -46,13 +46,7 @@ class ExplainCommandOptions(ExplainOptions):
 
 
 def add_command(app: typer.Typer, command: Command, **settings: Any) -> None:
-    """Add a command to an app.
-
-    Args:
-        app: the app.
-        command: a function of one model of options, named as the command.
-        settings: as `Typer.command`.
-    """
+    """Add a function of one model of options to an app, with settings of `Typer.command`."""
     model = options_of(command)
 
     @functools.wraps(command)
@@ -120,14 +114,7 @@ def choices_of(info: FieldInfo) -> list[str]:
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return options and values by the name of their method or metric.
-
-    Args:
-        settings: "NAME.OPTION=VALUE" each.
-
-    Raises:
-        OptionError: one is something else.
-    """
+    """Return the options of each method or metric by its name, of "NAME.OPTION=VALUE" each."""
     found: dict[str, dict[str, str]] = {}
     for setting in settings:
         place, equals, value = setting.partition("=")

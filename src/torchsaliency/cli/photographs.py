@@ -43,8 +43,7 @@ Settings = Mapping[str, Mapping[str, str]]
 def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
     """Explain photographs, write what was found, and return the manifest of the run.
 
-    Raises:
-        TorchSaliencyError: it cannot be done; the manifest then has what was written before.
+    If it fails on the way, the manifest has what was written before.
     """
     # What costs least to check is checked first.
     settings = parse_settings(options.settings)

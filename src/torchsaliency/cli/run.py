@@ -68,21 +68,13 @@ Scores = dict[str, list[tuple[float | None, list[float | None]]]]
 
 
 class Answer(NamedTuple):
-    """A batch explained for one target.
+    """A batch explained for one target."""
 
-    Attributes:
-        target: as in `Run.targets`.
-        maps: by method; those that failed are not there.
-        logits: (N, K), float32 on the processor.
-        scores: by method.
-        masked: by method, (N,) probability of the class on the masked images.
-    """
-
-    target: str
-    maps: Mapping[str, Explanation]
-    logits: Tensor
-    scores: Mapping[str, Scores]
-    masked: Mapping[str, Tensor]
+    target: str  # as in `Run.targets`
+    maps: Mapping[str, Explanation]  # by method; those that failed are not there
+    logits: Tensor  # (N, K), float32 on the processor
+    scores: Mapping[str, Scores]  # by method
+    masked: Mapping[str, Tensor]  # by method, (N,) the class's probability on the masked images
 
 
 @final
@@ -145,17 +137,9 @@ class Run:
         return ".".join([photo, *([file_name(target)] if target else []), file_name(method)])
 
     def explain_all(self, pictures: Grid | None = None, *, resume: bool = False) -> dict[str, Any]:
-        """Explain all photographs and return the manifest of the run, which is written.
+        """Explain all photographs, draw them, and return the manifest of the run, which is written.
 
-        Args:
-            pictures: draws every photograph, too.
-            resume: whether photographs are taken over that a run of the same options finished
-                before it was stopped.
-
-        Raises:
-            OptionError: the folder holds somebody else's files, or cannot be written to.
-            DataError: no photograph can be read or explained.
-            TorchSaliencyError: what was asked does not fit the network.
+        With `resume`, photographs that a stopped run of the same options finished are taken over.
         """
         sheets = pictures.names(len(self.photos) * len(self.targets)) if pictures else []
         with self.folder.lock():

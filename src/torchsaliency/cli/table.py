@@ -53,11 +53,7 @@ def compare(options: CompareOptions) -> None:
 
 
 def check_format(form: str) -> None:
-    """Refuse a format that does not exist.
-
-    Raises:
-        OptionError: it does not.
-    """
+    """Refuse a format that does not exist."""
     from torchsaliency.report import FORMATS
 
     FORMATS.get(form)

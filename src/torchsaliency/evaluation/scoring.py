@@ -121,15 +121,6 @@ def explain_batch(
     """Explain a batch, and return each method's explanation, ready to be scored.
 
     The classes that are explained are also judged wherever both networks have them.
-
-    Args:
-        setting: of the evaluation.
-        batch: of its data.
-        methods: their labels; all by default.
-        chunk: images in one pass; None finds it.
-
-    Raises:
-        InputError: the network gives NaN or infinite numbers.
     """
     device, network, judge = setting.plan.device, setting.network, setting.judge
     target: Labels = setting.target_of(batch.labels)

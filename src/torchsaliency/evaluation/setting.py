@@ -102,11 +102,7 @@ def make_setting(
 ) -> Setting:
     """Load and find everything that a plan names.
 
-    Args:
-        plan: what is evaluated.
-        model: the explained network, instead of `plan.model`.
-        judge: the network that scores, instead of `plan.judge`.
-        data: the images, instead of `plan.data`; any data set that `as_dataset` takes.
+    What is given is used instead of what the plan names.
 
     Raises:
         TorchSaliencyError: a name, file or combination that does not work, in a sentence that
@@ -196,11 +192,7 @@ def _default_judge(
 def require_classes(
     metrics: Mapping[str, SaliencyMetric], network: Network, judge: Network | None
 ) -> None:
-    """Refuse metrics of class probabilities where no network has classes.
-
-    Raises:
-        OptionError: there is such a metric.
-    """
+    """Refuse metrics of class probabilities where no network has classes."""
     if not network.encoder or judge is not None:
         return
     for place, (label, metric) in enumerate(metrics.items()):

@@ -204,11 +204,7 @@ class Store:
 
 
 def refuse_mixing(folder: Path, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to continue in a folder with another identity than it was begun with.
-
-    Raises:
-        OptionError: with the first difference.
-    """
+    """Refuse to continue in a folder with another identity than it was begun with."""
     for name in {**begun, **now}:
         if begun.get(name) != now.get(name):
             raise OptionError(

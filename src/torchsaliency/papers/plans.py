@@ -42,21 +42,13 @@ Fields = dict[str, Any]
 @final
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """One part of a recipe, such as one network.
-
-    Attributes:
-        label: its heading.
-        plan: what is evaluated.
-        folder: where its rows go.
-        published: the paper's numbers by row and column; empty if there are none.
-        published_label: the paper's part that they belong to; empty if there are none.
-    """
+    """One part of a recipe, such as one network."""
 
     label: str
     plan: Plan
-    folder: Path
-    published: Mapping[str, Mapping[str, float]]
-    published_label: str = ""
+    folder: Path  # where its rows go
+    published: Mapping[str, Mapping[str, float]]  # the paper's numbers by row and column
+    published_label: str = ""  # the paper's part that they belong to
 
     @property
     def row(self) -> str:
@@ -161,11 +153,7 @@ class Planner:
         return self.recipe.builtin if self.offline else self.recipe.paper_version
 
     def plan(self, folder: Path, watch: Watch | None = None) -> Reproduction:
-        """Return the recipe's experiments on the given data and networks.
-
-        Raises:
-            OptionError: a plan that does not work, or no experiment whose data was given.
-        """
+        """Return the recipe's experiments on the given data and networks."""
         load_all()
         parts = self._find_parts()
         kinds = {label: part.get("data", self.version.data) for label, part in parts.items()}

@@ -68,21 +68,13 @@ def render(table: Table, format: str = "text", *, intervals: bool = True) -> str
 
 
 class CellText(NamedTuple):
-    """A cell's printed parts; empty where there is nothing.
+    """A cell's printed parts; empty where there is nothing."""
 
-    Attributes:
-        value: the number, a dash for none, "undefined" if no image defines it.
-        mark: † if it is not shown to be worse than the best.
-        interval: "[low, high]".
-        published: the published number in round brackets.
-        rank: "best", "second" or None.
-    """
-
-    value: str
-    mark: str
-    interval: str
-    published: str
-    rank: str | None
+    value: str  # a dash for none, "undefined" if no image defines it
+    mark: str  # † if it is not shown to be worse than the best
+    interval: str  # "[low, high]"
+    published: str  # in round brackets
+    rank: str | None  # "best" or "second"
 
 
 def read_cells(table: Table, *, intervals: bool) -> list[list[CellText]]:
@@ -113,10 +105,7 @@ def write_legend(
 ) -> list[str]:
     """Return the sentences that a table's marks need, and no others, then its own notes.
 
-    Args:
-        table: what is explained.
-        marks: how the format shows best and second.
-        intervals: whether it prints them.
+    `marks` are how the format shows best and second.
     """
     frame = table.frame
     meaning = {"best": (marks[0], table.best), "second": (marks[1], "second")}

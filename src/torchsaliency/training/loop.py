@@ -111,13 +111,6 @@ def with_new_head(
     What belongs to the classifier is not looked up by name: it is what differs when the same
     network is built for another number of classes. Random values follow torch's generator.
 
-    Args:
-        name: as `load_model`.
-        classes: of the new classifier.
-        weights: that the rest begins with, instead of the network's own.
-        pretrained: False, without `weights`, for random ones.
-        device: where the network goes.
-
     Returns:
         The network in evaluation mode, and the names of the modules that are new.
 

@@ -20,21 +20,13 @@ class _Record(BaseModel):
 
 
 class Claim(_Record):
-    """Something that the paper says of its numbers, checked on the measured ones.
-
-    Attributes:
-        says: in words.
-        metric: its label.
-        method: whose number it is about; of "best" the method that should lead.
-        kind: "best" among contenders, "below" or "above" a number, or "before" another.
-        value: of "below" and "above".
-        other: of "before", the method that should be worse, the same one by default.
-        than: of "before", the metric by which it should be worse, the same one by default.
-    """
+    """Something that the paper says of its numbers, checked on the measured ones."""
 
     says: str
     metric: str
     method: str
+    # whether the method leads all contenders, or is below or above `value`, or better by `metric`
+    # than the method `other` by the metric `than` (each the same one by default)
     kind: Literal["best", "below", "above", "before"] = "best"
     value: float = 0.0
     other: str = ""
@@ -42,61 +34,37 @@ class Claim(_Record):
 
 
 class Version(_Record):
-    """One way to run a recipe: the paper's, or on what is built in.
+    """One way to run a recipe: the paper's, or on what is built in."""
 
-    Attributes:
-        summary: data and networks in words.
-        data: of the paper's, the kind of data that is needed ("imagenet", "voc", …); of the
-            built-in one as a plan names it. A part may have another one.
-        parts: plan fields of each part of the table, by its heading: what stands before " / " is
-            shared by several parts, as a kind of recipe wants it. `weights: finetuned` asks for
-            weights that the user has made.
-        plan: plan fields of all parts.
-        options: options of methods, by label, that make them cheaper.
-        beside: the paper's part whose numbers stand beside a part of another name; if this is
-            empty, beside every such part the first one's.
-        notes: what else differs from the paper, one sentence each.
-    """
-
-    summary: str
+    summary: str  # data and networks in words
+    # of the paper's, the kind of data that is needed ("imagenet", "voc", …); of the built-in one as
+    # a plan names it; a part may have another one
     data: str
+    # plan fields of each part of the table, by its heading: what stands before " / " is shared by
+    # several parts; `weights: finetuned` asks for weights that the user has made
     parts: dict[str, dict[str, Any]] = Field(min_length=1)
-    plan: dict[str, Any] = Field(default_factory=dict)
-    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    plan: dict[str, Any] = Field(default_factory=dict)  # of all parts
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)  # by method, to be cheaper
+    # the paper's part whose numbers stand beside a part of another name; the first one's if empty
     beside: dict[str, str] = Field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what else differs from the paper, one sentence each
 
 
 class Recipe(_Record):
-    """One table or figure.
+    """One table or figure."""
 
-    Attributes:
-        name: as on the command line, "opticam-table1".
-        paper: "Opti-CAM" or "TMLR".
-        item: as the paper calls it, "Table 1".
-        title: what it shows.
-        kind: how it is made, one of `reproduce.MAKERS`.
-        plan: plan fields of every version.
-        paper_version: the paper's data and networks.
-        builtin: what runs offline.
-        options: of the kind.
-        published: the paper's numbers, by part, row and column.
-        claims: what the paper says of them.
-        notes: errata and choices, one sentence each.
-    """
-
-    name: str
+    name: str  # as on the command line, "opticam-table1"
     paper: Literal["Opti-CAM", "TMLR"]
-    item: str
+    item: str  # as the paper calls it, "Table 1"
     title: str
-    kind: str
-    plan: dict[str, Any]
+    kind: str  # how it is made, one of `reproduce.MAKERS`
+    plan: dict[str, Any]  # of every version
     paper_version: Version
-    builtin: Version
-    options: dict[str, Any] = Field(default_factory=dict)
+    builtin: Version  # what runs offline
+    options: dict[str, Any] = Field(default_factory=dict)  # of the kind
     published: dict[str, dict[str, dict[str, float]]] = Field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # errata and choices, one sentence each
 
 
 @cache
