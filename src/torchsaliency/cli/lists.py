@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,6 @@ from torchsaliency.options import DEFAULT_MODEL, WEIGHTS, WRITTEN, Options, opti
 
 if TYPE_CHECKING:
     from torchsaliency.zoo import Network
-
-Rows = Sequence[Mapping[str, Any]]
 
 
 class ListOptions(Options):
@@ -41,16 +39,18 @@ class LayersOptions(ListOptions):
     weights: Path | None = WEIGHTS
 
 
-def _print_list(
-    options: ListOptions, rows: Rows, headings: Sequence[str], cells: Callable[[Any], Sequence[Any]]
-) -> None:
-    """Print rows as JSON, or as a table whose cells are made of each."""
+Lines = Sequence[tuple[Mapping[str, Any], Sequence[Any]]]
+"""What is listed: each as JSON, and as the cells of a table's row."""
+
+
+def _print_list(options: ListOptions, headings: Sequence[str], lines: Lines) -> None:
+    """Print lines as JSON, or as a table."""
     if options.as_json:
-        print_json(rows)
+        print_json([facts for facts, _ in lines])
         return
     table = grid_of(*headings)
-    for row in rows:
-        table.add_row(*cells(row))
+    for _, cells in lines:
+        table.add_row(*cells)
     stdout.print(table)
 
 
@@ -71,7 +71,7 @@ def methods(options: ListOptions) -> None:
     """List the methods: what they need, their papers, their options and defaults."""
     from torchsaliency.core.method import METHODS, Needs
 
-    rows = []
+    lines = []
     for entry in METHODS.entries().values():
         source = _SOURCE.search(inspect.cleandoc(entry.factory.__doc__ or ""))
         row = {
@@ -88,94 +88,81 @@ def methods(options: ListOptions) -> None:
                 for key, value in entry.options.items()
             },
         }
-        rows.append(row)
-
-    def cells(row: Mapping[str, Any]) -> Sequence[Any]:
         needs = "\n".join(words for key, words in _NEEDS.items() if row[key])
-        return bold(row["name"]), needs, _describe(row, dim=row["paper"])
-
-    _print_list(options, rows, ("method", "needs", "what it is"), cells)
+        lines.append((row, (bold(entry.name), needs, _describe(row, dim=row["paper"]))))
+    _print_list(options, ("method", "needs", "what it is"), lines)
 
 
 def metrics(options: ListOptions) -> None:
     """List the metrics: direction, unit, what each rewards and where it misleads."""
     from torchsaliency.metrics import metrics as registered
 
-    def cells(row: Mapping[str, Any]) -> Sequence[Any]:
-        summary = row["summary"].partition(": ")[2] or row["summary"]
-        needs = f"needs {row['annotations']} of the objects" if row["annotations"] else ""
+    lines = []
+    for entry in registered().values():
+        row = entry.to_dict()
+        needs = f"needs {entry.annotations} of the objects" if entry.annotations else ""
+        summary = entry.summary.partition(": ")[2] or entry.summary
         text = _describe(
             {**row, "summary": summary}, dim=f"Misleads: {row['misleads']}", yellow=needs
         )
-        return bold(row["name"]), row["direction"], row["unit"], text
-
-    rows = [entry.to_dict() for entry in registered().values()]
-    _print_list(options, rows, ("metric", "better", "unit", "what it is"), cells)
+        lines.append((row, (bold(entry.name), entry.direction, entry.unit, text)))
+    _print_list(options, ("metric", "better", "unit", "what it is"), lines)
 
 
 def targets(options: ListOptions) -> None:
     """List the targets beside classes: what of the output is explained, and their options."""
     from torchsaliency.core.target import TARGETS
 
-    rows = [
-        {
+    lines = []
+    for entry in TARGETS.entries().values():
+        row = {
             "name": entry.name,
             "summary": entry.summary,
             "class": entry.names_class,
             "options": {} if entry.names_class else dict(entry.options),
         }
-        for entry in TARGETS.entries().values()
-    ]
-
-    def cells(row: Mapping[str, Any]) -> Sequence[Any]:
-        name = f"{row['name']}, {row['name']}:CLASS" if row["class"] else row["name"]
-        return bold(name), _describe(row)
-
-    _print_list(options, rows, ("target", "what it is"), cells)
+        name = f"{entry.name}, {entry.name}:CLASS" if entry.names_class else entry.name
+        lines.append((row, (bold(name), _describe(row))))
+    _print_list(options, ("target", "what it is"), lines)
 
 
 def datasets(options: ListOptions) -> None:
     """List the kinds of data set for `--data`: how their files lie, and their options in Python."""
     from torchsaliency.data.opening import DATASETS
 
-    rows = [
-        {
+    lines = []
+    for entry in DATASETS.entries().values():
+        layout = entry.layout.strip()
+        row = {
             "name": entry.name,
             "summary": entry.summary,
-            "layout": entry.layout.strip(),
+            "layout": layout,
             "options": dict(entry.options),
         }
-        for entry in DATASETS.entries().values()
-    ]
-
-    def cells(row: Mapping[str, Any]) -> Sequence[Any]:
-        name = f"{row['name']}:FOLDER" if row["layout"] else row["name"]
-        return bold(name), _describe(row, dim=row["layout"])
-
-    _print_list(options, rows, ("data", "what it is"), cells)
+        name = f"{entry.name}:FOLDER" if layout else entry.name
+        lines.append((row, (bold(name), _describe(row, dim=layout))))
+    _print_list(options, ("data", "what it is"), lines)
 
 
 def models(options: ModelsOptions) -> None:
     """List the networks that can be loaded by name; hf/NAME and file.py:factory work, too."""
     from torchsaliency.zoo import models as registered
 
-    rows = [
-        {
+    lines = []
+    for model in registered():
+        if options.text.casefold() not in model.name.casefold():
+            continue
+        default = model.name == DEFAULT_MODEL
+        row = {
             "name": model.name,
             "source": model.source,
             "family": model.family,
-            "default": model.name == DEFAULT_MODEL,
+            "default": default,
         }
-        for model in registered()
-        if options.text.casefold() in model.name.casefold()
-    ]
-
-    def cells(row: Mapping[str, Any]) -> Sequence[Any]:
-        mark = "  (default)" if row["default"] else ""
-        return bold(row["name"] + mark, row["default"]), Text(row["family"])
-
-    if rows or options.as_json:
-        _print_list(options, rows, ("network", "family"), cells)
+        name = bold(model.name + "  (default)" * default, default)
+        lines.append((row, (name, Text(model.family))))
+    if lines or options.as_json:
+        _print_list(options, ("network", "family"), lines)
     else:
         say(f"No network's name contains {options.text!r}.")
 
@@ -184,8 +171,9 @@ def recipes(options: ListOptions) -> None:
     """List the papers' tables and figures that `reproduce` makes."""
     from torchsaliency.papers.recipes import load_recipes
 
-    rows = [
-        {
+    lines = []
+    for recipe in load_recipes().values():
+        row = {
             "name": recipe.name,
             "paper": recipe.paper,
             "item": recipe.item,
@@ -194,14 +182,9 @@ def recipes(options: ListOptions) -> None:
             "builtin": recipe.builtin.summary,
             "published": bool(recipe.published),
         }
-        for recipe in load_recipes().values()
-    ]
-
-    def cells(row: Mapping[str, Any]) -> Sequence[Any]:
-        item = Text(f"{row['paper']}, {row['item']}")
-        return bold(row["name"]), item, Text(row["title"]), Text(row["data"])
-
-    _print_list(options, rows, ("recipe", "item", "shows", "needs"), cells)
+        words = (f"{recipe.paper}, {recipe.item}", recipe.title, recipe.paper_version.summary)
+        lines.append((row, (bold(recipe.name), *map(Text, words))))
+    _print_list(options, ("recipe", "item", "shows", "needs"), lines)
 
 
 def layers(options: LayersOptions) -> None:
@@ -212,14 +195,13 @@ def layers(options: LayersOptions) -> None:
     """
     from torchsaliency.zoo import load_model
 
-    def cells(row: Mapping[str, Any]) -> Sequence[Any]:
+    lines = []
+    for row in spatial_layers(load_model(options.model, weights=options.weights, pretrained=False)):
         output, maps = ("x".join(map(str, row[key])) for key in ("output", "maps"))
         default = Text("default" if row["default"] else "", style="bold green")
-        return bold(row["name"], row["default"]), Text(row["module"]), output, maps, default
-
-    network = load_model(options.model, weights=options.weights, pretrained=False)
-    headings = ("layer", "module", "output", "maps", "")
-    _print_list(options, spatial_layers(network), headings, cells)
+        name = bold(row["name"], row["default"])
+        lines.append((row, (name, Text(row["module"]), output, maps, default)))
+    _print_list(options, ("layer", "module", "output", "maps", ""), lines)
 
 
 def spatial_layers(network: Network) -> list[dict[str, Any]]:
