@@ -3,13 +3,14 @@
 import itertools
 import sys
 from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
 
 from torchsaliency.cli.main import COMMANDS
 from torchsaliency.cli.options import (
     Command,
-    choices_of,
     default_of,
-    group_of,
     options_of,
     spelling,
 )
@@ -17,6 +18,17 @@ from torchsaliency.options import PlanOptions
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 MARK = "<!-- The rest is made by scripts/option_page.py from the models of the commands. -->\n"
+
+
+def group_of(info: FieldInfo) -> str:
+    """Return the heading under which an option is listed; "" for a positional argument."""
+    return info.json_schema_extra["group"]
+
+
+def choices_of(info: FieldInfo) -> list[str]:
+    """Return the words that an option accepts; none if it accepts others."""
+    kinds = (info.annotation, *get_args(info.annotation))
+    return [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
 
 
 def section(command: Command) -> str:

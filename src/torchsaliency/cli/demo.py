@@ -41,9 +41,9 @@ def demo(options: DemoOptions) -> None:
     settings = ExplainOptions(batch_size=len(photos), raw=False, grid=True)
     methods = {name: create(name, given) for name, given in _METHODS.items()}
     network = load_model(settings.model)
-    run = Run(settings, folder, photos, network, methods, masked=True)
     pictures = Grid(folder, settings.colormap, _SHEET)
-    manifest = run.explain_all(pictures)
+    run = Run(settings, folder, photos, network, methods, masked=True, pictures=pictures)
+    manifest = run.explain_all()
     table = grid_of("photo", "class", "probability", "masked", right=("probability", "masked"))
     for photo in manifest["photos"]:
         judged = next(facts for facts in photo["maps"] if facts["method"] == _JUDGED)

@@ -24,7 +24,7 @@ from torchsaliency.errors import CheckpointError
 from torchsaliency.options import WRITTEN, FinetuneOptions, option
 
 if TYPE_CHECKING:
-    from torchsaliency.training import Accuracy, Epoch, TrainingProgress, TrainingReport, Watch
+    from torchsaliency.training import Accuracy, TrainingProgress, TrainingReport, Watch
 
 _STAGES = {"head": "training the head", "all": "training everything"}
 _MOST_CONFUSED = 12
@@ -77,8 +77,12 @@ def _watch_training() -> Iterator[Watch]:
     task = bar.add_task("preparing", total=None)
 
     def watch(now: TrainingProgress) -> None:
-        if now.ended is not None:
-            say(_epoch_line(now.ended, now.epochs))
+        if (epoch := now.ended) is not None:
+            val = "" if epoch.val is None else f", validation {epoch.val:.1%}"
+            say(
+                f"Epoch {epoch.number} of {now.epochs} ({epoch.stage}): loss {epoch.loss:.4f}, "
+                f"training {epoch.train:.1%}{val}, {epoch.seconds:.1f} s"
+            )
             return
         stage = _STAGES.get(now.what)
         what = f"testing {now.what}" if stage is None else f"{stage}, {now.epoch} of {now.epochs}"
@@ -86,14 +90,6 @@ def _watch_training() -> Iterator[Watch]:
 
     with bar:
         yield watch
-
-
-def _epoch_line(epoch: Epoch, epochs: int) -> str:
-    val = "" if epoch.val is None else f", validation {epoch.val:.1%}"
-    return (
-        f"Epoch {epoch.number} of {epochs} ({epoch.stage}): loss {epoch.loss:.4f}, "
-        f"training {epoch.train:.1%}{val}, {epoch.seconds:.1f} s"
-    )
 
 
 def _print_report(report: TrainingReport) -> None:

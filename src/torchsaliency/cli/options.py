@@ -75,11 +75,6 @@ def spelling(model: type[Options], name: str) -> str:
     return extra["spelling"] or "--" + name.replace("_", "-")
 
 
-def group_of(info: FieldInfo) -> str:
-    """Return the heading under which an option is listed; "" for a positional argument."""
-    return _extra(info)["group"]
-
-
 def default_of(info: FieldInfo) -> str:
     """Return the default of a field in words; "" if there is none."""
     if info.is_required() or info.default in (None, (), ""):
@@ -105,12 +100,6 @@ def limits_of(info: FieldInfo) -> str:
         (low_sign, low), (high_sign, high) = limits
         return f"{low} {low_sign.replace('>', '<')} x {high_sign} {high}"
     return "".join(f"x {sign} {bound}" for sign, bound in limits)
-
-
-def choices_of(info: FieldInfo) -> list[str]:
-    """Return the words that an option accepts; none if it accepts others."""
-    kinds = (info.annotation, *get_args(info.annotation))
-    return [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, str]]:

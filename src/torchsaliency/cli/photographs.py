@@ -79,20 +79,20 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
         from torchsaliency.evaluation.setting import require_classes
 
         require_classes(metrics, network, None)
+    folder = Folder(options.output)
     run = Run(
         options,
-        Folder(options.output),
+        folder,
         photos,
         network,
         _smooth(methods, options),
         metrics,
         targets=_choose_targets(options.target, network),
         references=_references(options, network, photos, methods),
+        pictures=Grid(folder, options.colormap) if options.grid else None,
     )
     with accelerated(options.accelerate):
-        return run.explain_all(
-            Grid(run.folder, options.colormap) if options.grid else None, resume=True
-        )
+        return run.explain_all(resume=True)
 
 
 # --- from words to objects ------------------------------------------------------------------------

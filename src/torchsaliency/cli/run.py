@@ -93,6 +93,7 @@ class Run:
         references: of each photograph, by name, the embedding (D,) that it is compared with, and
             what that is of; empty if something else is explained.
         masked: whether the class's probability on the photograph masked by each map is measured.
+        pictures: draws every photograph, too.
         entries: the facts of each finished photograph, by name.
         skipped: why a photograph was left out.
         left_out: why a method was left out.
@@ -107,6 +108,7 @@ class Run:
     targets: Mapping[str, Target] = field(default_factory=lambda: {"": None})
     references: Mapping[str, tuple[Tensor, str]] = field(default_factory=dict)
     masked: bool = False
+    pictures: Grid | None = None
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     skipped: dict[Path, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -136,29 +138,30 @@ class Run:
     def _stem(self, photo: str, target: str, method: str) -> str:
         return ".".join([photo, *([file_name(target)] if target else []), file_name(method)])
 
-    def explain_all(self, pictures: Grid | None = None, *, resume: bool = False) -> dict[str, Any]:
+    def explain_all(self, *, resume: bool = False) -> dict[str, Any]:
         """Explain all photographs, draw them, and return the manifest of the run, which is written.
 
         With `resume`, photographs that a stopped run of the same options finished are taken over.
         """
-        sheets = pictures.names(len(self.photos) * len(self.targets)) if pictures else []
+        rows = len(self.photos) * len(self.targets)
+        sheets = self.pictures.names(rows) if self.pictures else []
         with self.folder.lock():
             self.folder.refuse_to_replace([*self.files, *sheets], self.photos.values())
             if resume:
                 self._identity = self._digest()
                 self._finished = self.folder.read_finished(self._identity)
             try:
-                self._explain(pictures)
+                self._explain()
             except BaseException:
                 # also after an interruption: the same command continues
                 with suppress(TorchSaliencyError):  # it would hide what went wrong first
                     if self.entries:
-                        self.folder.write_manifest(self._manifest(pictures), ended=False)
+                        self.folder.write_manifest(self._manifest(), ended=False)
                 raise
             if not self.entries:
                 failed = "explained: " + self._unexplained[0] if self._unexplained else "read."
                 raise DataError(f"None of the {len(self.photos)} photographs could be {failed}")
-            manifest = self._manifest(pictures)
+            manifest = self._manifest()
             self.folder.write_manifest(manifest, ended=True)
         known = sum(entry["sha256"] in self._finished for entry in self.entries.values())
         if known:
@@ -166,15 +169,15 @@ class Run:
             say(f"{known} {photographs} finished by an interrupted run of the same command.")
         return manifest
 
-    def _explain(self, pictures: Grid | None) -> None:
+    def _explain(self) -> None:
         with progress_bar("photos") as bar:
             task = bar.add_task("explaining", total=len(self.photos))
             self._advance: Callable[[float], None] = functools.partial(bar.advance, task)
             for entry in self._explain_batches():
-                if pictures is not None:
-                    pictures.add(entry, self.photos[entry["name"]])
-            if pictures is not None:
-                pictures.flush()
+                if self.pictures is not None:
+                    self.pictures.add(entry, self.photos[entry["name"]])
+            if self.pictures is not None:
+                self.pictures.flush()
 
     def _explain_batches(self) -> Iterator[dict[str, Any]]:
         """Explain and write batch by batch; yield the facts of each photograph."""
@@ -354,7 +357,13 @@ class Run:
                 if method in answer.masked:
                     facts["masked"] = float(answer.masked[method][row])
                 entry["maps"].append(facts)
-                self._methods.setdefault(method, _method_facts(explanation))
+                known = explanation.method.entry
+                self._methods[method] = {
+                    "family": known.family,
+                    "cite": known.cite,
+                    "label_free": Needs.TARGET not in known.needs,
+                    "options": explanation.manifest()["options"],
+                }
                 for name, (_, parts) in scores.items():
                     rows.setdefault(method, {}).setdefault(name, []).append(parts)
         self.entries[photo.name], self._rows[photo.name] = entry, rows
@@ -422,7 +431,7 @@ class Run:
 
     # --- the manifest -----------------------------------------------------------------------------
 
-    def _manifest(self, pictures: Grid | None) -> dict[str, Any]:
+    def _manifest(self) -> dict[str, Any]:
         """Return everything needed to repeat what was recorded, in JSON types."""
         network = self.network
         return {
@@ -434,7 +443,7 @@ class Run:
             "masking": self.masking.describe(),
             "methods": self._methods,
             "photos": list(self.entries.values()),
-            "grids": [] if pictures is None else pictures.written,
+            "grids": [] if self.pictures is None else self.pictures.written,
             "skipped_photos": [
                 {"path": str(path), "reason": reason} for path, reason in self.skipped.items()
             ],
@@ -475,13 +484,3 @@ class Run:
             "versions": versions(),
         }
         return hashlib.sha256(json_bytes(facts)).hexdigest()
-
-
-def _method_facts(explanation: Explanation) -> dict[str, Any]:
-    entry = explanation.method.entry
-    return {
-        "family": entry.family,
-        "cite": entry.cite,
-        "label_free": Needs.TARGET not in entry.needs,
-        "options": explanation.manifest()["options"],
-    }

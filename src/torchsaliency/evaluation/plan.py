@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -110,11 +108,6 @@ class Plan(PlanOptions):
             return f"# The data set {name} is in memory: this plan cannot be run by name.\n{text}"
         return text
 
-    def key(self) -> str:
-        """Return a hash of everything that decides the numbers."""
-        text = json.dumps([self.identity(), self.method_identity()], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
-
 
 def make_plan(facts: Mapping[str, Any]) -> Plan:
     """Return a plan whose every name and option exists.
@@ -196,20 +189,15 @@ class _Strict(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
         return number
 
     def construct_scalar(self, node: yaml.ScalarNode) -> Any:
-        if not _is_unicode(node.value):
-            raise ConstructorError(None, None, f"{node.value!r} is no Unicode", node.start_mark)
+        try:
+            str(node.value).encode()
+        except UnicodeEncodeError as error:
+            what = f"{node.value!r} is no Unicode"
+            raise ConstructorError(None, None, what, node.start_mark) from error
         return super().construct_scalar(node)
 
 
 _Strict.add_constructor("tag:yaml.org,2002:int", _Strict.construct_yaml_int)
-
-
-def _is_unicode(text: Any) -> bool:
-    try:
-        str(text).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _short(choice: dict[str, Any]) -> Any:

@@ -113,7 +113,10 @@ def make_setting(
         images = plan.open_data() if data is None else as_dataset(data)
     _check_annotations(plan, images)
     network = model or _load("model", plan, plan.model, plan.weights)
-    judge_name = plan.judge or _default_judge(network, metrics, plan.study)
+    judge_name = plan.judge
+    if judge_name is None and network.encoder:  # the classifier of the TMLR paper's Table 5
+        needed = plan.study is not None or any(map(find_class_measure, metrics.values()))
+        judge_name = network.judge if needed else None
     if judge is None and judge_name is not None:
         judge = _load("judge", plan, judge_name, plan.judge_weights)
     preprocessing = _preprocess(plan, network)
@@ -179,14 +182,6 @@ def _check_annotations(plan: Plan, data: DataSet) -> None:
                 f"{field} needs {needed} of the objects, and the data {data.name} has {known}; "
                 f"give data with {needed}, or leave it out."
             )
-
-
-def _default_judge(
-    network: Network, metrics: Mapping[str, SaliencyMetric], study: str | None
-) -> str | None:
-    """Return the classifier that judges an encoder's maps (the TMLR paper's Table 5)."""
-    needed = study is not None or any(map(find_class_measure, metrics.values()))
-    return network.judge if network.encoder and needed else None
 
 
 def require_classes(

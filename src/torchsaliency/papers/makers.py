@@ -287,12 +287,11 @@ def _find_singular_shares(setting: Setting, first: int) -> dict[str, Tensor]:
         if layer is None:
             explanation = explain(setting.network, x[:1], "eigencam")["eigencam"]
             layer = Layer(explanation.layers[0])
-        with tracing(setting.network, x, _score_anything, [layer], gradients=False) as trace:
+        # only the features are used, and any number is a score
+        with tracing(
+            setting.network, x, lambda y: y.flatten(1)[:, 0], [layer], gradients=False
+        ) as trace:
             features = trace[layer].activations
         shares["SVD"].append(dominant_variance(features, "svd", first).double().cpu())
         shares["Tucker"].append(dominant_variance(features, "tucker", first).double().cpu())
     return {kind: torch.cat(found) for kind, found in shares.items()}
-
-
-def _score_anything(output: Tensor) -> Tensor:
-    return output.flatten(1)[:, 0]  # only the features are used

@@ -161,6 +161,3 @@ def _write(run: Reproduction) -> None:
     }
     output.write(_FACTS, json_bytes(facts))
     output.dissolve()
-
-
-__all__ = ["MAKERS", "Reproduction", "reproduce"]

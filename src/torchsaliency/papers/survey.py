@@ -551,19 +551,3 @@ def _reason(error: Exception) -> str:
         reason = str(first["msg"]).rstrip(".")
         return f"{where}: {reason}" if where else reason
     return "it is no text"
-
-
-__all__ = [
-    "KEY",
-    "PAGE",
-    "Answer",
-    "Answers",
-    "Case",
-    "Item",
-    "Key",
-    "Survey",
-    "SurveyScores",
-    "make_survey",
-    "read_key",
-    "score_answers",
-]

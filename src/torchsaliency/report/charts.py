@@ -184,6 +184,3 @@ def _curve(label: str, places: list[float], values: Tensor, confidence: float) -
     half = z * values.std(0) / math.sqrt(len(values))
     ends = torch.stack([mean - half, mean + half]).tolist()
     return Curve(label, places, mean.tolist(), *ends)
-
-
-__all__ = ["method_charts", "metric_charts", "selectivity_charts", "sweep_chart", "sweep_charts"]

@@ -186,6 +186,3 @@ class MarkupFormat(Format):
         for template, part in ((self.interval, cell.interval), (" {}", cell.published)):
             text += template.format(self.escape_number(part)) if part else ""
         return text
-
-
-__all__ = ["FORMATS", "Format", "MarkupFormat", "register_format", "render"]

@@ -212,6 +212,3 @@ def _list_missing(results: Results) -> list[str]:
     if not short:
         return []
     return [f"Of {total} images not all were evaluated: {', '.join(short)}."]
-
-
-__all__ = ["BATCH", "TIME", "comparison", "holm", "table"]

@@ -56,14 +56,9 @@ class Terminal:
     """A table as a rich console prints it: best bold, second underlined, intervals below.
 
     Columns that do not fit beside each other follow below, under the same rows.
-
-    Attributes:
-        table: what to print.
-        intervals: whether intervals are printed under the numbers.
     """
 
     table: Table
-    intervals: bool = True
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
@@ -71,7 +66,7 @@ class Terminal:
         """Print caption, as many blocks of columns as needed, and legend."""
         del console
         table = self.table
-        cells = [list(map(_stack, row)) for row in read_cells(table, intervals=self.intervals)]
+        cells = [list(map(_stack, row)) for row in read_cells(table, intervals=True)]
         references = table.references
         if table.caption:
             yield Text(table.caption, style="bold")
@@ -83,7 +78,7 @@ class Terminal:
             yield Text()
             yield block
         yield Text()
-        for note in write_legend(table, intervals=self.intervals):
+        for note in write_legend(table):
             yield Text(note, style="dim")
 
     def _divide(self, cells: Sequence[Sequence[Text]], room: int) -> Iterator[list[int]]:
@@ -124,6 +119,3 @@ def _stack(cell: CellText) -> Text:
     for line in filter(None, (cell.interval, cell.published)):
         text.append(f"\n{line}", style="dim")
     return text
-
-
-__all__ = ["PlainText", "Terminal"]

@@ -207,6 +207,3 @@ class JSON(Format):
     def render(self, table: Table) -> str:
         """Return the object."""
         return json_text(table.to_dict())
-
-
-__all__ = ["load_template", "write_csv"]

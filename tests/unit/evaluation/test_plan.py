@@ -99,7 +99,7 @@ def test_what_does_not_exist_is_found_before_any_pass(change, field, near):
 def test_what_decides_the_numbers():
     plan = make_plan(LEAST)
     for free in ({"batch_size": 3}, {"chunk": 2}, {"workers": 1}, {"maps": True}):
-        assert make_plan({**LEAST, **free}).key() == plan.key()
+        assert make_plan({**LEAST, **free}).identity() == plan.identity()
     assert make_plan({**LEAST, "device": "cuda:1"}).identity() == (
         make_plan({**LEAST, "device": "cuda:0"}).identity()
     )
