@@ -6,11 +6,12 @@ This module does not import torch, so that `--help` is fast.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from torchsaliency.errors import OptionError, describe_unknown
 
@@ -227,6 +228,19 @@ class Choice(Options):
     augmented: bool = False
     eigen: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        """Read "gradcam", {"opticam": {"iterations": 50}} and {"name": …, "label": …} alike."""
+        if isinstance(value, str):
+            value = {"name": value.strip()}
+        elif isinstance(value, Mapping) and len(value) == 1 and "name" not in value:
+            (name, options), *_ = value.items()
+            value = {"name": name, "options": options or {}}
+        if isinstance(value, Mapping) and not value.get("label"):
+            value = {**value, "label": value.get("name", "")}
+        return value
+
 
 class PlanOptions(Options):
     """What is evaluated, and how."""
@@ -313,27 +327,13 @@ class PlanOptions(Options):
             value = [value]
         if not isinstance(value, Sequence):
             return value
-        names = [part.split(",") if isinstance(part, str) else [part] for part in value]
-        return tuple(_as_choice(part) for parts in names for part in parts)
+        parts = [part.split(",") if isinstance(part, str) else [part] for part in value]
+        return tuple(itertools.chain.from_iterable(parts))
 
     @field_validator("layers", "classes", mode="before")
     @classmethod
     def _as_several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, int | str) else value
-
-
-def _as_choice(value: Any) -> Any:
-    """Read "gradcam", {"opticam": {"iterations": 50}} and {"name": …, "label": …} alike."""
-    if isinstance(value, str):
-        value = {"name": value.strip()}
-    elif isinstance(value, Choice):
-        value = value.model_dump()
-    elif isinstance(value, Mapping) and len(value) == 1 and "name" not in value:
-        (name, options), *_ = value.items()
-        value = {"name": name, "options": options or {}}
-    if isinstance(value, Mapping) and not value.get("label") and isinstance(value.get("name"), str):
-        value = {**value, "label": value["name"]}
-    return value
 
 
 # --- finetune -------------------------------------------------------------------------------------

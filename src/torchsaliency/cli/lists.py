@@ -74,7 +74,7 @@ def methods(options: ListOptions) -> None:
     lines = []
     for entry in METHODS.entries().values():
         source = _SOURCE.search(inspect.cleandoc(entry.factory.__doc__ or ""))
-        row = {
+        row: dict[str, Any] = {
             "name": entry.name,
             "family": entry.family,
             "summary": entry.summary,
@@ -115,7 +115,7 @@ def targets(options: ListOptions) -> None:
 
     lines = []
     for entry in TARGETS.entries().values():
-        row = {
+        row: dict[str, Any] = {
             "name": entry.name,
             "summary": entry.summary,
             "class": entry.names_class,
@@ -133,7 +133,7 @@ def datasets(options: ListOptions) -> None:
     lines = []
     for entry in DATASETS.entries().values():
         layout = entry.layout.strip()
-        row = {
+        row: dict[str, Any] = {
             "name": entry.name,
             "summary": entry.summary,
             "layout": layout,
@@ -153,7 +153,7 @@ def models(options: ModelsOptions) -> None:
         if options.text.casefold() not in model.name.casefold():
             continue
         default = model.name == DEFAULT_MODEL
-        row = {
+        row: dict[str, Any] = {
             "name": model.name,
             "source": model.source,
             "family": model.family,
@@ -173,7 +173,7 @@ def recipes(options: ListOptions) -> None:
 
     lines = []
     for recipe in load_recipes().values():
-        row = {
+        row: dict[str, Any] = {
             "name": recipe.name,
             "paper": recipe.paper,
             "item": recipe.item,

@@ -23,7 +23,7 @@ from torchsaliency.options import (
 )
 
 if TYPE_CHECKING:
-    from torchsaliency.papers.reproduce import Reproduction
+    from torchsaliency.papers.plans import Reproduction
 
 
 class ReproduceOptions(Options):

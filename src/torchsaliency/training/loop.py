@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
 
@@ -146,18 +146,6 @@ def _find_differing(first: nn.Module, second: nn.Module) -> tuple[str, ...]:
 
 
 @final
-@dataclass(frozen=True, eq=False)
-class _Stage:
-    """Epochs `first` to `last`, exclusive, that train the same modules; the others are frozen."""
-
-    name: str
-    modules: Sequence[nn.Module]
-    rate: float
-    first: int
-    last: int
-
-
-@final
 class Training:
     """One session of a fine-tuning."""
 
@@ -188,12 +176,11 @@ class Training:
         assert settings.head_rate is not None  # `for_data` settles it
         momentum = self._restore()
         before = len(self.history)
-        for stage in (
-            _Stage(HEAD, head, settings.head_rate, 0, border),
-            _Stage(ALL, (self.network,), settings.rate, border, settings.total),
-        ):
-            if len(self.history) < stage.last:
-                self._train(stage, momentum if len(self.history) > stage.first else None)
+        if before < border:
+            self._train(HEAD, head, settings.head_rate, border, momentum)
+        if before < settings.total:
+            begun = momentum if before > border else None
+            self._train(ALL, [self.network], settings.rate, settings.total, begun)
         accuracy = {part: self._classify(part, report=True) for part in self.parts.sets}
         report = TrainingReport(
             settings=settings,
@@ -271,36 +258,45 @@ class Training:
 
     # --- training --------------------------------------------------------------------------------
 
-    def _train(self, stage: _Stage, momentum: dict[str, Any] | None) -> None:
-        """Do the epochs of a stage that are missing, each with its checkpoint."""
+    def _train(
+        self,
+        stage: str,
+        modules: Sequence[nn.Module],
+        rate: float,
+        last: int,
+        momentum: dict[str, Any] | None,
+    ) -> None:
+        """Train modules, all others frozen, up to epoch `last`, a checkpoint after each."""
         self.network.requires_grad_(False)
-        parameters = [p for module in stage.modules for p in module.parameters()]
+        parameters = [p for module in modules for p in module.parameters()]
         for parameter in parameters:
             parameter.requires_grad_(True)
         optimizer = torch.optim.SGD(
             parameters,
-            lr=stage.rate,
+            lr=rate,
             momentum=self.settings.momentum,
             weight_decay=self.settings.weight_decay,
         )
         if momentum is not None:
             optimizer.load_state_dict(momentum)
-        while len(self.history) < stage.last:
+        while len(self.history) < last:
             begun = time.monotonic()
-            loss, accuracy = self._epoch(stage, optimizer)
+            loss, accuracy = self._epoch(stage, modules, optimizer)
             val = self._classify(VAL).overall if VAL in self.parts.sets else None
             seconds = time.monotonic() - begun
-            epoch = Epoch(len(self.history) + 1, stage.name, loss, accuracy, val, seconds)
+            epoch = Epoch(len(self.history) + 1, stage, loss, accuracy, val, seconds)
             self.history.append(epoch)
             self._save(optimizer)
             count = len(self.parts.train)
-            self._report(stage.name, epoch.number, count, count, epoch)
+            self._report(stage, epoch.number, count, count, epoch)
 
-    def _epoch(self, stage: _Stage, optimizer: torch.optim.SGD) -> tuple[float, float]:
+    def _epoch(
+        self, stage: str, modules: Sequence[nn.Module], optimizer: torch.optim.SGD
+    ) -> tuple[float, float]:
         """Go through the training images once; return mean loss and accuracy."""
         done, total = len(self.history), len(self.parts.train)
         self.network.eval()
-        for module in stage.modules:
+        for module in modules:
             module.train()
         # a seed that no other epoch or run has
         digest = hashlib.sha256(f"{self.settings.seed}: epoch {done}".encode()).digest()
@@ -319,13 +315,13 @@ class Training:
                 if not math.isfinite(value):
                     raise OptionError(
                         f"The loss became {value} in epoch {done + 1} with the learning rate "
-                        f"{stage.rate}; give a lower "
-                        f"{'head_rate' if stage.name == HEAD else 'rate'}."
+                        f"{optimizer.defaults['lr']}; give a lower "
+                        f"{'head_rate' if stage == HEAD else 'rate'}."
                     )
                 losses += value * len(images)
                 right += int((logits.detach().argmax(1) == labels).sum())
                 seen += len(images)
-            self._report(stage.name, done + 1, passed, total)
+            self._report(stage, done + 1, passed, total)
         if not seen:
             reason = next(iter(self.skipped[TRAIN].values()))
             raise DataError(f"None of the {total} training images can be used: {reason}")
