@@ -80,38 +80,24 @@ class Answer(NamedTuple):
 @final
 @dataclass(eq=False)
 class Run:
-    """Explains photographs into a folder, and keeps the facts for the manifest.
-
-    Attributes:
-        options: how the network runs and what is drawn.
-        folder: where it is written.
-        photos: files by unique name.
-        network: with its class names.
-        methods: by the name under which their files are written.
-        metrics: by which the maps are scored, by name; they stay empty.
-        targets: by what tells their files apart.
-        references: of each photograph, by name, the embedding (D,) that it is compared with, and
-            what that is of; empty if something else is explained.
-        masked: whether the class's probability on the photograph masked by each map is measured.
-        pictures: draws every photograph, too.
-        entries: the facts of each finished photograph, by name.
-        skipped: why a photograph was left out.
-        left_out: why a method was left out.
-    """
+    """Explains photographs into a folder, and keeps the facts for the manifest."""
 
     options: ExplainOptions
     folder: Folder
-    photos: Mapping[str, Path]
-    network: Network
-    methods: Mapping[str, Method]
-    metrics: Mapping[str, SaliencyMetric] = field(default_factory=dict)
+    photos: Mapping[str, Path]  # files by unique name
+    network: Network  # with its class names
+    methods: Mapping[str, Method]  # by the name under which their files are written
+    metrics: Mapping[str, SaliencyMetric] = field(default_factory=dict)  # they stay empty
+    # by what tells their files apart
     targets: Mapping[str, Target] = field(default_factory=lambda: {"": None})
+    # of each photograph, the embedding (D,) that it is compared with, and what that is of; empty if
+    # something else is explained
     references: Mapping[str, tuple[Tensor, str]] = field(default_factory=dict)
-    masked: bool = False
-    pictures: Grid | None = None
-    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
-    skipped: dict[Path, str] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
+    masked: bool = False  # whether the class's probability on the masked photograph is measured
+    pictures: Grid | None = None  # draws every photograph, too
+    entries: dict[str, dict[str, Any]] = field(default_factory=dict)  # of finished photographs
+    skipped: dict[Path, str] = field(default_factory=dict)  # why a photograph was left out
+    left_out: dict[str, str] = field(default_factory=dict)  # why a method was
 
     def __post_init__(self) -> None:
         self.preprocessing: Preprocessing = self.network.preprocessing.frame(self.options.fit)

@@ -17,8 +17,7 @@ import torch
 from torchsaliency.core.acceleration import accelerated
 from torchsaliency.core.explanation import versions
 from torchsaliency.core.isolation import Isolation, describe_failure
-from torchsaliency.core.runtime import empty_caches
-from torchsaliency.errors import DataError, out_of_memory
+from torchsaliency.errors import DataError
 from torchsaliency.evaluation.batches import Batch, batches, cut
 from torchsaliency.evaluation.plan import Plan
 from torchsaliency.evaluation.results import Results
@@ -134,7 +133,6 @@ class Run:
 
     def __init__(self, setting: Setting, store: Store) -> None:
         self.setting, self.store = setting, store
-        self.chunk = setting.plan.chunk  # halved when the memory is too small
         self.skipped: dict[str, str] = {}  # why an image has no rows, by its id
         self.odd: dict[str, list[str]] = {}  # methods whose map of an image has NaN, by its id
         self._isolation = Isolation()
@@ -172,7 +170,7 @@ class Run:
                 report()
         finally:
             self._flush(now=True)
-        facts["sessions"][-1] |= {"finished": _now(), "images": done, "chunk": self.chunk}
+        facts["sessions"][-1] |= {"finished": _now(), "images": done}
         self.store.write({**facts, "skipped": self.skipped, "not finite": self.odd})
         if not self.store.done():
             reason = next(iter(self.skipped.values()), "the data is empty")
@@ -240,30 +238,18 @@ class Run:
     # --- one batch -------------------------------------------------------------------------------
 
     def _compute(self, batch: Batch, methods: Sequence[str]) -> None:
-        """Compute a batch; an image that fails is skipped alone."""
+        """Compute a batch; an image that fails, or for which memory ends, is skipped alone."""
         for rows, result in self._isolation.run(
-            lambda rows: self._with_less_memory(batch.part(rows), methods), len(batch)
+            lambda rows: self._score(batch.part(rows), methods), len(batch)
         ):
             if isinstance(result, Exception):
                 self.skipped |= {name: describe_failure(result) for name in batch.ids[rows]}
             else:
                 self._rows += result
 
-    def _with_less_memory(self, batch: Batch, methods: Sequence[str]) -> list[dict[str, Any]]:
-        """Compute a batch; if the memory does not suffice, halve the chunk."""
-        while True:
-            try:
-                return self._score(batch, methods)
-            except Exception as error:  # each library has errors of its own
-                # an automatic chunk is halved where it is used
-                if not out_of_memory(error) or self.chunk in (None, 1):
-                    raise
-            empty_caches()
-            self.chunk //= 2
-
     def _score(self, batch: Batch, methods: Sequence[str]) -> list[dict[str, Any]]:
         """Return a row an image, method and metric, in the store's columns."""
-        benches = explain_batch(self.setting, batch, methods, chunk=self.chunk)
+        benches = explain_batch(self.setting, batch, methods)
         found, count = [], len(batch)
         for label, values in score_batch(self.setting, benches).items():
             explanation = benches[label].explanation

@@ -112,11 +112,7 @@ class MetricValues:
 
 
 def explain_batch(
-    setting: Setting,
-    batch: Batch,
-    methods: Collection[str] | None = None,
-    *,
-    chunk: int | None = None,
+    setting: Setting, batch: Batch, methods: Collection[str] | None = None
 ) -> dict[str, Bench]:
     """Explain a batch, and return each method's explanation, ready to be scored.
 
@@ -128,14 +124,14 @@ def explain_batch(
         batch.images.to(device, non_blocking=True),
         None if network.encoder else target,
         methods=methods,
-        chunk=chunk,
     )
-    require_numbers(network.name, next(iter(explanations.values())).output)
+    first = next(iter(explanations.values()))
+    require_numbers(network.name, first.output)
     judged = clean = None
     passes = 0
     if judge is not None and batch.judged is not None:
         judged = batch.judged.to(device, non_blocking=True)
-        with judging(judge, judged, chunk=chunk) as judgement:
+        with judging(judge, judged, chunk=setting.plan.chunk) as judgement:
             clean = judgement.clean_logits(None)
             passes = judgement.passes
         if setting.target == PREDICTED and judge.class_count != network.class_count:
@@ -148,11 +144,11 @@ def explain_batch(
             judge=judge,
             images=judged,
             boxes=batch.boxes,
-            masks=None if batch.masks is None else batch.masks.to(explanation.map.device),
+            masks=None if batch.masks is None else batch.masks.to(first.map.device),
             masking=setting.judge_masking,
             clean=clean,
             seed=setting.plan.seed,
-            chunk=chunk,
+            chunk=setting.plan.chunk,
         )
         for label, explanation in explanations.items()
     }
@@ -193,8 +189,7 @@ def _score_study(
     first = next(iter(benches.values()))
 
     def explain_classes(classes: Tensor) -> dict[str, Explanation]:
-        images = first.explanation.images
-        return setting.explain(images, classes, methods=benches, chunk=first.chunk)
+        return setting.explain(first.explanation.images, classes, methods=benches)
 
     if name == "classes":
         variants = class_variants(explanations, explain_classes)

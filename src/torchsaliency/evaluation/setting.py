@@ -60,12 +60,7 @@ class Setting:
         return int(self.target)
 
     def explain(
-        self,
-        images: Tensor,
-        target: Any,
-        *,
-        methods: Collection[str] | None = None,
-        chunk: int | None = None,
+        self, images: Tensor, target: Any, *, methods: Collection[str] | None = None
     ) -> dict[str, Explanation]:
         """Explain images (N, 3, H, W) as the plan says, by all methods or by those labels."""
         labels = self.methods if methods is None else methods
@@ -76,7 +71,7 @@ class Setting:
             target,
             list(self.plan.layers) or None,
             masking=self.masking,
-            chunk=chunk,
+            chunk=self.plan.chunk,
         )
 
     def identity(self) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def draw_random_maps(setting: Setting, count: int) -> bytes:
     """Draw the first images' maps by the trained network and by ever more random ones."""
     batch = read_images(setting, count)
     label = next(iter(setting.methods))
-    benches = explain_batch(setting, batch, [label], chunk=setting.plan.chunk)
+    benches = explain_batch(setting, batch, [label])
     explanation = benches[label].explanation
     stages = network_stages(setting.network)[:_STAGES]
     found = randomised_maps(
@@ -154,7 +154,7 @@ def _explain(run: Reproduction, setting: Setting) -> Iterator[tuple[Batch, dict[
     for batch, failed in batches(setting):
         skipped += len(failed)
         if batch is not None:
-            yield batch, explain_batch(setting, batch, chunk=setting.plan.chunk)
+            yield batch, explain_batch(setting, batch)
         done += len(failed) + (0 if batch is None else len(batch))
         run.report_progress(done, count, skipped)
 
@@ -302,7 +302,7 @@ def _explain_cases(settings: Mapping[str, Setting], pictures: list[Picture]) -> 
         if not setting.network.encoder:
             target = setting.target_of(_labels(setting, pictures))
         images = _inputs(setting, pictures).to(setting.plan.device)
-        (explanation,) = setting.explain(images, target, chunk=setting.plan.chunk).values()
+        (explanation,) = setting.explain(images, target).values()
         maps[name] = explanation.map.float().cpu()
     return [
         _case(

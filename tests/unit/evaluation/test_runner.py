@@ -172,19 +172,17 @@ def test_damaged_images_are_listed_and_skipped(tmp_path):
         evaluate(plan(data=str(folder), metrics="ad"), tmp_path / "nothing")
 
 
-def test_little_memory_halves_the_chunk_and_then_the_batch(tmp_path, monkeypatch):
+def test_little_memory_halves_the_batch(tmp_path, monkeypatch):
     evaluate(plan(), tmp_path / "roomy")
     real = setting.explain
 
     def tight(model, x, *rest, chunk, **options):
-        if chunk > 2 or len(x) > 3:
+        if len(x) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(model, x, *rest, chunk=chunk, **options)
 
     monkeypatch.setattr(setting, "explain", tight)
     evaluate(plan(chunk=32), tmp_path / "tight")
-    facts = json.loads((tmp_path / "tight" / "run.json").read_text())
-    assert facts["sessions"][0]["chunk"] == 1
     one, other = table(tmp_path / "roomy"), table(tmp_path / "tight")
     assert np.allclose(one["value"], other["value"], rtol=1e-4, atol=1e-4)
 
