@@ -310,10 +310,10 @@ def test_the_folder_of_explain_is_not_that_of_save(tmp_path):
     made = explain(convnet(), images(1), quick("gradcam"), 1, "relu3")["gradcam"]
     work = COMMANDS["explain"](tmp_path)
     work(tmp_path / "run")
-    with pytest.raises(OptionError, match="no explanation wrote it"):
+    with pytest.raises(OptionError, match="no earlier run wrote it"):
         made.save(tmp_path / "run")
     made.save(tmp_path / "saved")
-    with pytest.raises(OptionError, match="`torchsaliency explain` did not write it"):
+    with pytest.raises(OptionError, match="no earlier run wrote it"):
         work(tmp_path / "saved")
 
 

@@ -6,15 +6,13 @@ that a run that was killed continues where it stopped.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
-from torchsaliency.core.files import OutputFolder, finite, json_bytes
+from torchsaliency.core.files import OutputFolder, finite
 from torchsaliency.errors import OptionError
 
 MANIFEST = "manifest.json"
@@ -36,7 +34,7 @@ class Folder:
     def lock(self) -> Iterator[None]:
         """Keep other processes from writing to the folder."""
         with self._output.lock():
-            self._runs = self._earlier_runs()
+            self._runs = self._output.read_manifest(MANIFEST, _fits).get("runs", [])
             yield
 
     def refuse_to_replace(self, names: Sequence[str], photos: Iterable[Path]) -> None:
@@ -82,37 +80,17 @@ class Folder:
         written = {*_files(run["photos"]), *run["grids"]}
         earlier = [_without(old, written) for old in self._runs]
         runs = [*(old for old in earlier if old["photos"]), run]
-        names = {name for each in runs for name in (*_files(each["photos"]), *each["grids"])}
-        content = {
-            "program": _PROGRAM,
-            "schema": _SCHEMA,
-            "runs": runs,
-            "files": {
-                name: digest for name in sorted(names) if (digest := self._output.digest(name))
-            },
-        }
-        self._output.write(MANIFEST, json_bytes(finite(content), indent=2))
+        names = [name for each in runs for name in (*_files(each["photos"]), *each["grids"])]
+        facts = finite({"program": _PROGRAM, "schema": _SCHEMA, "runs": runs})
+        self._output.write_manifest(MANIFEST, facts, names)
         if ended:
             self._output.dissolve()
 
-    def _earlier_runs(self) -> list[dict[str, Any]]:
-        path = self.path / MANIFEST
-        if not path.exists():
-            return []
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            text = path.read_bytes()
-            content = json.loads(text)
-            if content["program"] == _PROGRAM and content["schema"] == _SCHEMA:
-                runs: list[dict[str, Any]] = content["runs"]
-                for run in runs:
-                    _files(run["photos"]), run["grids"]
-                digest = hashlib.sha256(text).hexdigest()
-                self._output.adopt({**content["files"], MANIFEST: digest})
-                return runs
-        raise OptionError(
-            f"{path} exists and `torchsaliency explain` did not write it; choose another folder "
-            "with --output."
-        )
+
+def _fits(manifest: Mapping[str, Any]) -> bool:
+    for run in manifest["runs"]:
+        _files(run["photos"]), run["grids"]
+    return bool(manifest["program"] == _PROGRAM and manifest["schema"] == _SCHEMA)
 
 
 def _files(photos: Iterable[Mapping[str, Any]]) -> list[str]:

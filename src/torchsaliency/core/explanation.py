@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchsaliency.core.files import OutputFolder, file_name, file_names, finite, json_bytes
+from torchsaliency.core.files import OutputFolder, file_name, file_names, finite
 from torchsaliency.core.layer import Reshape
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.target import Target
-from torchsaliency.errors import InputError, OptionError
+from torchsaliency.errors import InputError
 
 
 @runtime_checkable
@@ -174,8 +174,7 @@ _PROGRAM, _MANIFEST, _PATIENCE = "torchsaliency", "manifest.json", 600.0
 
 
 def _save(explanation: Explanation, folder: OutputFolder, stems: Sequence[str]) -> list[Path]:
-    kept = _read_manifest(folder.path)
-    folder.adopt(kept.get("files", {}))
+    kept = folder.read_manifest(_MANIFEST, _fits)
     label = explanation.label or explanation.method.name
     facts = {"images": list(stems), "label": label, **explanation.manifest()}
     ids = {stem: _identity(facts, one) for stem, one in zip(stems, explanation, strict=True)}
@@ -202,10 +201,8 @@ def _save(explanation: Explanation, folder: OutputFolder, stems: Sequence[str]) 
             folder.write(name, draw(one))
     facts |= {"files": files, "identities": ids}
     explanations = [*(other for other in earlier if other["files"]), facts]
-    names = sorted(set(_names(explanations)))
-    digests = {name: digest for name in names if (digest := folder.digest(name))}
     manifest = {"program": _PROGRAM, "schema": 1, **facts, "explanations": explanations}
-    folder.write(_MANIFEST, json_bytes({**manifest, "files": digests}))
+    folder.write_manifest(_MANIFEST, manifest, _names(explanations))
     folder.dissolve()
     return [folder.path / name for name in [*written, _MANIFEST]]
 
@@ -218,26 +215,8 @@ def _names(explanations: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     return (name for facts in explanations for files in facts["files"].values() for name in files)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a folder; its own digest is among its files.
-
-    Raises:
-        OptionError: the manifest is of something else.
-    """
-    path = folder.expanduser() / _MANIFEST
-    if not path.exists():
-        return {}
-    content = path.read_bytes()
-    try:
-        found = json.loads(content)
-        if found["program"] == _PROGRAM and isinstance(found["explanations"], list):
-            found["files"] = {**found["files"], _MANIFEST: hashlib.sha256(content).hexdigest()}
-            return dict(found)
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise OptionError(
-        f"{path} exists and no explanation wrote it; choose another folder, or move it away."
-    )
+def _fits(manifest: Mapping[str, Any]) -> bool:
+    return manifest["program"] == _PROGRAM and isinstance(manifest["explanations"], list)
 
 
 def _identity(facts: Mapping[str, Any], one: Explanation) -> str:

@@ -20,8 +20,8 @@ import time
 import unicodedata
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, final
 
@@ -170,6 +170,33 @@ class OutputFolder:
             f"{self.path / name} exists and no earlier run wrote it{changed}; choose another "
             "folder, or move the file away."
         )
+
+    # --- manifests: which files are ours where the record is gone ---------------------------------
+
+    def write_manifest(self, name: str, facts: Mapping[str, Any], files: Iterable[str]) -> None:
+        """Write a JSON file of facts, and of the SHA-256 of files of ours under "files"."""
+        digests = {file: digest for file in sorted({*files}) if (digest := self.digest(file))}
+        self.write(name, json_bytes({**facts, "files": digests}))
+
+    def read_manifest(
+        self, name: str, fits: Callable[[Mapping[str, Any]], object]
+    ) -> dict[str, Any]:
+        """Return the facts of a manifest, and adopt its files and itself; {} if there is none.
+
+        Raises:
+            OptionError: it does not fit, so it is somebody else's.
+        """
+        path = self.path / name
+        if not path.exists():
+            return {}
+        with self._plain_errors():
+            content = path.read_bytes()
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            facts: dict[str, Any] = json.loads(content)
+            if fits(facts):
+                self.adopt({**facts["files"], name: hashlib.sha256(content).hexdigest()})
+                return facts
+        raise self._foreign(name)
 
     # --- writing ----------------------------------------------------------------------------------
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torchsaliency.core.files import json_bytes
 from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.runner import Watch
 from torchsaliency.papers import makers, pictures
@@ -64,7 +61,7 @@ def reproduce(
     sources = (data,) if isinstance(data, str) else tuple(data or ())
     run = Planner(chosen, sources, tuple(models), limit, changes or {}).plan(folder, watch)
     with run.output.lock():
-        run.output.adopt(_read_digests(folder))
+        run.output.read_manifest(_FACTS, lambda facts: "recipe" in facts)
         # before hours of work: these names every recipe, or most of them, will need
         run.output.require_own([_FACTS, *(f"table.{suffix}" for suffix in _suffixes().values())])
         MAKERS[chosen.kind](run)
@@ -125,16 +122,6 @@ def _holds(claim: Claim, results: Results) -> bool | None:
     return all(rival is None or sign * value >= sign * rival for rival in rivals)
 
 
-def _read_digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file that an earlier run wrote; of none if there is none."""
-    try:
-        record = (folder / _FACTS).read_bytes()
-        files = dict(json.loads(record)["files"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return {**files, _FACTS: hashlib.sha256(record).hexdigest()}
-
-
 def _write(run: Reproduction) -> None:
     output, chosen = run.output, run.recipe
     written = [path.relative_to(output.path).as_posix() for path in run.pages]
@@ -157,7 +144,6 @@ def _write(run: Reproduction) -> None:
         "tables": {name: table.to_dict() for name, table in run.tables.items()},
         "figures": list(run.figures),
         "pages": [path.name for path in run.pages],
-        "files": {name: output.digest(name) for name in (*written, *files)},
     }
-    output.write(_FACTS, json_bytes(facts))
+    output.write_manifest(_FACTS, facts, [*written, *files])
     output.dissolve()
