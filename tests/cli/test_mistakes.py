@@ -33,8 +33,11 @@ from torchsaliency.errors import DataError
         (["--target", "-1"], "no class -1"),
         (["--set", "iterations=5"], "NAME.OPTION=VALUE"),
         (["--set", "opticam.iterations"], "NAME.OPTION=VALUE"),
-        (["--set", "opticam.iterations=5"], "add --method opticam"),
-        (["--set", "nomethod.iterations=5"], "There is no method 'nomethod'"),
+        (
+            ["--set", "opticam.iterations=5"],
+            "opticam is neither among the methods nor the metrics (gradcam)",
+        ),
+        (["--set", "nomethod.iterations=5"], "nomethod is neither among the methods"),
         (["--set", "gradcam.eps=5"], "gradcam has no option 'eps'"),
         (["--set", "tsm.multilinear_rank=x", "--method", "tsm"], "tsm.multilinear_rank='x'"),
         (["--set", "opticam.iterations=0", "--method", "opticam"], "must be above 0"),

@@ -84,7 +84,10 @@ def test_without_scores_nothing_is_scored(explain, photo, place):
         (("--score", "adx"), "There is no metric 'adx'"),
         (("--score", "ep"), "--score ep needs boxes of the objects"),
         (("--score", "miou"), "--score miou needs masks of the objects"),
-        (("--set", "ad.step=3"), "ad is not scored; add --score ad"),
+        (
+            ("--set", "ad.step=3"),
+            "ad is neither among the methods nor the metrics (gradcam); add it",
+        ),
         (("--score", "ad", "--set", "ad.step=3"), "ad has no option 'step'"),
         (("--score", "aopc", "--set", "aopc.patch=big"), "aopc.patch='big' does not fit"),
     ],

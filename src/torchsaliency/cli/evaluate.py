@@ -11,7 +11,7 @@ from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from torchsaliency.cli.console import print_line, progress_bar, say
-from torchsaliency.cli.options import JSON, parse_settings
+from torchsaliency.cli.options import JSON, parse_settings, require_chosen
 from torchsaliency.cli.table import print_table
 from torchsaliency.errors import OptionError
 from torchsaliency.options import SETTINGS, WRITTEN, PlanOptions, option
@@ -63,19 +63,11 @@ def plan_of(options: EvaluateOptions) -> Plan:
     if not options.settings:
         return plan
     facts = plan.model_dump()
-    for name, values in parse_settings(options.settings).items():
-        choices = [
-            choice
-            for choice in (*facts["methods"], *facts["metrics"])
-            if name in (choice["label"], choice["name"])
-        ]
-        if not choices:
-            raise OptionError(
-                f"--set {name}.{next(iter(values))} was given and {name} is neither among the "
-                "methods nor the metrics; add it."
-            )
-        for choice in choices:
-            choice["options"] |= values
+    settings, choices = parse_settings(options.settings), [*facts["methods"], *facts["metrics"]]
+    require_chosen(settings, [choice[key] for choice in choices for key in ("label", "name")])
+    for choice in choices:
+        for name in (choice["name"], choice["label"]):
+            choice["options"] |= settings.get(name, {})
     return make_plan(facts)
 
 

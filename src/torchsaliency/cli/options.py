@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
 
@@ -115,6 +115,16 @@ def parse_settings(settings: Sequence[str]) -> dict[str, dict[str, str]]:
             )
         found.setdefault(name, {})[key] = value
     return found
+
+
+def require_chosen(settings: Mapping[str, Mapping[str, Any]], chosen: Collection[str]) -> None:
+    """Refuse options of a method or metric that was not chosen."""
+    for name, options in settings.items():
+        if name not in chosen:
+            raise OptionError(
+                f"--set {name}.{next(iter(options))} was given and {name} is neither among the "
+                f"methods nor the metrics ({', '.join(dict.fromkeys(chosen))}); add it."
+            )
 
 
 def _parameter(model: type[Options], name: str, info: FieldInfo) -> inspect.Parameter:

@@ -15,7 +15,7 @@ from torchsaliency.cli.console import say
 from torchsaliency.cli.folder import Folder
 from torchsaliency.cli.grid import Grid
 from torchsaliency.cli.monitoring import name_network_errors
-from torchsaliency.cli.options import ExplainCommandOptions, parse_settings
+from torchsaliency.cli.options import ExplainCommandOptions, parse_settings, require_chosen
 from torchsaliency.cli.run import ALL, Run, Target
 from torchsaliency.core.acceleration import accelerated
 from torchsaliency.core.embedding import embeddings
@@ -48,7 +48,8 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
     # What costs least to check is checked first.
     settings = parse_settings(options.settings)
     methods = _choose_methods(options.method or [_DEFAULT], settings)
-    metrics = _choose_metrics(options.score, settings, methods)
+    metrics = _choose_metrics(options.score, settings)
+    require_chosen(settings, [*methods, *metrics])
     colourise(torch.zeros(1, 1), options.colormap)  # raises if there is no such colormap
     subjects = {
         "--target": options.target,
@@ -111,16 +112,11 @@ def _choose_methods(words: Sequence[str], settings: Settings) -> dict[str, Metho
     return {METHODS.get(name).name: METHODS.create(name, settings.get(name)) for name in names}
 
 
-def _choose_metrics(
-    words: Sequence[str], settings: Settings, methods: Mapping[str, Method]
-) -> dict[str, SaliencyMetric]:
-    """Return the metrics by name; every setting must be of one of them, or of a chosen method."""
+def _choose_metrics(words: Sequence[str], settings: Settings) -> dict[str, SaliencyMetric]:
     names = _split(words)
-    others = settings.keys() - methods.keys()
-    if not names and not others:
+    if not names:
         return {}
     from torchsaliency.metrics import create_metric, metric_entry
-    from torchsaliency.metrics import metrics as registered
 
     for name in names:
         if needed := metric_entry(name).annotations:
@@ -129,17 +125,6 @@ def _choose_metrics(
                 "choose metrics without (see `torchsaliency metrics`), or use "
                 "torchsaliency.evaluation.score in Python."
             )
-    for name in sorted(others - {*names}):
-        key = next(iter(settings[name]))
-        if name in registered():
-            raise OptionError(
-                f"--set {name}.{key} was given and {name} is not scored; add --score {name}."
-            )
-        method = METHODS.get(name).name  # raises for what is neither
-        raise OptionError(
-            f"--set {method}.{key} was given and {method} is not among the "
-            f"methods; add --method {method}."
-        )
     return {name: create_metric(name, settings.get(name, {})) for name in names}
 
 
