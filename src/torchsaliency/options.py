@@ -38,13 +38,9 @@ def option(
 ) -> Any:
     """Return a field of a model of options.
 
-    Args:
-        default: `...` if the option must be given.
-        group: the heading under which help and forms list it; empty for a positional argument.
-        description: one sentence, or a phrase.
-        metavar: what stands for the value in help; by default what its type says.
-        spelling: on the command line; by default `--` and the field's name.
-        limits: `ge`, `gt`, `le`, `lt`, `min_length` … of pydantic.
+    It must be given if the default is `...`. Help and forms list it under the group, which is empty
+    for a positional argument. By default the metavar is what the type says, and the spelling on the
+    command line `--` and the field's name. `limits` are those of pydantic: `ge`, `min_length` …
     """
     extra: Any = {"group": group, "metavar": metavar, "spelling": spelling}
     return Field(default, description=description, json_schema_extra=extra, **limits)

@@ -43,19 +43,12 @@ def name_network_errors(name: str) -> Iterator[None]:
 @final
 @dataclass(frozen=True, eq=False)
 class MonitoredMethod(Method):
-    """A method that reports when it is done, and whose failure does not end the others.
-
-    Attributes:
-        method: the method.
-        done: called after each call of the method, for the progress bar.
-        tolerant: whether a failure is remembered, and the map zeros, or raised.
-        failures: the reasons, at most one a layer.
-    """
+    """A method that reports when it is done, and whose failure does not end the others."""
 
     method: Method
-    done: Callable[[], None]
-    tolerant: bool
-    failures: list[str] = field(default_factory=list)
+    done: Callable[[], None]  # called after each call of the method, for the progress bar
+    tolerant: bool  # whether a failure is remembered, and the map zeros, or raised
+    failures: list[str] = field(default_factory=list)  # at most one a layer
 
     def __post_init__(self) -> None:
         # it stands for its method in all that `explain` reads: needs, name, treatment of layers

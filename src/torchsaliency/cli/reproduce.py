@@ -85,9 +85,8 @@ def print_reproduction(reproduction: Reproduction, form: str) -> None:
     if form != "text":
         return
     if not reproduction.tables:
-        recipe = reproduction.recipe
-        title = f"{recipe.paper}, {recipe.item}: {recipe.title}"
-        for sentence in (title, *reproduction.differs, *recipe.notes):
+        notes = reproduction.recipe.notes
+        for sentence in (reproduction.caption, *reproduction.differs, *notes):
             print_line(sentence)
     verdicts = {True: "holds", False: "does not hold", None: "cannot be told"}
     for claim, holds in reproduction.claims:

@@ -130,16 +130,12 @@ def load_groups(
 ) -> Iterator[tuple[list[T], list[Unreadable]]]:
     """Read groups of samples in worker processes, in order; no sample ends a run.
 
+    `prepare` is sent to the workers, and returns what is kept of a sample. There are as many
+    workers as suit the machine by default. Pinned tensors lie in memory from which a GPU copies.
+
     If a worker dies (killed by the system for its memory, or by a file that crashes a decoder), the
     group is read again with a process for each sample. The sample that kills its process, too, is
     unreadable.
-
-    Args:
-        data: the samples.
-        prepare: returns what is kept of a sample; it is sent to the workers.
-        groups: indices into the data.
-        workers: processes that read; None for as many as suit the machine.
-        pinned: whether tensors lie in memory that a GPU copies from at once.
     """
     if workers is None:
         few = sum(map(len, groups)) <= _FEW

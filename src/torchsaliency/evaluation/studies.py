@@ -153,13 +153,7 @@ def score_variants(
 def find_misclassified(
     scores: Mapping[str, SaliencyMetric], logits: Float[Tensor, "n k"], labels: Tensor
 ) -> dict[str, SaliencyMetric]:
-    """Return the scores of the most probable class, undefined where it is the image's label.
-
-    Args:
-        scores: what `score_variants` made of `class_variants`.
-        logits: (N, K) of the explained network.
-        labels: (N,) the true classes.
-    """
+    """Return the scores of the most probable class, undefined where it is the image's label."""
     top = logits.argsort(dim=1, descending=True)[:, 0]
     right = (top == labels.to(top.device)).cpu()
     found: dict[str, SaliencyMetric] = {}
@@ -175,13 +169,7 @@ def box_masks(
 ) -> Float[Tensor, "n h w"]:
     """Return 1 inside the union of each image's boxes and 0 outside, like the maps.
 
-    Args:
-        boxes: (B, 4) an image, x0 y0 x1 y1 in the maps' pixels, truncated to whole ones.
-        maps: give size, number, type and device.
-        published: the published helper's slices, axes swapped, negative coordinates wrapping.
-
-    Raises:
-        InputError: a box is invalid.
+    Corners are truncated to whole pixels; `published` is as in `box_variants`.
     """
     masks = torch.zeros_like(maps)
     for mask, corners in zip(masks, check_boxes(boxes, maps), strict=True):

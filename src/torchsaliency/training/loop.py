@@ -106,13 +106,10 @@ def with_new_head(
     pretrained: bool = True,
     device: str = "cpu",
 ) -> tuple[Network, tuple[str, ...]]:
-    """Load a network and replace its classifier by a random one of other classes.
+    """Load a network, replace its classifier by a random one, and name the modules that are new.
 
     What belongs to the classifier is not looked up by name: it is what differs when the same
     network is built for another number of classes. Random values follow torch's generator.
-
-    Returns:
-        The network in evaluation mode, and the names of the modules that are new.
 
     Raises:
         CheckpointError: the network or its weights cannot be had, or it has no such classifier.

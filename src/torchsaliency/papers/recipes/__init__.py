@@ -80,11 +80,7 @@ def load_recipes() -> Mapping[str, Recipe]:
 
 
 def get_recipe(name: str) -> Recipe:
-    """Return a recipe.
-
-    Raises:
-        OptionError: there is none of this name; close ones are listed.
-    """
+    """Return a recipe; an `OptionError` lists close names."""
     recipes = load_recipes()
     if name not in recipes:
         raise OptionError(describe_unknown("recipe", name, recipes))
