@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchsaliency.core.discovery import default_layer
 from torchsaliency.core.explain import explain
 from torchsaliency.core.layer import Layer
 from torchsaliency.core.runtime import seconds_now
@@ -284,9 +285,7 @@ def _find_singular_shares(setting: Setting, first: int) -> dict[str, Tensor]:
         if batch is None:
             continue
         x = batch.images.to(setting.plan.device)
-        if layer is None:
-            explanation = explain(setting.network, x[:1], "eigencam")["eigencam"]
-            layer = Layer(explanation.layers[0])
+        layer = layer or default_layer(setting.network.module, x[:1])
         # only the features are used, and any number is a score
         with tracing(
             setting.network, x, lambda y: y.flatten(1)[:, 0], [layer], gradients=False

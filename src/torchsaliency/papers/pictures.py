@@ -111,8 +111,7 @@ def draw_random_maps(setting: Setting, count: int) -> bytes:
     """Draw the first images' maps by the trained network and by ever more random ones."""
     batch = read_images(setting, count)
     label = next(iter(setting.methods))
-    benches = explain_batch(setting, batch, [label])
-    explanation = benches[label].explanation
+    explanation = explain_batch(setting, batch, [label])[label].explanation
     stages = network_stages(setting.network)[:_STAGES]
     found = randomised_maps(
         setting.network,
