@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
-from torchsaliency.core.files import OutputFolder, finite
+from torchsaliency.core.files import OutputFolder
 from torchsaliency.errors import OptionError
 
 MANIFEST = "manifest.json"
@@ -81,7 +81,7 @@ class Folder:
         earlier = [_without(old, written) for old in self._runs]
         runs = [*(old for old in earlier if old["photos"]), run]
         names = [name for each in runs for name in (*_files(each["photos"]), *each["grids"])]
-        facts = finite({"program": _PROGRAM, "schema": _SCHEMA, "runs": runs})
+        facts = {"program": _PROGRAM, "schema": _SCHEMA, "runs": runs}
         self._output.write_manifest(MANIFEST, facts, names)
         if ended:
             self._output.dissolve()

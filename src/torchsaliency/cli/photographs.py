@@ -24,8 +24,7 @@ from torchsaliency.core.method import METHODS, Method, Needs
 from torchsaliency.core.target import parse_target
 from torchsaliency.data import find_photos, open_photo, sample_photo, sample_photos
 from torchsaliency.errors import DataError, OptionError
-from torchsaliency.methods.smoothing import Augmented, EigenSmoothed
-from torchsaliency.options import ExplainOptions
+from torchsaliency.methods.smoothing import smooth
 from torchsaliency.viz import colourise
 from torchsaliency.zoo import Network, load_model, similarity_to_text
 
@@ -80,13 +79,17 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
         from torchsaliency.evaluation.setting import require_classes
 
         require_classes(metrics, network, None)
+    smoothed = [
+        smooth(method, eigen=options.eigen_smooth, augmented=options.aug_smooth)
+        for method in methods.values()
+    ]
     folder = Folder(options.output)
     run = Run(
         options,
         folder,
         photos,
         network,
-        _smooth(methods, options),
+        {method.name: method for method in smoothed},
         metrics,
         targets=_choose_targets(options.target, network),
         references=_references(options, network, photos, methods),
@@ -126,16 +129,6 @@ def _choose_metrics(words: Sequence[str], settings: Settings) -> dict[str, Salie
                 "torchsaliency.evaluation.score in Python."
             )
     return {name: create_metric(name, settings.get(name, {})) for name in names}
-
-
-def _smooth(methods: Mapping[str, Method], options: ExplainOptions) -> dict[str, Method]:
-    """Wrap every method, under the longer name that says so."""
-    found = list(methods.values())
-    if options.eigen_smooth:
-        found = [EigenSmoothed(method) for method in found]
-    if options.aug_smooth:
-        found = [Augmented(method) for method in found]
-    return {method.name: method for method in found}
 
 
 def _choose_photos(words: Sequence[str], output: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from torchsaliency.core.method import Method, create
 from torchsaliency.data import DataSet, as_dataset, open_data
 from torchsaliency.data.opening import IN_MEMORY
 from torchsaliency.errors import DataError, OptionError
-from torchsaliency.methods.smoothing import Augmented, EigenSmoothed
+from torchsaliency.methods.smoothing import smooth
 from torchsaliency.metrics import SaliencyMetric, create_metric
 from torchsaliency.options import Choice, PlanOptions, validate_options
 from torchsaliency.registry import load_all
@@ -65,7 +65,12 @@ class Plan(PlanOptions):
         Raises:
             OptionError: unknown name or option, a value that does not fit, or a label twice.
         """
-        return _create("methods", self.methods, _method)
+
+        def create_one(choice: Choice) -> Method:
+            method = create(choice.name, choice.options)
+            return smooth(method, eigen=choice.eigen, augmented=choice.augmented)
+
+        return _create("methods", self.methods, create_one)
 
     def create_metrics(self) -> dict[str, SaliencyMetric]:
         """Return the metrics by label, without images.
@@ -206,12 +211,6 @@ def _short(choice: dict[str, Any]) -> Any:
     if set(choice) == {"name"}:
         return choice["name"]
     return {choice["name"]: choice["options"]} if set(choice) == {"name", "options"} else choice
-
-
-def _method(choice: Choice) -> Method:
-    method = create(choice.name, choice.options)
-    method = EigenSmoothed(method) if choice.eigen else method
-    return Augmented(method) if choice.augmented else method
 
 
 def _create(

@@ -84,6 +84,12 @@ class EigenSmoothed(Method):
         return orient(spectrum(parts, centred=True, most=1).projections[:, 0]).relu()
 
 
+def smooth(method: Method, *, eigen: bool, augmented: bool) -> Method:
+    """Return a method in the wrappers that are wanted, eigen-smoothing innermost."""
+    method = EigenSmoothed(method) if eigen else method
+    return Augmented(method) if augmented else method
+
+
 def _raw(method: Method, view: View) -> Tensor:
     found = method.saliency(view)
     return found.raw.detach() if isinstance(found, Saliency) else found.detach()
