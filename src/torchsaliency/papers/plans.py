@@ -280,11 +280,7 @@ class Planner:
                 f"by `torchsaliency finetune --data {part['data']} --arch {architecture}`, and "
                 f"give --model {fields['model']}=finetuned/model.safetensors."
             )
-        cheaper = self.version.options
-        fields["methods"] = [
-            choice.model_copy(update={"options": choice.options | cheaper.get(choice.label, {})})
-            for choice in read_methods(fields["methods"])
-        ]
+        fields["methods"] = _add_options(fields["methods"], self.version.options)
         counts = [count for count in (fields.get("count"), self.limit) if count is not None]
         fields |= {"count": min(counts, default=None), **self.changes}
         return make_plan({key: value for key, value in fields.items() if value is not None})
@@ -369,3 +365,10 @@ def _find_unannotated(plans: Mapping[str, Plan], source: str) -> dict[str, str]:
 def read_methods(methods: Any) -> tuple[Choice, ...]:
     """Return methods as a plan reads them."""
     return make_plan({"methods": methods, "metrics": "ad"}).methods
+
+
+def _add_options(methods: Any, options: Mapping[str, Mapping[str, Any]]) -> list[Choice]:
+    return [
+        choice.model_copy(update={"options": {**choice.options, **options.get(choice.label, {})}})
+        for choice in read_methods(methods)
+    ]
