@@ -26,10 +26,11 @@ from torchsaliency.core.layer import (
     infer_reshape,
     replace_first,
 )
-from torchsaliency.core.layout import decide_layout
+from torchsaliency.core.layout import decide_layout, grids_in
 from torchsaliency.core.network import unwrap
 from torchsaliency.core.rules import differentiate
 from torchsaliency.core.session import Session, open_session
+from torchsaliency.core.space import Size
 from torchsaliency.errors import LayerError, TargetError
 from torchsaliency.registry import load_all
 
@@ -50,7 +51,7 @@ def register_default_layer(resolver: Resolver) -> Resolver:
     return resolver
 
 
-def default_layer(model: nn.Module, x: Float[Tensor, "n c H W"]) -> Layer:
+def default_layer(model: nn.Module, x: Float[Tensor, "n c *size"]) -> Layer:
     """Return the layer that is read when none is named.
 
     Known architectures get the papers' layer; for any other, one image is traced forward and
@@ -76,10 +77,10 @@ def _resolve(net: nn.Module) -> Layer | None:
 
 
 def _find(net: nn.Module, x: Tensor) -> Layer:
-    with open_session(net, x[:1] if x.ndim == 4 else x) as session, torch.enable_grad():  # noqa: PLR2004
-        image = session.images
-        outputs, score = _trace(session)
-        places = _candidates(net, outputs, session.size)
+    with open_session(net, x[:1] if x.ndim > 3 else x) as session, torch.enable_grad():  # noqa: PLR2004
+        image = session.images[:1]
+        outputs, score, grids = _trace(session)
+        places = _candidates(net, outputs, session.size, grids)
         if places:
             found = differentiate(score, [outputs[name] for name in places])
             chosen = _widest(list(places.values()), found)
@@ -87,17 +88,18 @@ def _find(net: nn.Module, x: Tensor) -> Layer:
                 layout = decide_layout(net, chosen.name, outputs[chosen.name].detach(), image)
                 return chosen if layout is None else Layer(chosen.name, layout)
     raise LayerError(
-        "No layer of this network gives a feature map larger than 1x1 on which the output depends; "
+        "No layer of this network gives a feature map larger than one cell on which "
+        "the output depends; "
         'name one with layer=…, or use layer="input".'
     )
 
 
-def output_shapes(model: nn.Module, x: Float[Tensor, "n c H W"]) -> dict[str, Tensor]:
+def output_shapes(model: nn.Module, x: Float[Tensor, "n c *size"]) -> dict[str, Tensor]:
     """Return the output of every layer that runs once, as a tensor without memory.
 
     Args:
         model: any network; wrappers are looked through.
-        x: images (N, C, H, W).
+        x: images (N, C, *size).
 
     Returns:
         Tensors on the device "meta" by the layer's name, in the order of completion.
@@ -116,25 +118,30 @@ def output_shapes(model: nn.Module, x: Float[Tensor, "n c H W"]) -> dict[str, Te
 
 
 def _candidates(
-    net: nn.Module, outputs: dict[str, Tensor], size: tuple[int, int]
+    net: nn.Module, outputs: dict[str, Tensor], size: Size, grids: set[Size]
 ) -> dict[str, Layer]:
     """Return the layers with a spatial map, the last to complete first."""
     found: dict[str, Layer] = {}
     for name, output in reversed(outputs.items()):
-        reshape = infer_reshape(tuple(output.shape), size)
+        reshape = infer_reshape(tuple(output.shape), size, grids)
         if reshape is None or not _is_stream(net.get_submodule(name), name, reshape):
             continue
-        if min(reshape.to_maps(output).shape[1:]) > 1:
+        channels, *grid = reshape.to_maps(output).shape[1:]
+        # of few frames or slices a network may leave one, which is a map all the same
+        if min(channels, *sorted(grid)[-2:]) > 1:
             found[name] = Layer(name, reshape)
     return found
 
 
-def _trace(session: Session) -> tuple[dict[str, Tensor], Tensor]:
-    """Run once; return each layer's output in the order of completion, and the top score."""
+def _trace(session: Session) -> tuple[dict[str, Tensor], Tensor, set[Size]]:
+    """Run once; return each layer's output in the order of completion, the top score, and grids."""
     leaf = session.images.clone().requires_grad_()
     outputs: dict[str, Tensor] = {}
+    grids: set[Size] = set()
+    modules = dict(session.net.named_modules())
 
     def keep(name: str, output: Any, tensor: Tensor) -> Any:
+        grids.update(grids_in(modules[name], output, len(session.size)))
         if not tensor.requires_grad or tensor.shape[:1] != leaf.shape[:1]:
             return None
         outputs.pop(name, None)
@@ -150,7 +157,7 @@ def _trace(session: Session) -> tuple[dict[str, Tensor], Tensor]:
             "found; name one with layer=…."
         )
     top = output.flatten(1).float().amax(1).sum() * 1024  # half precision keeps small gradients
-    return {name: tensor for name, tensor in outputs.items() if runs[name] == 1}, top
+    return {name: tensor for name, tensor in outputs.items() if runs[name] == 1}, top, grids
 
 
 def _run_watched(
@@ -183,7 +190,9 @@ def _is_stream(module: nn.Module, name: str, reshape: Reshape) -> bool:
 
 
 def _is_patch_convolution(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and module.kernel_size == module.stride != (1, 1)
+    if not isinstance(module, nn.modules.conv._ConvNd):
+        return False
+    return module.kernel_size == module.stride and max(module.stride) > 1
 
 
 def _widest(layers: Sequence[Layer], found: Sequence[Tensor | None]) -> Layer | None:

@@ -14,13 +14,13 @@ from torchsaliency.errors import InputError
 
 
 def embeddings(
-    model: nn.Module, x: Float[Tensor, "n c H W"], *, chunk: int | None = None
+    model: nn.Module, x: Float[Tensor, "n c *size"], *, chunk: int | None = None
 ) -> Float[Tensor, "n d"]:
     """Return the network's embeddings of images; the network is left as it was.
 
     Args:
         model: an encoder, or any network that gives (N, D).
-        x: images (N, C, H, W), preprocessed.
+        x: images (N, C, *size), preprocessed.
         chunk: images in one pass; None finds it.
 
     Raises:
@@ -38,7 +38,7 @@ def _embed(session: Session) -> Tensor:
 
 def similarity_to(
     model: nn.Module,
-    x: Float[Tensor, "n c H W"],
+    x: Float[Tensor, "n c *size"],
     kind: str = "cosine",
     *,
     prototype: bool = False,

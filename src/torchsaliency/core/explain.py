@@ -31,7 +31,7 @@ MethodsLike = MethodLike | Sequence[MethodLike] | Mapping[str, MethodLike]
 
 def explain(  # noqa: PLR0913 (all but the first five by name)
     model: nn.Module,
-    x: Float[Tensor, "n c H W"],
+    x: Float[Tensor, "n c *size"],
     methods: MethodsLike = "opticam",
     target: TargetLike = None,
     layer: LayerLike | Sequence[LayerLike] | None = None,
@@ -47,7 +47,8 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
 
     Args:
         model: any vision network; wrappers are looked through.
-        x: images (N, C, H, W), preprocessed for the network; moved to its device and precision.
+        x: images (N, C, H, W), volumes (N, C, D, H, W), videos (N, C, T, H, W) or signals
+            (N, C, T), preprocessed for the network; moved to its device and precision.
         methods: names or `Method` objects; a mapping gives them labels of your own.
         target: None for the predicted class (of an encoder of the zoo: for its own embedding), a
             class index, N indices, a `Target` or any row-wise callable (N, K) -> (N,).

@@ -58,9 +58,10 @@ class Explanation:
     """Maps of one method for a batch of images, and how they were made.
 
     Attributes:
-        map: (N, H, W) in [0, 1] at the size of the network's input.
-        raw: (N, h, w) as the method gave it, at the layer's resolution.
-        images: (N, C, H, W) the explained images, as the network saw them.
+        map: (N, H, W) in [0, 1] at the size of the network's input; (N, D, H, W) for volumes,
+            (N, T, H, W) for videos, (N, T) for signals.
+        raw: (N, *grid) as the method gave it, at the layer's resolution.
+        images: (N, C, *size) the explained images, as the network saw them.
         target: what was explained, resolved.
         score: (N,) the target's value on the clean images.
         output: the network's output on the clean images, (N, K) logits for a classifier.

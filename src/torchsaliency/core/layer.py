@@ -1,21 +1,23 @@
-"""Where in the network a map is read, and how that output becomes feature maps (N, C, h, w).
+"""Where in the network a map is read, and how that output becomes feature maps (N, C, *grid).
 
 A `Layer` names a submodule and says how its output is laid out: `Grid` for convolutional features,
 `ChannelsLast` for Swin and ConvNeXt blocks, `Tokens` for transformers (the class, distillation and
-register tokens come first).
+register tokens come first). A grid has as many sides as the image: (h, w) for a picture, (d, h, w)
+for a volume or a video, (t,) for a signal.
 """
 
 from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
+from torchsaliency.core.space import Size, cells_off, describe_size, is_square
 from torchsaliency.errors import LayerError, describe_unknown
 
 INPUT = "input"
@@ -23,11 +25,7 @@ INPUT = "input"
 
 _MOST_PREFIX_TOKENS = 16
 
-_MOST_CELLS_OFF = 1.0
-"""How many cells a grid may have more or fewer than square ones would make: rounding at a border.
-
-An attention matrix or a head's (tokens, channels) has many more.
-"""
+_SIDES = {1: "t", 2: "h,w", 3: "d,h,w"}
 
 
 class Reshape(abc.ABC):
@@ -35,17 +33,17 @@ class Reshape(abc.ABC):
 
     @abc.abstractmethod
     def to_maps(self, output: Tensor) -> Tensor:
-        """Return the output as feature maps (N, C, h, w)."""
+        """Return the output as feature maps (N, C, *grid)."""
 
     @abc.abstractmethod
     def from_maps(self, maps: Tensor, output: Tensor) -> Tensor:
-        """Put maps (N, C, h, w) back into the layer's layout; `output` gives what the maps lack."""
+        """Put maps (N, C, *grid) back into the layout; `output` gives what the maps lack."""
 
 
 @final
 @dataclass(frozen=True)
 class Grid(Reshape):
-    """Convolutional features, already (N, C, h, w)."""
+    """Convolutional features, already (N, C, *grid)."""
 
     def to_maps(self, output: Tensor) -> Tensor:
         """Return the output as it is."""
@@ -59,40 +57,41 @@ class Grid(Reshape):
 @final
 @dataclass(frozen=True)
 class ChannelsLast(Reshape):
-    """Features stored (N, h, w, C), as in Swin and in the blocks of ConvNeXt."""
+    """Features stored (N, *grid, C), as in Swin and in the blocks of ConvNeXt."""
 
     def to_maps(self, output: Tensor) -> Tensor:
         """Move the channels to dimension 1."""
-        return output.permute(0, 3, 1, 2)
+        return output.movedim(-1, 1)
 
     def from_maps(self, maps: Tensor, output: Tensor) -> Tensor:  # noqa: ARG002 (the layout needs nothing else)
         """Move the channels back to the last dimension."""
-        return maps.permute(0, 2, 3, 1)
+        return maps.movedim(1, -1)
 
 
 @final
 @dataclass(frozen=True)
 class Tokens(Reshape):
-    """A sequence of tokens (N, prefix + h·w, C), as in ViT, DeiT and DINOv2.
+    """A sequence of tokens (N, prefix + cells, C), as in ViT, DeiT, DINOv2 and MViT.
 
     Attributes:
         prefix: how many tokens come before the patches (class, distillation, registers).
-        grid: (h, w) of the patches; None means the square root of their number.
+        grid: (h, w) of the patches, (d, h, w) in a volume; None means the square root of their
+            number.
     """
 
     prefix: int = 1
-    grid: tuple[int, int] | None = None
+    grid: Size | None = None
 
     def to_maps(self, output: Tensor) -> Tensor:
         """Drop the prefix and fold the patches into their grid."""
         patches = output[:, self.prefix :]
-        height, width = self.grid or (math.isqrt(patches.shape[1]),) * 2
-        if height * width != patches.shape[1]:
+        grid = self.grid or (math.isqrt(patches.shape[1]),) * 2
+        if math.prod(grid) != patches.shape[1]:
             raise LayerError(
                 f"{patches.shape[1]} patch tokens (after {self.prefix} prefix tokens) do not fill "
-                f"a {height}x{width} grid; say Layer(name, Tokens(prefix=…, grid=(h, w)))."
+                f"a {describe_size(grid)} grid; say Layer(name, Tokens(prefix=…, grid=(h, w)))."
             )
-        return patches.transpose(1, 2).unflatten(2, (height, width))
+        return patches.transpose(1, 2).unflatten(2, grid)
 
     def from_maps(self, maps: Tensor, output: Tensor) -> Tensor:
         """Unfold the grid into tokens and put the output's own prefix tokens before them."""
@@ -151,20 +150,27 @@ class Layer:
         unknown = describe_unknown("layer", self.name, names[::-1], where=" in the network")
         raise LayerError(f'{unknown[:-1]} ("input" is the image itself).')
 
-    def fill_layout(self, output: Tensor, image_size: tuple[int, int]) -> Layer:
+    def fill_layout(self, output: Tensor, image_size: Size, grids: Collection[Size] = ()) -> Layer:
         """Return this layer with its layout filled in from the output it gave.
+
+        Args:
+            output: of the layer.
+            image_size: of the images that gave it.
+            grids: as in `infer_reshape`.
 
         Raises:
             LayerError: the output has no spatial map.
         """
         if self.reshape is not None:
             return self
-        reshape = infer_reshape(tuple(output.shape), image_size)
+        reshape = infer_reshape(tuple(output.shape), image_size, grids)
         if reshape is None:
+            sides = _SIDES[len(image_size)]
             raise LayerError(
-                f"Layer {self.name!r} gives {tuple(output.shape)} for a {image_size[0]}x"
-                f"{image_size[1]} image, which is no spatial map; choose one that gives (N,C,h,w), "
-                "(N,h,w,C) or tokens (N,T,C), or say its layout with Layer(name, reshape)."
+                f"Layer {self.name!r} gives {tuple(output.shape)} for a "
+                f"{describe_size(image_size)} image, which is no spatial map; choose one that "
+                f"gives (N,C,{sides}), (N,{sides},C) or tokens (N,T,C), or say its layout with "
+                "Layer(name, reshape)."
             )
         return replace(self, reshape=reshape)
 
@@ -177,29 +183,52 @@ def as_group(layers: LayerLike | Sequence[LayerLike]) -> list[LayerLike]:
     return [layers] if isinstance(layers, str | nn.Module | Layer) else list(layers)
 
 
-def infer_reshape(shape: tuple[int, ...], image_size: tuple[int, int]) -> Reshape | None:
+def infer_reshape(
+    shape: tuple[int, ...], image_size: Size, grids: Collection[Size] = ()
+) -> Reshape | None:
     """Guess the layout of a layer's output from its shape; None when it has no spatial map.
 
     Of the layouts that fit, the one whose grid has the image's aspect ratio is taken: a stride or a
     patch is square. The smallest prefix that leaves a full grid is the number of prefix tokens.
+
+    Args:
+        shape: of the output.
+        image_size: of the images that gave it.
+        grids: those that are known to occur in the network. A patch of a volume or a video is
+            rarely a cube, so its tokens are laid out only on one of these.
     """
-    if len(shape) == 4:  # noqa: PLR2004
-        first, last = _cells_off(shape[2:], image_size), _cells_off(shape[1:3], image_size)
-        # A square image has nothing to round: 65 tokens x 64 numbers of a head are no map of it.
-        if min(first, last) > (0 if image_size[0] == image_size[1] else _MOST_CELLS_OFF):
+    if len(shape) == len(image_size) + 2:
+        first, last = shape[2:], shape[1:-1]
+        if not is_square(first, image_size) and not is_square(last, image_size):
             return None
-        return ChannelsLast() if last < first else Grid()
-    if len(shape) == 3:  # noqa: PLR2004
-        return _infer_tokens(shape[1], image_size)
-    return None
+        off = cells_off(last, image_size) < cells_off(first, image_size)
+        return ChannelsLast() if off else Grid()
+    if len(shape) != 3:  # noqa: PLR2004
+        return None
+    if len(image_size) == 2:  # noqa: PLR2004
+        return _infer_tokens(shape[1], (image_size[0], image_size[1]))
+    known = [(shape[1] - math.prod(grid), grid) for grid in grids if len(grid) == len(image_size)]
+    fitting = [(prefix, grid) for prefix, grid in known if 0 <= prefix <= _MOST_PREFIX_TOKENS]
+    return Tokens(*min(fitting)) if fitting else None
 
 
-def is_ambiguous(shape: tuple[int, ...], image_size: tuple[int, int]) -> bool:
-    """Whether an output can be read as (N, C, h, w) and as (N, h, w, C) alike."""
-    if len(shape) != 4:  # noqa: PLR2004
+def is_ambiguous(shape: tuple[int, ...], image_size: Size) -> bool:
+    """Whether an output can be read as (N, C, *grid) and as (N, *grid, C) alike."""
+    if len(shape) != len(image_size) + 2:
         return False
-    off = _cells_off(shape[2:], image_size)
-    return off < math.inf and off == _cells_off(shape[1:3], image_size)
+    off = cells_off(shape[2:], image_size)
+    return off < math.inf and off == cells_off(shape[1:-1], image_size)
+
+
+def said_grid(output: Any, sides: int) -> Size | None:
+    """Return the grid that a module hands on beside its tokens, as MViT's blocks do."""
+    parts = output if isinstance(output, tuple | list) else ()
+    for part in parts:
+        if isinstance(part, tuple | list | torch.Size) and len(part) == sides:
+            grid = tuple(part)
+            if all(isinstance(side, int) and side > 0 for side in grid):
+                return grid
+    return None
 
 
 def _infer_tokens(count: int, image_size: tuple[int, int]) -> Tokens | None:
@@ -215,14 +244,6 @@ def _infer_tokens(count: int, image_size: tuple[int, int]) -> Tokens | None:
             if rows * columns > 1 and 0 <= prefix <= _MOST_PREFIX_TOKENS:
                 found.append((prefix, (rows, columns)))
     return Tokens(*min(found)) if found else None
-
-
-def _cells_off(grid: tuple[int, ...], image_size: tuple[int, int]) -> float:
-    """How many cells the grid is off from square cells; inf if it is finer than the image."""
-    (rows, columns), (height, width) = grid, image_size
-    if not (0 < rows <= height and 0 < columns <= width):
-        return math.inf
-    return min(abs(rows - columns * height / width), abs(columns - rows * width / height))
 
 
 def first_tensor(output: Any, name: str) -> Tensor:

@@ -1,27 +1,39 @@
-"""How a layer's output is laid out when its shape can be read in two ways.
+"""How a layer's output is laid out when its shape does not say it.
 
 (N, 16, 16, 16) may be sixteen channels of 16 x 16 cells, or 16 x 16 cells of sixteen channels. An
 image of another width tells which sides are cells; where a network takes no other width, its
 modules or the order in memory do, and where they do not either, a warning says what was assumed.
+The tokens of a volume or a video lie on the grid of one of the network's convolutions, or on the
+one that a module hands on.
 """
 
 from __future__ import annotations
 
 import warnings
 import weakref
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from torchsaliency.core.layer import ChannelsLast, Grid, Reshape, first_tensor, is_ambiguous
+from torchsaliency.core.layer import (
+    ChannelsLast,
+    Grid,
+    Reshape,
+    first_tensor,
+    is_ambiguous,
+    said_grid,
+)
 from torchsaliency.core.maps import upsample
 from torchsaliency.core.session import call_network
+from torchsaliency.core.space import Size, size_of
 from torchsaliency.errors import LayerError
 
 _decided: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Reshape]] = (
     weakref.WeakKeyDictionary()
 )
+_grids: weakref.WeakKeyDictionary[nn.Module, dict[Size, set[Size]]] = weakref.WeakKeyDictionary()
 
 _FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
 _LAST = (nn.Linear, nn.LayerNorm)
@@ -32,11 +44,11 @@ def decide_layout(net: nn.Module, name: str, output: Tensor, image: Tensor) -> R
 
     Args:
         net: frozen.
-        name: of the layer; the image itself is always (N, C, H, W).
+        name: of the layer; the image itself is always (N, C, *size).
         output: of the layer.
-        image: one image (1, C, H, W) of the size that gave the output.
+        image: one image (1, C, *size) of the size that gave the output.
     """
-    size = (image.shape[2], image.shape[3])
+    size = size_of(image)
     modules = dict(net.named_modules())
     if name not in modules or not is_ambiguous(tuple(output.shape), size):
         return None
@@ -52,6 +64,41 @@ def decide_layout(net: nn.Module, name: str, output: Tensor, image: Tensor) -> R
     return known[key]
 
 
+def find_grids(net: nn.Module, output: Tensor, image: Tensor) -> set[Size]:
+    """Return the grids of the network's features, where the tokens of an output need them.
+
+    Args:
+        net: frozen.
+        output: of a layer.
+        image: one image (1, C, *size) of the size that gave the output.
+    """
+    size = size_of(image)
+    if len(size) == 2 or output.ndim != 3 or len(size) + 2 == output.ndim:  # noqa: PLR2004
+        return set()
+    known = _grids.setdefault(net, {})
+    if size not in known:
+        found: set[Size] = set()
+
+        def look(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
+            found.update(grids_in(module, output, len(size)))
+
+        with ExitStack() as stack, torch.no_grad():
+            for module in net.modules():
+                stack.callback(module.register_forward_hook(look).remove)
+            call_network(net, image.clone())
+        known[size] = found
+    return known[size]
+
+
+def grids_in(module: nn.Module, output: Any, sides: int) -> set[Size]:
+    """Return the grids that one module's output tells of: a convolution's, or one handed on."""
+    said = said_grid(output, sides)
+    found = set() if said is None else {said}
+    if isinstance(module, nn.modules.conv._ConvNd) and isinstance(output, Tensor):
+        found |= {size_of(output)} if output.ndim == sides + 2 else set()
+    return found
+
+
 def _by_another_width(
     net: nn.Module, module: nn.Module, name: str, output: Tensor, image: Tensor
 ) -> Reshape | None:
@@ -64,7 +111,8 @@ def _by_another_width(
         except LayerError:
             return
 
-    wider = upsample(image[0], (image.shape[2], 2 * image.shape[3]))[None]
+    size = size_of(image)
+    wider = upsample(image[0], (*size[:-1], 2 * size[-1]))[None]
     handle = module.register_forward_hook(look)
     try:
         with torch.no_grad():
@@ -73,12 +121,12 @@ def _by_another_width(
         pass
     finally:
         handle.remove()
-    if len(shapes) != 1 or len(shapes[0]) != 4:  # noqa: PLR2004
+    if len(shapes) != 1 or len(shapes[0]) != output.ndim:
         return None
     grown = [now > then for now, then in zip(shapes[0][1:], output.shape[1:], strict=True)]
-    if grown == [False, False, True]:
+    if grown == [*[False] * len(size), True]:
         return Grid()
-    return ChannelsLast() if grown == [False, True, False] else None
+    return ChannelsLast() if grown == [*[False] * (len(size) - 1), True, False] else None
 
 
 def _by_modules(module: nn.Module) -> Reshape | None:
@@ -90,16 +138,16 @@ def _by_modules(module: nn.Module) -> Reshape | None:
 
 def _by_strides(output: Tensor) -> Reshape | None:
     """Return the layout of a view of another order in memory."""
-    _, one, two, three = output.stride()
-    if one < min(two, three):
+    _, first, *others, last = output.stride()
+    if first < min(*others, last):
         return Grid()  # channels first, laid out channels last
-    return ChannelsLast() if three > max(one, two) else None
+    return ChannelsLast() if last > max(first, *others) else None
 
 
 def _assume(name: str, output: Tensor) -> Reshape:
     warnings.warn(
-        f"Layer {name!r} gives {tuple(output.shape)}, which can be read as (N, C, h, w) or as "
-        "(N, h, w, C); the first is taken. Say Layer(name, ChannelsLast()) for the other.",
+        f"Layer {name!r} gives {tuple(output.shape)}, which can be read as (N, C, *grid) or "
+        "as (N, *grid, C); the first is taken. Say Layer(name, ChannelsLast()) for the other.",
         stacklevel=2,
     )
     return Grid()

@@ -1,4 +1,4 @@
-"""From a raw map (N, h, w) to a map (N, H, W) in [0, 1]: pure functions all methods share."""
+"""From a raw map (N, *grid) to a map (N, *size) in [0, 1]: pure functions all methods share."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import functools
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from torchsaliency.core.space import LINEAR, MOST_SIDES, Size, multiply_sides
 from torchsaliency.errors import InputError
 
 Normalisation = Literal["range", "max", "sigmoid"]
@@ -37,16 +38,18 @@ def has_float64(device: torch.device) -> bool:
 
 
 def upsample(
-    maps: Float[Tensor, "n h w"], size: tuple[int, int], *, align_corners: bool = False
-) -> Float[Tensor, "n H W"]:
-    """Resize maps bilinearly to `size` (H, W)."""
+    maps: Float[Tensor, " n *grid"], size: Size, *, align_corners: bool = False
+) -> Float[Tensor, " n *size"]:
+    """Resize maps to `size`: bilinearly to (H, W), trilinearly to (D, H, W), linearly to (T,)."""
     if maps.shape[1:] == size:
         return maps
     if _multiplies(maps):
-        down = _weights(maps.shape[1], size[0], align_corners, maps.dtype)
-        across = _weights(maps.shape[2], size[1], align_corners, maps.dtype)
-        return down @ maps @ across.mT
-    return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=align_corners)[:, 0]
+        pairs = zip(maps.shape[1:], size, strict=True)
+        return multiply_sides(
+            maps, [_weights(given, wanted, align_corners, maps.dtype) for given, wanted in pairs]
+        )
+    mode = LINEAR[len(size)]
+    return F.interpolate(maps[:, None], size, mode=mode, align_corners=align_corners)[:, 0]
 
 
 def _multiplies(maps: Tensor) -> bool:
@@ -85,7 +88,7 @@ def minmax(maps: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
     return torch.where(usable, scaled, 0)
 
 
-def normalise(maps: Float[Tensor, "n h w"], kind: Normalisation) -> Float[Tensor, "n h w"]:
+def normalise(maps: Float[Tensor, " n *size"], kind: Normalisation) -> Float[Tensor, " n *size"]:
     """Bring maps into [0, 1] by Opti-CAM's Eq. 16 to 18.
 
     "range" is `minmax`; "max" is S / max S, negative values cut to 0 and maps without a positive
@@ -100,9 +103,9 @@ def normalise(maps: Float[Tensor, "n h w"], kind: Normalisation) -> Float[Tensor
     return torch.where(usable, (maps / torch.where(usable, high, 1)).clamp_min(0), 0)
 
 
-def is_constant(maps: Float[Tensor, "... h w"]) -> Tensor:
+def is_constant(maps: Float[Tensor, " n *size"]) -> Bool[Tensor, " n"]:
     """Say of every map whether all its values are equal, up to rounding."""
-    flat = maps.flatten(-2)
+    flat = maps.flatten(1)
     low, high = flat.amin(-1), flat.amax(-1)
     return high - low <= rounding(low, high)
 
@@ -118,13 +121,16 @@ def _extremes(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def require_maps(maps: Tensor) -> Tensor:
-    """Return maps (N, H, W), float32 or better, clamped to [0, 1].
+    """Return maps (N, *size), float32 or better, clamped to [0, 1].
 
     Raises:
         InputError: another shape, values that are not finite, or values outside [0, 1].
     """
-    if maps.ndim != 3 or 0 in maps.shape[1:]:  # noqa: PLR2004
-        raise InputError(f"Maps must be (N, H, W), and {tuple(maps.shape)} was given.")
+    if not 1 <= maps.ndim - 1 <= MOST_SIDES or 0 in maps.shape[1:]:
+        raise InputError(
+            f"Maps must be (N, H, W), or (N, D, H, W) of volumes, (N, T, H, W) of videos, (N, T) "
+            f"of signals, and {tuple(maps.shape)} was given."
+        )
     if not maps.is_floating_point():
         raise InputError(f"Maps must be floats in [0, 1], and {maps.dtype} was given.")
     maps = upcast(maps.detach())

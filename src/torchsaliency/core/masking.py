@@ -14,8 +14,8 @@ from typing import Any, final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
+from torchsaliency.core.space import add_sides, convolve_sides, sides_of
 from torchsaliency.errors import OptionError
 
 _RISE_KERNEL = (0.08795815, 0.08889612, 0.09047420, 0.09219112, 0.09348939, 0.09398206)
@@ -26,7 +26,7 @@ class Masking(abc.ABC):
     """A baseline image that shows through where the map is 0."""
 
     @abc.abstractmethod
-    def baseline(self, images: Float[Tensor, "n c H W"]) -> Tensor:
+    def baseline(self, images: Float[Tensor, "n c *size"]) -> Tensor:
         """Return what replaces masked pixels, broadcastable to the images."""
 
     @abc.abstractmethod
@@ -35,13 +35,13 @@ class Masking(abc.ABC):
 
     @final
     def __call__(
-        self, images: Float[Tensor, "n c H W"], masks: Float[Tensor, "n H W"]
-    ) -> Float[Tensor, "n c H W"]:
+        self, images: Float[Tensor, "n c *size"], masks: Float[Tensor, " n *size"]
+    ) -> Float[Tensor, "n c *size"]:
         """Return x ⊙ m + b ⊙ (1 - m), in the images' own precision."""
         return _blend(images, self.baseline(images), masks)
 
     @final
-    def over(self, images: Float[Tensor, "n c H W"]) -> Masked:
+    def over(self, images: Float[Tensor, "n c *size"]) -> Masked:
         """Return these images ready to be masked many times: their baseline is made once."""
         return Masked(images, self.baseline(images))
 
@@ -51,7 +51,7 @@ class Masked:
     """Images and what replaces their masked pixels.
 
     Args:
-        images: x (N, C, H, W).
+        images: x (N, C, *size).
         baseline: b, broadcastable to the images.
     """
 
@@ -60,8 +60,8 @@ class Masked:
         # one of each image, and not one for all of them
         self._own = baseline.ndim == images.ndim and len(baseline) == len(images)
 
-    def __call__(self, masks: Float[Tensor, "m H W"], index: Int[Tensor, " m"]) -> Tensor:
-        """Return x_i ⊙ m + b_i ⊙ (1 - m) (M, C, H, W) under masks m of the images i."""
+    def __call__(self, masks: Float[Tensor, " m *size"], index: Int[Tensor, " m"]) -> Tensor:
+        """Return x_i ⊙ m + b_i ⊙ (1 - m) (M, C, *size) under masks m of the images i."""
         baseline = self._baseline[index] if self._own else self._baseline
         return _blend(self._images[index], baseline, masks)
 
@@ -76,7 +76,7 @@ def _blend(images: Tensor, baseline: Tensor, masks: Tensor) -> Tensor:
 class MeanColour(Masking):
     """Grey: zero in normalised space, the data set's mean colour. The library's default."""
 
-    def baseline(self, images: Float[Tensor, "n c H W"]) -> Tensor:
+    def baseline(self, images: Float[Tensor, "n c *size"]) -> Tensor:
         """Return zero."""
         return images.new_zeros(())
 
@@ -98,7 +98,7 @@ class BlackPixel(Masking):
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
-    def baseline(self, images: Float[Tensor, "n c H W"]) -> Tensor:
+    def baseline(self, images: Float[Tensor, "n c *size"]) -> Tensor:
         """Return -mean/std of each colour."""
         if len(self.mean) != images.shape[1]:
             raise OptionError(
@@ -106,7 +106,7 @@ class BlackPixel(Masking):
                 f"{images.shape[1]}; give BlackPixel(mean, std) of the network's preprocessing."
             )
         colours = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
-        return images.new_tensor(colours)[:, None, None]
+        return add_sides(images.new_tensor(colours), images[0])
 
     def describe(self) -> dict[str, Any]:
         """Return the name and the colours."""
@@ -128,20 +128,13 @@ class Blur(Masking):
         if not 0 < self.sigma < math.inf:
             raise OptionError(f"The blur's sigma must be above 0, and {self.sigma} was given.")
 
-    def baseline(self, images: Float[Tensor, "n c H W"]) -> Tensor:
+    def baseline(self, images: Float[Tensor, "n c *size"]) -> Tensor:
         """Return the blurred images; pixels outside repeat the border."""
         radius = math.ceil(3 * self.sigma)
         offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float32)
         kernel = torch.exp(-0.5 * (offsets / self.sigma).square())
         kernel = (kernel / kernel.sum()).to(images.dtype)
-        planes = images.flatten(0, 1)[:, None]
-        planes = F.conv2d(
-            F.pad(planes, (radius, radius, 0, 0), "replicate"), kernel[None, None, None]
-        )
-        planes = F.conv2d(
-            F.pad(planes, (0, 0, radius, radius), "replicate"), kernel[None, None, :, None]
-        )
-        return planes.view_as(images)
+        return convolve_sides(images, kernel, repeat=True)
 
     def describe(self) -> dict[str, Any]:
         """Return the name and sigma."""
@@ -154,9 +147,10 @@ class RISEBlur(Masking):
     """The blur from which RISE's insertion starts: 11 pixels wide, nearly flat.
 
     Its kernel is outer(r, r), r the response of a Gaussian of σ = 5 reflected at the ends of eleven
-    pixels: 0.00883 in the centre and 0.00774 in the corner, where a truncated Gaussian would have
-    0.01196 and 0.00440. Pixels outside the image have the given colour, as in RISE's code, whose
-    zero padding is grey for a normalised image and black for one in [0, 1].
+    pixels (outer(r, r, r) in a volume): 0.00883 in the centre and 0.00774 in the corner, where a
+    truncated Gaussian would have 0.01196 and 0.00440. Pixels outside the image have the given
+    colour, as in RISE's code, whose zero padding is grey for a normalised image and black for one
+    in [0, 1].
 
     Attributes:
         colour: a masking of one colour: `MeanColour()` or `BlackPixel(…)`.
@@ -164,17 +158,13 @@ class RISEBlur(Masking):
 
     colour: Masking = MeanColour()
 
-    def baseline(self, images: Float[Tensor, "n c H W"]) -> Tensor:
+    def baseline(self, images: Float[Tensor, "n c *size"]) -> Tensor:
         """Return the blurred images."""
         colour = self.colour.baseline(images)
         half = torch.tensor(_RISE_KERNEL, dtype=torch.float64, device="cpu")
         line = torch.cat([half, half[:-1].flip(0)])
         line = (line / line.sum()).to(images)
-        radius = len(half) - 1
-        planes = (images - colour).flatten(0, 1)[:, None]
-        planes = F.conv2d(planes, line[None, None, None], padding=(0, radius))
-        planes = F.conv2d(planes, line[None, None, :, None], padding=(radius, 0))
-        return planes.view_as(images) + colour
+        return convolve_sides(images - colour, line, repeat=False) + colour
 
     def describe(self) -> dict[str, Any]:
         """Return the name and the colour outside the image."""
@@ -186,9 +176,9 @@ class RISEBlur(Masking):
 class ImageMinimum(Masking):
     """The smallest number in the image's tensor, one for all colours: what Quantus calls black."""
 
-    def baseline(self, images: Float[Tensor, "n c H W"]) -> Tensor:
+    def baseline(self, images: Float[Tensor, "n c *size"]) -> Tensor:
         """Return the minimum of every image."""
-        return images.amin((1, 2, 3), keepdim=True)
+        return images.amin((1, *sides_of(images)), keepdim=True)
 
     def describe(self) -> dict[str, Any]:
         """Return the name."""
@@ -198,11 +188,11 @@ class ImageMinimum(Masking):
 @final
 @dataclass(frozen=True, eq=False)
 class GivenImage(Masking):
-    """Any image, normalised as the network's input: (C, H, W), or (C, 1, 1) for one colour."""
+    """Any image, normalised as the network's input: (C, *size), or (C, 1, …) for one colour."""
 
     image: Tensor
 
-    def baseline(self, images: Float[Tensor, "n c H W"]) -> Tensor:
+    def baseline(self, images: Float[Tensor, "n c *size"]) -> Tensor:
         """Return the given image."""
         image = self.image.to(images)
         fits = image.ndim == images.ndim - 1 and all(

@@ -17,6 +17,7 @@ from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.layer import LayerLike
 from torchsaliency.core.maps import Normalisation
 from torchsaliency.core.masking import Masking
+from torchsaliency.core.space import add_sides
 from torchsaliency.core.target import TargetLike
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
@@ -65,7 +66,7 @@ class Saliency:
     """A raw map together with what else a method found out.
 
     Attributes:
-        raw: (N, h, w), not normalised.
+        raw: (N, *grid), not normalised.
         details: named tensors with the images along the first dimension (Opti-CAM's history, say).
     """
 
@@ -88,7 +89,7 @@ class Method(abc.ABC):
 
     @abc.abstractmethod
     def saliency(self, view: View) -> Tensor | Saliency:
-        """Return the raw map (N, h, w) of every image in the view, larger for more salient."""
+        """Return the raw map (N, *grid) of every image in the view, larger for more salient."""
 
     @final
     @property
@@ -113,7 +114,7 @@ class Method(abc.ABC):
     def __call__(
         self,
         model: nn.Module,
-        x: Float[Tensor, "n c H W"],
+        x: Float[Tensor, "n c *size"],
         target: TargetLike = None,
         layer: LayerLike | Sequence[LayerLike] | None = None,
         *,
@@ -178,22 +179,21 @@ class ChannelCAM(Method):
 
     @abc.abstractmethod
     def weights(self, view: View) -> Tensor:
-        """Return one weight a channel (N, K), or one a channel and position (N, K, h, w)."""
+        """Return one weight a channel (N, K), or one a channel and position (N, K, *grid)."""
 
     @final
-    def contributions(self, view: View) -> Float[Tensor, "n k h w"]:
+    def contributions(self, view: View) -> Float[Tensor, "n k *grid"]:
         """Return w_k ⊙ A_k, what every channel adds to the map."""
-        weights = self.weights(view)
-        return (weights if weights.ndim > 2 else weights[..., None, None]) * view.activations  # noqa: PLR2004
+        return add_sides(self.weights(view), view.activations) * view.activations
 
     @final
     def saliency(self, view: View) -> Tensor:
-        """Return h(Σ_k w_k ⊙ A_k), shape (N, h, w)."""
+        """Return h(Σ_k w_k ⊙ A_k), shape (N, *grid)."""
         weights = self.weights(view)
         maps = view.activations
         weights = weights.to(maps)
         if weights.ndim == 2:  # noqa: PLR2004
-            summed = torch.einsum("nk,nkhw->nhw", weights, maps)
+            summed = torch.einsum("nk,nk...->n...", weights, maps)
         else:
             summed = (weights * maps).sum(1)  # einsum would permute both: 20 times slower
         return summed.relu() if self.rectified else summed

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from torchsaliency.core.space import MOST_SIDES
 from torchsaliency.errors import InputError, TargetError
 
 _SCORES = (
@@ -57,9 +58,13 @@ def prepare_images(net: nn.Module, x: Tensor) -> Tensor:
     Raises:
         InputError: they are not a batch of finite floating-point images.
     """
-    if x.ndim != 4 or 0 in x.shape:  # noqa: PLR2004
-        hint = "; add the batch dimension with x[None]" if x.ndim == 3 else ""  # noqa: PLR2004
-        raise InputError(f"Images must be (N, C, H, W), not empty, not {tuple(x.shape)}{hint}.")
+    sides = x.ndim - 2
+    if not 1 <= sides <= MOST_SIDES or 0 in x.shape or _lacks_batch(net, sides):
+        hint = "; add the batch dimension with x[None]" if 0 not in x.shape and sides == 1 else ""
+        raise InputError(
+            "Images must be (N, C, H, W), or (N, C, D, H, W) for volumes, (N, C, T, H, W) for "
+            f"videos, (N, C, T) for signals, not empty, not {tuple(x.shape)}{hint}."
+        )
     if not x.is_floating_point():
         raise InputError(
             f"Images must be preprocessed floats, and {x.dtype} was given; use "
@@ -71,6 +76,18 @@ def prepare_images(net: nn.Module, x: Tensor) -> Tensor:
     parameter = next((p for p in net.parameters() if p.is_floating_point()), None)
     x = x.clone() if x.is_inference() else x.detach()
     return x if parameter is None else x.to(parameter.device, parameter.dtype)
+
+
+def _lacks_batch(net: nn.Module, sides: int) -> bool:
+    """Whether the network convolves pictures and no signals, and a single picture was given.
+
+    A volume without its batch, or its channel, cannot be told from pictures of many channels.
+    """
+    if sides != 1:
+        return False
+    kinds = {type(module) for module in net.modules()}
+    pictures = any(issubclass(kind, nn.Conv2d) for kind in kinds)
+    return pictures and not any(issubclass(kind, nn.Conv1d) for kind in kinds)
 
 
 def unwrap_output(output: Any) -> Any:

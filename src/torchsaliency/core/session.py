@@ -23,6 +23,7 @@ from torchsaliency.core.layer import Layer
 from torchsaliency.core.maps import upcast
 from torchsaliency.core.network import prepare_images, unwrap, unwrap_output
 from torchsaliency.core.runtime import draw_normal
+from torchsaliency.core.space import Size, size_of
 from torchsaliency.errors import InputError, TargetError, out_of_memory
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ def open_session(model: nn.Module, x: Tensor, *, chunk: int | None = None) -> It
 
     Args:
         model: any network; wrappers (data-parallel, compiled) are looked through.
-        x: images (N, C, H, W), preprocessed; moved to the network's device and precision.
+        x: images (N, C, *size), preprocessed; moved to the network's device and precision.
         chunk: images in one pass; bounds the memory, never changes the result. None finds it from
             the largest layer.
 
@@ -79,7 +80,7 @@ class Session:
 
     Attributes:
         net: the network.
-        images: (N, C, H, W), on the network's device and in its precision.
+        images: (N, C, *size), on the network's device and in its precision.
         passes: images that went through the network so far; backward passes are not counted.
     """
 
@@ -88,9 +89,9 @@ class Session:
         self.given_chunk = chunk
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) of the images."""
-        return self.images.shape[2], self.images.shape[3]
+    def size(self) -> Size:
+        """(H, W) of the images; (D, H, W) of volumes, (T, H, W) of videos, (T,) of signals."""
+        return size_of(self.images)
 
     @cached_property
     def mixes_images(self) -> bool:
@@ -114,7 +115,7 @@ class Session:
         """Run the network itself and return its unwrapped output; grad mode is the caller's.
 
         Args:
-            images: (M, C, H, W).
+            images: (M, C, *size).
             count: passes that are counted, if the batch grows inside the network.
         """
         self.passes += len(images) if count is None else count
@@ -132,7 +133,7 @@ class Session:
 
         Args:
             count: how many variants there are.
-            build: gives the variants (m, C, H, W) of the indices (m,).
+            build: gives the variants (m, C, *size) of the indices (m,).
 
         Raises:
             TargetError: the network does not give one tensor.
@@ -199,7 +200,7 @@ def mixes_images(net: nn.Module, images: Tensor) -> bool:
 
     Args:
         net: frozen.
-        images: (N, C, H, W), N at least 1.
+        images: (N, C, *size), N at least 1.
     """
     hold = get_hold(net)
     kinds = tuple(map(type, net.modules() if hold is None else hold.modules))

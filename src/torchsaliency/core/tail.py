@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchsaliency.core.layer import Layer, first_tensor, replace_first
 from torchsaliency.core.maps import upcast
 from torchsaliency.core.session import Session
+from torchsaliency.core.space import repeat_image
 from torchsaliency.core.target import Target, score
 from torchsaliency.errors import out_of_memory
 
@@ -24,7 +25,7 @@ class Tail:
         session: the network and its images.
         layer: with its layout.
         target: of the images.
-        features: (N, K, h, w), the layer's own.
+        features: (N, K, *grid), the layer's own.
         expected: (N,) the images' scores.
         tolerance: how far off a score may be.
         grows: whether the batch may grow at a layer, by its name; found on the first run.
@@ -50,7 +51,7 @@ class Tail:
         if self.layer.module_of(self.session.net) is None:
             return True
         try:
-            scores = self._score(image, self.features[image].expand(2, -1, -1, -1), 1)
+            scores = self._score(image, repeat_image(self.features[image], 2), 1)
         except (RuntimeError, ValueError, IndexError, AssertionError) as error:
             if out_of_memory(error):
                 raise
@@ -78,6 +79,6 @@ class Tail:
 
         handle = module.register_forward_hook(replace)
         try:
-            return session.run(image.repeat(rows, 1, 1, 1), count=len(features))
+            return session.run(image.repeat(rows, *[1] * (image.ndim - 1)), count=len(features))
         finally:
             handle.remove()

@@ -328,10 +328,10 @@ class Regression(Target):
 @final
 @dataclass(frozen=True, eq=False)
 class MaskScore(Target):
-    """The mean logit of a class inside a mask, for dense outputs (N, K, h, w) of segmentation.
+    """The mean logit of a class inside a mask, for dense outputs (N, K, *size) of segmentation.
 
     Attributes:
-        masks: (N, h, w), weights in [0, 1]; resized to the output by nearest neighbour.
+        masks: (N, *size), weights in [0, 1]; resized to the output by nearest neighbour.
         category: the class explained.
     """
 
@@ -340,17 +340,18 @@ class MaskScore(Target):
 
     def __call__(self, output: Any) -> Scores:
         """Return Σ m·y_c / Σ m."""
-        if output.ndim != 4 or len(output) != len(self.masks):  # noqa: PLR2004
+        if output.ndim != self.masks.ndim + 1 or len(output) != len(self.masks):
             raise TargetError(
-                f"MaskScore needs a dense output (N, K, h, w) for {len(self.masks)} images, "
+                f"MaskScore needs a dense output (N, K, *size) for {len(self.masks)} images, "
                 f"and the network gave {tuple(output.shape)}."
             )
         masks = F.interpolate(self.masks[:, None].to(output), output.shape[2:])[:, 0]
-        return (output[:, self.category] * masks).sum((1, 2)) / masks.sum((1, 2)).clamp_min(1e-12)
+        inside = (output[:, self.category] * masks).flatten(1).sum(1)
+        return inside / masks.flatten(1).sum(1).clamp_min(1e-12)
 
     def describe(self) -> dict[str, Any]:
         """Return the class and the masks' areas."""
-        areas = self.masks.float().mean((1, 2))
+        areas = self.masks.float().flatten(1).mean(1)
         return {"kind": "MaskScore", "category": self.category, "areas": areas.tolist()}
 
 

@@ -7,6 +7,7 @@ the user's network is given back as it was.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,12 +20,13 @@ from torch import Tensor, nn
 
 from torchsaliency.core.attention import Attention, record_attention
 from torchsaliency.core.layer import Layer, LayerLike, as_group, first_tensor, replace_first
-from torchsaliency.core.layout import decide_layout
+from torchsaliency.core.layout import decide_layout, find_grids
 from torchsaliency.core.maps import is_constant, minmax, upcast, upsample
 from torchsaliency.core.masking import Masked, Masking, MeanColour
 from torchsaliency.core.rules import differentiate
 from torchsaliency.core.runtime import seconds_now
 from torchsaliency.core.session import Session, open_session, warn_of_probabilities
+from torchsaliency.core.space import Size, sides_of, size_of
 from torchsaliency.core.tail import Tail
 from torchsaliency.core.target import ClassTarget, Target, TargetLike, resolve_target, score
 from torchsaliency.errors import LayerError
@@ -41,7 +43,7 @@ _TAIL_BUDGET = 8
 @contextmanager
 def tracing(  # noqa: PLR0913 (all but the first four by name)
     model: nn.Module,
-    x: Float[Tensor, "n c H W"],
+    x: Float[Tensor, "n c *size"],
     target: TargetLike = None,
     layers: Sequence[LayerLike] = (),
     *,
@@ -54,7 +56,7 @@ def tracing(  # noqa: PLR0913 (all but the first four by name)
 
     Args:
         model: any network; wrappers (data-parallel, compiled) are looked through.
-        x: images (N, C, H, W), preprocessed; moved to the network's device and precision.
+        x: images (N, C, *size), preprocessed; moved to the network's device and precision.
         target: see `resolve_target`.
         layers: the layers to read.
         gradients: whether a method will ask for gradients; without, the pass keeps no graph.
@@ -185,12 +187,12 @@ class View:
 
     @property
     def images(self) -> Tensor:
-        """The explained images (N, C, H, W), on the network's device."""
+        """The explained images (N, C, *size), on the network's device."""
         return self.session.images
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) of the images."""
+    def size(self) -> Size:
+        """(H, W) of the images; (D, H, W) of volumes, (T, H, W) of videos, (T,) of signals."""
         return self.session.size
 
     @property
@@ -244,8 +246,8 @@ class View:
         return self.layers[0]
 
     @cached_property
-    def activations(self) -> Float[Tensor, "n k h w"]:
-        """Feature maps A (N, K, h, w); several layers are joined along K at the finest grid.
+    def activations(self) -> Float[Tensor, "n k *grid"]:
+        """Feature maps A (N, K, *grid); several layers are joined along K at the finest grid.
 
         Joined layers are first divided by their largest absolute value in the image, or the layer
         with the largest numbers would speak alone.
@@ -256,12 +258,12 @@ class View:
         ]
         if len(features) == 1:
             return features[0]
-        size = max((maps.shape[2:] for maps in features), key=lambda hw: hw[0] * hw[1])
-        return torch.cat([_scale(maps, (size[0], size[1])) for maps in features], dim=1)
+        size = max((size_of(maps) for maps in features), key=math.prod)
+        return torch.cat([_scale(maps, size) for maps in features], dim=1)
 
     @property
-    def gradients(self) -> Float[Tensor, "n k h w"]:
-        """∂y_c/∂A (N, K, h, w); one backward pass through the tail serves all layers."""
+    def gradients(self) -> Float[Tensor, "n k *grid"]:
+        """∂y_c/∂A (N, K, *grid); one backward pass through the tail serves all layers."""
         name = self.layer.name
         self._run_backward(name)
         gradient = self.traced.gradients[name]
@@ -343,7 +345,7 @@ class View:
         """Run the network and score each row by the target of the image it derives from.
 
         Args:
-            images: (M, C, H, W), variants of the explained images.
+            images: (M, C, *size), variants of the explained images.
             index: (M,) int64, which image each row derives from.
             target: of the N explained images; the view's own by default.
 
@@ -356,11 +358,11 @@ class View:
         return upcast(score(chosen, self.session.run_accelerated(images), len(images)))
 
     def masked_scores(self, masks: Tensor, index: Tensor) -> Tensor:
-        """Score the images under masks (M, H, W) in [0, 1], with this pass's masking."""
+        """Score the images under masks (M, *size) in [0, 1], with this pass's masking."""
         return self.scores(self.apply_masks(masks, index), index)
 
     def apply_masks(self, masks: Tensor, index: Tensor) -> Tensor:
-        """Return the images at `index` (M,) under masks (M, H, W), with this pass's masking."""
+        """Return the images at `index` (M,) under masks (M, *size), with this pass's masking."""
         if self.traced.masked is None:
             self.traced.masked = self.masking.over(self.images)
         return self.traced.masked(masks, index)
@@ -374,7 +376,7 @@ class View:
 
         Args:
             image: index of the image in the batch.
-            edits: gives the replacements (m, K, h, w) for indices (m,) in 0 … count-1.
+            edits: gives the replacements (m, K, *grid) for indices (m,) in 0 … count-1.
             count: how many replacements there are.
 
         Returns:
@@ -397,7 +399,7 @@ class View:
         return torch.cat([tail.score(image, edits(step)) for step in steps])
 
     def rescore(
-        self, masks: Float[Tensor, "n m h w"], *, align_corners: bool = False
+        self, masks: Float[Tensor, "n m *grid"], *, align_corners: bool = False
     ) -> Float[Tensor, "n m"]:
         """Score every image under each of its masks: f(x ⊙ n(up(mask)))_c, chunk by chunk.
 
@@ -410,7 +412,7 @@ class View:
         Returns:
             (N, M) scores.
         """
-        hidden = is_constant(masks)
+        hidden = is_constant(masks.flatten(0, 1)).view(masks.shape[:2])
         scores = masks.new_zeros(masks.shape[:2])
         for pairs in (~hidden).nonzero().split(self.chunk):
             image, row = pairs.unbind(1)
@@ -424,8 +426,8 @@ class View:
 
     @contextmanager
     def trace_variants(self, images: Tensor) -> Iterator[View]:
-        """Trace variants (N, C, H', W') of the same images: same layers, target and masking."""
-        resized = images.shape[2:] != self.images.shape[2:]  # another size has another grid
+        """Trace variants (N, C, *size) of the same images: same layers, target and masking."""
+        resized = size_of(images) != self.size  # another size has another grid
         with tracing(
             self.session.net,
             images,
@@ -508,7 +510,10 @@ def _run_once(
     for layer in layers:
         first = traced.outputs[layer.name][0]
         layout = layer.reshape or decide_layout(net, layer.name, first, session.images[:1])
-        traced.layers[layer.name] = Layer(layer.name, layout).fill_layout(first, session.size)
+        grids = set() if layout else find_grids(net, first, session.images[:1])
+        traced.layers[layer.name] = Layer(layer.name, layout).fill_layout(
+            first, session.size, grids
+        )
     return _detach(output), resolved, graph_score.detach()
 
 
@@ -532,13 +537,13 @@ def _check_runs(name: str, count: int, passes: int) -> None:
 def _to_maps(layer: Layer, tensor: Tensor) -> Tensor:
     assert layer.reshape is not None
     maps = layer.reshape.to_maps(tensor)
-    if maps.ndim != 4 or maps.shape[2] * maps.shape[3] == 0:  # noqa: PLR2004
+    if maps.ndim < 3 or 0 in maps.shape[2:]:  # noqa: PLR2004
         raise LayerError(f"Layer {layer.name!r} gives {tuple(tensor.shape)}: no feature maps.")
     return upcast(maps)
 
 
-def _scale(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    scale = maps.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
+def _scale(maps: Tensor, size: Size) -> Tensor:
+    scale = maps.abs().amax((1, *sides_of(maps)), keepdim=True).clamp_min(1e-12)
     return upsample((maps / scale).flatten(0, 1), size).unflatten(0, maps.shape[:2])
 
 

@@ -37,7 +37,7 @@ def score(  # noqa: PLR0913 (all but the first three by name)
     *,
     target: Labels = None,
     judge: nn.Module | None = None,
-    images: Float[Tensor, "n c H W"] | None = None,
+    images: Float[Tensor, "n c *size"] | None = None,
     boxes: Sequence[Tensor] | None = None,
     masks: Tensor | None = None,
     masking: Masking | None = None,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.maps import require_maps
+from torchsaliency.core.space import add_sides
 from torchsaliency.errors import OptionError
 from torchsaliency.measures import masked_scores
 from torchsaliency.measures.judge import Labels
@@ -52,7 +53,7 @@ def study_metrics(name: str | None) -> dict[str, SaliencyMetric]:
 
 
 def power_variants(
-    maps: Float[Tensor, "n H W"], alphas: Sequence[float | int] = ALPHAS
+    maps: Float[Tensor, " n *size"], alphas: Sequence[float | int] = ALPHAS
 ) -> dict[str, Tensor]:
     """Return maps raised to powers: S ← S^α after normalisation (Opti-CAM, Figure A4).
 
@@ -70,12 +71,12 @@ def power_variants(
     if not alphas or not all(alpha > 0 for alpha in alphas) or len(set(names)) < len(names):
         raise OptionError(f"Powers must be above 0, each once, and {tuple(alphas)} were given.")
     powers = torch.tensor([float(alpha) for alpha in alphas], device=maps.device)
-    raised = require_maps(maps)[:, None] ** powers[:, None, None]
+    raised = require_maps(maps)[:, None] ** add_sides(powers, maps)
     return dict(zip(names, raised.unbind(1), strict=True))
 
 
 def box_variants(
-    maps: Float[Tensor, "n H W"], boxes: Sequence[Tensor], *, published: bool = False
+    maps: Float[Tensor, " n *size"], boxes: Sequence[Tensor], *, published: bool = False
 ) -> dict[str, Tensor]:
     """Return the map inside and outside the objects' boxes (Opti-CAM, Table 5).
 
@@ -119,7 +120,7 @@ def class_variants(
 
 def score_variants(
     model: nn.Module,
-    x: Float[Tensor, "n c H W"],
+    x: Float[Tensor, "n c *size"],
     variants: Mapping[str, Tensor],
     target: Labels = None,
     **options: Any,
@@ -165,17 +166,19 @@ def find_misclassified(
 
 
 def box_masks(
-    boxes: Sequence[Tensor], maps: Float[Tensor, "n h w"], *, published: bool = False
-) -> Float[Tensor, "n h w"]:
+    boxes: Sequence[Tensor], maps: Float[Tensor, " n *size"], *, published: bool = False
+) -> Float[Tensor, " n *size"]:
     """Return 1 inside the union of each image's boxes and 0 outside, like the maps.
 
     Corners are truncated to whole pixels; `published` is as in `box_variants`.
     """
     masks = torch.zeros_like(maps)
     for mask, corners in zip(masks, check_boxes(boxes, maps), strict=True):
-        for left, top, right, bottom in corners.long().tolist():
+        for ends in corners.long().tolist():
+            half = len(ends) // 2
             if published:
-                mask[left:right, top:bottom] = 1
+                mask[tuple(map(slice, ends[:half], ends[half:]))] = 1
             else:
-                mask[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = 1
+                low, high = ([max(end, 0) for end in part] for part in (ends[:half], ends[half:]))
+                mask[tuple(map(slice, low[::-1], high[::-1]))] = 1
     return masks

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torchsaliency.core.maps import require_maps, upcast
 from torchsaliency.core.masking import Masking, MeanColour
+from torchsaliency.core.space import sides_of
 from torchsaliency.errors import InputError, TargetError
 from torchsaliency.measures.judge import judging
 
@@ -36,8 +37,8 @@ class MaskedEmbeddings:
 
 def masked_embeddings(
     model: nn.Module,
-    x: Float[Tensor, "n c H W"],
-    masks: Float[Tensor, "n H W"],
+    x: Float[Tensor, "n c *size"],
+    masks: Float[Tensor, " n *size"],
     *,
     masking: Masking | None = None,
     clean: Tensor | None = None,
@@ -46,10 +47,10 @@ def masked_embeddings(
     """Embed images and their masked versions x ⊙ m + b ⊙ (1 - m).
 
     Args:
-        model: the encoder. Feature maps (N, D, h, w) are averaged over positions, token sequences
+        model: the encoder. Feature maps (N, D, *grid) are averaged over positions, token sequences
             (N, T, D) over tokens; (N, D) is taken as it is.
-        x: images (N, C, H, W), preprocessed for the encoder.
-        masks: (N, H, W) in [0, 1].
+        x: images (N, C, *size), preprocessed for the encoder.
+        masks: (N, *size) in [0, 1].
         masking: the baseline b; mean colour by default.
         clean: embeddings or outputs of the clean images if they are known; they then cost no pass.
         chunk: images in one pass; None finds it.
@@ -83,7 +84,7 @@ def pool_embeddings(output: Tensor) -> Tensor:
     """Return one vector an image (N, D) from an encoder's output.
 
     Raises:
-        TargetError: the output is not (N, D), (N, T, D) or (N, D, h, w), or not finite.
+        TargetError: the output is not (N, D), (N, T, D) or (N, D, *grid), or not finite.
     """
     if not bool(output.isfinite().all()):
         raise TargetError("The encoder gave NaN or infinite numbers; check weights and precision.")
@@ -92,8 +93,8 @@ def pool_embeddings(output: Tensor) -> Tensor:
         return found
     if found.ndim == 3:  # noqa: PLR2004
         return found.mean(1)
-    if found.ndim == 4:  # noqa: PLR2004
-        return found.mean((2, 3))
+    if found.ndim > 3:  # noqa: PLR2004
+        return found.mean(sides_of(found))
     raise TargetError(
-        f"The encoder gave {tuple(output.shape)}; accepted are (N, D), (N, T, D) and (N, D, h, w)."
+        f"The encoder gave {tuple(output.shape)}; accepted are (N, D), (N, T, D) and (N, D, *grid)."
     )

@@ -22,13 +22,13 @@ Labels = None | int | Sequence[int] | Tensor | Target | Any
 
 @contextmanager
 def judging(
-    model: nn.Module, x: Float[Tensor, "n c H W"], *, chunk: int | None = None
+    model: nn.Module, x: Float[Tensor, "n c *size"], *, chunk: int | None = None
 ) -> Iterator[Judge]:
     """Freeze a network while it scores variants of images.
 
     Args:
         model: the judge; it may differ from the network that was explained.
-        x: images (N, C, H, W), preprocessed for the judge.
+        x: images (N, C, *size), preprocessed for the judge.
         chunk: images in one pass; None finds it; bounds the memory, never changes the result.
 
     Raises:
@@ -44,8 +44,8 @@ class Judge:
 
     Attributes:
         session: the network, which runs and counts.
-        images: (N, C, H, W), on the network's device and in its precision.
-        size: (H, W) of the images.
+        images: (N, C, *size), on the network's device and in its precision.
+        size: their spatial size.
     """
 
     def __init__(self, session: Session) -> None:
@@ -63,7 +63,7 @@ class Judge:
 
         Args:
             count: how many variants there are.
-            build: gives the variants (m, C, H, W) of the indices (m,).
+            build: gives the variants (m, C, *size) of the indices (m,).
 
         Raises:
             TargetError: the network does not give (N, K) with at least two classes.
@@ -83,7 +83,7 @@ class Judge:
 
         Args:
             each: how many variants an image has.
-            build: gives the variants (m, C, H, W) of images (m,) and places 0 … each-1 (m,).
+            build: gives the variants (m, C, *size) of images (m,) and places 0 … each-1 (m,).
 
         Raises:
             TargetError: the network does not give (N, K) with at least two classes.
@@ -117,11 +117,12 @@ class Judge:
         Raises:
             InputError: they are not.
         """
-        shape = (maps.shape[0], *maps.shape[2:]) if several and maps.ndim == 4 else maps.shape  # noqa: PLR2004
+        several = several and maps.ndim == self.images.ndim
+        shape = (maps.shape[0], *maps.shape[2:]) if several else maps.shape
         if tuple(shape) != (len(self.images), *self.size):
             raise InputError(
                 f"Maps of {tuple(maps.shape)} were given for images of "
-                f"{tuple(self.images.shape)}; give one map of the same height and width an image."
+                f"{tuple(self.images.shape)}; give one map of the same size an image."
             )
         return maps.to(self.images.device)
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from torchsaliency.core.maps import require_maps
 from torchsaliency.core.masking import Masking, MeanColour
+from torchsaliency.core.space import describe_size
 from torchsaliency.errors import InputError
 from torchsaliency.measures.judge import Labels, class_labels, class_scores, judging
 
@@ -82,7 +83,7 @@ class MaskedScores:
 
 def masked_scores(
     model: nn.Module,
-    x: Float[Tensor, "n c H W"],
+    x: Float[Tensor, "n c *size"],
     masks: Tensor,
     target: Labels = None,
     *,
@@ -95,7 +96,7 @@ def masked_scores(
     Args:
         model: the judge.
         x: images (N, C, H, W), preprocessed for the judge.
-        masks: (N, H, W) or, several an image, (N, M, H, W), in [0, 1].
+        masks: (N, *size) or, several an image, (N, M, *size), in [0, 1].
         target: classes; None for those predicted on the clean images.
         masking: the baseline b; mean colour by default.
         clean: logits of the clean images if they are known (an `Explanation.output` of the same
@@ -108,7 +109,7 @@ def masked_scores(
     """
     with judging(model, x, chunk=chunk) as judge:
         masks = judge.maps(masks, several=True)
-        several = masks.ndim == 4  # noqa: PLR2004
+        several = masks.ndim == judge.images.ndim
         sets = masks if several else masks[:, None]
         kept = require_maps(sets.flatten(0, 1)).view_as(sets)
         masked = (masking or MeanColour()).over(judge.images)
@@ -144,7 +145,7 @@ class CropScores:
 
 def crop_scores(
     model: nn.Module,
-    x: Float[Tensor, "n c H W"],
+    x: Float[Tensor, "n c *size"],
     boxes: Float[Tensor, "n 4"],
     target: Labels = None,
     *,
@@ -163,10 +164,15 @@ def crop_scores(
         chunk: images in one pass; None finds it.
 
     Raises:
-        InputError: a box does not lie in the image.
+        InputError: the images are no pictures, or a box does not lie in the image.
         TargetError: the target or the network's output does not fit.
     """
     with judging(model, x, chunk=chunk) as judge:
+        if len(judge.size) != 2:  # noqa: PLR2004
+            raise InputError(
+                f"Crops are cut from pictures (N, C, H, W), and images of "
+                f"{describe_size(judge.size)} were given; use a metric that needs no crop."
+            )
         corners = boxes.round().long().cpu()
         height, width = judge.size
         limits = torch.tensor([width, height, width, height], device="cpu")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchsaliency.core.maps import require_maps, to_float64, upcast
 from torchsaliency.core.masking import Masking, MeanColour, RISEBlur
 from torchsaliency.core.runtime import draw_normal
+from torchsaliency.core.space import Size
 from torchsaliency.errors import OptionError
 from torchsaliency.measures.imputation import impute_neighbours
 from torchsaliency.measures.judge import Labels, class_labels, class_scores, judging
@@ -52,8 +53,8 @@ class PerturbationCurve:
 
 def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
     model: nn.Module,
-    x: Float[Tensor, "n c H W"],
-    maps: Float[Tensor, "n H W"],
+    x: Float[Tensor, "n c *size"],
+    maps: Float[Tensor, " n *size"],
     target: Labels = None,
     *,
     order: Order = "insertion",
@@ -70,11 +71,12 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
 
     Args:
         model: the judge.
-        x: images (N, C, H, W), preprocessed for the judge.
-        maps: (N, H, W) in [0, 1].
+        x: images (N, C, *size), preprocessed for the judge.
+        maps: (N, *size) in [0, 1].
         target: classes; None for those predicted on the clean images, as in RISE.
         order: "insertion" or "deletion".
-        step: pixels a step; None for W, that is H steps (224 of 224 pixels, as in RISE).
+        step: pixels a step; None for W, that is H steps (224 of 224 pixels, as in RISE); for D·W in
+            a volume or a video, that is H steps, too; for one in a signal.
         masking: the baseline; by default RISE's blur for insertion and the mean colour for
             deletion. For pixel space give `RISEBlur(BlackPixel(…))` and `BlackPixel(…)`.
         clean: logits of the clean images if they are known; they then cost no pass.
@@ -92,7 +94,7 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
     fill = masking or (RISEBlur() if insert else MeanColour())
     with judging(model, x, chunk=chunk) as judge:
         ranks = _ranks(require_maps(judge.maps(maps)))
-        size = judge.size[1] if step is None else step
+        size = _row(judge.size) if step is None else step
         counts = _counts(ranks.shape[1], size, budget).to(ranks.device)
         before = judge.clean_logits(clean)
         labels = class_labels(target, before)
@@ -144,8 +146,8 @@ class RemovalCurves:
 
 def removal_curves(  # noqa: PLR0913 (options of a published protocol)
     model: nn.Module,
-    x: Float[Tensor, "n c H W"],
-    maps: Float[Tensor, "n H W"],
+    x: Float[Tensor, "n c *size"],
+    maps: Float[Tensor, " n *size"],
     target: Labels = None,
     *,
     percentages: tuple[float | int, ...] = (10, 20, 30, 40, 50, 60, 70, 80, 90),
@@ -156,14 +158,14 @@ def removal_curves(  # noqa: PLR0913 (options of a published protocol)
 ) -> RemovalCurves:
     """Remove the most, and the least, relevant pixels and fill in by noisy linear imputation.
 
-    Each removed pixel becomes the weighted mean of its eight neighbours (1/6 beside, 1/12 across),
-    solved for all removed pixels together, plus Gaussian noise: so that the mask itself tells the
-    network nothing.
+    Each removed pixel becomes the weighted mean of its eight neighbours (1/6 beside, 1/12 across;
+    of 26 in a volume), solved for all removed pixels together, plus Gaussian noise: so that the
+    mask itself tells the network nothing.
 
     Args:
         model: the judge.
-        x: images (N, C, H, W), preprocessed for the judge.
-        maps: (N, H, W) in [0, 1].
+        x: images (N, C, *size), preprocessed for the judge.
+        maps: (N, *size) in [0, 1].
         target: classes; None for those predicted on the clean images.
         percentages: of the pixels that are removed, each in (0, 100).
         noise: standard deviation of the noise, in the images' units.
@@ -207,6 +209,11 @@ def _ranks(maps: Tensor) -> Int[Tensor, "n p"]:
     order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
     places = torch.arange(order.shape[1], device=maps.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places)
+
+
+def _row(size: Size) -> int:
+    """Return how many pixels a step takes, so that a curve has as many steps as there are rows."""
+    return math.prod(size) // size[-2] if len(size) > 1 else 1
 
 
 def _counts(pixels: int, step: int, budget: int | None) -> Int[Tensor, " s"]:

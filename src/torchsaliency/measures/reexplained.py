@@ -31,8 +31,8 @@ class NoisyMaps:
     """Maps of images and of their noisy copies.
 
     Attributes:
-        maps: (N, H, W) of the images.
-        noisy_maps: (N, S, H, W) of S noisy copies each.
+        maps: (N, *size) of the images.
+        noisy_maps: (N, S, *size) of S noisy copies each.
         distances: (N, S), largest change of a pixel value, ‖ε‖_∞.
         norms: (N,), Euclidean norm of the images, for the oldest form of Max-Sensitivity.
     """
@@ -103,8 +103,8 @@ class MaskedMaps:
     """Maps of images, and of what these maps keep of them.
 
     Attributes:
-        maps: S (N, H, W) of the images.
-        masked_maps: S' (N, H, W) of the images masked by S.
+        maps: S (N, *size) of the images.
+        masked_maps: S' (N, *size) of the images masked by S.
         output: the network's output on the masked images: their scores cost no further pass.
     """
 
@@ -154,8 +154,8 @@ class RandomisedMaps:
 
     Attributes:
         stages: names of the stages, from the output downwards.
-        maps: (N, H, W) of the trained network.
-        random_maps: (N, L, H, W), one a stage.
+        maps: (N, *size) of the trained network.
+        random_maps: (N, L, *size), one a stage.
         mode: "cascading" or "independent".
     """
 

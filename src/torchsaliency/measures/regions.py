@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Literal, final, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torchsaliency.core.maps import require_maps, to_float64
 from torchsaliency.core.masking import ImageMinimum, Masking, MeanColour
+from torchsaliency.core.space import AVERAGE, Size, add_sides, describe_size, window_of
 from torchsaliency.errors import OptionError
 from torchsaliency.measures.judge import Labels, class_labels, class_scores, judging
 
@@ -30,7 +31,8 @@ class RegionCurve:
 
     Attributes:
         probabilities: (N, L + 1), the first of the clean image, in float64.
-        corners: (N, L, 2), top and left of each region in pixels, perhaps outside the image.
+        corners: (N, L, 2), top and left of each region in pixels, perhaps outside the image; (N, L,
+            3) in a volume, front, top and left.
         labels: the class of each image.
         passes: images that went through the judge.
     """
@@ -47,8 +49,8 @@ class RegionCurve:
 
 def region_curve(  # noqa: PLR0913 (options of a published protocol)
     model: nn.Module,
-    x: Float[Tensor, "n c H W"],
-    maps: Float[Tensor, "n H W"],
+    x: Float[Tensor, "n c *size"],
+    maps: Float[Tensor, " n *size"],
     target: Labels = None,
     *,
     patch: int = 14,
@@ -62,10 +64,10 @@ def region_curve(  # noqa: PLR0913 (options of a published protocol)
 
     Args:
         model: the judge.
-        x: images (N, C, H, W), preprocessed for the judge.
-        maps: (N, H, W) in [0, 1].
+        x: images (N, C, *size), preprocessed for the judge.
+        maps: (N, *size) in [0, 1].
         target: classes; None for those predicted on the clean images.
-        patch: side of a region in pixels.
+        patch: side of a region in pixels; a cube in a volume or a video.
         regions: how many are replaced.
         placement: "sliding": every position, also partly outside, the best first and none that
             overlaps an earlier one (Quantus before 0.6); "grid": aligned blocks (Quantus since).
@@ -90,7 +92,7 @@ def region_curve(  # noqa: PLR0913 (options of a published protocol)
         masked = fill.over(judge.images)
 
         def build(image: Tensor, place: Tensor) -> Tensor:
-            shown = order[image] > place[:, None, None]
+            shown = order[image] > add_sides(place, order)
             return masked(shown.to(judge.images.dtype), image)
 
         found = class_scores(judge.variants(regions, build), labels).probability
@@ -105,7 +107,8 @@ class SquareRemovals:
     """How much the score drops when squares of the image are replaced (infidelity).
 
     Attributes:
-        squares: (S, 4), x0 y0 x1 y1 in pixels, the same for every image.
+        squares: (S, 4), x0 y0 x1 y1 in pixels, the same for every image; in a volume or a video
+            (S, 6), x0 y0 z0 x1 y1 z1.
         drops: (N, S) score of the image minus that without the square, in float64.
         labels: the class of each image.
         passes: images that went through the judge.
@@ -123,7 +126,7 @@ class SquareRemovals:
 
 def square_removals(  # noqa: PLR0913 (options of a published protocol)
     model: nn.Module,
-    x: Float[Tensor, "n c H W"],
+    x: Float[Tensor, "n c *size"],
     target: Labels = None,
     *,
     samples: int = 100,
@@ -137,10 +140,11 @@ def square_removals(  # noqa: PLR0913 (options of a published protocol)
 
     Args:
         model: the judge.
-        x: images (N, C, H, W), preprocessed for the judge.
+        x: images (N, C, *size), preprocessed for the judge.
         target: classes; None for those predicted on the clean images.
         samples: how many squares.
-        side: of a square, as a share of the image's shorter side, in (0, 1].
+        side: of a square, as a share of the image's shorter side, in (0, 1]; in a volume, a video
+            or a signal, of a box, as a share of each side.
         masking: the baseline; mean colour by default.
         seed: of the positions, the same for every image.
         clean: logits of the clean images if they are known; they then cost no pass.
@@ -158,12 +162,17 @@ def square_removals(  # noqa: PLR0913 (options of a published protocol)
         )
     fill = masking or MeanColour()
     with judging(model, x, chunk=chunk) as judge:
-        height, width = judge.size
-        edge = max(1, round(side * min(height, width)))
         draw = torch.Generator().manual_seed(seed)
-        left = torch.randint(width - edge + 1, (samples,), generator=draw, device="cpu")
-        top = torch.randint(height - edge + 1, (samples,), generator=draw, device="cpu")
-        squares = torch.stack([left, top, left + edge, top + edge], 1)
+        edges = window_of(side, judge.size)
+        pairs = [*zip(judge.size, edges, strict=True)][::-1]
+        starts = torch.stack(
+            [
+                torch.randint(length - edge + 1, (samples,), generator=draw, device="cpu")
+                for length, edge in pairs
+            ],
+            1,
+        )
+        squares = torch.cat([starts, starts + torch.tensor(edges[::-1], device="cpu")], 1)
         before = judge.clean_logits(clean)
         labels = class_labels(target, before)
         inside = _inside(squares.to(judge.images.device), judge.size)
@@ -180,58 +189,55 @@ def square_removals(  # noqa: PLR0913 (options of a published protocol)
 
 def _corners(
     saliency: Tensor, patch: int, regions: int, placement: Placement
-) -> Int[Tensor, "n l 2"]:
+) -> Int[Tensor, "n l sides"]:
     """Return top and left of the regions by descending sum of the map, none over another."""
-    height, width = saliency.shape[1:]
-    if patch < 1 or regions < 1 or patch > min(height, width):
+    size = tuple(saliency.shape[1:])
+    if patch < 1 or regions < 1 or patch > min(size):
         raise OptionError(
-            f"{regions} regions of {patch} pixels were given for maps of {height}x{width}."
+            f"{regions} regions of {patch} pixels were given for maps of {describe_size(size)}."
         )
     pad, stride = (patch - 1, 1) if placement == "sliding" else (0, patch)
     # sums in float64: float32 would order equal regions by their rounding
-    room = F.pad(to_float64(saliency[:, None]), (pad, pad, pad, pad))
-    scores = F.avg_pool2d(room, patch, stride)[:, 0].clone()
-    rows, columns = scores.shape[1:]
+    room = F.pad(to_float64(saliency[:, None]), (pad, pad) * len(size))
+    scores = AVERAGE[len(size)](room, patch, stride)[:, 0].clone()
     reach = patch - 1 if placement == "sliding" else 0
     found = []
     for _ in range(regions):
         best, place = scores.flatten(1).max(1)
         if bool(best.isneginf().any()):
             raise OptionError(
-                f"{regions} regions of {patch} pixels do not fit into {height}x{width} without "
-                "overlap; give fewer or smaller ones."
+                f"{regions} regions of {patch} pixels do not fit into {describe_size(size)} "
+                "without overlap; give fewer or smaller ones."
             )
-        row, column = place // columns, place % columns
-        found.append(torch.stack([row * stride - pad, column * stride - pad], 1))
-        near_row = (torch.arange(rows, device=row.device) - row[:, None]).abs() <= reach
-        near_column = (torch.arange(columns, device=row.device) - column[:, None]).abs() <= reach
-        scores.masked_fill_(near_row[:, :, None] & near_column[:, None, :], -torch.inf)
+        corner = torch.stack(torch.unravel_index(place, scores.shape[1:]), 1)
+        found.append(corner * stride - pad)
+        scores.masked_fill_(
+            _between(corner - reach, corner + reach + 1, tuple(scores.shape[1:])), -torch.inf
+        )
     return torch.stack(found, 1).to(saliency.device)
 
 
-def _region_ranks(corners: Tensor, patch: int, size: tuple[int, int]) -> Int[Tensor, "n h w"]:
+def _region_ranks(corners: Tensor, patch: int, size: Size) -> Int[Tensor, " n *size"]:
     """Return for every pixel the number of its region, and as many as there are outside all."""
-    ys = torch.arange(size[0], device=corners.device)
-    xs = torch.arange(size[1], device=corners.device)
     count = corners.shape[1]
     ranks = torch.full((len(corners), *size), count, device=corners.device)
     for number in range(count):
-        top, left = corners[:, number, :1], corners[:, number, 1:]
-        in_rows = (ys >= top) & (ys < top + patch)
-        in_columns = (xs >= left) & (xs < left + patch)
-        ranks.masked_fill_(in_rows[:, :, None] & in_columns[:, None, :], number)
+        start = corners[:, number]
+        ranks.masked_fill_(_between(start, start + patch, size), number)
     return ranks
 
 
-def _inside(squares: Tensor, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
-    """Return a function from indices (m,) of squares to their masks (m, H, W)."""
-    ys = torch.arange(size[0], device=squares.device)
-    xs = torch.arange(size[1], device=squares.device)
+def _inside(squares: Tensor, size: Size) -> Callable[[Tensor], Tensor]:
+    """Return a function from indices (m,) of squares to their masks (m, *size)."""
+    low, high = (ends.flip(1) for ends in squares.chunk(2, 1))
+    return lambda index: _between(low[index], high[index], size)
 
-    def masks(index: Tensor) -> Tensor:
-        left, top, right, bottom = squares[index, :, None].unbind(1)
-        rows, columns = (ys >= top) & (ys < bottom), (xs >= left) & (xs < right)
-        both: Tensor = rows[:, :, None] & columns[:, None, :]
-        return both
 
-    return masks
+def _between(low: Tensor, high: Tensor, size: Size) -> Bool[Tensor, " m *size"]:
+    """Return which pixels lie in boxes from `low` to `high`, (m, sides), the ends exclusive."""
+    found = torch.ones((len(low), *[1] * len(size)), dtype=torch.bool, device=low.device)
+    for place, side in enumerate(size):
+        line = torch.arange(side, device=low.device)
+        inside = (line >= low[:, place, None]) & (line < high[:, place, None])
+        found = found & inside.view(-1, *[side if at == place else 1 for at in range(len(size))])
+    return found

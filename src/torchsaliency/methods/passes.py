@@ -15,9 +15,10 @@ from torchsaliency.core.maps import has_float64, to_float64, upcast
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Needs
 from torchsaliency.core.rules import Recording, Rules, backward, differentiate
+from torchsaliency.core.space import Size, describe_size, multiply_sides
 from torchsaliency.core.target import ClassTarget, Probability, Target
 from torchsaliency.core.trace import View
-from torchsaliency.errors import TargetError
+from torchsaliency.errors import InputError, TargetError
 
 IMAGE_PASSES = Needs.TARGET | Needs.PASSES
 """Further passes, forward and perhaps backward, through the whole network; no layer is read."""
@@ -28,12 +29,12 @@ _HALF_SCALE = 1024.0
 """Loss scale for float16 networks, whose smallest gradients would round to zero."""
 
 
-def images_of(view: View) -> Float[Tensor, "n c H W"]:
+def images_of(view: View) -> Float[Tensor, "n c *size"]:
     """Return the images in float32 or better; the network rounds them itself."""
     return upcast(view.images)
 
 
-def baseline(view: View) -> Float[Tensor, "n c H W"]:
+def baseline(view: View) -> Float[Tensor, "n c *size"]:
     """Return what "absent" means: the baseline of the masking in use."""
     images = images_of(view)
     return view.masking.baseline(images).expand_as(images)
@@ -89,8 +90,8 @@ def record_scores(
 
 
 def gradient(
-    view: View, images: Float[Tensor, "m c H W"], index: Tensor
-) -> Float[Tensor, "m c H W"]:
+    view: View, images: Float[Tensor, "m c *size"], index: Tensor
+) -> Float[Tensor, "m c *size"]:
     """Return ∂y/∂x of variants of the images at `index`, of any number that fits in one chunk.
 
     Raises:
@@ -111,7 +112,7 @@ def _no_gradient() -> TargetError:
     )
 
 
-def image_gradients(view: View) -> Float[Tensor, "n c H W"]:
+def image_gradients(view: View) -> Float[Tensor, "n c *size"]:
     """Return ∂y/∂x of every image, chunk by chunk."""
     images = images_of(view)
     return torch.cat([gradient(view, images[i], i) for i in rows(len(images), view)])
@@ -119,7 +120,7 @@ def image_gradients(view: View) -> Float[Tensor, "n c H W"]:
 
 def mean_over_draws(
     view: View, draws: int, part: Callable[[Tensor, Tensor], Tensor]
-) -> Float[Tensor, "n c H W"]:
+) -> Float[Tensor, "n c *size"]:
     """Return the mean over draws of part(draw, image), both (m,) int64, for every image.
 
     Draws and images are paired freely in a chunk, so that one image fills it too.
@@ -139,7 +140,7 @@ def propagate(
     values: bool = True,
     check: Callable[[Recording], None] | None = None,
     conserves: str = "",
-) -> Float[Tensor, "n c H W"]:
+) -> Float[Tensor, "n c *size"]:
     """Return ∂y/∂x of every image, with rules in the place of some operations' gradients.
 
     Args:
@@ -169,7 +170,7 @@ def propagate(
 
 
 def completeness_gap(
-    shares: Float[Tensor, "n c H W"], rises: Float[Tensor, " n"], scores: Float[Tensor, " n"]
+    shares: Float[Tensor, "n c *size"], rises: Float[Tensor, " n"], scores: Float[Tensor, " n"]
 ) -> Float[Tensor, " n"]:
     """Return how far shares are from adding up to the rise of the score, relative to it.
 
@@ -200,7 +201,7 @@ def score_under_masks(
     Args:
         view: the images.
         count: how many masks there are.
-        masks: gives the masks (m, H, W) in [0, 1] for indices (m,) in 0 … count-1.
+        masks: gives the masks (m, *size) in [0, 1] for indices (m,) in 0 … count-1.
         target: of the explained images; the trace's own by default.
         masking: the trace's own by default.
 
@@ -214,9 +215,22 @@ def score_under_masks(
         for group in rows(images, view):
             index = group.repeat_interleave(len(steps))
             with torch.autocast(device.type, enabled=False):
-                variants = hide(view.images[index], made.repeat(len(group), 1, 1))
+                variants = hide(view.images[index], made.repeat(len(group), *[1] * (made.ndim - 1)))
             scores = view.scores(variants, index, target)
             yield group, steps, made, scores.view(len(group), len(steps))
+
+
+def require_picture(name: str, size: Size) -> None:
+    """Check that images are pictures, for a method that is defined on no other.
+
+    Raises:
+        InputError: they are not.
+    """
+    if len(size) != 2:  # noqa: PLR2004
+        raise InputError(
+            f"{name} is defined on pictures (N, C, H, W), and images of {describe_size(size)} were "
+            "given; use rise, occlusion, meaningful-perturbation or a class activation map."
+        )
 
 
 def as_probability(target: Target) -> Target:
@@ -225,24 +239,28 @@ def as_probability(target: Target) -> Target:
 
 
 def blur(
-    planes: Tensor, sigma: float, border: Border = "zero", radius: int | None = None
+    planes: Tensor,
+    sigma: float,
+    border: Border = "zero",
+    radius: int | None = None,
+    *,
+    sides: int = 2,
 ) -> Tensor:
-    """Blur (…, H, W) by a Gaussian, differentiably.
+    """Blur (…, *size) by a Gaussian, differentiably.
 
     Args:
         planes: any planes.
         sigma: of the Gaussian, in pixels; 0 leaves them as they are.
         border: what pixels outside are: zero, the nearest pixel, or those mirrored at the border.
         radius: where the kernel is cut; ⌈4σ⌉ by default.
+        sides: how many of the last dimensions are blurred.
     """
     if sigma <= 0:
         return planes
     reach = math.ceil(4 * sigma) if radius is None else radius
-    down, across = (
-        _blur_matrix(side, sigma, border, reach).to(planes) for side in planes.shape[-2:]
-    )
+    matrices = [_blur_matrix(n, sigma, border, reach).to(planes) for n in planes.shape[-sides:]]
     with torch.autocast(planes.device.type, enabled=False):
-        return down @ planes @ across.T
+        return multiply_sides(planes, matrices)
 
 
 def _blur_matrix(length: int, sigma: float, border: Border, reach: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from torchsaliency.core.maps import minmax, normalise, upsample
 from torchsaliency.core.method import ACTIVATIONS, ChannelCAM, Method, Saliency, extend_needs
+from torchsaliency.core.space import size_of
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
 from torchsaliency.methods.tucker.spectrum import orient, spectrum
@@ -42,15 +43,15 @@ class Augmented(Method):
         _stand_for(self, self.method, "+augmented")
 
     def saliency(self, view: View) -> Tensor:
-        """Return the mean map at the image's size (N, H, W)."""
+        """Return the mean map at the image's size (N, *size)."""
         maps = []
         for factor in self.factors:
             for mirror in (False, True) if self.mirrored else (False,):
                 copies = view.images * factor
-                with view.trace_variants(copies.flip(3) if mirror else copies) as other:
+                with view.trace_variants(copies.flip(-1) if mirror else copies) as other:
                     raw = _raw(self.method, other)
                 stretched = normalise(upsample(raw, view.size), self.method.scaling)
-                maps.append(stretched.flip(2) if mirror else stretched)
+                maps.append(stretched.flip(-1) if mirror else stretched)
         return torch.stack(maps).mean(0)
 
 
@@ -74,12 +75,12 @@ class EigenSmoothed(Method):
         _stand_for(self, self.method, "+eigen")
 
     def saliency(self, view: View) -> Tensor:
-        """Return the first principal component (N, h, w)."""
+        """Return the first principal component (N, *grid)."""
         if isinstance(self.method, ChannelCAM):
             parts = self.method.contributions(view)
         else:
             features = view.activations
-            raw = upsample(_raw(self.method, view), (features.shape[2], features.shape[3]))
+            raw = upsample(_raw(self.method, view), size_of(features))
             parts = minmax(raw)[:, None] * features
         return orient(spectrum(parts, centred=True, most=1).projections[:, 0]).relu()
 

@@ -69,10 +69,25 @@ def check_curves(curves: Tensor) -> Tensor:
     return check_probabilities("A curve", curves.flatten()).view(curves.shape)
 
 
-def check_boxes(boxes: Sequence[Tensor], maps: Tensor) -> list[Tensor]:
+def require_picture_maps(name: str, sides: int) -> None:
+    """Check that maps are those of pictures, for what is defined on no other.
+
+    Raises:
+        InputError: they have another number of spatial dimensions.
+    """
+    if sides != 2:  # noqa: PLR2004
+        raise InputError(
+            f"{name} is defined on maps of pictures (N, H, W), and maps of {sides} spatial "
+            "dimensions were given; choose another metric."
+        )
+
+
+def check_boxes(boxes: Sequence[Tensor], maps: Tensor, sides: int | None = None) -> list[Tensor]:
     """Return each image's boxes (B, 4) in float64: x0 y0 x1 y1 in the map's pixels.
 
-    A box may reach beyond the image, or lie outside it: cropping does that to annotations.
+    In a volume or a video they are (B, 6), x0 y0 z0 x1 y1 z1, in a signal (B, 2); x is the last
+    dimension of the map. A box may reach beyond the image, or lie outside it: cropping does that to
+    annotations.
 
     Raises:
         InputError: another number of images, an image without a box, a box that is not finite or
@@ -80,29 +95,31 @@ def check_boxes(boxes: Sequence[Tensor], maps: Tensor) -> list[Tensor]:
     """
     if len(boxes) != len(maps):
         raise InputError(f"Boxes of {len(boxes)} images were given for {len(maps)} maps.")
-    return [_check_image_boxes(item, place) for place, item in enumerate(boxes)]
+    sides = maps.ndim - 1 if sides is None else sides
+    return [_check_image_boxes(item, place, sides) for place, item in enumerate(boxes)]
 
 
-def _check_image_boxes(boxes: Tensor, place: int) -> Tensor:
+def _check_image_boxes(boxes: Tensor, place: int, sides: int) -> Tensor:
     boxes = torch.as_tensor(boxes, device="cpu").detach().double()
     if boxes.ndim == 1:
         boxes = boxes[None]
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) == 0:  # noqa: PLR2004
+    axes = "xyz"[:sides]
+    order = " ".join([f"{axis}0" for axis in axes] + [f"{axis}1" for axis in axes])
+    if boxes.ndim != 2 or boxes.shape[1] != 2 * sides or len(boxes) == 0:  # noqa: PLR2004
         raise InputError(
-            f"The boxes of image {place} are {tuple(boxes.shape)}; give (B, 4), x0 y0 x1 y1 in "
-            "pixels, at least one."
+            f"The boxes of image {place} are {tuple(boxes.shape)}; give (B, {2 * sides}), {order} "
+            "in pixels, at least one."
         )
-    valid = boxes.isfinite().all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)
+    valid = boxes.isfinite().all(1) & (boxes[:, sides:] > boxes[:, :sides]).all(1)
     if not bool(valid.all()):
         wrong = [round(value, 3) for value in boxes[~valid][0].tolist()]
-        raise InputError(
-            f"Image {place} has the box {wrong}; give finite x0 y0 x1 y1 with x0 < x1 and y0 < y1."
-        )
+        rising = " and ".join(f"{axis}0 < {axis}1" for axis in axes)
+        raise InputError(f"Image {place} has the box {wrong}; give finite {order} with {rising}.")
     return boxes
 
 
 def check_masks(masks: Tensor, maps: Tensor) -> Tensor:
-    """Return object masks (N, H, W) as int64: 0 background, 255 void, all else object.
+    """Return object masks (N, *size) as int64: 0 background, 255 void, all else object.
 
     Raises:
         InputError: another shape than the maps', or values that are not labels.

@@ -86,7 +86,7 @@ def average_gain(
 
 
 def coherency(
-    maps: Float[Tensor, "n h w"], masked_maps: Float[Tensor, "n h w"]
+    maps: Float[Tensor, " n *size"], masked_maps: Float[Tensor, " n *size"]
 ) -> Float[Tensor, " n"]:
     """Return 100 · (Pearson(S, S') + 1) / 2 of every image: is the map of what it keeps itself?
 
@@ -103,7 +103,7 @@ def coherency(
     return 100 * ((pearson(first, second) + 1) / 2).nan_to_num(0.0)
 
 
-def complexity(maps: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
+def complexity(maps: Float[Tensor, " n *size"]) -> Float[Tensor, " n"]:
     """Return 100 · Σ|S| / (HW) of every map, in [0, 100]: the share of the image it keeps.
 
     Args:
@@ -112,7 +112,7 @@ def complexity(maps: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
     Raises:
         InputError: maps outside [0, 1].
     """
-    return 100 * require_maps(maps).double().mean((1, 2))
+    return 100 * require_maps(maps).double().flatten(1).mean(1)
 
 
 def adcc(coherencies: PerImage, complexities: PerImage, drops: PerImage) -> Float[Tensor, " n"]:

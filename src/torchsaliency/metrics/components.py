@@ -48,10 +48,24 @@ def component_boxes(
 def largest_component_boxes(masks: Masks) -> Integers:
     """Return the box (N, 4) of each mask's largest 4-connected component by pixels.
 
-    The first in reading order where several are largest, and zeros where the mask is empty.
+    The first in reading order where several are largest, and zeros where the mask is empty. In
+    masks (N, D, H, W) or (N, T), pixels must share a face, and boxes have as many ends.
     """
+    if masks.ndim != 3:  # noqa: PLR2004
+        found = [_largest_component_box(mask) for mask in masks]
+        return np.array(found, dtype=np.int64).reshape(len(masks), 2 * (masks.ndim - 1))
     frame, boxes, pixels = component_boxes(masks, connectivity=4)
     return _last(boxes, len(masks), (-np.arange(len(boxes)), pixels, frame))
+
+
+def _largest_component_box(mask: NDArray[np.bool_]) -> list[int]:
+    """Return the low and the high ends of one mask's largest component, the last side first."""
+    labels, count = ndimage.label(mask)
+    if not count:
+        return [0] * (2 * mask.ndim)
+    pixels = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    sides = ndimage.find_objects(labels)[int(pixels.argmax())][::-1]
+    return [side.start for side in sides] + [side.stop for side in sides]
 
 
 def contour_boxes(masks: Masks) -> tuple[Integers, Integers]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any, Literal, final
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from torchsaliency.core.maps import require_maps
+from torchsaliency.core.space import describe_size
 from torchsaliency.errors import InputError
 from torchsaliency.metrics.base import SaliencyMetric, metric
 from torchsaliency.metrics.checks import check_values
@@ -17,26 +19,26 @@ Norm = Literal["map", "input"]
 
 
 def sensitivities(
-    maps: Float[Tensor, "n h w"],
-    noisy_maps: Float[Tensor, "n s h w"],
+    maps: Float[Tensor, " n *size"],
+    noisy_maps: Float[Tensor, "n s *size"],
     norms: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "n s"]:
     """Return ‖a(x + ε_s) - a(x)‖ / D of every image and noisy copy.
 
     Args:
-        maps: a(x) (N, H, W) in [0, 1].
-        noisy_maps: a(x + ε_s) (N, S, H, W) in [0, 1].
+        maps: a(x) (N, *size) in [0, 1].
+        noisy_maps: a(x + ε_s) (N, S, *size) in [0, 1].
         norms: D (N,); by default ‖a(x)‖. Where D is 0 the result is 0 if the noisy map is the same,
             and NaN (undefined) if not.
 
     Raises:
         InputError: maps outside [0, 1] or of different sizes, or no copies.
     """
-    fits = noisy_maps.ndim == 4 and noisy_maps.shape[0] == maps.shape[0]  # noqa: PLR2004
+    fits = noisy_maps.ndim == maps.ndim + 1 and noisy_maps.shape[0] == maps.shape[0]
     if not fits or noisy_maps.shape[2:] != maps.shape[1:] or noisy_maps.shape[1] == 0:
         raise InputError(
             f"Maps of {tuple(maps.shape)} and noisy maps of {tuple(noisy_maps.shape)} were given; "
-            "give (N, H, W) and (N, S, H, W) with at least one copy."
+            "give (N, *size) and (N, S, *size) with at least one copy."
         )
     values = require_maps(maps).double()
     noisy = require_maps(noisy_maps.flatten(0, 1)).double().view(noisy_maps.shape)
@@ -52,8 +54,8 @@ def sensitivities(
 
 
 def infidelity(
-    maps: Float[Tensor, "n h w"],
-    squares: Int[Tensor, "s 4"],
+    maps: Float[Tensor, " n *size"],
+    squares: Int[Tensor, "s ends"],
     drops: Float[Tensor, "n s"],
     *,
     normalise: bool = True,
@@ -61,8 +63,9 @@ def infidelity(
     """Return mean_s (β Σ_{u in square s} a_u - drop_s)² of every image, at least 0.
 
     Args:
-        maps: a (N, H, W) in [0, 1].
-        squares: (S, 4), x0 y0 x1 y1 in pixels, x1 and y1 exclusive.
+        maps: a (N, *size) in [0, 1].
+        squares: (S, 4), x0 y0 x1 y1 in pixels, x1 and y1 exclusive; (S, 6) in a volume, x0 y0 z0
+            x1 y1 z1.
         drops: (N, S), the score of the image minus that without the square.
         normalise: β is the least-squares scale of each image, because a saliency map has no unit;
             without, β = 1, as in captum's default. A map that is zero in all squares predicts no
@@ -78,22 +81,24 @@ def infidelity(
             "given; give one finite drop a map and square."
         )
     corners = squares.long().to(values.device)
-    limits = torch.tensor([values.shape[2], values.shape[1]] * 2, device=values.device)
-    flat = (corners[:, 2:] <= corners[:, :2]).any()
-    if len(corners) == 0 or bool(((corners < 0) | (corners > limits)).any() | flat):
+    size = tuple(values.shape[1:])
+    limits = torch.tensor(size[::-1] * 2, device=values.device)
+    if len(corners) == 0 or not _lie_inside(corners, limits):
         raise InputError(
             f"{len(corners)} squares were given; accepted are at least one, each with an area and "
-            f"inside the maps of {values.shape[1]}x{values.shape[2]}."
+            f"inside the maps of {describe_size(size)}."
         )
     # sums over squares from the integral image
-    integral = torch.nn.functional.pad(values.cumsum(1).cumsum(2), (1, 0, 1, 0))
-    left, top, right, bottom = corners.unbind(1)
-    predicted = (
-        integral[:, bottom, right]
-        - integral[:, top, right]
-        - integral[:, bottom, left]
-        + integral[:, top, left]
-    )
+    integral = values
+    for side in range(1, values.ndim):
+        integral = integral.cumsum(side)
+    integral = torch.nn.functional.pad(integral, (1, 0) * len(size))
+    low, high = corners.chunk(2, 1)
+    predicted = values.new_zeros(len(values), len(corners))
+    for ends in product((1, 0), repeat=len(size)):
+        place = [(high if end else low)[:, axis] for axis, end in enumerate(ends)]
+        part = integral.movedim(0, -1)[tuple(place[::-1])].mT
+        predicted = predicted + part if sum(ends) % 2 == len(size) % 2 else predicted - part
     measured = drops.detach().double().to(values.device)
     scale = torch.ones_like(predicted[:, :1])
     if normalise:
@@ -101,6 +106,14 @@ def infidelity(
         fitted = (predicted * measured).sum(1, keepdim=True) / torch.where(power > 0, power, 1)
         scale = torch.where(power > 0, fitted, 0)
     return (scale * predicted - measured).square().mean(1)
+
+
+def _lie_inside(corners: Tensor, limits: Tensor) -> bool:
+    """Whether boxes have an area and lie inside an image of these sides."""
+    if corners.shape[1] != len(limits):
+        return False
+    low, high = corners.chunk(2, 1)
+    return bool(((corners >= 0) & (corners <= limits)).all() & (high > low).all())
 
 
 class SensitivityMetric(SaliencyMetric):

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from torchsaliency.errors import InputError, OptionError
 from torchsaliency.metrics.base import SaliencyMetric, metric
-from torchsaliency.metrics.checks import check_pair
+from torchsaliency.metrics.checks import check_pair, require_picture_maps
 from torchsaliency.metrics.similarity import hog_features, pearson, spearman, ssim
 
 _STAGES = 5
 
 
 def rank_similarity(
-    maps: Float[Tensor, "n h w"], others: Float[Tensor, "n h w"], *, absolute: bool = False
+    maps: Float[Tensor, " n *size"], others: Float[Tensor, " n *size"], *, absolute: bool = False
 ) -> Float[Tensor, " n"]:
     """Return Spearman's rank correlation of two maps of every image; NaN if one is constant.
 
@@ -39,8 +39,8 @@ def rank_similarity(
 
 
 def hog_similarity(
-    maps: Float[Tensor, "n h w"],
-    others: Float[Tensor, "n h w"],
+    maps: Float[Tensor, " n *size"],
+    others: Float[Tensor, " n *size"],
     correlation: Literal["spearman", "pearson"] = "spearman",
 ) -> Float[Tensor, " n"]:
     """Return the correlation of two maps' histograms of oriented gradients; NaN if undefined.
@@ -54,6 +54,7 @@ def hog_similarity(
         InputError: maps outside [0, 1], of different sizes, or smaller than a block of 48 pixels.
     """
     first, second = check_pair(maps, others)
+    require_picture_maps("HOG", first.ndim - 1)
     if min(first.shape[1:]) < 48:  # noqa: PLR2004
         raise InputError(
             f"HOG needs maps of at least 48x48 pixels, and {tuple(first.shape[1:])} was given."
@@ -64,7 +65,7 @@ def hog_similarity(
 
 
 def ssim_similarity(
-    maps: Float[Tensor, "n h w"], others: Float[Tensor, "n h w"], window: int | None = None
+    maps: Float[Tensor, " n *size"], others: Float[Tensor, " n *size"], window: int | None = None
 ) -> Float[Tensor, " n"]:
     """Return the structural similarity of two maps of every image, data range 1.
 
@@ -119,9 +120,9 @@ class SanityMetric(SaliencyMetric):
 
     def update(self, maps: Tensor, random_maps: Tensor) -> None:
         """Add images: maps (N, H, W) and those of randomised networks (N, L, H, W)."""
-        if random_maps.ndim != 4 or random_maps.shape[1] != self.stages:  # noqa: PLR2004
+        if random_maps.ndim != maps.ndim + 1 or random_maps.shape[1] != self.stages:
             raise InputError(
-                f"{self.name} needs maps (N, {self.stages}, H, W) of randomised networks, and "
+                f"{self.name} needs maps (N, {self.stages}, *size) of randomised networks, and "
                 f"{tuple(random_maps.shape)} was given; set stages=… to their number."
             )
         rows = [self._similarity(maps, others) for others in random_maps.unbind(1)]

@@ -23,7 +23,7 @@ THRESHOLDS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def iou_at(
-    maps: Float[Tensor, "n h w"],
+    maps: Float[Tensor, " n *size"],
     masks: Tensor,
     threshold: float | int = 0.5,
     *,
@@ -49,8 +49,8 @@ def iou_at(
     judged = (labels != VOID) | (void == "background")
     found = (saliency >= threshold) & judged
     there = (labels != 0) & (labels != VOID)
-    common = (found & there).sum((1, 2)).double()
-    either = (found | there).sum((1, 2)).double()
+    common = (found & there).flatten(1).sum(1).double()
+    either = (found | there).flatten(1).sum(1).double()
     return 100 * common / either  # 0 / 0 is NaN, as promised
 
 

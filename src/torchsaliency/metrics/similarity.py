@@ -31,7 +31,7 @@ def spearman(a: Float[Tensor, "n ..."], b: Float[Tensor, "n ..."]) -> Float[Tens
     return torch.where(pearson(a, b).isnan(), torch.nan, found)
 
 
-def hog_features(maps: Float[Tensor, "n h w"], cell: int = 16) -> Float[Tensor, "n d"]:
+def hog_features(maps: Float[Tensor, " n *size"], cell: int = 16) -> Float[Tensor, "n d"]:
     """Return the histogram of oriented gradients of every map: 9 orientations, blocks of 3×3."""
     if len(maps) == 0:
         return torch.zeros(0, 1, dtype=torch.float64, device="cpu")
@@ -40,7 +40,7 @@ def hog_features(maps: Float[Tensor, "n h w"], cell: int = 16) -> Float[Tensor, 
 
 
 def ssim(
-    a: Float[Tensor, "n h w"], b: Float[Tensor, "n h w"], *, window: int | None = None
+    a: Float[Tensor, " n *size"], b: Float[Tensor, " n *size"], *, window: int | None = None
 ) -> Float[Tensor, " n"]:
     """Return the structural similarity of every pair of maps in [0, 1].
 

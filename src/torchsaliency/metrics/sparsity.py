@@ -12,7 +12,7 @@ from torchsaliency.core.maps import require_maps
 from torchsaliency.metrics.base import SaliencyMetric, metric
 
 
-def sparseness(maps: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
+def sparseness(maps: Float[Tensor, " n *size"]) -> Float[Tensor, " n"]:
     """Return the Gini index of every map, in [0, 1 - 1/(HW)]; NaN for a map of zeros.
 
     Args:
@@ -29,7 +29,7 @@ def sparseness(maps: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
     return torch.where(total > 0, found, torch.nan)
 
 
-def entropy(maps: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
+def entropy(maps: Float[Tensor, " n *size"]) -> Float[Tensor, " n"]:
     """Return -Σ s ln s of every map, s = S / ΣS, in nats; NaN for a map of zeros.
 
     Args:
@@ -45,7 +45,7 @@ def entropy(maps: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
     return torch.where(total > 0, found, torch.nan)
 
 
-def effective_area(maps: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
+def effective_area(maps: Float[Tensor, " n *size"]) -> Float[Tensor, " n"]:
     """Return 100 · (ΣS)² / (HW ΣS²) of every map, in (0, 100]; NaN for a map of zeros.
 
     Args:

@@ -111,8 +111,9 @@ def test_a_map_that_is_not_finite_spoils_no_other():
 
 
 def test_constancy():
-    maps = torch.rand(2, 3, 4, 4)
-    maps[0, 1] = 7
-    maps[1, 2] = 0
-    assert is_constant(maps).nonzero().tolist() == [[0, 1], [1, 2]]
+    maps = torch.rand(6, 4, 4)
+    maps[1] = 7
+    maps[5] = 0
+    assert is_constant(maps).nonzero().flatten().tolist() == [1, 5]
+    assert is_constant(maps[..., None]).nonzero().flatten().tolist() == [1, 5], "volumes, too"
     assert not is_constant(torch.full((1, 2, 2), torch.nan)).any()

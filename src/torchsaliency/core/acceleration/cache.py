@@ -78,7 +78,7 @@ def run(call: Call, net: nn.Module, images: Tensor, batch: int = 1) -> Any:
     Args:
         call: runs a network.
         net: frozen, without a wrapper.
-        images: (N, C, H, W).
+        images: (N, C, *size).
         batch: images that later passes may hold; a compiler has to know with the first.
 
     Raises:
@@ -101,7 +101,7 @@ def stand_in(call: Call, net: nn.Module, images: Tensor, layers: Sequence[Layer]
     Args:
         call: runs a network.
         net: frozen, without a wrapper.
-        images: (N, C, H, W), N at least 1; one of them is tried if none of the size was before.
+        images: (N, C, *size), N at least 1; one of them is tried if none of the size was before.
         layers: all that is read from these passes: no other layer, no gradient of the image.
 
     Raises:

@@ -138,7 +138,7 @@ class ExportedNetwork:
 
     Args:
         net: held still, on a processor.
-        images: (N, C, H, W), N at least 1; sets the size of an image.
+        images: (N, C, *size), N at least 1; sets the size of an image.
         layer: the module whose first tensor is returned; None returns the unwrapped output.
 
     Raises:
@@ -164,7 +164,7 @@ class ExportedNetwork:
         self._name = self._session.get_inputs()[0].name
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the output, or the layer's, of images (N, C, H, W)."""
+        """Return the output, or the layer's, of images (N, C, *size)."""
         with _plain_errors():
             # both are views of the same memory, no copies
             given = {self._name: images.detach().contiguous().numpy()}

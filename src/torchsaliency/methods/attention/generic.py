@@ -29,7 +29,7 @@ class AttentionGradCAM(Method):
     """
 
     def saliency(self, view: View) -> Tensor:
-        """Return the weighted sum of heads, (N, h, w)."""
+        """Return the weighted sum of heads, (N, *grid)."""
         last, gradient = whole_attentions(view)[-1], view.attention_gradients[-1]
         rows, slopes = (_by_head(view, block) for block in (last, gradient))
         weights = slopes.mean((2, 3), keepdim=True)
@@ -53,7 +53,7 @@ class GenericAttention(Method):
     start: int = 0
 
     def saliency(self, view: View) -> Tensor:
-        """Return the class token's row of R, (N, h, w)."""
+        """Return the class token's row of R, (N, *grid)."""
         blocks = from_block("generic-attention", self.start, whole_attentions(view))
         gradients = view.attention_gradients[self.start :]
         size = blocks[0].shape[-1]
@@ -65,5 +65,5 @@ class GenericAttention(Method):
 
 
 def _by_head(view: View, block: Tensor) -> Tensor:
-    """Return the class token's row of every head on the grid, (N, heads, h, w)."""
+    """Return the class token's row of every head on the grid, (N, heads, *grid)."""
     return torch.stack([patch_row(view, head) for head in block.unbind(1)], 1)

@@ -26,7 +26,7 @@ class RawAttention(Method):
     """
 
     def saliency(self, view: View) -> Tensor:
-        """Return the row on the grid of patches, (N, h, w)."""
+        """Return the row on the grid of patches, (N, *grid)."""
         return patch_row(view, whole_attentions(view)[-1].mean(1))
 
 
@@ -62,7 +62,7 @@ class AttentionRollout(Method):
             )
 
     def saliency(self, view: View) -> Tensor:
-        """Return the class token's row of the product, (N, h, w)."""
+        """Return the class token's row of the product, (N, *grid)."""
         blocks = from_block("attention-rollout", self.start, whole_attentions(view))
         identity = torch.eye(blocks[0].shape[-1], device="cpu").to(blocks[0])
         flow = identity.expand(len(blocks[0]), -1, -1)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from torchsaliency.core.layer import Tokens, infer_reshape
+from torchsaliency.core.layout import find_grids
+from torchsaliency.core.space import describe_size
 from torchsaliency.core.trace import View
 from torchsaliency.errors import LayerError
 
@@ -33,7 +37,7 @@ def whole_attentions(view: View) -> list[Tensor]:
 
 
 def patch_row(view: View, attention: Tensor) -> Tensor:
-    """Return what the class reads of the patches, (N, h, w), from a matrix (N, T, T).
+    """Return what the class reads of the patches, (N, *grid), from a matrix (N, T, T).
 
     The row is the class token's; with a distillation token, the mean of both; without any token of
     its own, as after average pooling, the mean over all patches. Registers are left out.
@@ -54,12 +58,14 @@ def _layout(view: View, count: int) -> Tokens:
     for layer in view.layers:
         known = layer.reshape
         grid = known.grid if isinstance(known, Tokens) else None
-        if isinstance(known, Tokens) and grid and known.prefix + grid[0] * grid[1] == count:
+        if isinstance(known, Tokens) and grid and known.prefix + math.prod(grid) == count:
             return known
-    found = infer_reshape((1, count, 1), view.size)
+    images = view.images[:1]
+    grids = find_grids(view.session.net, images.new_empty(1, count, 1), images)
+    found = infer_reshape((1, count, 1), view.size, grids)
     if not isinstance(found, Tokens):
         raise LayerError(
-            f"{count} tokens do not fill a grid over an image of {view.size[0]}x{view.size[1]}; "
+            f"{count} tokens do not fill a grid over an image of {describe_size(view.size)}; "
             "say their layout with Layer(name, Tokens(prefix=…, grid=(h, w)))."
         )
     return found

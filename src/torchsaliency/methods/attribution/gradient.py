@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torchsaliency.core.method import register
 from torchsaliency.core.runtime import draw_normal, draw_uniform
+from torchsaliency.core.space import add_sides
 from torchsaliency.core.trace import View
 from torchsaliency.methods.attribution.reduction import Attribution, Channels
 from torchsaliency.methods.passes import (
@@ -40,7 +41,7 @@ class VanillaGradient(Attribution):
     channels: Channels = "max-abs"
 
     def attributions(self, view: View) -> Tensor:
-        """Return ∂y_c/∂x, (N, C, H, W)."""
+        """Return ∂y_c/∂x, (N, C, *size)."""
         return image_gradients(view)
 
 
@@ -56,7 +57,7 @@ class InputXGradient(Attribution):
     """
 
     def attributions(self, view: View) -> Tensor:
-        """Return x ⊙ ∂y_c/∂x, (N, C, H, W)."""
+        """Return x ⊙ ∂y_c/∂x, (N, C, *size)."""
         return images_of(view) * image_gradients(view)
 
 
@@ -81,14 +82,14 @@ class IntegratedGradients(Attribution):
     steps: int = 50
 
     def attributions(self, view: View) -> Tensor:
-        """Return the integral times x - b, (N, C, H, W)."""
+        """Return the integral times x - b, (N, C, *size)."""
         images, base = images_of(view), baseline(view)
         points, weights = (images.new_tensor(numbers) for numbers in leggauss(self.steps))
 
         def part(step: Tensor, index: Tensor) -> Tensor:
-            at = (1 + points[step])[:, None, None, None] / 2
+            at = add_sides(1 + points[step], images) / 2
             slope = gradient(view, base[index] + at * (images[index] - base[index]), index)
-            return weights[step][:, None, None, None] / 2 * self.steps * slope
+            return add_sides(weights[step], slope) / 2 * self.steps * slope
 
         return (images - base) * mean_over_draws(view, self.steps, part)
 
@@ -124,7 +125,7 @@ class SmoothGrad(Attribution):
     seed: int = 0
 
     def attributions(self, view: View) -> Tensor:
-        """Return the mean gradient, or the mean squared gradient, (N, C, H, W)."""
+        """Return the mean gradient, or the mean squared gradient, (N, C, *size)."""
         images = images_of(view)
         noise = draw_noise(images, self.samples, self.spread, self.seed)
 
@@ -164,7 +165,7 @@ class GradientSHAP(Attribution):
     seed: int = 0
 
     def attributions(self, view: View) -> Tensor:
-        """Return the expected gradients times x' - b, (N, C, H, W)."""
+        """Return the expected gradients times x' - b, (N, C, *size)."""
         images, base = images_of(view), baseline(view)
         noise = normal_draws(images, self.samples, self.seed) * self.noise
         generator = torch.Generator().manual_seed(self.seed)
@@ -174,15 +175,15 @@ class GradientSHAP(Attribution):
             itself = torch.zeros_like(itself)
 
         def part(draw: Tensor, index: Tensor) -> Tensor:
-            start = torch.where(itself[draw][:, None, None, None], images[index], base[index])
+            start = torch.where(add_sides(itself[draw], images), images[index], base[index])
             way = images[index] + noise[draw] - start
-            return way * gradient(view, start + alpha[draw][:, None, None, None] * way, index)
+            return way * gradient(view, start + add_sides(alpha[draw], way) * way, index)
 
         return mean_over_draws(view, self.samples, part)
 
 
 def normal_draws(images: Tensor, count: int, seed: int) -> Tensor:
-    """Return standard normal noise (count, C, H, W), the same on every device and for any batch."""
+    """Return standard normal noise (count, C, *size), the same on any device, for any batch."""
     generator = torch.Generator().manual_seed(seed)
     return draw_normal(generator, count, *images.shape[1:]).to(images)
 
@@ -192,5 +193,5 @@ def draw_noise(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Return noise(draw, image), its σ the `spread` of each image's range."""
     noise = normal_draws(images, count, seed)
-    sigma = spread * (images.amax((1, 2, 3)) - images.amin((1, 2, 3)))
-    return lambda draw, index: sigma[index][:, None, None, None] * noise[draw]
+    sigma = spread * (images.flatten(1).amax(1) - images.flatten(1).amin(1))
+    return lambda draw, index: add_sides(sigma[index], noise) * noise[draw]

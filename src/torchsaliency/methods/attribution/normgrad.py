@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from torchsaliency.core.maps import minmax, upsample
 from torchsaliency.core.method import GRADIENTS, Method, register
+from torchsaliency.core.space import AVERAGE, MAXIMUM
 from torchsaliency.core.trace import View
 
 Virtual = Literal["conv1x1", "conv3x3", "scaling", "bias"]
@@ -24,9 +25,10 @@ class NormGrad(Method):
     """NormGrad: the norm of every position's share in the gradient of a layer's weights.
 
     With features a = A(u) and g = ∂y_c/∂A(u), an identity layer put in after A has at u the
-    gradient a gᵀ as a 1×1 convolution; p gᵀ as a 3×3 convolution, p the 3×3 patch of A around u;
-    a ⊙ g as a scaling; g as a bias. Its numbers are aggregated to one, by default to their norm:
-    ‖a gᵀ‖ = ‖a‖·‖g‖. Several layers are joined by the product of their stretched maps.
+    gradient a gᵀ as a 1×1 convolution; p gᵀ as a 3×3 convolution (3×3×3 in a volume), p the patch
+    of A around u; a ⊙ g as a scaling; g as a bias. Its numbers are aggregated to one, by
+    default to their norm: ‖a gᵀ‖ = ‖a‖·‖g‖. Several layers are joined by the product of
+    their stretched maps.
 
     Source: Rebuffi et al., CVPR 2020.
 
@@ -44,7 +46,7 @@ class NormGrad(Method):
     aggregation: Aggregation = "norm"
 
     def saliency(self, view: View) -> Tensor:
-        """Return the aggregated gradients (N, h, w), or a product of layers' maps (N, H, W)."""
+        """Return the aggregated gradients (N, *grid), or a product of layers' maps (N, *size)."""
         if len(view.layers) == 1:
             return self._map(view)
         maps = [self._map(view.trace[layer]) for layer in view.layers]
@@ -60,7 +62,7 @@ class NormGrad(Method):
 
 
 def _aggregate(numbers: Tensor, by: Aggregation) -> Tensor:
-    """Aggregate (N, K, h, w) over K."""
+    """Aggregate (N, K, *grid) over K."""
     if by == "sum":
         return numbers.sum(1)
     if by == "max":
@@ -87,11 +89,13 @@ def _norm(a: Tensor, side: int) -> Tensor:
 
 
 def _sum(plane: Tensor, side: int) -> Tensor:
-    """Sum (N, h, w) over the patch of each position; zeros outside, as in a convolution."""
-    return F.avg_pool2d(plane[:, None], side, 1, side // 2)[:, 0] * side**2
+    """Sum (N, *grid) over the patch of each position; zeros outside, as in a convolution."""
+    sides = plane.ndim - 1
+    return AVERAGE[sides](plane[:, None], side, 1, side // 2)[:, 0] * side**sides
 
 
 def _highest(plane: Tensor, side: int) -> Tensor:
     """Return the largest number of each patch; zeros outside, as in a convolution."""
-    reach = side // 2
-    return F.max_pool2d(F.pad(plane, (reach,) * 4)[:, None], side, 1)[:, 0]
+    sides = plane.ndim - 1
+    padded = F.pad(plane, (side // 2,) * (2 * sides))
+    return MAXIMUM[sides](padded[:, None], side, 1)[:, 0]

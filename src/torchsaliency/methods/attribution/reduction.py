@@ -16,6 +16,7 @@ from torch import Tensor
 
 from torchsaliency.core.masking import Blur
 from torchsaliency.core.method import Method, Saliency, require_positive
+from torchsaliency.core.space import add_sides
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
 
@@ -61,12 +62,12 @@ class Attribution(Method):
     def attributions(self, view: View) -> Tensor | Saliency:
         """Return R: what each number of the image adds to the score, float32 or better.
 
-        (N, C, H, W), alone or with what else the method found out.
+        (N, C, *size), alone or with what else the method found out.
         """
 
     @final
     def saliency(self, view: View) -> Saliency:
-        """Return the reduced attributions at the image's own size, (N, H, W)."""
+        """Return the reduced attributions at the image's own size, (N, *size)."""
         found = self.attributions(view)
         shares = found if isinstance(found, Saliency) else Saliency(found)
         maps = join_colours(shares.raw.detach(), self.channels)
@@ -78,8 +79,8 @@ class Attribution(Method):
 
 
 def join_colours(
-    attributions: Float[Tensor, "n c H W"], channels: Channels
-) -> Float[Tensor, "n H W"]:
+    attributions: Float[Tensor, "n c *size"], channels: Channels
+) -> Float[Tensor, " n *size"]:
     """Join the colours of signed attributions."""
     if channels == "abs-sum":
         return attributions.abs().sum(1)
@@ -88,7 +89,7 @@ def join_colours(
     return attributions.sum(1).relu()
 
 
-def clip_maps(maps: Float[Tensor, "n H W"], percentile: float) -> Float[Tensor, "n H W"]:
+def clip_maps(maps: Float[Tensor, " n *size"], percentile: float) -> Float[Tensor, " n *size"]:
     """Cut every map's values above its own percentile."""
     limits = torch.stack([plane.flatten().quantile(percentile / 100) for plane in maps])
-    return torch.minimum(maps, limits[:, None, None])
+    return torch.minimum(maps, add_sides(limits, maps))

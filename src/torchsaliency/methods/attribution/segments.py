@@ -13,8 +13,10 @@ from torch import Tensor
 
 from torchsaliency.core.method import register
 from torchsaliency.core.runtime import draw_uniform
+from torchsaliency.core.space import describe_size
 from torchsaliency.core.target import Logit, Probability, Target
 from torchsaliency.core.trace import View
+from torchsaliency.errors import InputError
 from torchsaliency.methods.attribution.reduction import Attribution, Channels
 from torchsaliency.methods.passes import (
     IMAGE_PASSES,
@@ -25,8 +27,10 @@ from torchsaliency.methods.passes import (
 
 Segmentation = Literal["slic", "quickshift"]
 
-_SMALLEST = 64
-"""Pixels that a superpixel of slic has at least, on average: a smaller one changes no score."""
+_SMALLEST = 8
+"""Pixels of a side that a superpixel of slic has at least, on average: a smaller one changes no
+score.
+"""
 
 _ENUMERABLE = 16
 """Up to so many superpixels all coalitions may be tried."""
@@ -40,7 +44,8 @@ class SegmentAttribution(Attribution):
         channels: how the sign is read: "abs-sum" and "max-abs" take the absolute value,
             "sum-positive" keeps what speaks for the class.
         segmentation: "slic" or "quickshift", both of scikit-image.
-        segments: about how many superpixels slic makes, of 64 pixels or more; above 0.
+        segments: about how many superpixels slic makes, of 64 pixels or more (supervoxels of
+            512 voxels in a volume); above 0.
     """
 
     above_zero: ClassVar[tuple[str, ...]] = ("segments",)
@@ -49,12 +54,12 @@ class SegmentAttribution(Attribution):
     segments: int = 50
 
     @abc.abstractmethod
-    def coefficients(self, view: View, image: int, labels: Int[Tensor, "H W"]) -> Tensor:
+    def coefficients(self, view: View, image: int, labels: Int[Tensor, "*size"]) -> Tensor:
         """Return one signed number (M,) for each superpixel of one image."""
 
     @final
     def attributions(self, view: View) -> Tensor:
-        """Return the painted superpixels, (N, 1, H, W)."""
+        """Return the painted superpixels, (N, 1, *size)."""
         return torch.stack([self._paint(view, i) for i in range(len(view.images))])
 
     def _paint(self, view: View, image: int) -> Tensor:
@@ -74,7 +79,7 @@ class FeatureAblation(SegmentAttribution):
     Source: Zeiler and Fergus, ECCV 2014.
     """
 
-    def coefficients(self, view: View, image: int, labels: Int[Tensor, "H W"]) -> Tensor:
+    def coefficients(self, view: View, image: int, labels: Int[Tensor, "*size"]) -> Tensor:
         """Return the drops (M,)."""
         others = ~torch.eye(int(labels.max()) + 1, dtype=torch.bool, device="cpu")
         score = view.score[image]
@@ -118,7 +123,7 @@ class LIME(SegmentAttribution):
     explains: Literal["probability", "target"] = "probability"
     seed: int = 0
 
-    def coefficients(self, view: View, image: int, labels: Int[Tensor, "H W"]) -> Tensor:
+    def coefficients(self, view: View, image: int, labels: Int[Tensor, "*size"]) -> Tensor:
         """Return the linear model's coefficients (M,)."""
         shown = lime_samples(self.passes, int(labels.max()) + 1, self.seed)
         target = view.trace.target
@@ -160,7 +165,7 @@ class KernelSHAP(SegmentAttribution):
     passes: int = 500
     seed: int = 0
 
-    def coefficients(self, view: View, image: int, labels: Int[Tensor, "H W"]) -> Tensor:
+    def coefficients(self, view: View, image: int, labels: Int[Tensor, "*size"]) -> Tensor:
         """Return the Shapley values (M,)."""
         count = int(labels.max()) + 1
         inner, weights = coalitions(count, self.passes, self.seed)
@@ -171,19 +176,24 @@ class KernelSHAP(SegmentAttribution):
 
 
 def superpixels(
-    pixels: Float[Tensor, "c H W"], segmentation: Segmentation, segments: int
-) -> Int[Tensor, "H W"]:
-    """Return the label of every pixel's superpixel, 0 … M-1, each of them used."""
+    pixels: Float[Tensor, " c *size"], segmentation: Segmentation, segments: int
+) -> Int[Tensor, "*size"]:
+    """Return the label of every pixel's superpixel, 0 … M-1, each of them used.
+
+    Raises:
+        InputError: quickshift is given anything but a picture.
+    """
     from skimage import segmentation as skimage  # noqa: PLC0415 (needed by these methods alone)
 
     shifted = pixels - pixels.amin()
     stretched = shifted / shifted.amax().clamp_min(torch.finfo(shifted.dtype).tiny)
-    picture = stretched.movedim(0, 2).cpu().double().numpy()
-    colour = picture.shape[2] == 3  # noqa: PLR2004 (red, green, blue)
+    picture = stretched.movedim(0, -1).cpu().double().numpy()
+    colour = picture.shape[-1] == 3  # noqa: PLR2004 (red, green, blue)
+    sides = picture.ndim - 1
     if segmentation == "slic":
-        most = max(1, min(segments, picture[..., 0].size // _SMALLEST))
+        most = max(1, min(segments, picture[..., 0].size // _SMALLEST**sides))
         found = skimage.slic(
-            picture,
+            picture if sides > 1 else picture[None],
             most,
             compactness=10.0 if colour else 0.1,
             convert2lab=colour,
@@ -191,18 +201,23 @@ def superpixels(
             channel_axis=-1,
         )
     else:
+        if sides != 2:  # noqa: PLR2004
+            raise InputError(
+                "quickshift works on pictures (N, C, H, W) alone; use segmentation=slic for images "
+                f"of {describe_size(picture.shape[:-1])}."
+            )
         # Three colours are compared in the Lab space, which reaches to 100.
         seen = picture if colour else 100 * picture
         found = skimage.quickshift(
             seen, ratio=0.2, kernel_size=4, max_dist=200, convert2lab=colour, rng=0
         )
-    labels = np.unique(found, return_inverse=True)[1].reshape(found.shape)
+    labels = np.unique(found, return_inverse=True)[1].reshape(picture.shape[:-1])
     return torch.from_numpy(labels).to(pixels.device)
 
 
 def segment_means(
-    pixels: Float[Tensor, "c H W"], labels: Int[Tensor, "H W"]
-) -> Float[Tensor, "c H W"]:
+    pixels: Float[Tensor, " c *size"], labels: Int[Tensor, "*size"]
+) -> Float[Tensor, " c *size"]:
     """Return the image with every superpixel in its mean colour."""
     flat, where = pixels.flatten(1), labels.flatten()
     sums = flat.new_zeros(len(flat), int(labels.max()) + 1).index_add_(1, where, flat)
@@ -282,11 +297,11 @@ def shapley(
 def score_shown(
     view: View,
     image: int,
-    labels: Int[Tensor, "H W"],
+    labels: Int[Tensor, "*size"],
     shown: Tensor,
     *,
     target: Target | None = None,
-    behind: Float[Tensor, "c H W"] | None = None,
+    behind: Float[Tensor, " c *size"] | None = None,
 ) -> Float[Tensor, " s"]:
     """Return the scores of one image with only the superpixels `shown` (S, M).
 

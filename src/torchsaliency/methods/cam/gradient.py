@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchsaliency.core.method import GRADIENTS, ChannelCAM, register, require_positive
+from torchsaliency.core.space import repeat_image, sides_of
 from torchsaliency.core.trace import View
 from torchsaliency.errors import LayerError
 
@@ -27,7 +28,7 @@ class GradCAM(ChannelCAM):
 
     def weights(self, view: View) -> Tensor:
         """Return mean_u g_k(u), shape (N, K)."""
-        return view.gradients.mean((-2, -1))
+        return view.gradients.mean(sides_of(view.gradients))
 
 
 @register("gradcam++", family="cam", cite="chattopadhay2018", needs=GRADIENTS)
@@ -53,10 +54,10 @@ class GradCAMPlusPlus(ChannelCAM):
     def weights(self, view: View) -> Tensor:
         """Return Σ_u α_k(u) ReLU(g_k(u)), shape (N, K)."""
         g = view.gradients
-        total = view.activations.sum((-2, -1), keepdim=True)
+        total = view.activations.sum(sides_of(g), keepdim=True)
         squared = g.square()
         alpha = squared / (2 * squared + total * squared * g + self.eps)
-        return (torch.where(g == 0, 0, alpha) * g.relu()).sum((-2, -1))
+        return (torch.where(g == 0, 0, alpha) * g.relu()).sum(sides_of(g))
 
 
 @register("xgradcam", family="cam", cite="fu2020", needs=GRADIENTS)
@@ -79,9 +80,10 @@ class XGradCAM(ChannelCAM):
 
     def weights(self, view: View) -> Tensor:
         """Return Σ_u g_k(u) A_k(u) / Σ_u A_k(u), shape (N, K)."""
-        total = view.activations.sum((-2, -1))
+        sides = sides_of(view.activations)
+        total = view.activations.sum(sides)
         safe = total + torch.where(total < 0, -self.eps, self.eps)
-        return (view.gradients * view.activations).sum((-2, -1)) / safe
+        return (view.gradients * view.activations).sum(sides) / safe
 
 
 @register("hirescam", family="cam", cite="draelos2020", needs=GRADIENTS)
@@ -97,7 +99,7 @@ class HiResCAM(ChannelCAM):
     """
 
     def weights(self, view: View) -> Tensor:
-        """Return g_k(u), shape (N, K, h, w)."""
+        """Return g_k(u), shape (N, K, *grid)."""
         return view.gradients
 
 
@@ -111,7 +113,7 @@ class LayerCAM(ChannelCAM):
     """
 
     def weights(self, view: View) -> Tensor:
-        """Return ReLU(g_k(u)), shape (N, K, h, w)."""
+        """Return ReLU(g_k(u)), shape (N, K, *grid)."""
         return view.gradients.relu()
 
 
@@ -121,9 +123,9 @@ class LayerCAM(ChannelCAM):
 class CAM(ChannelCAM):
     """CAM: channels weighted by the linear classifier after global average pooling; no ReLU.
 
-    S = Σ_k w_kc A_k, where w_kc is the weight from channel k to class c. The weight is read as
-    hw · ∂y_c/∂A_k, which for such a head is exactly w_kc whatever the modules are called; a head of
-    another form is refused, because CAM is not defined there.
+    S = Σ_k w_kc A_k, where w_kc is the weight from channel k to class c. The weight is read as the
+    number of positions times ∂y_c/∂A_k, which for such a head is exactly w_kc whatever the modules
+    are called; a head of another form is refused, because CAM is not defined there.
 
     Source: Zhou et al., CVPR 2016.
 
@@ -136,7 +138,7 @@ class CAM(ChannelCAM):
     def weights(self, view: View) -> Tensor:
         """Return w_kc, shape (N, K)."""
         gradients = view.gradients
-        mean = gradients.mean((-2, -1), keepdim=True)
+        mean = gradients.mean(sides_of(gradients), keepdim=True)
         spread = (gradients - mean).abs().amax() / mean.abs().amax().clamp_min(1e-30)
         affine = _is_affine(view, mean)
         if spread > _SPREAD or not affine:
@@ -144,7 +146,7 @@ class CAM(ChannelCAM):
                 f"CAM needs a layer followed by global average pooling and one linear layer, and "
                 f"{view.layer.name!r} is not; use gradcam, layercam or opticam."
             )
-        return mean[..., 0, 0] * (gradients.shape[-2] * gradients.shape[-1])
+        return mean.flatten(1) * gradients[0, 0].numel()
 
 
 def _is_affine(view: View, slope: Tensor) -> bool:
@@ -154,7 +156,7 @@ def _is_affine(view: View, slope: Tensor) -> bool:
     over positions, but bends.
     """
     features = view.activations[0]
-    halved = view.tail(0, lambda index: (features / 2).expand(len(index), -1, -1, -1), 1)[0]
+    halved = view.tail(0, lambda index: repeat_image(features / 2, len(index)), 1)[0]
     moved = view.score[0] - halved
     parts = slope[0] * features / 2
     error = (moved - parts.sum()).abs()

@@ -26,6 +26,7 @@ from torchsaliency.core.method import (
     require_positive,
 )
 from torchsaliency.core.rules import differentiate
+from torchsaliency.core.space import sides_of
 from torchsaliency.core.target import (
     ClassTarget,
     EmbeddingSimilarity,
@@ -115,7 +116,7 @@ class OptiCAM(Method):
             extend_needs(self, _find_start(self.start).entry.needs)
 
     def saliency(self, view: View) -> Saliency:
-        """Return the optimised map S(u*) (N, h, w) and the history of the objective."""
+        """Return the optimised map S(u*) (N, *grid) and the history of the objective."""
         features = view.activations.relu() if self.rectified else view.activations
         start = self._start(view, features)
         parts = [
@@ -147,7 +148,7 @@ class OptiCAM(Method):
         return _SELECTORS[self.selector](target.labels)
 
     def _objective(self, view: View) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return F as a function of masks (M, H, W) and the images (M,) they belong to."""
+        """Return F as a function of masks (M, *size) and the images (M,) they belong to."""
         target = self._target(view)
         clean = view.score if self.selector == "target" else target(view.trace.output)
         outside = self.objective in ("iomask", "iodiff")
@@ -160,7 +161,11 @@ class OptiCAM(Method):
             scores = view.trace.scores(images, where, target)
             inner, *outer = scores.split(len(index))
             found = self._combine(clean[index], inner, outer)
-            return found if price is None else found - price[index] * masks.mean((-2, -1))
+            return (
+                found
+                if price is None
+                else found - price[index] * masks.mean(tuple(range(1, masks.ndim)))
+            )
 
         return value
 
@@ -195,7 +200,7 @@ class OptiCAM(Method):
         if len(view.layers) > 1:
             raise OptionError("opticam.start from another CAM needs a single layer, or uniform.")
         weights = _find_start(self.start).weights(view)
-        weights = weights if weights.ndim == 2 else weights.mean((-2, -1))  # noqa: PLR2004
+        weights = weights if weights.ndim == 2 else weights.mean(sides_of(weights))  # noqa: PLR2004
         share = weights.relu() / weights.relu().sum(1, keepdim=True).clamp_min(1e-12)
         # A floor at a tenth of the uniform share: log 0 could never be left again.
         return (share + 0.1 / share.shape[1]).log()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchsaliency.core.method import PASSES, ChannelCAM, Method, Needs, register
+from torchsaliency.core.space import repeat_image
 from torchsaliency.core.trace import View
 
 
@@ -70,7 +71,7 @@ class AblationCAM(ChannelCAM):
         live = (features != value).flatten(1).any(1).nonzero()[:, 0]
 
         def without(step: Tensor) -> Tensor:
-            edited = features.expand(len(step), -1, -1, -1).clone()
+            edited = repeat_image(features, len(step)).clone()
             edited[torch.arange(len(step), device=step.device), live[step]] = value
             return edited
 
@@ -84,13 +85,13 @@ class AblationCAM(ChannelCAM):
 @final
 @dataclass(frozen=True)
 class FakeCAM(Method):
-    """Fake-CAM: 1 everywhere but for the top left pixel, which is 0; a control for metrics.
+    """Fake-CAM: 1 everywhere but for the first pixel, top left, which is 0; a control for metrics.
 
     Source: Poppi et al., CVPRW 2021.
     """
 
     def saliency(self, view: View) -> Tensor:
-        """Return the map at the image's own size, (N, H, W)."""
+        """Return the map at the image's own size, (N, *size)."""
         raw = view.images.new_ones((len(view.images), *view.size)).float()
-        raw[:, 0, 0] = 0
+        raw.flatten(1)[:, 0] = 0
         return raw

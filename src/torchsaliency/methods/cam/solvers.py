@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from torchsaliency.core.maps import Normalisation, normalise, rounding, upsample
+from torchsaliency.core.space import Size
 
 _BETAS = (0.9, 0.999)
 _EPS = 1e-8
 
 
 def combine(logits: Tensor, features: Tensor) -> Tensor:
-    """Return S(u) = Σ_k softmax(u)_k A_k (Eq. 8), shape (N, h, w)."""
-    return torch.einsum("nk,nkhw->nhw", logits.softmax(1), features)
+    """Return S(u) = Σ_k softmax(u)_k A_k (Eq. 8), shape (N, *grid)."""
+    return torch.einsum("nk,nk...->n...", logits.softmax(1), features)
 
 
 @final
@@ -62,8 +63,8 @@ class Adam:
         self._features, self._normalisation = features, normalisation
         self._adam = AdamState(self.logits, rate)
 
-    def propose(self, live: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return u as a leaf of the graph, and the masks (M, H, W) made from it."""
+    def propose(self, live: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+        """Return u as a leaf of the graph, and the masks (M, *size) made from it."""
         leaf = self.logits[live].requires_grad_()
         maps = combine(leaf, self._features[live])
         return leaf, normalise(upsample(maps, size), self._normalisation)
@@ -107,7 +108,7 @@ class TrustRegion:
         self.logits = start.clone()
         self._features, self._normalisation = features, normalisation
         self._rate, self._passes = rate, 0
-        count, cells = len(features), features.shape[2] * features.shape[3]
+        count, cells = len(features), features[0, 0].numel()
         self._unit = self._rho = self._caution = start.new_zeros(count)
         self._anchor = features.new_zeros((count, *features.shape[2:]))
         self._terms = features.new_zeros((count, 0, cells))
@@ -122,8 +123,8 @@ class TrustRegion:
         shape = maps if self._normalisation == "sigmoid" else _Stretch(maps).shape
         return shape.unflatten(1, features.shape[2:])
 
-    def propose(self, live: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return S as a leaf of the graph, and the masks (M, H, W) made from it."""
+    def propose(self, live: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+        """Return S as a leaf of the graph, and the masks (M, *size) made from it."""
         self._anchor[live] = self._shape(self.logits[live], live)
         leaf = self._anchor[live].requires_grad_()
         return leaf, normalise(upsample(leaf, size), self._normalisation)

@@ -13,10 +13,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torchsaliency.core.method import Method, Saliency, register, require_positive
+from torchsaliency.core.space import Size
 from torchsaliency.core.target import ClassTarget, Margin, Target
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError, TargetError
-from torchsaliency.methods.passes import IMAGE_PASSES, blur, join, rows, slope, sum_dtype
+from torchsaliency.methods.passes import (
+    IMAGE_PASSES,
+    blur,
+    join,
+    require_picture,
+    rows,
+    slope,
+    sum_dtype,
+)
 
 AREAS: dict[str, tuple[float, ...]] = {
     "torchray": (0.1,),
@@ -120,6 +129,7 @@ class ExtremalPerturbation(Method):
 
     def saliency(self, view: View) -> Saliency:
         """Return the sum of the masks less its least value, at the image's own size, (N, H, W)."""
+        require_picture(self.name, view.size)
         target = self._target(view)
         shape = (len(view.images), len(self.shares))
         parts = [self._ascend(view, target, pairs) for pairs in rows(shape[0] * shape[1], view)]
@@ -216,7 +226,7 @@ class Canvas:
             depends only on where in its cell the pixel lies.
     """
 
-    def __init__(self, image: tuple[int, int], spacing: int, sigma: float, like: Tensor) -> None:
+    def __init__(self, image: Size, spacing: int, sigma: float, like: Tensor) -> None:
         self.image, self.margin = image, round(sigma)
         self.nodes = (-(-image[0] // spacing), -(-image[1] // spacing))
         radius = 1 + math.ceil(sigma / spacing)

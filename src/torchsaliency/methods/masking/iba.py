@@ -12,6 +12,7 @@ from torch import Tensor
 from torchsaliency.core.maps import is_constant
 from torchsaliency.core.method import PASSES, Method, register, require_positive
 from torchsaliency.core.runtime import draw_normal
+from torchsaliency.core.space import add_sides, sides_of
 from torchsaliency.core.target import LogProbability
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
@@ -71,7 +72,7 @@ class IBA(Method):
             )
 
     def saliency(self, view: View) -> Tensor:
-        """Return the bits that pass at each place, (N, h, w)."""
+        """Return the bits that pass at each place, (N, *grid)."""
         neck = _Bottleneck(view.activations.to(sum_dtype(view.images.device)), self.sigma)
         features = neck.features
         adam = AdamState(torch.full_like(features, _START).flatten(1), self.learning_rate)
@@ -83,13 +84,13 @@ class IBA(Method):
             climb = [self._climb(probable, neck, alpha, noise, i) for i in range(len(features))]
             adam.ascend(slice(None), torch.stack(climb).flatten(1))
         bits = neck.information(adam.rows.view_as(features), slice(None)).sum(1) / math.log(2)
-        share = features[0, 0].numel() / (view.size[0] * view.size[1])
+        share = features[0, 0].numel() / math.prod(view.size)
         return (bits * share).to(view.score.dtype)
 
     def _climb(
         self, view: View, neck: _Bottleneck, alpha: Tensor, noise: Tensor, image: int
     ) -> Tensor:
-        """Return the slope of mean log p_c - β · mean KL in one image's α, (K, h, w)."""
+        """Return the slope of mean log p_c - β · mean KL in one image's α, (K, *grid)."""
         with torch.enable_grad():
             leaf = alpha[image].clone().requires_grad_()
             nats = neck.information(leaf[None], slice(image, image + 1)).mean()
@@ -106,33 +107,35 @@ class _Bottleneck:
     """The features R with the mean μ and spread s of each channel over an image's positions.
 
     Attributes:
-        features: R (N, K, h, w).
-        mean: μ (N, K, 1, 1).
-        spread: s (N, K, 1, 1), at least 0.01.
-        varies: whether a channel varies within the image (N, K, 1, 1).
+        features: R (N, K, *grid).
+        mean: μ (N, K, 1, …).
+        spread: s (N, K, 1, …), at least 0.01.
+        varies: whether a channel varies within the image (N, K, 1, …).
         sigma: of the Gaussian that smooths λ.
     """
 
     def __init__(self, features: Tensor, sigma: float) -> None:
         self.features, self.sigma = features, sigma
-        spread, self.mean = torch.std_mean(features, (2, 3), correction=0, keepdim=True)
+        spread, self.mean = torch.std_mean(features, sides_of(features), correction=0, keepdim=True)
         self.spread = spread.clamp_min(_LEAST_SPREAD)
-        self.varies = ~is_constant(features.float())[..., None, None]
+        varies = ~is_constant(features.float().flatten(0, 1)).view(features.shape[:2])
+        self.varies = add_sides(varies, features)
 
     def _close(self, alpha: Tensor) -> Tensor:
         """Return 1 - λ, which is small and so must not be a difference; never 0."""
-        closed = blur((-alpha).sigmoid(), self.sigma, "mirror", round(2 * self.sigma))
+        sides = alpha.ndim - 2
+        closed = blur((-alpha).sigmoid(), self.sigma, "mirror", round(2 * self.sigma), sides=sides)
         return closed.clamp_min(_CLOSED)
 
     def mix_noise(self, alpha: Tensor, noise: Tensor, image: int) -> Tensor:
-        """Return Z of one image under each standard noise (m, K, h, w)."""
+        """Return Z of one image under each standard noise (m, K, *grid)."""
         features = self.features[image]
         noisy = self.mean[image] + self.spread[image] * noise
         mixed = torch.lerp(features.expand_as(noisy), noisy, self._close(alpha).expand_as(noisy))
         return torch.where(self.varies[image], mixed, features)
 
     def information(self, alpha: Tensor, images: slice) -> Tensor:
-        """Return KL (n, K, h, w) in nats."""
+        """Return KL (n, K, *grid) in nats."""
         closed = self._close(alpha)
         scaled = (self.features[images] - self.mean[images]) / self.spread[images]
         nats = 0.5 * (((1 - closed) * scaled).square() + closed.square() - 1) - closed.log()

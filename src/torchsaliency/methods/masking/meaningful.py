@@ -13,6 +13,7 @@ from torchsaliency.core.maps import is_constant
 from torchsaliency.core.masking import Blur, Masking
 from torchsaliency.core.method import Method, Saliency, register, require_positive
 from torchsaliency.core.runtime import draw_uniform
+from torchsaliency.core.space import Size, add_sides, repeat_image
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
 from torchsaliency.methods.cam.solvers import AdamState
@@ -42,8 +43,9 @@ class MeaningfulPerturbation(Method):
     """Meaningful perturbation: a mask that deletes what the class needs, small and smooth.
 
     m* = argmin p_c(x ⊙ M + x̃ ⊙ (1-M)) + λ₁ Σ|1-m| + λ₂ Σ (√(Δ_x²+Δ_y²))^β with m in [0, 1] on
-    cells of 8 x 8 pixels, M = blur(up(m)) and x̃ the blurred image; the map is 1 - m*. Adam on
-    every image by itself. A target that is not a class has its own score in place of p_c.
+    cells of 8 x 8 pixels (8 x 8 x 8 in a volume), M = blur(up(m)) and x̃ the blurred image; the map
+    is 1 - m*. Adam on every image by itself. A target that is not a class has its own score
+    in place of p_c.
 
     The search begins at the smallest blurred disc in the image's centre under which the score falls
     to within 1 % of what the largest leaves; where that one does not lower it, at m = 1.
@@ -101,16 +103,16 @@ class MeaningfulPerturbation(Method):
             )
 
     def saliency(self, view: View) -> Saliency:
-        """Return 1 - m* with the cells spread over the image, (N, H, W), and the objective."""
+        """Return 1 - m* with the cells spread over the image, (N, *size), and the objective."""
         masking = Blur(self.image_blur) if self.perturbation == "blur" else view.trace.masking
         draw = torch.Generator().manual_seed(self.seed)
-        grid = (-(-view.size[0] // self.cell), -(-view.size[1] // self.cell))
+        grid = tuple(-(-side // self.cell) for side in view.size)
         first = draw_uniform(draw, *grid)
         shifts = torch.randint(
-            0, self.jitter, (self.iterations, 2), generator=draw, device="cpu"
+            0, self.jitter, (self.iterations, len(grid)), generator=draw, device="cpu"
         ).tolist()
         dtype = sum_dtype(view.images.device)
-        start = first.expand(len(view.images), -1, -1).to(view.images.device, dtype)
+        start = repeat_image(first, len(view.images)).to(view.images.device, dtype)
         if self.start == "disc":
             start = self._discs(view, masking, grid).to(dtype)
         with torch.autocast(start.device.type, enabled=False):
@@ -123,25 +125,25 @@ class MeaningfulPerturbation(Method):
         raw = 1 - _spread(cells, view.size).to(view.score.dtype)
         return Saliency(raw, {"objective": objective.to(view.score.dtype)})
 
-    def _discs(self, view: View, masking: Masking, grid: tuple[int, int]) -> Tensor:
-        """Return the cells (N, h, w) of the smallest disc that is as good as the largest."""
-        device, (height, width) = view.images.device, view.size
+    def _discs(self, view: View, masking: Masking, grid: Size) -> Tensor:
+        """Return the cells (N, *grid) of the smallest disc that is as good as the largest."""
+        device = view.images.device
         most = _DISC_ROOM * max(view.size) + _DISC_STEP
         radii = torch.arange(0, most, _DISC_STEP, device=device, dtype=torch.float32)
-        down = torch.arange(height, device=device)[:, None] - (height - 1) / 2
-        across = torch.arange(width, device=device) - (width - 1) / 2
-        away = (down.square() + across.square()).sqrt()
+        lines = [torch.arange(side, device=device) - (side - 1) / 2 for side in view.size]
+        away = sum(line.square() for line in torch.meshgrid(*lines, indexing="ij"))
+        away = torch.as_tensor(away).sqrt()
 
         def masks(index: Tensor) -> Tensor:
-            discs = (away < radii[index, None, None]).float()
-            return 1 - blur(discs, _DISC_BLUR, "repeat").clamp(0, 1)
+            discs = (away < add_sides(radii[index], away[None])).float()
+            return 1 - blur(discs, _DISC_BLUR, "repeat", sides=away.ndim).clamp(0, 1)
 
         scores = view.score.new_zeros((len(view.images), len(radii)))
         target = as_probability(view.trace.target)
         for group, steps, _, found in score_under_masks(view, len(radii), masks, target, masking):
             scores[group[:, None], steps] = found.to(scores)
         fall = scores[:, :1] - scores[:, -1:]
-        idle = is_constant(scores[:, None])[:, None] | (fall <= 0)
+        idle = is_constant(scores)[:, None] | (fall <= 0)
         enough = idle | (scores - scores[:, -1:] < _DISC_SHARE * fall)
         best = masks(enough.int().argmax(1)).to(scores)
         return F.interpolate(best[:, None], grid, mode="area")[:, 0]
@@ -149,14 +151,16 @@ class MeaningfulPerturbation(Method):
     def _search(
         self, view: View, hidden: Tensor, start: Tensor, index: Tensor, shifts: list[list[int]]
     ) -> list[Tensor]:
-        """Return the cells (n, h, w) of the images at `index`, and their objective."""
+        """Return the cells (n, *grid) of the images at `index`, and their objective."""
         images, target = view.images[index], as_probability(view.trace.target)
         adam = AdamState(start.flatten(1), self.learning_rate)
         history = start.new_zeros((len(start), self.iterations))
         for step, shift in enumerate(shifts):
             with torch.enable_grad():
                 cells = adam.rows.view_as(start).clone().requires_grad_()
-                mask = blur(_spread(cells, view.size), self.mask_blur, "repeat")
+                mask = blur(
+                    _spread(cells, view.size), self.mask_blur, "repeat", sides=len(view.size)
+                )
                 mixed = torch.lerp(hidden, images, mask[:, None].to(images.dtype).expand_as(images))
                 scores = view.trace.scores(_move(mixed, shift), index, target)
                 price = self._price(cells)
@@ -169,24 +173,25 @@ class MeaningfulPerturbation(Method):
 
     def _price(self, cells: Tensor) -> Tensor:
         """Return what size and roughness of the mask cost, (n,)."""
-        down = F.pad(cells.diff(dim=1), (0, 0, 0, 1))
-        across = F.pad(cells.diff(dim=2), (0, 1))
+        steep = torch.zeros_like(cells)
+        for side in range(1, cells.ndim):
+            edge = torch.zeros_like(cells.narrow(side, 0, 1))
+            steep = steep + torch.cat([cells.diff(dim=side), edge], side).square()
         # The floor keeps the power's gradient finite where the mask is flat.
-        steep = (down.square() + across.square()).clamp_min(_FLAT)
-        rough = steep.pow(self.variation_power / 2).sum((1, 2))
-        area = (1 - cells).abs().sum((1, 2))
+        rough = steep.clamp_min(_FLAT).pow(self.variation_power / 2).flatten(1).sum(1)
+        area = (1 - cells).abs().flatten(1).sum(1)
         return self.area_weight * area + self.variation_weight * rough
 
 
-def _spread(cells: Tensor, size: tuple[int, int]) -> Tensor:
+def _spread(cells: Tensor, size: Size) -> Tensor:
     """Repeat the cells over the pixels of the image."""
     return F.interpolate(cells[:, None], size, mode="nearest")[:, 0]
 
 
 def _move(images: Tensor, shift: list[int]) -> Tensor:
-    """Move images up and to the left; the border is repeated."""
-    down, across = (
-        (torch.arange(side, device=images.device) + by).clamp_max(side - 1)
-        for side, by in zip(images.shape[2:], shift, strict=True)
-    )
-    return images[:, :, down][..., across]
+    """Move images to the start of each side, up and to the left; the border is repeated."""
+    for place, by in enumerate(shift, 2):
+        side = images.shape[place]
+        where = (torch.arange(side, device=images.device) + by).clamp_max(side - 1)
+        images = images.index_select(place, where)
+    return images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from torchsaliency.core.maps import is_constant
 from torchsaliency.core.method import Method, register
+from torchsaliency.core.space import multiply_sides, window_of
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
 from torchsaliency.methods.passes import IMAGE_PASSES, score_under_masks, sum_dtype
@@ -23,7 +25,8 @@ class Occlusion(Method):
     """Occlusion: a window slides over the image; a pixel gets the mean drop of its windows.
 
     S(u) = mean over windows W ∋ u of y_c(x) - y_c(x with W replaced by the masking's baseline).
-    The default window is 56 pixels wide and moves by 14 on an image of 224: 169 passes.
+    The default window is 56 pixels wide and moves by 14 on an image of 224: 169 passes. In a volume
+    or a video it is a box, a quarter of each side: 2197 passes.
 
     Windows start at every stride from the top left until the border is reached; the last may hang
     over it and is cut. This is captum's `Occlusion`, whose attributions are the same for all
@@ -33,7 +36,8 @@ class Occlusion(Method):
     the window's centre.
 
     Attributes:
-        window: side of the square window, as a share of the image's shorter side.
+        window: side of the square window, as a share of the image's shorter side; of each side in
+            a volume, a video or a signal.
         stride: step from one window to the next, as a share of the window; at most 1, so that
             every pixel is hidden at least once.
     """
@@ -51,26 +55,36 @@ class Occlusion(Method):
                 )
 
     def saliency(self, view: View) -> Tensor:
-        """Return the mean drops at the image's own size, (N, H, W)."""
+        """Return the mean drops at the image's own size, (N, *size)."""
         device, dtype = view.images.device, sum_dtype(view.images.device)
-        side = max(1, round(self.window * min(view.size)))
-        step = max(1, round(self.stride * side))
-        rows, columns = (_windows(length, side, step).to(device) for length in view.size)
+        lines = [
+            _windows(length, side, max(1, round(self.stride * side))).to(device)
+            for length, side in zip(view.size, window_of(self.window, view.size), strict=True)
+        ]
+        places = [len(line) for line in lines]
 
         def masks(index: Tensor) -> Tensor:
-            down, across = rows[index // len(columns)], columns[index % len(columns)]
-            return 1 - down[:, :, None] * across[:, None]
+            parts = zip(lines, torch.unravel_index(index, places), strict=True)
+            return 1 - _outer([line[place] for line, place in parts])
 
-        count = len(rows) * len(columns)
+        count = math.prod(places)
         scores = view.score.new_zeros((len(view.images), count))
         for group, steps, _, found in score_under_masks(view, count, masks):
             scores[group[:, None], steps] = found.to(scores)
         alike = is_constant(torch.cat([view.score[:, None], scores], 1)[:, None])[:, None]
         drops = torch.where(alike, 0, view.score[:, None] - scores).to(dtype)
-        drops = drops.unflatten(1, (len(rows), len(columns)))
-        down, across = rows.to(dtype), columns.to(dtype)
-        total = torch.einsum("ih,nij,jw->nhw", down, drops, across)
-        return (total / (down.sum(0)[:, None] * across.sum(0))).to(view.score.dtype)
+        covered = [line.to(dtype) for line in lines]
+        total = multiply_sides(drops.unflatten(1, places), [line.mT for line in covered])
+        windows = _outer([line.sum(0)[None] for line in covered])
+        return (total / windows).to(view.score.dtype)
+
+
+def _outer(lines: Sequence[Tensor]) -> Tensor:
+    """Return the products (m, *size) of lines (m, side), one a side."""
+    found = lines[0]
+    for line in lines[1:]:
+        found = found[..., None] * line.view(len(line), *[1] * (found.ndim - 1), -1)
+    return found
 
 
 def _windows(length: int, side: int, step: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torchsaliency.core.maps import is_constant
 from torchsaliency.core.method import Method, register, require_positive
 from torchsaliency.core.runtime import draw_uniform
+from torchsaliency.core.space import Size, add_sides, multiply_sides
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
 from torchsaliency.methods.passes import IMAGE_PASSES, as_probability, score_under_masks, sum_dtype
@@ -25,7 +26,8 @@ class RISE(Method):
 
     S = 1/(N·p₁) Σ_i p_c(x ⊙ M_i) M_i. A mask is a grid of s x s cells, each 1 with probability p₁,
     stretched bilinearly to (s+1)·⌈H/s⌉ x (s+1)·⌈W/s⌉ pixels and cut to the image at a random
-    place. A target that is not a class gives its own score in place of a probability.
+    place; in a volume or a video it has s x s x s cells. A target that is not a class gives its own
+    score in place of a probability.
 
     The same masks serve all images, whatever the batch, the chunk and the device; they are made
     where they are used, so memory is bounded by the chunk. Where all masks score alike, the map is
@@ -54,7 +56,7 @@ class RISE(Method):
             raise OptionError(f"rise.keep must be above 0 and at most 1, not {self.keep}.")
 
     def saliency(self, view: View) -> Tensor:
-        """Return the weighted mean mask at the image's own size, (N, H, W)."""
+        """Return the weighted mean mask at the image's own size, (N, *size)."""
         images, target = view.images, as_probability(view.trace.target)
         dtype = sum_dtype(images.device)
         total = torch.zeros((len(images), *view.size), dtype=dtype, device=images.device)
@@ -62,13 +64,13 @@ class RISE(Method):
         high = -low
         masks = RandomMasks(self, view.size, images.device)
         for group, _, drawn, scores in score_under_masks(view, self.samples, masks, target):
-            total[group] += torch.einsum("nm,mhw->nhw", scores.to(dtype), drawn.to(dtype))
+            total[group] += torch.einsum("nm,m...->n...", scores.to(dtype), drawn.to(dtype))
             low[group] = torch.minimum(low[group], scores.to(dtype).amin(1))
             high[group] = torch.maximum(high[group], scores.to(dtype).amax(1))
         ends = torch.stack([low, high], 1).to(view.score)
-        alike = is_constant(ends[:, None])[:, None, None]
+        alike = add_sides(is_constant(ends), total)
         raw = total / (self.samples * self.keep)
-        return torch.where(alike, low[:, None, None], raw).to(view.score.dtype)
+        return torch.where(alike, add_sides(low, total), raw).to(view.score.dtype)
 
 
 @final
@@ -76,31 +78,31 @@ class RandomMasks:
     """RISE's masks for one image size, drawn on the CPU and made when they are needed.
 
     Attributes:
-        grids: (N, s, s), 0 or 1.
-        shifts: (N, 2), where each stretched grid is cut: down and right.
+        grids: (N, s, s), or (N, s, s, s) for a volume, 0 or 1.
+        shifts: (N, 2), where each stretched grid is cut: down and right; one more in a volume.
         stretch: the bilinear stretch of each side as a matrix, (s+1)·⌈side/s⌉ x s.
-        size: (H, W) of the masks.
+        size: of the masks.
     """
 
-    def __init__(self, options: RISE, size: tuple[int, int], device: torch.device) -> None:
+    def __init__(self, options: RISE, size: Size, device: torch.device) -> None:
         draw = torch.Generator().manual_seed(options.seed)
         cells = options.cells
-        grids = draw_uniform(draw, options.samples, cells, cells) < options.keep
+        grids = draw_uniform(draw, options.samples, *[cells] * len(size)) < options.keep
         self.grids, self.size = grids.float().to(device), size
         pixels = torch.tensor([-(-side // cells) for side in size], device="cpu")
-        self.shifts = (draw_uniform(draw, options.samples, 2) * pixels).long().to(device)
+        self.shifts = (draw_uniform(draw, options.samples, len(size)) * pixels).long().to(device)
         self.stretch = [_stretch(cells, int(side)).to(device) for side in pixels]
 
     def __call__(self, index: Tensor) -> Tensor:
-        """Return the masks (m, H, W) at `index`."""
-        down, across = (
+        """Return the masks (m, *size) at `index`."""
+        stretches = [
             matrix[shift[:, None] + torch.arange(side, device=index.device)]
             for matrix, shift, side in zip(
                 self.stretch, self.shifts[index].unbind(1), self.size, strict=True
             )
-        )
+        ]
         with torch.autocast(index.device.type, enabled=False):
-            return (down @ self.grids[index] @ across.transpose(1, 2)).clamp(0, 1)
+            return multiply_sides(self.grids[index], stretches).clamp(0, 1)
 
 
 def _stretch(cells: int, pixels: int) -> Tensor:

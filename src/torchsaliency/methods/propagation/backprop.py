@@ -34,7 +34,7 @@ class GuidedBackprop(Attribution):
     channels: Channels = "max-abs"
 
     def attributions(self, view: View) -> Tensor:
-        """Return the guided gradient, (N, C, H, W)."""
+        """Return the guided gradient, (N, C, *size)."""
         return _propagate_rectified(view, self.name, _guide)
 
 
@@ -54,7 +54,7 @@ class DeconvNet(Attribution):
     channels: Channels = "max-abs"
 
     def attributions(self, view: View) -> Tensor:
-        """Return the deconvolved gradient, (N, C, H, W)."""
+        """Return the deconvolved gradient, (N, C, *size)."""
         return _propagate_rectified(view, self.name, _deconvolve)
 
 

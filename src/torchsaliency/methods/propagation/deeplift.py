@@ -68,7 +68,7 @@ class DeepLIFT(Attribution):
     rescaled: Rescaled = "all"
 
     def attributions(self, view: View) -> Saliency:
-        """Return (x - b) ⊙ m, (N, C, H, W), and how far the shares are from adding up."""
+        """Return (x - b) ⊙ m, (N, C, *size), and how far the shares are from adding up."""
         images, base = images_of(view), baseline(view)
         parts = [
             differences(view, images[index], base[index], index, self.rescaled)
@@ -106,7 +106,7 @@ class DeepSHAP(Attribution):
     seed: int = 0
 
     def attributions(self, view: View) -> Saliency:
-        """Return the mean shares, (N, C, H, W), and how far they are from adding up."""
+        """Return the mean shares, (N, C, *size), and how far they are from adding up."""
         images, base = images_of(view), baseline(view)
         noise = draw_noise(images, self.samples, self.spread, self.seed)
         rises = view.score.new_zeros(len(images))

@@ -16,6 +16,7 @@ from torch import Tensor
 from torchsaliency.core.attention import FUSED, SOFTMAXES, attention_of
 from torchsaliency.core.method import Saliency, register
 from torchsaliency.core.rules import Gradients, Rule, Step
+from torchsaliency.core.space import add_sides
 from torchsaliency.core.trace import View
 from torchsaliency.errors import LayerError
 from torchsaliency.methods.attribution.reduction import Attribution, Channels
@@ -76,7 +77,7 @@ class LRP(Attribution):
     bias: Biases = "absorbs"
 
     def attributions(self, view: View) -> Saliency:
-        """Return the relevance of every number, (N, C, H, W), and what reached the image.
+        """Return the relevance of every number, (N, C, *size), and what reached the image.
 
         Raises:
             LayerError: the network runs an operation that LRP has no rule for; or relevance grew
@@ -89,7 +90,7 @@ class LRP(Attribution):
                 "The relevance overflowed, for contributions cancel in this network; choose "
                 "lrp.rule=composite, lrp.bias=absorbs or a larger lrp.epsilon."
             )
-        relevance = shares * view.score.to(shares)[:, None, None, None]
+        relevance = shares * add_sides(view.score.to(shares), shares)
         return Saliency(relevance, {"reached": shares.flatten(1).sum(1)})
 
 

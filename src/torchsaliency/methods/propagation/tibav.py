@@ -58,7 +58,7 @@ class TIBAV(Method):
     start: int = 0
 
     def saliency(self, view: View) -> Tensor:
-        """Return the class token's row of the product, (N, h, w)."""
+        """Return the class token's row of the product, (N, *grid)."""
         attentions = whole_attentions(view)
         gradients = from_block("tibav", self.start, view.attention_gradients)
         relevances = from_block("tibav", self.start, attention_relevance(view, len(attentions)))

@@ -36,7 +36,7 @@ class EigenCAM(Method):
     sign: Literal["max", "abs", "raw"] = "max"
 
     def saliency(self, view: View) -> Tensor:
-        """Return the projection (N, h, w)."""
+        """Return the projection (N, *grid)."""
         if self.sign == "raw":
             return _lapack_projection(view.activations, centred=self.centred).relu()
         found = spectrum_of(view, centred=self.centred, most=1).projections[:, 0]
@@ -62,7 +62,7 @@ class MultivecEigenCAM(Method):
     centred: bool = True
 
     def saliency(self, view: View) -> Tensor:
-        """Return the weighted sum of absolute projections (N, h, w)."""
+        """Return the weighted sum of absolute projections (N, *grid)."""
         return sum_projections(spectrum_of(view, centred=self.centred))
 
 

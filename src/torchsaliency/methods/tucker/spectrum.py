@@ -1,7 +1,7 @@
 """Singular vectors of feature maps, batched and without iteration.
 
-For the K x hw unfolding M = U Σ Vᵀ of one image's features, everything here is made from Σ and V,
-and those from the eigenvectors of the smaller of the two Gram matrices, in float64.
+For the unfolding M = U Σ Vᵀ (K x positions) of one image's features, everything here is made from
+Σ and V, and those from the eigenvectors of the smaller of the two Gram matrices, in float64.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torchsaliency.core.maps import to_float64
+from torchsaliency.core.space import add_sides
 from torchsaliency.core.trace import View
 
 
@@ -23,8 +24,8 @@ class Spectrum:
     """Singular values and projections of a batch of unfoldings.
 
     Attributes:
-        values: (N, r) singular values σ_i, descending, r = min(K, hw).
-        projections: (N, r, h, w): σ_i v_i, the features weighted by the i-th left singular vector,
+        values: (N, r) singular values σ_i, descending, r = min(K, positions).
+        projections: (N, r, *grid): σ_i v_i, the features weighted by the i-th left singular vector,
             Σ_k U_ki A_k. The sign is arbitrary, and the same at all positions of one map.
     """
 
@@ -34,13 +35,13 @@ class Spectrum:
 
 @final
 class Unfolding:
-    """The features of every image as a matrix (K, hw), and what its spectra are made of.
+    """The features of every image as a matrix (K, positions), and what its spectra are made of.
 
     Args:
-        features: (N, K, h, w).
+        features: (N, K, *grid).
     """
 
-    def __init__(self, features: Float[Tensor, "n k h w"]) -> None:
+    def __init__(self, features: Float[Tensor, "n k *grid"]) -> None:
         # Squaring halves the digits, so the Gram matrix is made in double precision; the features
         # of a device without it (Apple's) are decomposed on the CPU.
         matrix = to_float64(features).flatten(2)
@@ -62,7 +63,8 @@ class Unfolding:
     def decompose(self, *, centred: bool) -> tuple[Tensor, Tensor]:
         """Return eigenvalues (N, r), ascending, and eigenvectors of the smaller Gram matrix.
 
-        This is the costly part. The vectors are right singular vectors if hw ≤ K, else left ones.
+        This is the costly part. The vectors are right singular vectors if there are no more
+        positions than channels, else left ones.
         """
         gram = self._gram
         if centred and self._features.dtype == torch.float64:
@@ -111,12 +113,12 @@ def _gram(matrix: Tensor) -> Tensor:
 
 
 def spectrum(
-    features: Float[Tensor, "n k h w"], *, centred: bool = False, most: int | None = None
+    features: Float[Tensor, "n k *grid"], *, centred: bool = False, most: int | None = None
 ) -> Spectrum:
     """Return the singular values and projections of every image's features.
 
     Args:
-        features: (N, K, h, w).
+        features: (N, K, *grid).
         centred: whether each channel's mean over positions is subtracted first.
         most: how many singular vectors to return; all by default.
     """
@@ -136,22 +138,22 @@ def spectrum_of(view: View, *, centred: bool, most: int | None = None) -> Spectr
     return unfolding.spectrum(decomposition, centred=centred, most=most)
 
 
-def sum_projections(found: Spectrum) -> Float[Tensor, "n h w"]:
+def sum_projections(found: Spectrum) -> Float[Tensor, " n *size"]:
     """Return Σ_i (σ_i/σ_1) |σ_i v_i|."""
     tiny = torch.finfo(found.values.dtype).tiny
     weights = found.values / found.values[:, :1].clamp_min(tiny)
-    return torch.einsum("nr,nrhw->nhw", weights, found.projections.abs())
+    return torch.einsum("nr,nr...->n...", weights, found.projections.abs())
 
 
-def orient(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+def orient(maps: Float[Tensor, " n *size"]) -> Float[Tensor, " n *size"]:
     """Turn each map so that its largest absolute value is positive: a sign for what has none."""
     flat = maps.flatten(1)
     flip = -flat.amin(1) > flat.amax(1)
-    return torch.where(flip[:, None, None], -maps, maps)
+    return torch.where(add_sides(flip, maps), -maps, maps)
 
 
 def dominant_variance(
-    features: Float[Tensor, "n k h w"],
+    features: Float[Tensor, "n k *grid"],
     decomposition: Literal["svd", "tucker"] = "tucker",
     first: int = 1,
 ) -> Float[Tensor, "n first"]:
@@ -162,7 +164,7 @@ def dominant_variance(
     the Tucker saliency paper compare the two, erratum T7).
 
     Args:
-        features: (N, K, h, w).
+        features: (N, K, *grid).
         decomposition: which of the two.
         first: how many shares to return; those beyond the rank are 0.
     """

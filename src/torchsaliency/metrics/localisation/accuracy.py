@@ -14,6 +14,7 @@ from torch import Tensor
 from torchsaliency.core.maps import require_maps
 from torchsaliency.errors import OptionError
 from torchsaliency.metrics.base import SaliencyMetric, metric
+from torchsaliency.metrics.checks import require_picture_maps
 from torchsaliency.metrics.components import Integers, contour_boxes, largest_contour_boxes
 from torchsaliency.metrics.localisation.boxes import box_overlaps, to_tensor, whole_boxes
 
@@ -24,7 +25,7 @@ _PIXELS = 2**23
 
 
 def box_hits(
-    maps: Float[Tensor, "n h w"],
+    maps: Float[Tensor, " n *size"],
     boxes: Sequence[Tensor],
     *,
     step: float | int = 0.01,
@@ -48,6 +49,7 @@ def box_hits(
         OptionError: a step or an overlap outside (0, 1].
     """
     _check_accuracy(step, overlaps)
+    require_picture_maps("Box accuracy", maps.ndim - 1)
     # in the map's own precision, as the official code has it
     levels = (require_maps(maps) * 255).to(torch.uint8).cpu().numpy()
     hits = [
@@ -59,7 +61,7 @@ def box_hits(
 
 
 def max_box_accuracy(
-    maps: Float[Tensor, "n h w"],
+    maps: Float[Tensor, " n *size"],
     boxes: Sequence[Tensor],
     *,
     step: float | int = 0.01,

@@ -1,9 +1,9 @@
 """Boxes, people's and those that maps predict: their pixels, areas and overlaps.
 
-Boxes are x0 y0 x1 y1 in the map's pixels, cut to whole pixels (towards zero) as the published code
-does, the maximum side exclusive: pixel x belongs to a box if x0 ≤ x < x1. Cropping an image may
-leave a box partly or wholly outside of it. No pixel belongs to what is outside; a box that is
-outside wholly is no error, it can only be missed.
+Boxes are x0 y0 x1 y1 in the map's pixels (x0 y0 z0 x1 y1 z1 in a volume or a video), cut to whole
+pixels (towards zero) as the published code does, the maximum side exclusive: pixel x belongs to a
+box if x0 ≤ x < x1. Cropping an image may leave a box partly or wholly outside of it. No pixel
+belongs to what is outside; a box that is outside wholly is no error, it can only be missed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from torchsaliency.metrics.checks import check_boxes
 from torchsaliency.metrics.components import Integers, largest_component_boxes
 
 
-def predicted_boxes(maps: Float[Tensor, "n h w"], *, short: bool = False) -> Float[Tensor, "n 4"]:
+def predicted_boxes(
+    maps: Float[Tensor, " n *size"], *, short: bool = False
+) -> Float[Tensor, "n ends"]:
     """Return the box that a map predicts: of the largest component above the map's mean.
 
-    Components are 4-connected and judged by their number of pixels (the first in reading order if
-    several are largest); the box is tight. A constant map predicts an empty box, 0 0 0 0.
+    Components are 4-connected (through faces in a volume) and judged by their number of pixels (the
+    first in reading order if several are largest); the box is tight. A constant map predicts an
+    empty box, 0 0 0 0.
 
     Args:
         maps: S (N, H, W) in [0, 1].
@@ -40,13 +43,14 @@ def predicted_boxes(maps: Float[Tensor, "n h w"], *, short: bool = False) -> Flo
     saliency = to_array(require_maps(maps))
     flat = saliency.reshape(len(saliency), math.prod(saliency.shape[1:]))
     mean = np.maximum(flat.mean(1), flat.min(1))  # rounding must not lift a constant map above it
-    boxes = largest_component_boxes(saliency > mean[:, None, None])
+    boxes = largest_component_boxes(saliency > mean.reshape(-1, *[1] * (saliency.ndim - 1)))
     if short:
-        boxes[:, 2:] = np.maximum(boxes[:, 2:] - 1, boxes[:, :2])
+        sides = saliency.ndim - 1
+        boxes[:, sides:] = np.maximum(boxes[:, sides:] - 1, boxes[:, :sides])
     return to_tensor(boxes, maps)
 
 
-def box_iou(predicted: Float[Tensor, "n 4"], boxes: Sequence[Tensor]) -> Float[Tensor, " n"]:
+def box_iou(predicted: Float[Tensor, "n ends"], boxes: Sequence[Tensor]) -> Float[Tensor, " n"]:
     """Return each predicted box's largest IoU, in [0, 1], with any of the image's boxes.
 
     What a true box has outside the image counts as missed: it is part of the union.
@@ -58,39 +62,40 @@ def box_iou(predicted: Float[Tensor, "n 4"], boxes: Sequence[Tensor]) -> Float[T
     Raises:
         InputError: boxes that are none.
     """
+    trues = whole_boxes(boxes, predicted, predicted.shape[1] // 2)
     found = [
         float(box_overlaps(box[None], true).max(initial=0))
-        for box, true in zip(to_array(predicted), whole_boxes(boxes, predicted), strict=True)
+        for box, true in zip(to_array(predicted), trues, strict=True)
     ]
     return to_tensor(found, predicted)
 
 
-def whole_boxes(boxes: Sequence[Tensor], maps: Tensor) -> list[Integers]:
+def whole_boxes(boxes: Sequence[Tensor], maps: Tensor, sides: int | None = None) -> list[Integers]:
     """Return each image's boxes (B, 4) in whole pixels, towards zero.
 
     Raises:
         InputError: boxes that are none.
     """
-    return [each.trunc().numpy().astype(np.int64) for each in check_boxes(boxes, maps)]
+    return [each.trunc().numpy().astype(np.int64) for each in check_boxes(boxes, maps, sides)]
 
 
 def clip_boxes(boxes: Integers, image: NDArray[Any]) -> Integers:
-    """Return boxes (B, 4) without what is outside the image (H, W)."""
-    height, width = image.shape
-    return np.clip(boxes, 0, np.array([width, height, width, height]))
+    """Return boxes (B, 4) without what is outside the image."""
+    return np.clip(boxes, 0, np.array(image.shape[::-1] * 2))
 
 
 def box_areas(boxes: NDArray[Any]) -> NDArray[Any]:
     """Return the areas (...) of boxes (..., 4), 0 where the maximum side is the lower one."""
-    width, height = (np.maximum(boxes[..., 2 + i] - boxes[..., i], 0) for i in (0, 1))
-    return np.asarray(width * height)
+    low, high = np.split(boxes, 2, axis=-1)
+    return np.asarray(np.maximum(high - low, 0).prod(-1))
 
 
 def inside_boxes(boxes: Integers, image: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return which pixels (H, W) are in any of the boxes."""
+    """Return which pixels of the image are in any of the boxes."""
     mask = np.zeros(image.shape, dtype=bool)
-    for x0, y0, x1, y1 in clip_boxes(boxes, image):
-        mask[y0:y1, x0:x1] = True
+    for ends in clip_boxes(boxes, image):
+        low, high = np.split(ends, 2)
+        mask[tuple(map(slice, low[::-1], high[::-1]))] = True
     return mask
 
 
@@ -98,10 +103,11 @@ def box_overlaps(
     predicted: NDArray[Any], boxes: Integers, *, inclusive: bool = False
 ) -> NDArray[np.float64]:
     """Return the IoU (P, B) of boxes (P, 4) and boxes (B, 4), which may count both their ends."""
-    ends = np.array([0, 0, 1, 1]) * inclusive
+    sides = boxes.shape[-1] // 2
+    ends = np.repeat([0, 1], sides) * inclusive
     first, second = (predicted + ends)[:, None], (boxes + ends)[None]
-    low = np.maximum(first[..., :2], second[..., :2])
-    high = np.minimum(first[..., 2:], second[..., 2:])
+    low = np.maximum(first[..., :sides], second[..., :sides])
+    high = np.minimum(first[..., sides:], second[..., sides:])
     common = box_areas(np.concatenate([low, high], -1))
     return divide(common, box_areas(first) + box_areas(second) - common)
 

@@ -20,7 +20,7 @@ _LOW = math.log(SMALLEST)
 
 
 def saliency_metric(
-    maps: Float[Tensor, "n h w"], crop: Tensor, *, short: bool = False
+    maps: Float[Tensor, " n *size"], crop: Tensor, *, short: bool = False
 ) -> Float[Tensor, " n"]:
     """Return log max(0.05, |B_p| / HW) - log p of every image, in nats.
 
@@ -36,7 +36,8 @@ def saliency_metric(
     """
     probability = check_probabilities("crop", crop, len(maps)).to(maps.device)
     edges = predicted_boxes(maps, short=short)
-    share = (edges[:, 2:] - edges[:, :2]).prod(1) / (maps.shape[1] * maps.shape[2])
+    low, high = edges.chunk(2, 1)
+    share = (high - low).prod(1) / math.prod(maps.shape[1:])
     found = share.clamp_min(SMALLEST).log() - probability.log()
     return torch.where(probability > 0, found, torch.nan)
 

@@ -30,7 +30,7 @@ class PixelScores(NamedTuple):
 
 
 def pixel_scores(
-    maps: Float[Tensor, "n h w"], boxes: Sequence[Tensor], *, union: bool = False
+    maps: Float[Tensor, " n *size"], boxes: Sequence[Tensor], *, union: bool = False
 ) -> PixelScores:
     """Return precision, recall and F1 of the map's mass in the box, in percent.
 
@@ -52,8 +52,8 @@ def pixel_scores(
         areas = box_areas(true)
         if union:
             inside = np.array([inside.any(0)])
-            areas = inside.sum((1, 2))
-        mass = (image * inside).sum((1, 2))
+            areas = inside.sum(tuple(range(1, inside.ndim)))
+        mass = (image * inside).sum(tuple(range(1, inside.ndim)))
         precision, recall = divide(mass, image.sum()), divide(mass, areas)
         f1 = divide(2 * precision * recall, precision + recall)
         best = f1.argmax()

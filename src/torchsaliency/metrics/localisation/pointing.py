@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, Literal, final
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from torchsaliency.core.maps import require_maps
 from torchsaliency.errors import OptionError
 from torchsaliency.metrics.base import SaliencyMetric, metric
+from torchsaliency.metrics.checks import require_picture_maps
 from torchsaliency.metrics.components import Integers
 from torchsaliency.metrics.localisation.boxes import (
     box_areas,
@@ -28,7 +30,7 @@ Ties = Literal["any", "expected"]
 
 
 def pointing_game(
-    maps: Float[Tensor, "n h w"],
+    maps: Float[Tensor, " n *size"],
     boxes: Sequence[Tensor],
     *,
     ties: Ties = "any",
@@ -59,7 +61,7 @@ def pointing_game(
 
 
 def energy_pointing_game(
-    maps: Float[Tensor, "n h w"], boxes: Sequence[Tensor], *, published: bool = False
+    maps: Float[Tensor, " n *size"], boxes: Sequence[Tensor], *, published: bool = False
 ) -> Float[Tensor, " n"]:
     """Return 100 · Σ_U S / ΣS of every image, U the union of its boxes; 0 for a map of zeros.
 
@@ -145,16 +147,19 @@ class EnergyPointingGame(SaliencyMetric):
 
 
 def _distance(points: Integers, boxes: Integers) -> NDArray[np.float64]:
-    """Return how far points (K, 2) are from the nearest pixel of the boxes, infinity if none."""
+    """Return how far points (K, sides) are from the boxes' nearest pixel, infinity if none."""
     boxes = boxes[box_areas(boxes) > 0]
-    before = boxes[:, :2] - points[:, None]
-    after = points[:, None] - (boxes[:, 2:] - 1)
+    low, high = np.split(boxes, 2, axis=1)
+    before = low - points[:, None]
+    after = points[:, None] - (high - 1)
     gaps = np.maximum(np.maximum(before, after), 0)
-    return np.asarray(np.hypot(gaps[..., 0], gaps[..., 1]).min(1, initial=np.inf))
+    away = reduce(np.hypot, np.moveaxis(gaps, -1, 0))
+    return np.asarray(np.min(away, 1, initial=np.inf))
 
 
 def _find_published_region(boxes: Integers, image: NDArray[Any]) -> NDArray[np.bool_]:
     """Return the pixels of erratum O6: axes swapped, negative numbers counted from the end."""
+    require_picture_maps("The published energy pointing game", image.ndim)
     mask = np.zeros(image.shape, dtype=bool)
     for x0, y0, x1, y1 in boxes:
         mask[x0:x1, y0:y1] = True

@@ -18,7 +18,7 @@ OVERLAP = 0.5
 
 
 def localisation_error(
-    maps: Float[Tensor, "n h w"],
+    maps: Float[Tensor, " n *size"],
     boxes: Sequence[Tensor],
     *,
     continuous: bool = False,
@@ -39,7 +39,7 @@ def localisation_error(
 
 
 def official_metric(
-    maps: Float[Tensor, "n h w"],
+    maps: Float[Tensor, " n *size"],
     boxes: Sequence[Tensor],
     correct: Tensor,
     *,
