@@ -45,6 +45,7 @@ class OutputFolder:
         """Look at a folder; it is made when it is `held`."""
         self.path = Path(path).expanduser()
         self._private = self.path / PRIVATE
+        self._dissolved = False
         self._known: dict[str, set[str]] = {}
         self._sure: dict[str, tuple[tuple[int, ...], str]] = {}
         with self._plain_errors():
@@ -69,6 +70,7 @@ class OutputFolder:
             return
         with self._plain_errors():
             lock = self._acquire(wait)
+        self._dissolved = False
         _holders.add(holder)
         try:
             with self._plain_errors():
@@ -79,9 +81,10 @@ class OutputFolder:
             yield
         finally:
             _holders.discard(holder)
-            (self._private / _HOLDER).unlink(missing_ok=True)
-            if {path.name for path in self._private.glob("*")} <= {_LOCK}:
-                self.dissolve()  # nothing was written
+            if not self._dissolved:  # or it may be the next holder's already
+                (self._private / _HOLDER).unlink(missing_ok=True)
+                if {path.name for path in self._private.glob("*")} <= {_LOCK}:
+                    self.dissolve()  # nothing was written
             lock.release()
 
     def _acquire(self, wait: float) -> BaseFileLock:
@@ -264,6 +267,7 @@ class OutputFolder:
 
     def dissolve(self) -> None:
         """Remove the private folder, where a file of ours tells what it recorded; while held."""
+        self._dissolved = True
         shutil.rmtree(self._private, ignore_errors=True)
 
     # --- notes: lines that are added, for who goes on after a kill --------------------------------
