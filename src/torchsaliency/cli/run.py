@@ -31,6 +31,7 @@ from torchsaliency.core.explanation import Explanation, versions
 from torchsaliency.core.files import file_name, finite, json_bytes, sha256_of
 from torchsaliency.core.isolation import Isolation, describe_failure, require_numbers
 from torchsaliency.core.method import Method, Needs
+from torchsaliency.core.scores import ScoreKind
 from torchsaliency.data import open_photo
 from torchsaliency.errors import (
     DataError,
@@ -310,9 +311,10 @@ class Run:
         # Read again rather than kept: a batch of camera photographs would fill the memory.
         picture = open_photo(photo.path)
         predicted = None
-        if not self.network.encoder:
+        meaning = next(iter(answers[0].maps.values())).scores
+        if meaning.classes:  # no encoder, and no regression
             logits = answers[0].logits[row]
-            predicted = self._class_facts(logits, int(logits.argmax()))
+            predicted = self._class_facts(logits, int(logits.argmax()), meaning)
         entry: dict[str, Any] = {
             "name": photo.name,
             "path": str(photo.path.resolve()),
@@ -388,14 +390,14 @@ class Run:
             self.folder.write(files["raw"], buffer.getvalue())
         return files
 
-    def _class_facts(self, logits: Tensor, index: int) -> dict[str, Any]:
+    def _class_facts(self, logits: Tensor, index: int, scores: ScoreKind) -> dict[str, Any]:
         network = self.network
         named = network.classes is not None and index < len(network.classes)
         return {
             "index": index,
             "name": network.class_name(index) if named else str(index),
             "logit": float(logits[index]),
-            "probability": float(logits.softmax(0)[index]),
+            "probability": float(scores.probabilities(logits)[index]) if scores.classes else None,
         }
 
     def _target_facts(self, photo: Photo, answer: Answer, row: int) -> dict[str, Any]:
@@ -404,7 +406,7 @@ class Run:
         facts = {"kind": type(explanation.target).__name__}
         if isinstance(explanation.target, targets.ClassTarget):
             index = int(explanation.target.labels[row])
-            facts |= self._class_facts(answer.logits[row], index)
+            facts |= self._class_facts(answer.logits[row], index, explanation.scores)
             if not isinstance(explanation.target, targets.Logit):
                 facts["name"] = f"{answer.target.partition(':')[0]} of {facts['name']}"
             return facts

@@ -29,6 +29,7 @@ from torchsaliency.core.layer import (
 from torchsaliency.core.layout import decide_layout, grids_in
 from torchsaliency.core.network import unwrap
 from torchsaliency.core.rules import differentiate
+from torchsaliency.core.scores import REGRESSION
 from torchsaliency.core.session import Session, open_session
 from torchsaliency.core.space import Size
 from torchsaliency.errors import LayerError, TargetError
@@ -67,7 +68,7 @@ def default_layer(model: nn.Module, x: Float[Tensor, "n c *size"]) -> Layer:
     key = (len(_resolvers), names, tuple(x.shape[1:]))
     remembered = _found.get(net)
     if remembered is None or remembered[0] != key:
-        remembered = (key, _resolve(net) or _find(net, x))
+        remembered = (key, _resolve(net) or _find(model, x))
         _found[net] = remembered
     return remembered[1]
 
@@ -76,8 +77,10 @@ def _resolve(net: nn.Module) -> Layer | None:
     return next((layer for resolver in _resolvers if (layer := resolver(net))), None)
 
 
-def _find(net: nn.Module, x: Tensor) -> Layer:
-    with open_session(net, x[:1] if x.ndim > 3 else x) as session, torch.enable_grad():  # noqa: PLR2004
+def _find(model: nn.Module, x: Tensor) -> Layer:
+    net = unwrap(model)
+    first = x[:1] if x.ndim > 3 else x  # noqa: PLR2004
+    with open_session(model, first, scores=REGRESSION) as session, torch.enable_grad():
         image = session.images[:1]
         outputs, score, grids = _trace(session)
         places = _candidates(net, outputs, session.size, grids)
@@ -85,7 +88,9 @@ def _find(net: nn.Module, x: Tensor) -> Layer:
             found = differentiate(score, [outputs[name] for name in places])
             chosen = _widest(list(places.values()), found)
             if chosen is not None:
-                layout = decide_layout(net, chosen.name, outputs[chosen.name].detach(), image)
+                layout = decide_layout(
+                    net, chosen.name, outputs[chosen.name].detach(), image, session.call
+                )
                 return chosen if layout is None else Layer(chosen.name, layout)
     raise LayerError(
         "No layer of this network gives a feature map larger than one cell on which "
@@ -112,7 +117,7 @@ def output_shapes(model: nn.Module, x: Float[Tensor, "n c *size"]) -> dict[str, 
     def note(name: str, output: Any, tensor: Tensor) -> None:  # noqa: ARG001
         shapes.setdefault(name, tensor.to("meta"))
 
-    with open_session(model, x) as session:
+    with open_session(model, x, scores=REGRESSION) as session:
         _, runs = _run_watched(session, session.images, note)
     return {name: shape for name, shape in shapes.items() if runs[name] == 1}
 
@@ -156,7 +161,8 @@ def _trace(session: Session) -> tuple[dict[str, Tensor], Tensor, set[Size]]:
             f"This network gives a {type(output).__name__}, from which no default layer can be "
             "found; name one with layer=…."
         )
-    top = output.flatten(1).float().amax(1).sum() * 1024  # half precision keeps small gradients
+    top = output.reshape(len(output), -1).float().amax(1)
+    top = top.sum() * 1024  # half precision keeps small gradients
     return {name: tensor for name, tensor in outputs.items() if runs[name] == 1}, top, grids
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torchsaliency.core.maps import upcast
+from torchsaliency.core.scores import EMBEDDING
 from torchsaliency.core.session import Session, open_session
 from torchsaliency.core.target import EmbeddingSimilarity, require_embeddings
 from torchsaliency.errors import InputError
@@ -27,7 +28,7 @@ def embeddings(
         InputError: the images do not fit, or a chunk below 1.
         TargetError: the network gives something else than (N, D).
     """
-    with open_session(model, x, chunk=chunk) as session:
+    with open_session(model, x, chunk=chunk, scores=EMBEDDING) as session:
         return session.with_less_memory(lambda: _embed(session))
 
 

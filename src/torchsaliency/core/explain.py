@@ -18,9 +18,10 @@ from torchsaliency.core.layer import Layer, LayerLike, as_group
 from torchsaliency.core.maps import is_constant, minmax, normalise, upsample
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method, Needs, Saliency, create, set_explainer
-from torchsaliency.core.network import NetworkWrapper, unwrap
+from torchsaliency.core.network import NetworkWrapper, find_fact, unwrap
 from torchsaliency.core.runtime import seconds_now
-from torchsaliency.core.target import OwnEmbedding, TargetLike
+from torchsaliency.core.scores import ScoresLike, parse_scores
+from torchsaliency.core.target import TargetLike
 from torchsaliency.core.trace import View, tracing
 from torchsaliency.errors import LayerError, OptionError
 from torchsaliency.registry import load_all
@@ -39,6 +40,8 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
     masking: Masking | None = None,
     chunk: int | None = None,
     accelerate: str | None = None,
+    scores: ScoresLike = None,
+    output: int | str | None = None,
 ) -> dict[str, Explanation]:
     """Explain a batch of images by one or several methods, sharing one pass of the network.
 
@@ -50,13 +53,20 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
         x: images (N, C, H, W), volumes (N, C, D, H, W), videos (N, C, T, H, W) or signals
             (N, C, T), preprocessed for the network; moved to its device and precision.
         methods: names or `Method` objects; a mapping gives them labels of your own.
-        target: None for the predicted class (of an encoder of the zoo: for its own embedding), a
-            class index, N indices, a `Target` or any row-wise callable (N, K) -> (N,).
+        target: None for the predicted class (of an encoder: for its own embedding, of a regression
+            for its first number), a class index, N indices, a `Target` or any row-wise callable
+            (N, K) -> (N,).
         layer: name, submodule or `Layer`, or several of them; None for the default layer.
         masking: baseline for methods that mask the image; mean colour by default.
         chunk: images in one derived pass (masks, ablations); bounds memory, not the result; None
             finds it from the network's largest layer. Halved where the memory ends.
         accelerate: the engine of derived passes, see `accelerated`; None leaves it as it is.
+        scores: what the network's numbers mean: "softmax", "sigmoid" (independent labels), "binary"
+            (one logit), "probabilities", "regression", "embedding", or a function from its output
+            to probabilities (N, K). None takes what the network says, or else shows; to say it for
+            all functions that take a network, give it an attribute `scores`.
+        output: where its numbers are in what the network returns: an index, a key or a path such
+            as "heads.main"; None finds them.
 
     Returns:
         One `Explanation` a method, by name or label, in the order given.
@@ -74,8 +84,8 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
     load_all()
     chosen = resolve_methods(methods)
     needs = functools.reduce(operator.or_, (method.entry.needs for method in chosen.values()))
-    if target is None and getattr(model, "encoder", False) is True:
-        target = OwnEmbedding()
+    if scores is not None or output is not None:
+        model = NetworkWrapper(model, scores=parse_scores(scores), output=output)
     with nullcontext() if accelerate is None else accelerated(accelerate):
         layers = _choose_layers(model, x, layer, needs)
         begun = seconds_now(x.device)
@@ -126,11 +136,11 @@ def _choose_layers(
     """Return the layers that are named, else the network's default layer."""
     net = unwrap(model)
     if layer is None:
-        known = getattr(model, "layer", None) if isinstance(model, NetworkWrapper) else None
+        known = find_fact(model, "layer")
         if isinstance(known, Layer):
             return [known]
         try:
-            return [default_layer(net, x)]
+            return [default_layer(model, x)]
         except LayerError:
             if Needs.ACTIVATIONS in needs:
                 raise
@@ -180,6 +190,7 @@ def _explain_by(
         seconds=seconds,
         passes=shared[1] + view.passes - passes,
         label=label,
+        scores=view.session.scores,
     )
 
 

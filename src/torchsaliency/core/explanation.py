@@ -20,6 +20,7 @@ from torch import Tensor
 from torchsaliency.core.files import OutputFolder, file_name, file_names, finite
 from torchsaliency.core.layer import Reshape
 from torchsaliency.core.masking import Masking
+from torchsaliency.core.scores import SOFTMAX, ScoreKind
 from torchsaliency.core.target import Target
 from torchsaliency.errors import InputError
 
@@ -64,7 +65,8 @@ class Explanation:
         images: (N, C, *size) the explained images, as the network saw them.
         target: what was explained, resolved.
         score: (N,) the target's value on the clean images.
-        output: the network's output on the clean images, (N, K) logits for a classifier.
+        output: the network's numbers on the clean images, (N, K) logits for a classifier.
+        scores: what these numbers mean.
         layers: names of the layers read.
         reshapes: how each layer's output became feature maps.
         method: the method with its hyper-parameters.
@@ -95,6 +97,7 @@ class Explanation:
     seconds: float = 0.0
     passes: int = 0
     label: str = ""
+    scores: ScoreKind = SOFTMAX
 
     def __len__(self) -> int:
         return len(self.map)
@@ -136,6 +139,7 @@ class Explanation:
             "layers": list(self.layers),
             "target": self.target.describe(),
             "score": finite(self.score.tolist()),
+            "scores": self.scores.name,
             "masking": self.masking.describe(),
             "status": list(self.status),
             "versions": versions(),

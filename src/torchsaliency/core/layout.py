@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from torchsaliency.core.acceleration.engine import Call
 from torchsaliency.core.layer import (
     ChannelsLast,
     Grid,
@@ -39,7 +42,9 @@ _FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.GroupNorm
 _LAST = (nn.Linear, nn.LayerNorm)
 
 
-def decide_layout(net: nn.Module, name: str, output: Tensor, image: Tensor) -> Reshape | None:
+def decide_layout(
+    net: nn.Module, name: str, output: Tensor, image: Tensor, call: Call = call_network
+) -> Reshape | None:
     """Return the layout of an output that can be read in two ways, None for any other.
 
     Args:
@@ -47,6 +52,7 @@ def decide_layout(net: nn.Module, name: str, output: Tensor, image: Tensor) -> R
         name: of the layer; the image itself is always (N, C, *size).
         output: of the layer.
         image: one image (1, C, *size) of the size that gave the output.
+        call: runs the network.
     """
     size = size_of(image)
     modules = dict(net.named_modules())
@@ -56,7 +62,7 @@ def decide_layout(net: nn.Module, name: str, output: Tensor, image: Tensor) -> R
     key = (name, tuple(output.shape[1:]), size)
     if key not in known:
         known[key] = (
-            _by_another_width(net, modules[name], name, output, image)
+            _by_another_width(partial(call, net), modules[name], name, output, image)
             or _by_modules(modules[name])
             or _by_strides(output)
             or _assume(name, output)
@@ -64,13 +70,16 @@ def decide_layout(net: nn.Module, name: str, output: Tensor, image: Tensor) -> R
     return known[key]
 
 
-def find_grids(net: nn.Module, output: Tensor, image: Tensor) -> set[Size]:
+def find_grids(
+    net: nn.Module, output: Tensor, image: Tensor, call: Call = call_network
+) -> set[Size]:
     """Return the grids of the network's features, where the tokens of an output need them.
 
     Args:
         net: frozen.
         output: of a layer.
         image: one image (1, C, *size) of the size that gave the output.
+        call: runs the network.
     """
     size = size_of(image)
     if len(size) == 2 or output.ndim != 3 or len(size) + 2 == output.ndim:  # noqa: PLR2004
@@ -85,7 +94,7 @@ def find_grids(net: nn.Module, output: Tensor, image: Tensor) -> set[Size]:
         with ExitStack() as stack, torch.no_grad():
             for module in net.modules():
                 stack.callback(module.register_forward_hook(look).remove)
-            call_network(net, image.clone())
+            call(net, image.clone())
         known[size] = found
     return known[size]
 
@@ -100,7 +109,7 @@ def grids_in(module: nn.Module, output: Any, sides: int) -> set[Size]:
 
 
 def _by_another_width(
-    net: nn.Module, module: nn.Module, name: str, output: Tensor, image: Tensor
+    run: Callable[[Tensor], Any], module: nn.Module, name: str, output: Tensor, image: Tensor
 ) -> Reshape | None:
     """Return the layout in which an image of twice the width has more cells."""
     shapes: list[tuple[int, ...]] = []
@@ -116,7 +125,7 @@ def _by_another_width(
     handle = module.register_forward_hook(look)
     try:
         with torch.no_grad():
-            call_network(net, wider)
+            run(wider)
     except Exception:
         pass
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -28,9 +28,23 @@ class NetworkWrapper(nn.Module):
 
     Attributes:
         module: the network that is explained; layer names are relative to it.
+        scores: what its numbers mean, see `core.scores.ScoresLike`; None if that is not said.
+        output: where in its output they are: an index, a key or a path such as "heads.main"; None
+            to find them.
     """
 
-    module: nn.Module
+    def __init__(
+        self,
+        module: nn.Module | None = None,
+        *,
+        scores: Any = None,
+        output: int | str | None = None,
+    ) -> None:
+        super().__init__()
+        if module is not None:  # or a subclass sets it
+            self.module = module
+        self.scores = scores
+        self.output = output
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the carried network."""
@@ -50,6 +64,15 @@ def unwrap(model: nn.Module) -> nn.Module:
             model = inner
         else:
             return model
+
+
+def find_fact(model: nn.Module, name: str) -> Any:
+    """Return what the outermost wrapper that has an attribute says; None if none does."""
+    while isinstance(model, DataParallel | DistributedDataParallel | NetworkWrapper):
+        if (found := getattr(model, name, None)) is not None:
+            return found
+        model = model.module
+    return None
 
 
 def prepare_images(net: nn.Module, x: Tensor) -> Tensor:
@@ -90,48 +113,113 @@ def _lacks_batch(net: nn.Module, sides: int) -> bool:
     return pictures and not any(issubclass(kind, nn.Conv1d) for kind in kinds)
 
 
-def unwrap_output(output: Any) -> Any:
+def unwrap_output(output: Any, where: int | str | None = None) -> Any:
     """Return the tensor of scores inside a network's output.
 
     The output itself; the entry of a dict, object or named tuple that is called `logits`, `out`,
-    `scores` … ; the only tensor with one row an image; or the only one of shape (N, K) beside
-    feature maps. A detector's list of dicts is returned unchanged, for targets that read it.
+    `scores` …; the only tensor with one row an image; or the only one of shape (N, K) beside
+    feature maps. Dicts, tuples and objects inside are looked into, too. A detector's list of dicts
+    is returned unchanged, for targets that read it.
+
+    Args:
+        output: what the network gave.
+        where: the index, key, attribute or path ("heads.main", "aux.0") of the scores; None finds
+            them.
 
     Raises:
-        TargetError: there is no tensor in it, or several that may be the scores.
+        TargetError: there is no tensor in it, or several that may be the scores; or nothing is at
+            `where`.
     """
+    if where is not None:
+        return _as_strided(_select(output, where))
     if isinstance(output, Tensor):
-        return output if output.layout == torch.strided else output.to_dense()
+        return _as_strided(output)
     if isinstance(output, list) and output and isinstance(output[0], dict):
         return output
-    found = {name: part for name, part in _entries(output) if isinstance(part, Tensor)}
+    entries = dict(_entries(output))
     for name in _SCORES:
-        if name in found:
-            return found[name]
+        if (part := entries.get(name)) is not None and dict(_walk(part)):
+            return unwrap_output(part)
+    found = {name: part for name, part in entries.items() if isinstance(part, Tensor)}
+    if all(map(_is_feature, found)):
+        found = dict(_walk(output))
     rows = {name: part for name, part in found.items() if part.ndim and part.is_floating_point()}
-    scores = {
-        name: part
-        for name, part in rows.items()
-        if not any(word in str(name).lower() for word in _FEATURES)
-    }
+    scores = {name: part for name, part in rows.items() if not _is_feature(name)}
+    named = {name: part for name, part in scores.items() if _last(name) in _SCORES}
     flat = {name: part for name, part in scores.items() if part.ndim == 2}  # noqa: PLR2004
-    for candidates in (rows, scores, flat):
+    for candidates in (named, rows, scores, flat):
         if len(candidates) == 1:
             return next(iter(candidates.values()))
     if not found:
         raise TargetError(
-            f"The network gave a {type(output).__name__} that holds no tensor at its first level; "
-            "accepted are a tensor, an object with .logits, or a dict, tuple or list of tensors."
+            f"The network gave a {type(output).__name__} that holds no tensor; accepted are a "
+            "tensor, or a dict, tuple, list or object with one in it."
         )
-    shapes = ", ".join(f"{name!r} {tuple(part.shape)}" for name, part in found.items())
     raise TargetError(
-        f"The network gave a {type(output).__name__} of several tensors ({shapes}), and which one "
-        "holds the scores cannot be known; wrap it in a module that returns that one alone."
+        f"The network gave a {type(output).__name__} of several tensors ({_listed(found)}), and "
+        "which one holds the scores cannot be known; say output= with its name or place."
     )
+
+
+def _as_strided(found: Any) -> Any:
+    dense = not isinstance(found, Tensor) or found.layout == torch.strided
+    return found if dense else found.to_dense()
+
+
+def _select(output: Any, where: int | str) -> Any:
+    """Return the part of an output at an index, key, attribute or path of these.
+
+    Raises:
+        TargetError: there is none; what there is is listed.
+    """
+    entries = dict(_entries(output))
+    if where in entries:  # a key may have dots in it
+        return entries[where]
+    found = output
+    for step in str(where).split("."):
+        entries = {str(name): part for name, part in _entries(found)}
+        if isinstance(found, tuple | list):
+            entries |= {str(place): part for place, part in enumerate(found)}
+            entries |= {str(place - len(found)): part for place, part in enumerate(found)}
+        if step not in entries:
+            there = _listed(dict(_walk(output))) or "no tensor"
+            raise TargetError(
+                f"output={where!r} was given and the network gave a {type(output).__name__} with "
+                f"{there}; give the name or place of one."
+            )
+        found = entries[step]
+    return found
+
+
+_DEEPEST = 4
+"""Outputs are looked into down to this depth."""
+
+
+def _walk(output: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+    """Find all tensors in an output, each with its path."""
+    if isinstance(output, Tensor):
+        yield path or "the tensor itself", output
+    elif depth < _DEEPEST:
+        for name, part in _entries(output):
+            yield from _walk(part, f"{path}.{name}" if path else str(name), depth + 1)
+
+
+def _is_feature(name: Any) -> bool:
+    return any(word in str(name).lower() for word in _FEATURES)
+
+
+def _last(path: Any) -> str:
+    return str(path).rpartition(".")[2]
+
+
+def _listed(found: Mapping[Any, Tensor]) -> str:
+    return ", ".join(f"{name!r} {tuple(part.shape)}" for name, part in found.items())
 
 
 def _entries(output: Any) -> list[tuple[Any, Any]]:
     """Return what an output holds, each with its name or place."""
+    if output is None or isinstance(output, bool | int | float | str | bytes | Tensor):
+        return []
     if isinstance(output, Mapping):
         return list(output.items())
     names = getattr(output, "_fields", None) or getattr(output, "__dataclass_fields__", None)

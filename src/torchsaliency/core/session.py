@@ -7,22 +7,34 @@ through `measures.judge`.
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor, nn
 
 from torchsaliency.core import acceleration, memory
+from torchsaliency.core.acceleration.engine import Call
 from torchsaliency.core.freeze import frozen_eval, get_hold
 from torchsaliency.core.layer import Layer
 from torchsaliency.core.maps import upcast
-from torchsaliency.core.network import prepare_images, unwrap, unwrap_output
+from torchsaliency.core.network import (
+    NetworkWrapper,
+    find_fact,
+    prepare_images,
+    unwrap,
+    unwrap_output,
+)
 from torchsaliency.core.runtime import draw_normal
+from torchsaliency.core.scores import (
+    ScoreKind,
+    find_scores,
+    find_stated_scores,
+    recall_scores,
+)
 from torchsaliency.core.space import Size, size_of
 from torchsaliency.errors import InputError, TargetError, out_of_memory
 
@@ -34,21 +46,25 @@ _FIRST = 8
 _MIXED = 1e-3
 """How far an image's output may be off beside another image, relative to the largest number."""
 
-_SUMMED = 1e-3
-"""How far a row of probabilities may be from adding up to 1."""
-
 _mixing: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[type, ...], bool]] = (
     weakref.WeakKeyDictionary()
 )
-_noticed: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
-def call_network(net: Callable[[Tensor], Any], images: Tensor) -> Any:
-    """Run a network, or a copy of one, on at least one image and return its unwrapped output."""
+def call_network(
+    net: Callable[[Tensor], Any], images: Tensor, where: int | str | None = None
+) -> Any:
+    """Run a network, or a copy of one, on at least one image and return its unwrapped output.
+
+    Args:
+        net: the network.
+        images: (N, C, H, W).
+        where: in the output its scores are; None finds them.
+    """
     if not len(images):
         raise InputError("No image was given; a network runs on one at least.")
     try:
-        return unwrap_output(net(images))
+        return unwrap_output(net(images), where)
     except SystemExit as error:  # a network does not end the program that explains it
         raise InputError(
             f"The network tried to end the program (exit code {error.code})."
@@ -56,22 +72,29 @@ def call_network(net: Callable[[Tensor], Any], images: Tensor) -> Any:
 
 
 @contextmanager
-def open_session(model: nn.Module, x: Tensor, *, chunk: int | None = None) -> Iterator[Session]:
+def open_session(
+    model: nn.Module, x: Tensor, *, chunk: int | None = None, scores: ScoreKind | None = None
+) -> Iterator[Session]:
     """Freeze a network for a batch of images, and give it back as it was.
 
     Args:
-        model: any network; wrappers (data-parallel, compiled) are looked through.
+        model: any network; wrappers (data-parallel, compiled) are looked through, and what they
+            say of the network is heeded.
         x: images (N, C, *size), preprocessed; moved to the network's device and precision.
         chunk: images in one pass; bounds the memory, never changes the result. None finds it from
             the largest layer.
+        scores: what the numbers mean; None for what the network says, or else shows.
 
     Raises:
         InputError: the images do not fit, or the chunk is below 1.
+        OptionError: what the network says of its scores is unknown.
     """
     net = unwrap(model)
     memory.require_chunk(chunk)
+    stated = scores or find_stated_scores(model)
     with frozen_eval(net, x.device):
-        yield Session(net, prepare_images(net, x), chunk)
+        images = prepare_images(net, x)
+        yield Session(net, images, chunk, stated, find_fact(model, "output"))
 
 
 @final
@@ -82,11 +105,46 @@ class Session:
         net: the network.
         images: (N, C, *size), on the network's device and in its precision.
         passes: images that went through the network so far; backward passes are not counted.
+        stated_scores: what its numbers mean, as far as that was said.
+        output: where in its output they are, if that was said.
+        classes: whether a class is asked for; if not, a single number is not taken for a logit.
+        call: runs a network and unwraps its output.
     """
 
-    def __init__(self, net: nn.Module, images: Tensor, chunk: int | None = None) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        images: Tensor,
+        chunk: int | None = None,
+        scores: ScoreKind | None = None,
+        output: int | str | None = None,
+    ) -> None:
         self.net, self.images, self.passes = net, images, 0
         self.given_chunk = chunk
+        self.stated_scores, self.output = scores, output
+        self.classes = True
+        self.call: Call = partial(call_network, where=output)
+
+    @cached_property
+    def scores(self) -> ScoreKind:
+        """What the network's numbers mean: as stated, found earlier, or seen in one pass."""
+        with torch.no_grad():
+            return self._find_scores(lambda: self.call(self.net, self.images[:1].clone()))
+
+    @property
+    def known_scores(self) -> ScoreKind | None:
+        """What the network's numbers mean, None if that takes a pass to see."""
+        found: ScoreKind | None = vars(self).get("scores") or self.stated_scores
+        return found or recall_scores(self.net, self.output, classes=self.classes)
+
+    def _find_scores(self, run: Callable[[], Any]) -> ScoreKind:
+        known = self.known_scores
+        return known or find_scores(self.net, run(), self.output, classes=self.classes)
+
+    @property
+    def wrapped(self) -> NetworkWrapper:
+        """The network with what was said or found of it, for another session."""
+        return NetworkWrapper(self.net, scores=self.scores, output=self.output)
 
     @property
     def size(self) -> Size:
@@ -96,7 +154,7 @@ class Session:
     @cached_property
     def mixes_images(self) -> bool:
         """Whether an image's output depends on its batch mates; images then run one by one."""
-        return mixes_images(self.net, self.images)
+        return mixes_images(self.net, self.images, self.call)
 
     @property
     def chunk(self) -> int:
@@ -104,7 +162,7 @@ class Session:
         if self.given_chunk != 1 and self.mixes_images:
             self.given_chunk = 1
         if self.given_chunk is None:
-            self.given_chunk = find_chunk(self.net, self.images)
+            self.given_chunk = find_chunk(self.net, self.images, self.call)
         return self.given_chunk
 
     def measure_layers(self) -> AbstractContextManager[None]:
@@ -112,21 +170,30 @@ class Session:
         return memory.measure_layers(self.net, self.images)
 
     def run(self, images: Tensor, count: int | None = None) -> Any:
-        """Run the network itself and return its unwrapped output; grad mode is the caller's.
+        """Run the network itself and return its numbers; grad mode is the caller's.
+
+        These are the canonical ones of its kind of scores, (N, K) for classes.
 
         Args:
             images: (M, C, *size).
             count: passes that are counted, if the batch grows inside the network.
         """
         self.passes += len(images) if count is None else count
-        return call_network(self.net, images.to(self.images.dtype))
+        return self._read(self.call(self.net, images.to(self.images.dtype)))
+
+    def _read(self, output: Any) -> Any:
+        """Return the canonical numbers of an unwrapped output, which may be the first one seen."""
+        if "scores" not in vars(self):
+            self.scores = self._find_scores(lambda: output)
+        return self.scores.canonical(output)
 
     def run_accelerated(self, images: Tensor) -> Any:
         """Run the network, or a faster copy of it, as `accelerated` says."""
         self.passes += len(images)
         known = self.given_chunk is not None or memory.is_measured(self.net, self.images)
         batch = self.chunk if known else 1
-        return acceleration.run(call_network, self.net, images.to(self.images.dtype), batch)
+        images = images.to(self.images.dtype)
+        return self._read(acceleration.run(self.call, self.net, images, batch))
 
     def run_variants(self, count: int, build: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the outputs (count, …) of variants of the images, built chunk by chunk.
@@ -180,18 +247,18 @@ class Session:
             count: images in the passes.
             layers: all that is read from these passes: no other layer, no gradient of the image.
         """
-        return acceleration.stand_in(call_network, self.net, self.images[:count], layers)
+        return acceleration.stand_in(self.call, self.net, self.images[:count], layers)
 
 
-def find_chunk(net: nn.Module, images: Tensor) -> int:
+def find_chunk(net: nn.Module, images: Tensor, call: Call = call_network) -> int:
     """Return how many images of this size one pass should hold; see `memory.chunk_of`."""
     if not memory.is_measured(net, images):
         with torch.no_grad(), memory.measure_layers(net, images[:1]):
-            call_network(net, images[:1].clone())
+            call(net, images[:1].clone())
     return memory.chunk_of(net, images)
 
 
-def mixes_images(net: nn.Module, images: Tensor) -> bool:
+def mixes_images(net: nn.Module, images: Tensor, call: Call = call_network) -> bool:
     """Whether an image's output depends on its batch mates, or a batch cannot be run at all.
 
     Found once a network by running an image alone and beside another one: normalisation by the
@@ -201,23 +268,24 @@ def mixes_images(net: nn.Module, images: Tensor) -> bool:
     Args:
         net: frozen.
         images: (N, C, *size), N at least 1.
+        call: runs it.
     """
     hold = get_hold(net)
     kinds = tuple(map(type, net.modules() if hold is None else hold.modules))
     known = _mixing.get(net)
     if known is None or known[0] != kinds:
-        known = _mixing[net] = kinds, _try_two_images(net, images)
+        known = _mixing[net] = kinds, _try_two_images(net, images, call)
     return known[1]
 
 
-def _try_two_images(net: nn.Module, images: Tensor) -> bool:
+def _try_two_images(net: nn.Module, images: Tensor, call: Call) -> bool:
     first = images[:1]
     noise = draw_normal(torch.Generator().manual_seed(0), *first.shape).to(first)
     other = images[1:2] if len(images) > 1 else first.mean() + first.std() * noise
     with torch.no_grad():
-        alone = call_network(net, first.clone())
+        alone = call(net, first.clone())
         try:
-            both = call_network(net, torch.cat([first, other]))
+            both = call(net, torch.cat([first, other]))
         except Exception as error:  # a network may raise anything
             if out_of_memory(error):
                 raise
@@ -230,27 +298,3 @@ def _try_two_images(net: nn.Module, images: Tensor) -> bool:
     a, b = upcast(alone), upcast(both[: len(alone)])
     scale = float(a[a.isfinite()].abs().amax()) if bool(a.isfinite().any()) else 0.0
     return not torch.allclose(a, b, rtol=0, atol=near * scale, equal_nan=True)
-
-
-def warn_of_probabilities(net: nn.Module, output: Any) -> None:
-    """Warn once a network that its scores are probabilities already, if they are.
-
-    They are where every row adds up to 1, or where the last module is a sigmoid and all numbers lie
-    in [0, 1].
-    """
-    if net in _noticed or not isinstance(output, Tensor) or output.ndim != 2:  # noqa: PLR2004
-        return
-    numbers = upcast(output.detach())
-    if numbers.shape[1] == 0 or not bool(((numbers >= 0) & (numbers <= 1)).all()):
-        return
-    summed = numbers.shape[1] > 1 and bool(((numbers.sum(1) - 1).abs() < _SUMMED).all())
-    if not summed and not isinstance(list(net.modules())[-1], nn.Sigmoid):
-        return
-    _noticed.add(net)
-    kind = "softmax" if summed else "a sigmoid"
-    warnings.warn(
-        f"The {type(net).__name__} ends in {kind}, so its scores are probabilities already, and "
-        "class probabilities (Probability, AD, AI, AG, insertion, deletion …) take their softmax "
-        "once more; give the network without that last step.",
-        stacklevel=2,
-    )

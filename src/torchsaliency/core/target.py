@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from torchsaliency.core.scores import EMBEDDING, REGRESSION, SOFTMAX, ScoreKind
 from torchsaliency.errors import TargetError
 from torchsaliency.registry import Entry, Registry
 
@@ -56,6 +57,10 @@ class Target(TargetSpec):
             if isinstance(value, Tensor) and value.ndim
         }
         return replace(self, **rows) if rows else self  # type: ignore[type-var]
+
+    def of_scores(self, kind: ScoreKind) -> Target:  # noqa: ARG002 (it needs no probability)
+        """Return the target of a network whose numbers mean this."""
+        return self
 
     @abc.abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -129,12 +134,15 @@ class ClassTarget(Target):
         labels: class indices, one for each image, or one for all of them: anything that
             `class_indices` takes. Kept as a tensor in int64, of shape (N,) or (). None stands for
             the predicted class until the target is resolved.
+        scores: what the network's numbers mean; None stands for what the network says or shows,
+            and for logits of a softmax where no network is asked.
 
     Raises:
         TargetError: they are no class indices.
     """
 
     labels: Any = None
+    scores: ScoreKind | None = None
 
     def __post_init__(self) -> None:
         if self.labels is not None:
@@ -157,6 +165,16 @@ class ClassTarget(Target):
                 "`resolve_target` take the predicted ones."
             )
         return self.resolve(output).of_logits(output)
+
+    @property
+    def kind(self) -> ScoreKind:
+        """What the network's numbers mean."""
+        return self.scores or SOFTMAX
+
+    @final
+    def of_scores(self, kind: ScoreKind) -> ClassTarget:
+        """Return the target of a network whose numbers mean this, unless it says itself."""
+        return self if self.scores is not None else replace(self, scores=kind)
 
     @final
     def resolve(self, output: Any) -> ClassTarget:
@@ -191,22 +209,25 @@ class Logit(ClassTarget):
 @final
 @dataclass(frozen=True, eq=False)
 class Probability(ClassTarget):
-    """The class probability softmax(y)_c, in [0, 1]; its gradient vanishes for a sure network."""
+    """The class probability p_c, in [0, 1]; its gradient vanishes for a sure network.
+
+    p_c is softmax(y)_c, σ(y_c) or y_c itself, as the network's `scores` say.
+    """
 
     def of_logits(self, logits: Float[Tensor, "n k"]) -> Scores:
-        """Return softmax(y)_c."""
-        return _pick(logits.softmax(1), self.labels)
+        """Return p_c."""
+        return _pick(self.kind.probabilities(logits), self.labels)
 
 
 @register_target("log-probability")
 @final
 @dataclass(frozen=True, eq=False)
 class LogProbability(ClassTarget):
-    """The log-probability log softmax(y)_c, at most 0."""
+    """The log-probability log p_c, at most 0; see `Probability`."""
 
     def of_logits(self, logits: Float[Tensor, "n k"]) -> Scores:
-        """Return log softmax(y)_c."""
-        return _pick(logits.log_softmax(1), self.labels)
+        """Return log p_c."""
+        return _pick(self.kind.log_probabilities(logits), self.labels)
 
 
 @register_target("margin")
@@ -215,13 +236,14 @@ class LogProbability(ClassTarget):
 class Margin(ClassTarget):
     """The margin to the best other class, y_c - max_{j≠c} y_j.
 
+    Of independent labels it is the log-odds log p_c - log(1 - p_c) = y_c: to the label's absence.
+
     Differs from the official Opti-CAM code, which compares with max(0, best other) (erratum O15).
     """
 
     def of_logits(self, logits: Float[Tensor, "n k"]) -> Scores:
         """Return y_c minus the largest other logit."""
-        own = F.one_hot(self.labels, logits.shape[1]).bool()
-        return _pick(logits, self.labels) - logits.masked_fill(own, -torch.inf).amax(1)
+        return self.kind.margin(logits, self.labels)
 
 
 @final
@@ -409,25 +431,42 @@ class RowWise(Target):
         return {"kind": "callable", "name": getattr(self.function, "__name__", repr(self.function))}
 
 
+_DEFAULTS: dict[str, type[TargetSpec]] = {
+    REGRESSION.name: Regression,
+    EMBEDDING.name: OwnEmbedding,
+}
+"""What is explained of networks without classes unless a target is given."""
+
 TargetLike = None | int | Sequence[int] | Tensor | TargetSpec | Callable[[Any], Tensor] | Any
 """What a user may give: see `resolve_target`; arrays and Series have no type of their own here."""
 
 
-def resolve_target(spec: TargetLike, output: Any) -> Target:
+def resolve_target(spec: TargetLike, output: Any, kind: ScoreKind = SOFTMAX) -> Target:
     """Return the target that a user's `spec` stands for, given the network's output.
 
     Args:
-        spec: None (the predicted class), one class index for all images, N class indices, a
-            `Target`, `OwnEmbedding`, or a row-wise callable.
+        spec: None (the predicted class; the first number of a regression; an encoder's own
+            embedding), one class index for all images, N class indices, a `Target`,
+            `OwnEmbedding`, or a row-wise callable.
         output: the network's unwrapped output for the batch.
+        kind: what its numbers mean.
 
     Raises:
         TargetError: the specification does not fit the output.
     """
+    if spec is None:
+        spec = _DEFAULTS.get(kind.name, Logit)()
     if not isinstance(spec, TargetSpec):
         rowwise = callable(spec) and not isinstance(spec, Tensor)
         spec = RowWise(spec) if rowwise else Logit(spec)  # type: ignore[arg-type]
-    return spec.resolve(output)
+    return spec.resolve(output).of_scores(kind)
+
+
+def names_classes(spec: TargetLike) -> bool:
+    """Whether a user's target is of a class: the predicted one, class indices, a `ClassTarget`."""
+    return isinstance(spec, ClassTarget) or not (
+        isinstance(spec, TargetSpec) or (callable(spec) and not isinstance(spec, Tensor))
+    )
 
 
 def class_indices(spec: Any) -> Tensor:

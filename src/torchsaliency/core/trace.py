@@ -25,10 +25,17 @@ from torchsaliency.core.maps import is_constant, minmax, upcast, upsample
 from torchsaliency.core.masking import Masked, Masking, MeanColour
 from torchsaliency.core.rules import differentiate
 from torchsaliency.core.runtime import seconds_now
-from torchsaliency.core.session import Session, open_session, warn_of_probabilities
+from torchsaliency.core.session import Session, open_session
 from torchsaliency.core.space import Size, sides_of, size_of
 from torchsaliency.core.tail import Tail
-from torchsaliency.core.target import ClassTarget, Target, TargetLike, resolve_target, score
+from torchsaliency.core.target import (
+    ClassTarget,
+    Target,
+    TargetLike,
+    names_classes,
+    resolve_target,
+    score,
+)
 from torchsaliency.errors import LayerError
 
 T = TypeVar("T")
@@ -175,7 +182,7 @@ class View:
         """Return the same view with another score of the class explained; other targets stay."""
         if not isinstance(self.target, ClassTarget):
             return self
-        target = kind(self.target.labels)
+        target = kind(self.target.labels, self.target.scores)
         return replace(self, target=target, score=target(self.output).to(self.score.dtype))
 
     # --- the pass --------------------------------------------------------------------------------
@@ -429,7 +436,7 @@ class View:
         """Trace variants (N, C, *size) of the same images: same layers, target and masking."""
         resized = size_of(images) != self.size  # another size has another grid
         with tracing(
-            self.session.net,
+            self.session.wrapped,
             images,
             self.target,
             [Layer(layer.name) for layer in self.layers] if resized else self.layers,
@@ -456,6 +463,7 @@ def _run_once(
 ) -> tuple[Any, Target, Tensor]:
     """Run the network and keep what the layers gave; return output, resolved target and score."""
     net, attentions = session.net, traced.attentions
+    session.classes = names_classes(target)
     modules = {layer.name: layer.module_of(net) for layer in layers}
     traced.outputs = {name: [] for name in modules}
     # attention is read from a graph, in which torch takes no short cut past it
@@ -502,15 +510,15 @@ def _run_once(
         _check_runs(name, len(found), len(parts))
     with torch.set_grad_enabled(graph):
         output = _join_outputs(outputs)
-    warn_of_probabilities(net, output)
-    resolved = resolve_target(target, _detach(output))
+    resolved = resolve_target(target, _detach(output), session.scores)
     with torch.set_grad_enabled(gradients):
         graph_score = upcast(score(resolved, output, len(session.images)))
     traced.graph_score = graph_score if gradients and graph_score.requires_grad else None
     for layer in layers:
         first = traced.outputs[layer.name][0]
-        layout = layer.reshape or decide_layout(net, layer.name, first, session.images[:1])
-        grids = set() if layout else find_grids(net, first, session.images[:1])
+        image = session.images[:1]
+        layout = layer.reshape or decide_layout(net, layer.name, first, image, session.call)
+        grids = set() if layout else find_grids(net, first, image, session.call)
         traced.layers[layer.name] = Layer(layer.name, layout).fill_layout(
             first, session.size, grids
         )

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torchsaliency import measures
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.masking import BlackPixel, Masking, MeanColour, RISEBlur
-from torchsaliency.core.network import unwrap
+from torchsaliency.core.network import NetworkWrapper, find_fact, unwrap
+from torchsaliency.core.scores import ScoreKind
 from torchsaliency.core.target import ClassTarget
 from torchsaliency.errors import InputError, OptionError
 from torchsaliency.measures.judge import Labels, class_labels
@@ -110,6 +111,9 @@ class Bench:
         self.judge = model if judge is None else judge
         self.images = explanation.images if images is None else images
         self.judges_itself = unwrap(self.judge) is unwrap(model) and images is None
+        if self.judges_itself:  # its numbers mean what they meant when it was explained
+            output = find_fact(model, "output")
+            self.judge = NetworkWrapper(model, scores=explanation.scores, output=output)
         self.masking = masking or explanation.masking
         # a baseline in the judge's numbers means nothing to the explained network
         self.model_masking = self.masking if self.judges_itself else explanation.masking
@@ -178,6 +182,14 @@ class Bench:
         return inputs
 
     @property
+    def scores(self) -> ScoreKind:
+        """What the judge's numbers mean."""
+        if self.judges_itself:
+            return self.explanation.scores
+        with measures.judging(self.judge, self.images, chunk=self.chunk) as judge:
+            return judge.scores
+
+    @property
     def logits(self) -> Tensor:
         """The judge's logits on the clean images: the explanation's own, or one pass."""
         if self._clean is None:
@@ -224,7 +236,9 @@ def _masked_scores(bench: Bench) -> Inputs:
     # masked images that were explained again have their scores already
     output = bench.measured.get(("masked_maps", ()), {}).get("output")
     if bench.judges_itself and isinstance(output, Tensor):
-        return MaskedScores.of_logits(bench.logits, output, bench.labels).inputs()
+        scores = bench.explanation.scores
+        found = MaskedScores.of_logits(bench.logits, output, bench.labels, scores=scores)
+        return found.inputs()
     return bench.ask_judge(measures.masked_scores, bench.explanation.map, masking=bench.masking)
 
 
@@ -295,7 +309,7 @@ def _crop_scores(bench: Bench, **settings: Any) -> Inputs:
 @measure("predictions")
 def _predictions(bench: Bench) -> Inputs:
     """Nothing: the judge's prediction on the clean image is known."""
-    return {"correct": bench.logits.argmax(1) == bench.labels}
+    return {"correct": bench.scores.predicts(bench.logits, bench.labels)}
 
 
 @measure("noisy_maps", "radius", "samples", classes=False)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torchsaliency.core.maps import require_maps, upcast
 from torchsaliency.core.masking import Masking, MeanColour
+from torchsaliency.core.scores import EMBEDDING
 from torchsaliency.core.space import sides_of
 from torchsaliency.errors import InputError, TargetError
 from torchsaliency.measures.judge import judging
@@ -59,7 +60,7 @@ def masked_embeddings(
         InputError: the images, masks or clean embeddings do not fit.
         TargetError: the network gives no embedding.
     """
-    with judging(model, x, chunk=chunk) as judge:
+    with judging(model, x, chunk=chunk, scores=EMBEDDING) as judge:
         kept = require_maps(judge.maps(masks))
         mask_out = masking or MeanColour()
         count = len(x)

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torchsaliency.core.maps import to_float64, upcast
-from torchsaliency.core.session import Session, open_session, warn_of_probabilities
+from torchsaliency.core.scores import SOFTMAX, ScoreKind
+from torchsaliency.core.session import Session, open_session
 from torchsaliency.core.target import ClassTarget, Target, resolve_target
 from torchsaliency.errors import InputError, TargetError
 
@@ -22,7 +22,11 @@ Labels = None | int | Sequence[int] | Tensor | Target | Any
 
 @contextmanager
 def judging(
-    model: nn.Module, x: Float[Tensor, "n c *size"], *, chunk: int | None = None
+    model: nn.Module,
+    x: Float[Tensor, "n c *size"],
+    *,
+    chunk: int | None = None,
+    scores: ScoreKind | None = None,
 ) -> Iterator[Judge]:
     """Freeze a network while it scores variants of images.
 
@@ -30,11 +34,12 @@ def judging(
         model: the judge; it may differ from the network that was explained.
         x: images (N, C, *size), preprocessed for the judge.
         chunk: images in one pass; None finds it; bounds the memory, never changes the result.
+        scores: what its numbers mean; None for what the network says, or else shows.
 
     Raises:
         InputError: the images cannot be scored.
     """
-    with open_session(model, x, chunk=chunk) as session:
+    with open_session(model, x, chunk=chunk, scores=scores) as session:
         yield Judge(session)
 
 
@@ -54,6 +59,11 @@ class Judge:
         self._classes: int | None = None
 
     @property
+    def scores(self) -> ScoreKind:
+        """What the judge's numbers mean."""
+        return self.session.scores
+
+    @property
     def passes(self) -> int:
         """Images that went through the network so far."""
         return self.session.passes
@@ -66,9 +76,10 @@ class Judge:
             build: gives the variants (m, C, *size) of the indices (m,).
 
         Raises:
-            TargetError: the network does not give (N, K) with at least two classes.
+            TargetError: the network does not give (N, K), or too few classes for its kind of
+                scores.
         """
-        logits = require_logits(self.session.run_variants(count, build))
+        logits = require_logits(self.session.run_variants(count, build), self.scores)
         if self._classes not in (None, logits.shape[1]):
             raise InputError(
                 f"Clean logits of {self._classes} classes were given and the judge has "
@@ -86,7 +97,8 @@ class Judge:
             build: gives the variants (m, C, *size) of images (m,) and places 0 … each-1 (m,).
 
         Raises:
-            TargetError: the network does not give (N, K) with at least two classes.
+            TargetError: the network does not give (N, K), or too few classes for its kind of
+                scores.
         """
         count = len(self.images)
         logits = self.logits(count * each, lambda index: build(index // each, index % each))
@@ -100,16 +112,23 @@ class Judge:
             InputError: the known logits are of another number of images.
         """
         if known is None:
-            found = self.logits(len(self.images), lambda index: self.images[index])
-            warn_of_probabilities(self.session.net, found)
-            return found
+            return self.logits(len(self.images), lambda index: self.images[index])
         if len(known) != len(self.images):
             raise InputError(
                 f"Clean logits of {len(known)} images were given for {len(self.images)} images."
             )
-        logits = require_logits(upcast(known.detach().to(self.images.device)))
+        numbers = upcast(known.detach().to(self.images.device))
+        if numbers.ndim == 1 or numbers.shape[1] == 1:  # as the network gave them
+            numbers = self.scores.canonical(numbers)
+        logits = require_logits(numbers, self.session.known_scores or SOFTMAX)
         self._classes = logits.shape[1]
         return logits
+
+    def class_scores(
+        self, logits: Float[Tensor, "n ... k"], labels: Int[Tensor, " n"]
+    ) -> ClassScores:
+        """Return what the judge's logits say of each image's class; see `class_scores`."""
+        return class_scores(logits, labels, self.scores)
 
     def maps(self, maps: Tensor, *, several: bool = False) -> Tensor:
         """Return maps on the judge's device, of the images' number and size.
@@ -134,8 +153,8 @@ class ClassScores:
 
     Attributes:
         logit: y_c.
-        probability: softmax(y)_c.
-        rest: 1 - softmax(y)_c, summed from the other classes, so that it survives near 1.
+        probability: p_c, such as softmax(y)_c or σ(y_c).
+        rest: 1 - p_c, computed so that it survives near 1: from the other classes, or as σ(-y_c).
     """
 
     logit: Tensor
@@ -143,20 +162,35 @@ class ClassScores:
     rest: Tensor
 
 
-def class_scores(logits: Float[Tensor, "n ... k"], labels: Int[Tensor, " n"]) -> ClassScores:
+def class_scores(
+    logits: Float[Tensor, "n ... k"], labels: Int[Tensor, " n"], scores: ScoreKind = SOFTMAX
+) -> ClassScores:
     """Return logit, probability and its complement of each image's class.
 
     Args:
         logits: (N, K), or (N, M, K) of M variants of each image.
         labels: the classes.
+        scores: what the logits mean.
+
+    Raises:
+        TargetError: they have no probabilities.
     """
+    numbers, place = _of_labels(logits, labels)
+    probability, rest = scores.of_class(numbers, place)
+    return ClassScores(numbers.gather(-1, place)[..., 0], probability, rest)
+
+
+def class_logits(logits: Float[Tensor, "n ... k"], labels: Int[Tensor, " n"]) -> Tensor:
+    """Return the logit of each image's class, in float64; arguments as `class_scores`."""
+    numbers, place = _of_labels(logits, labels)
+    return numbers.gather(-1, place)[..., 0]
+
+
+def _of_labels(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     numbers = to_float64(logits)
     ones = [1] * (numbers.ndim - 1)
     place = labels.to(numbers.device).view(-1, *ones).expand(*numbers.shape[:-1], 1)
-    own = numbers.gather(-1, place)[..., 0]
-    others = numbers.scatter(-1, place, -torch.inf).logsumexp(-1)
-    total = torch.logaddexp(own, others)
-    return ClassScores(own, (own - total).exp(), (others - total).exp())
+    return numbers, place
 
 
 def class_labels(target: Labels, logits: Float[Tensor, "n k"]) -> Int[Tensor, " n"]:
@@ -176,17 +210,27 @@ def class_labels(target: Labels, logits: Float[Tensor, "n k"]) -> Int[Tensor, " 
     return labels.to(logits.device)
 
 
-def require_logits(logits: Tensor) -> Tensor:
-    """Return logits (N, K) of at least two classes.
+def require_logits(logits: Tensor, scores: ScoreKind = SOFTMAX) -> Tensor:
+    """Return logits (N, K) of as many classes as there must be.
+
+    Minus infinity is the logit of a class that cannot be: its probability is 0.
+
+    Args:
+        logits: what a network gave.
+        scores: what its numbers mean.
 
     Raises:
-        TargetError: they are not, or not finite.
+        TargetError: they are of another shape, or hold NaN or plus infinity, or minus infinity
+            for every class.
     """
-    if logits.ndim != 2 or logits.shape[1] < 2:  # noqa: PLR2004
+    if logits.ndim != 2 or logits.shape[1] < max(1, scores.classes):  # noqa: PLR2004
         raise TargetError(
             f"The judge gave {tuple(logits.shape)}; a measure of class probabilities needs logits "
-            "(N, K) of at least two classes (for an encoder, see masked_embeddings)."
+            'of at least two classes (N, K), or scores="binary" of a single logit (for an encoder, '
+            "see masked_embeddings)."
         )
-    if not bool(logits.isfinite().all()):
+    if bool((logits.isnan() | logits.isposinf()).any()) or (
+        scores is SOFTMAX and bool(logits.isneginf().all(1).any())
+    ):
         raise TargetError("The judge gave NaN or infinite logits; check its weights and precision.")
     return logits

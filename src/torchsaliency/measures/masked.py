@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from torchsaliency.core.maps import require_maps
 from torchsaliency.core.masking import Masking, MeanColour
+from torchsaliency.core.scores import SOFTMAX, ScoreKind
 from torchsaliency.core.space import describe_size
 from torchsaliency.errors import InputError
 from torchsaliency.measures.judge import Labels, class_labels, class_scores, judging
@@ -26,7 +27,8 @@ class MaskedScores:
 
     Attributes:
         labels: the class of each image.
-        correct: whether it is the judge's top class of the clean image.
+        correct: whether the judge predicts it of the clean image: its top class, or a label that
+            is true by itself with p at least 1/2.
         clean: class probability p of the image.
         clean_rest: 1 - p, summed from the other classes.
         clean_logit: class logit of the image.
@@ -53,6 +55,7 @@ class MaskedScores:
         masked: Float[Tensor, "n ... k"],
         labels: Tensor,
         passes: int = 0,
+        scores: ScoreKind = SOFTMAX,
     ) -> MaskedScores:
         """Make scores of logits.
 
@@ -61,11 +64,12 @@ class MaskedScores:
             masked: logits of the masked images, (N, K), or (N, M, K) for M masks an image.
             labels: (N,) classes.
             passes: what they cost.
+            scores: what the logits mean.
         """
-        was, now = class_scores(clean, labels), class_scores(masked, labels)
+        was, now = class_scores(clean, labels, scores), class_scores(masked, labels, scores)
         return cls(
             labels=labels,
-            correct=clean.argmax(1) == labels,
+            correct=scores.predicts(clean, labels),
             clean=was.probability,
             clean_rest=was.rest,
             clean_logit=was.logit,
@@ -120,7 +124,7 @@ def masked_scores(
             lambda image, place: masked(kept[image, place], image),
         )
         found = after if several else after[:, 0]
-        return MaskedScores.of_logits(before, found, labels, judge.passes)
+        return MaskedScores.of_logits(before, found, labels, judge.passes, judge.scores)
 
 
 @final
@@ -189,7 +193,7 @@ def crop_scores(
         after = judge.logits(len(x), build)
         # the classes come from the crops' logits only in their number, never in their value
         labels = class_labels(target, after if before is None else before)
-        return CropScores(labels, class_scores(after, labels).probability, judge.passes)
+        return CropScores(labels, judge.class_scores(after, labels).probability, judge.passes)
 
 
 def _crop(image: Tensor, box: Tensor) -> Tensor:

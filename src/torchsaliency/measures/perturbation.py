@@ -20,7 +20,7 @@ from torchsaliency.core.runtime import draw_normal
 from torchsaliency.core.space import Size
 from torchsaliency.errors import OptionError
 from torchsaliency.measures.imputation import impute_neighbours
-from torchsaliency.measures.judge import Labels, class_labels, class_scores, judging
+from torchsaliency.measures.judge import Labels, class_labels, judging
 
 Order = Literal["insertion", "deletion"]
 
@@ -108,8 +108,8 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
             shown = (taken if insert else ~taken).view(-1, *judge.size)
             return masked(shown.to(judge.images.dtype), image)
 
-        found = class_scores(judge.variants(len(open_steps), build), labels).probability
-        known = class_scores(before, labels).probability[:, None]
+        found = judge.class_scores(judge.variants(len(open_steps), build), labels).probability
+        known = judge.class_scores(before, labels).probability[:, None]
         return PerturbationCurve(
             order=order,
             fractions=to_float64(counts) / ranks.shape[1],
@@ -199,7 +199,7 @@ def removal_curves(  # noqa: PLR0913 (options of a published protocol)
             grain = speckle[place.cpu()].to(filled.device) * removed[:, None]
             return filled + grain
 
-        found = class_scores(judge.variants(each, build), labels).probability
+        found = judge.class_scores(judge.variants(each, build), labels).probability
         most, least = found.unflatten(1, (2, -1)).unbind(1)
         return RemovalCurves(fractions, most, least, labels, judge.passes)
 

@@ -16,7 +16,7 @@ from torchsaliency.core.layer import Layer, LayerLike, as_group
 from torchsaliency.core.maps import require_maps, to_float64
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method, Needs
-from torchsaliency.core.network import unwrap
+from torchsaliency.core.network import NetworkWrapper, find_fact, unwrap
 from torchsaliency.core.runtime import draw_uniform
 from torchsaliency.core.session import open_session
 from torchsaliency.errors import OptionError
@@ -240,6 +240,11 @@ class _Again:
             )
             return parts
 
+    def _wrap(self, network: nn.Module) -> nn.Module:
+        """Say of a copy of the network what was said of the network."""
+        output = find_fact(self._model, "output")
+        return NetworkWrapper(unwrap(network), scores=self._explanation.scores, output=output)
+
     @torch.inference_mode(mode=False)
     def explain(
         self, images: Tensor, index: Tensor, network: nn.Module | None = None
@@ -247,7 +252,7 @@ class _Again:
         """Explain variants of the images at `index`, of another network if one is given."""
         index = index.clone()  # outside inference mode: they are saved for the backward pass
         return explain(
-            network or self._network,
+            self._wrap(network or self._network),
             images.clone(),
             {"again": cast("Method", self._explanation.method)},
             self._explanation.target.take(index),

@@ -19,7 +19,12 @@ from torchsaliency.core.maps import require_maps, to_float64
 from torchsaliency.core.masking import ImageMinimum, Masking, MeanColour
 from torchsaliency.core.space import AVERAGE, Size, add_sides, describe_size, window_of
 from torchsaliency.errors import OptionError
-from torchsaliency.measures.judge import Labels, class_labels, class_scores, judging
+from torchsaliency.measures.judge import (
+    Labels,
+    class_labels,
+    class_logits,
+    judging,
+)
 
 Placement = Literal["sliding", "grid"]
 
@@ -95,8 +100,8 @@ def region_curve(  # noqa: PLR0913 (options of a published protocol)
             shown = order[image] > add_sides(place, order)
             return masked(shown.to(judge.images.dtype), image)
 
-        found = class_scores(judge.variants(regions, build), labels).probability
-        known = class_scores(before, labels).probability[:, None]
+        found = judge.class_scores(judge.variants(regions, build), labels).probability
+        known = judge.class_scores(before, labels).probability[:, None]
         curve = torch.cat([known, found], 1)
         return RegionCurve(curve, corners, labels, judge.passes)
 
@@ -182,8 +187,8 @@ def square_removals(  # noqa: PLR0913 (options of a published protocol)
             shown = ~inside(place)
             return masked(shown.to(judge.images.dtype), image)
 
-        after = class_scores(judge.variants(samples, build), labels).logit
-        known = class_scores(before, labels).logit[:, None]
+        after = class_logits(judge.variants(samples, build), labels)
+        known = class_logits(before, labels)[:, None]
         return SquareRemovals(squares, known - after, labels, judge.passes)
 
 

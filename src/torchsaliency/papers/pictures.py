@@ -232,10 +232,11 @@ def _numbers(
 def _class_of(network: Network, explanation: Explanation, place: int) -> str:
     """Return the explained class and its probability; nothing of an encoder."""
     target, output = explanation.target, explanation.output
-    if network.encoder or not (isinstance(target, ClassTarget) and isinstance(output, Tensor)):
+    scores = explanation.scores
+    if not (scores.classes and isinstance(target, ClassTarget) and isinstance(output, Tensor)):
         return ""
     label = int(target.labels[place])
-    share = float(output[place].float().softmax(-1)[label])
+    share = float(scores.probabilities(output[place].float())[label])
     return f"{network.class_name(label).partition(',')[0]}  {share:.1%}"
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from torchsaliency.core.layer import Layer
 from torchsaliency.core.network import NetworkWrapper, unwrap_output
+from torchsaliency.core.scores import ScoresLike, parse_scores
 from torchsaliency.errors import TargetError, describe_unknown
 from torchsaliency.zoo.preprocessing import Preprocessing
 
@@ -31,9 +32,11 @@ class Network(NetworkWrapper):
         layer: the layer its maps are read at; None means found by a traced pass.
         judge: of an encoder, the classifier that judges its maps unless another is given.
         source: JSON-able facts for manifests: origin, weights, SHA-256, library versions.
+        scores: what its numbers mean, see `torchsaliency.explain`; None finds it out.
+        output: where in its output they are; None finds them.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (facts, all by name)
         self,
         module: nn.Module,
         *,
@@ -43,9 +46,10 @@ class Network(NetworkWrapper):
         layer: Layer | None = None,
         judge: str | None = None,
         source: dict[str, Any] | None = None,
+        scores: ScoresLike = None,
+        output: int | str | None = None,
     ) -> None:
-        super().__init__()
-        self.module = module
+        super().__init__(module, scores=parse_scores(scores), output=output)
         self.name = name
         self.preprocessing = preprocessing
         self.classes = classes
@@ -55,7 +59,7 @@ class Network(NetworkWrapper):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the network and return its logits, also where it wraps them in an object."""
-        return unwrap_output(super().forward(*args, **kwargs))
+        return unwrap_output(super().forward(*args, **kwargs), self.output)
 
     @property
     def encoder(self) -> bool:

@@ -320,9 +320,9 @@ class Encoder(nn.Module):
 
 
 class Alone(nn.Module):
-    def __init__(self, change):
+    def __init__(self, change, scores=None):
         super().__init__()
-        self.net, self.change = convnet(), change
+        self.net, self.change, self.scores = convnet(), change, scores
 
     def forward(self, x):
         return self.change(self.net(x))
@@ -333,7 +333,7 @@ class Alone(nn.Module):
     [
         (Encoder("maps"), r"\(3, 8, 6, 5\).*masked_embeddings"),
         (Encoder("tokens"), "masked_embeddings"),
-        (Alone(lambda y: y[:, :1]), r"\(3, 1\).*two classes"),
+        (Alone(lambda y: y[:, :1], "softmax"), r"\(3, 1\).*two classes"),
         (Alone(lambda y: y * torch.nan), "NaN"),
         (Alone(lambda y: y / 0), "NaN or infinite"),
         (Alone(lambda y: [{"boxes": y}]), "list"),

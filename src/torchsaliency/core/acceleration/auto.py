@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from torchsaliency.core.acceleration import onnx
 from torchsaliency.core.acceleration.copies import Likeness
-from torchsaliency.core.acceleration.engine import is_close, lay_out, register_engine
+from torchsaliency.core.acceleration.engine import get_place, is_close, lay_out, register_engine
 from torchsaliency.core.acceleration.engines import ChannelsLast
 from torchsaliency.core.runtime import seconds_now
 
@@ -58,7 +58,7 @@ class Auto(ChannelsLast):
         """Return the exported network if it gives the same output sooner."""
         try:
             copied = self.copy if self.faithful else lay_out(net)
-            exported = onnx.ExportedNetwork(copied, images)
+            exported = onnx.ExportedNetwork(copied, images, None, get_place(self.call))
             exported(images)  # the first pass of a session is slow
             found, fast = _time(lambda: exported(images), images)
         except (RuntimeError, MemoryError):

@@ -16,7 +16,7 @@ from torch.nn.modules import module as torch_module
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from torchsaliency.core.acceleration.engine import ENGINES, Call, Engine, NetworkCopy
+from torchsaliency.core.acceleration.engine import ENGINES, Call, Engine, NetworkCopy, get_place
 from torchsaliency.core.freeze import get_hold
 from torchsaliency.core.layer import Layer
 
@@ -113,7 +113,7 @@ def stand_in(call: Call, net: nn.Module, images: Tensor, layers: Sequence[Layer]
     engine.require_device(images.device)
     if engine.reader is not None and len(layers) == 1:
         layer, make = layers[0].name, engine.reader
-        key = (engine.name, layer, images.dtype, tuple(images.shape[1:]))
+        key = (engine.name, layer, images.dtype, tuple(images.shape[1:]), get_place(call))
         reader = _keep(net, key, images, lambda: make(call, net, layer, images))
         if reader.faithful:
             _originals[reader.copy] = weakref.ref(net)
@@ -148,7 +148,7 @@ def _with_graph(engine: type[Engine]) -> type[Engine]:
 def _copy_of(
     engine: type[Engine], call: Call, net: nn.Module, images: Tensor, batch: int
 ) -> Engine:
-    key = (engine.name, images.device, images.dtype, tuple(images.shape[1:]))
+    key = (engine.name, images.device, images.dtype, tuple(images.shape[1:]), get_place(call))
     found = _keep(net, key, images, lambda: engine(call, net, batch))
     assert isinstance(found, Engine)
     return found

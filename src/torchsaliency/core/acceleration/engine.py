@@ -21,6 +21,12 @@ Call = Callable[[Callable[[Tensor], Any], Tensor], Any]
 """Runs a network on images and unwraps its output: `session.call_network`, which engines get."""
 
 
+def get_place(call: Call) -> int | str | None:
+    """Return where in the output a call takes its tensor from, None if it finds it."""
+    place: int | str | None = getattr(call, "keywords", {}).get("where")
+    return place
+
+
 class NetworkCopy:
     """A copy of a network and what the network was when it was copied.
 

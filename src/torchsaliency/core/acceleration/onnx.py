@@ -21,6 +21,7 @@ from torchsaliency.core.acceleration.engine import (
     Call,
     Engine,
     NetworkCopy,
+    get_place,
     is_close,
     register_engine,
     warn_unused,
@@ -128,7 +129,7 @@ class Onnx(Engine):
     def run_copy(self, images: Tensor) -> Any:
         """Run the exported network."""
         if self.compiled is None:
-            self.compiled = ExportedNetwork(self.copy, images)
+            self.compiled = ExportedNetwork(self.copy, images, None, get_place(self.call))
         return self.compiled(images)
 
 
@@ -140,13 +141,20 @@ class ExportedNetwork:
         net: held still, on a processor.
         images: (N, C, *size), N at least 1; sets the size of an image.
         layer: the module whose first tensor is returned; None returns the unwrapped output.
+        where: in the output its scores are; None finds them.
 
     Raises:
         RuntimeError: the network cannot be exported, or not run; the reason is its message.
         MemoryError: the memory does not suffice.
     """
 
-    def __init__(self, net: nn.Module, images: Tensor, layer: str | None = None) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        images: Tensor,
+        layer: str | None = None,
+        where: int | str | None = None,
+    ) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -157,7 +165,7 @@ class ExportedNetwork:
         with _plain_errors(), tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "network.onnx"
             with _silence():
-                _export(_Read(net, layer), images).save(str(path))
+                _export(_Read(net, layer, where), images).save(str(path))
             self._session = onnxruntime.InferenceSession(
                 path, options, providers=["CPUExecutionProvider"]
             )
@@ -175,13 +183,13 @@ class ExportedNetwork:
 class _Read(nn.Module):
     """A network that returns one tensor: its output's, or a layer's."""
 
-    def __init__(self, net: nn.Module, layer: str | None) -> None:
+    def __init__(self, net: nn.Module, layer: str | None, where: int | str | None) -> None:
         super().__init__()
-        self.net, self._layer = net, layer
+        self.net, self._layer, self._where = net, layer, where
 
     def forward(self, images: Tensor) -> Any:
         if self._layer is None:
-            return unwrap_output(self.net(images))
+            return unwrap_output(self.net(images), self._where)
         seen: list[Tensor] = []
 
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
