@@ -3,11 +3,13 @@
 A mutant is the library with one change: another comparison, operator or constant, a condition
 turned round, a result that is None, a statement that is missing. Tests run once to learn which
 function each of them calls; a mutant then meets the tests that call its function, and those that
-remain in their files. It is caught if one of them fails or takes too long.
+call others of its file, for at most `--limit` seconds. It is caught if one of them fails or takes
+far longer than it did.
 
     python scripts/mutants.py build/mutants.json --count 300 --seed 0
 
-Run it again with the same file to go on where it ended. `--show` prints the survivors.
+Run it again with the same file to go on where it ended; `--again` judges the survivors anew (after
+tests were written: delete FILE.PACKAGE.json first, as they must be learnt). `--show` prints them.
 """
 
 from __future__ import annotations
@@ -17,17 +19,21 @@ import ast
 import contextlib
 import copy
 import functools
+import gc
+import inspect
 import json
 import os
 import random
 import shutil
 import signal
+import statistics
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -239,35 +245,166 @@ class Copy:
         os.utime(path, (self._time, self._time))
 
 
-def in_fork(work: Any, seconds: float) -> tuple[bool, int]:
-    """Run a function in a fork and return whether it ended in time, and its exit code."""
+class Timed:
+    """A plug-in of pytest that runs chosen tests until one fails or the time is over."""
+
+    def __init__(self, tests: list[str], known: dict[str, Any], seconds: float, found: int) -> None:
+        self.tests = tests
+        self.known = known
+        self.end = time.monotonic() + seconds
+        self.found = found
+        self.failed = False
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Note a failure of the test that runs."""
+        self.failed |= report.failed
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        """Run the tests and write the verdict."""
+        items = {item.nodeid: item for item in session.items}
+        left = [items[name] for name in self.tests if name in items]
+        for place, item in enumerate(left):
+            after = left[place + 1] if place + 1 < len(left) else None
+            signal.alarm(int(20 + 10 * self.known[item.nodeid]["seconds"]))
+            self._write("time", item.nodeid, place)  # what holds if the alarm ends this process
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            if self.failed:
+                self._write("failure", item.nodeid, place + 1)
+                return True
+            if time.monotonic() > self.end:
+                break
+        else:
+            place = len(left) - 1
+        self._write("survived", f"of {len(left)}", place + 1)
+        return True
+
+    def _write(self, *verdict: Any) -> None:
+        os.ftruncate(self.found, 0)
+        os.pwrite(self.found, json.dumps(verdict).encode(), 0)
+
+
+class Server:
+    """A plug-in of pytest that judges mutants in forks of a process that has collected the tests.
+
+    Such a fork changes the code of functions, which saves the import of the library. It can judge
+    a mutant inside a function that neither an import nor the collection has called.
+    """
+
+    def __init__(self, work: Any) -> None:
+        self.work = work
+        self.called: set[str] = set()
+        sys.settrace(self._trace)
+
+    def _trace(self, frame: Any, event: str, _: Any) -> None:
+        name = frame.f_code.co_filename
+        if event == "call" and "/torchsaliency/" in name:
+            self.called.add(
+                f"{name.rpartition('/torchsaliency/')[2]}:{frame.f_code.co_firstlineno}"
+            )
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        """Judge mutants in place of running tests."""
+        sys.settrace(None)
+        self.session = session
+        self.functions = defaultdict(list)
+        for thing in gc.get_objects():
+            if type(thing) is FunctionType and "/torchsaliency/" in thing.__code__.co_filename:
+                self.functions[name_of(thing.__code__)].append(thing)
+        self.files = {name[0] for name in self.functions}
+        gc.freeze()
+        self.work(self)
+        return True
+
+    def can_judge(self, mutant: Mutant) -> bool:
+        """Say whether a change of functions' code is all of the mutant."""
+        file = mutant.path.removeprefix("src/torchsaliency/")
+        around = functions_around(mutant)
+        lines = {f"{file}:{line}" for one in around for line in first_lines(one)}
+        return bool(around) and not lines & self.called and self._swap(mutant, try_only=True)
+
+    def _swap(self, mutant: Mutant, *, try_only: bool = False) -> bool:
+        """Change the functions' code, and say whether all that changed was found."""
+        from jaxtyping._import_hook import JaxtypingTransformer, Typechecker  # noqa: PLC0415
+
+        file = mutant.path.removeprefix("src/torchsaliency/")
+        if file not in self.files:
+            return True  # it is imported later, from the copy
+        codes = []
+        for tree in (ast.parse((ROOT / mutant.path).read_text()), apply_mutant(mutant)):
+            checker = Typechecker("beartype.beartype")  # type: ignore[no-untyped-call]
+            JaxtypingTransformer(typechecker=checker).visit(tree)
+            code = compile(ast.fix_missing_locations(tree), f"/torchsaliency/{file}", "exec")
+            codes.append([*codes_in(code)])
+        before, after = map(dict, codes)
+        changed = [name for name in after if before.get(name) != after[name]]
+        names = [name for name, _ in codes[1]]
+        if any(names.count(name) > 1 for name in changed if self.functions.get(name)):
+            return False
+        if any(name not in self.functions for name in changed if "<locals>" not in name[1]):
+            return False
+        for name in changed:
+            for function in self.functions.get(name, []):
+                if function.__code__.co_freevars != after[name].co_freevars:
+                    return False
+                if not try_only:
+                    function.__code__ = after[name]
+        return bool(changed)
+
+    def judge(self, mutant: Mutant | None, tests: list[str], known: Any, limit: float) -> list[Any]:
+        """Return the verdict of tests on a mutant, or on none."""
+
+        def work(found: int) -> None:
+            if mutant is not None:
+                self._swap(mutant)
+            timed = Timed(tests, known, limit, found)
+            self.session.config.pluginmanager.register(timed)
+            timed.pytest_runtestloop(self.session)
+
+        return in_fork(work)
+
+
+def name_of(code: Any) -> tuple[str, str, int]:
+    """Return the file, name and first line of a function's code."""
+    file = code.co_filename.rpartition("/torchsaliency/")[2]
+    return file, code.co_qualname, code.co_firstlineno
+
+
+def codes_in(code: Any) -> Iterator[tuple[tuple[str, str, int], Any]]:
+    """Yield the code of each function in a module's code."""
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            if part.co_flags & inspect.CO_NEWLOCALS and part.co_flags & inspect.CO_OPTIMIZED:
+                yield name_of(part), part
+            yield from codes_in(part)
+
+
+def in_fork(work: Any, *, quiet: bool = True) -> list[Any]:
+    """Run a function in a fork, which writes a verdict, and return that."""
+    found = os.memfd_create("verdict")
     child = os.fork()
     if child == 0:
-        os.setpgrp()
-        code = 99
         with contextlib.suppress(BaseException):
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, 1)
-            os.dup2(null, 2)
-            code = int(work())
-        os._exit(code)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return True, os.waitstatus_to_exitcode(status)
-        time.sleep(0.05)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)
+            os.setpgrp()
+            if quiet:
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, 1)
+                os.dup2(null, 2)
+            work(found)
+        os._exit(0)
     os.waitpid(child, 0)
-    return False, -1
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
+    text = os.pread(found, 10_000, 0)
+    os.close(found)
+    verdict: list[Any] = json.loads(text or '["import", "", 0]')
+    return verdict
 
 
-def run_tests(names: list[str], *plugins: Any, stop: bool = True) -> int:
+def run_tests(names: list[str], *plugins: Any) -> int:
     """Run tests in this process and return pytest's exit code."""
     import pytest  # noqa: PLC0415 (in the fork)
 
-    words = ["-q", "-n0", "-p", "no:cacheprovider", "-W", REWRITES, *(["-x"] if stop else [])]
+    words = ["-q", "-n0", "-s", "-p", "no:cacheprovider", "-W", REWRITES]
     return int(pytest.main([*words, *names], plugins=[*plugins]))
 
 
@@ -275,59 +412,98 @@ def learn(package: str, file: Path) -> dict[str, Any]:
     """Return which functions each test of a package calls, and for how long it runs."""
     if not file.exists():
 
-        def work() -> int:
+        def work(_: int) -> None:
             calls = Calls()
-            code = run_tests(TESTS[package], calls, stop=False)
+            run_tests(TESTS[package], calls)
             file.write_text(json.dumps(calls.tests))
-            return code
 
-        ended, code = in_fork(work, 3600)
-        if not ended or code:
-            sys.stderr.write(f"The tests of {package} fail without any mutant.\n")
+        in_fork(work)
     found: dict[str, Any] = json.loads(file.read_text())
     return found
 
 
-def tests_of(mutant: Mutant, known: dict[str, Any]) -> list[str]:
-    """Return the tests that call the mutant's function, or any of its file; the fastest first."""
-    path = ROOT / mutant.path
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    around = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef)
-        and node.lineno <= mutant.line <= (node.end_lineno or 0)
+def functions_around(mutant: Mutant) -> list[ast.FunctionDef]:
+    """Return the functions whose body the mutant changes, from the outside in."""
+    tree = ast.parse((ROOT / mutant.path).read_text(encoding="utf-8"))
+    node, field, _ = next(
+        change for site, change in enumerate(changes(tree)) if site == mutant.site
+    )
+    return [
+        one
+        for one in ast.walk(tree)
+        if isinstance(one, ast.FunctionDef)
+        and ((node is one and field == "body") or any(node in ast.walk(part) for part in one.body))
     ]
-    name = path.relative_to(SOURCE / "torchsaliency").as_posix()
-    # a call's first line is that of a decorator, if there is one
-    keys = {
-        f"{name}:{line}"
-        for node in around[-1:]
-        for line in (node.lineno, *(part.lineno for part in node.decorator_list))
-    }
-    calls = {test: set(known[test]["calls"]) for test in known}
-    callers = [test for test in known if keys & calls[test]]
-    if not callers:
-        callers = [
-            test for test in known if any(call.startswith(f"{name}:") for call in calls[test])
-        ]
-    return sorted(callers or known, key=lambda name: known[name]["seconds"])
 
 
-def judge(mutant: Mutant, known: dict[str, Any]) -> str:
-    """Return how the mutant in the copy is caught: "failure", "time", "import"; or "survived"."""
-    callers = tests_of(mutant, known)
-    files = sorted({name.partition("::")[0] for name in callers})
-    for names in (callers[:400], files):
-        limit = 60 + 5 * sum(
-            test["seconds"] for name, test in known.items() if name.startswith(tuple(names))
+def first_lines(function: ast.FunctionDef) -> list[int]:
+    """Return the line of a function and those of its decorators: a call's line is one of them."""
+    return [function.lineno, *(part.lineno for part in function.decorator_list)]
+
+
+def tests_of(mutant: Mutant, known: dict[str, Any]) -> list[str]:
+    """Return the tests that call the mutant's function, then those that call others of its file.
+
+    The tests of a file stay together, as they share fixtures; those that end soon come first.
+    """
+    name = mutant.path.removeprefix("src/torchsaliency/")
+    around = functions_around(mutant)
+    keys = {f"{name}:{line}" for node in around[-1:] for line in first_lines(node)}
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for test, facts in known.items():
+        seconds[test.partition("::")[0]].append(facts["seconds"])
+
+    def order(test: str) -> tuple[bool, float, float]:
+        mean = statistics.median(seconds[test.partition("::")[0]])
+        return not keys & {*known[test]["calls"]}, mean, known[test]["seconds"]
+
+    users = [
+        test for test in known if any(call.startswith(f"{name}:") for call in known[test]["calls"])
+    ]
+    return sorted(users or known, key=order)
+
+
+def judge_anew(
+    library: Copy, mutant: Mutant | None, tests: list[str], known: dict[str, Any], limit: float
+) -> list[Any]:
+    """Return the verdict of tests on a mutant, or on none, in a process that imports the copy."""
+
+    def work(found: int) -> None:
+        signal.alarm(180)
+        run_tests(
+            sorted({name.partition("::")[0] for name in tests}), Timed(tests, known, limit, found)
         )
-        ended, code = in_fork(functools.partial(run_tests, names), limit)
-        if not ended:
-            return "time"
-        if code:
-            return "failure" if code == 1 else "import"
-    return "survived"
+
+    with library.write_mutant(mutant) if mutant else contextlib.nullcontext():
+        return in_fork(work)
+
+
+class Record:
+    """The file with the verdicts, and what is known of the tests of each package."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.judged: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+
+    def has(self, mutant: Mutant) -> bool:
+        """Say whether a mutant is judged."""
+        return any((one["path"], one["site"]) == (mutant.path, mutant.site) for one in self.judged)
+
+    def judge(self, judge: Any, mutant: Mutant, known: dict[str, Any], limit: float) -> None:
+        """Judge a mutant and write the verdict; a test that fails without it has no say."""
+        start = time.monotonic()
+        while True:
+            tests = [test for test in tests_of(mutant, known) if known[test].get("passes", True)]
+            verdict, by, count = judge(mutant, tests, known, limit)
+            if verdict not in ("failure", "time") or known[by].get("passes"):
+                break
+            known[by]["passes"] = judge(None, [by], known, limit)[0] == "survived"
+            print(f"{by} {'passes' if known[by]['passes'] else 'FAILS'} without a mutant")
+        seconds = round(time.monotonic() - start, 1)
+        facts = {"verdict": verdict, "by": by, "tests": count, "seconds": seconds}
+        self.judged.append({**asdict(mutant), **facts})
+        self.file.write_text(json.dumps(self.judged, indent=1))
+        print(f"{seconds:6.1f} s  {verdict:9}  {mutant.path}:{mutant.line}", flush=True)
 
 
 def draw(packages: list[str], count: int, seed: int) -> list[Mutant]:
@@ -348,31 +524,50 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--packages", nargs="+", default=[*TESTS])
+    parser.add_argument("--limit", type=float, default=40, help="seconds of tests a mutant")
+    parser.add_argument("--again", action="store_true", help="judge the survivors anew")
     parser.add_argument("--show", action="store_true", help="print the survivors and end")
     settings = parser.parse_args()
     file: Path = settings.file
-    judged: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
     if not settings.show:
         os.chdir(ROOT)
         import_libraries()
         file.parent.mkdir(parents=True, exist_ok=True)
+        if settings.again:
+            caught = [one for one in Record(file).judged if one["verdict"] != "survived"]
+            file.write_text(json.dumps(caught, indent=1))
         library = Copy(file.with_suffix("").resolve() / "src")
-        done = {(one["path"], one["site"]) for one in judged}
-        known: dict[str, dict[str, Any]] = {}
-        for mutant in draw(settings.packages, settings.count, settings.seed):
-            if (mutant.path, mutant.site) in done:
-                continue
-            package = mutant.path.split("/")[2]
-            if package not in known:
-                known[package] = learn(package, file.with_suffix(f".{package}.json"))
-            start = time.monotonic()
-            with library.write_mutant(mutant):
-                verdict = judge(mutant, known[package])
-            seconds = round(time.monotonic() - start, 1)
-            judged.append({**asdict(mutant), "verdict": verdict, "seconds": seconds})
-            file.write_text(json.dumps(judged, indent=1))
-            print(f"{seconds:6.1f} s  {verdict:9}  {mutant.path}:{mutant.line}", flush=True)
-    report(judged)
+        drawn = draw(settings.packages, settings.count, settings.seed)
+        for package in settings.packages:
+            mutants = [mutant for mutant in drawn if mutant.path.split("/")[2] == package]
+            known = learn(package, file.with_suffix(f".{package}.json"))
+            judge_package(mutants, TESTS[package], known, library, file, settings.limit)
+    report(Record(file).judged)
+
+
+def judge_package(
+    mutants: list[Mutant],
+    tests: list[str],
+    known: dict[str, Any],
+    library: Copy,
+    file: Path,
+    limit: float,
+) -> None:
+    """Judge the mutants of a package: those inside functions in forks of one process, and others."""
+
+    def work(server: Server) -> None:
+        record = Record(file)
+        for mutant in mutants:
+            if not record.has(mutant) and server.can_judge(mutant):
+                with library.write_mutant(mutant):
+                    record.judge(server.judge, mutant, known, limit)
+
+    if not all(Record(file).has(mutant) for mutant in mutants):
+        in_fork(lambda _: run_tests(tests, Server(work)), quiet=False)
+    record = Record(file)
+    for mutant in mutants:
+        if not record.has(mutant):
+            record.judge(functools.partial(judge_anew, library), mutant, known, limit)
 
 
 def import_libraries() -> None:
