@@ -116,10 +116,26 @@ class ReadsAPart(nn.Module):
         return self.fc(self.part(self.conv(x).relu()).mean((2, 3)))
 
 
+class Corner(nn.Module):
+    def forward(self, z):
+        return z[:, :, :2, :3]
+
+
 @pytest.mark.parametrize("part", [lambda z: z[:, :, 4:9, 4:9], lambda z: z[:, :, ::3, ::3]])
 def test_a_layer_of_which_a_part_is_read_is_a_layer(part):
     net, x = ReadsAPart(part).eval(), images(2)
     assert default_layer(net, x).name == "conv"
+
+
+def test_of_one_cell_no_map_is_made_but_of_two():
+    assert default_layer(ReadsAPart(lambda z: z[:, :, :1, :2]).eval(), images(1)).name == "conv"
+    with pytest.raises(LayerError, match="No layer"):
+        default_layer(ReadsAPart(lambda z: z[:, :, :1, :1]).eval(), images(1))
+
+
+def test_of_layers_read_in_part_the_one_of_which_most_is_read():
+    net = ReadsAPart(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), Corner())).eval()
+    assert default_layer(net, images(1)).name == "conv"  # 3 x 4 cells of it, and 2 x 3 of the next
 
 
 def test_methods_that_read_no_layer_need_none():

@@ -1,5 +1,7 @@
 """x ⊙ m + b ⊙ (1 - m), for each baseline b."""
 
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
 import torch
@@ -121,3 +123,9 @@ def test_a_baseline_is_made_once_for_all_steps_of_a_curve_and_all_masks():
     assert own.made == 2
     explain(net, x, OptiCAM(iterations=5), masking=own)
     assert own.made == 3
+
+
+@pytest.mark.parametrize("masking", MASKINGS, ids=IDS)
+def test_a_masking_stays_as_the_manifest_says(masking):
+    with pytest.raises(FrozenInstanceError):
+        masking.image = None

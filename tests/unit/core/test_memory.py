@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -65,6 +66,25 @@ def test_more_where_the_process_keeps_more(monkeypatch, told, expected):
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", told)
     with torch.no_grad():
         assert find_chunk(Wide(1024), images(1, 64, 64)) == expected
+
+
+class OnGpu(torch.Tensor):
+    is_cuda = True
+
+
+def test_a_chunk_on_a_gpu_grows_with_its_memory_and_shrinks_with_the_layers(monkeypatch):
+    def chunk(gibibytes: int, channels: int) -> int:
+        gpu = SimpleNamespace(total_memory=gibibytes * 2**30)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
+        net, x = Wide(channels), images(1, 64, 64)
+        with torch.no_grad(), memory.measure_layers(net, x):
+            net(x)
+        return memory.chunk_of(net, x.as_subclass(OnGpu))
+
+    some = chunk(8, 2048)
+    assert chunk(16, 2048) == chunk(8, 1024) == 2 * some
+    assert chunk(4, 2048) == some // 2
+    assert chunk(10_000, 8) == chunk(20_000, 8)  # there is a largest chunk
 
 
 def test_the_shared_pass_tells_and_costs_nothing_more():

@@ -112,3 +112,14 @@ def test_a_network_that_ends_the_program_is_an_error():
 
     with pytest.raises(InputError, match="exit code 3"):
         call_network(ends, images(1))
+
+
+def test_what_a_pass_leaves_in_lists_is_taken_out_even_of_one_that_holds_itself():
+    net = convnet()
+    net.notes = [[]]
+    net.notes.append(net.notes)
+    net.register_forward_pre_hook(lambda module, _: module.notes[0].append("a pass"))
+    with open_session(net, images(1)) as session:
+        session.run(images(1))
+    assert net.notes[0] == []
+    assert net.notes[1] is net.notes

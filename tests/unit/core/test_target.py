@@ -92,6 +92,12 @@ def test_mask_score_is_a_weighted_mean():
     }
 
 
+def test_targets_that_hold_tensors_can_be_compared():
+    one, other = (MaskScore(torch.ones(2, 4, 4), 1) for _ in range(2))
+    assert one != other
+    assert len({one, other}) == 2
+
+
 def detections(scores: list[float]) -> dict[str, torch.Tensor]:
     return {
         "boxes": torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6], [0, 0, 10, 10], [20, 20, 30, 30]]),

@@ -1,5 +1,6 @@
 """What measures do when nothing else is said, and with parts they do not know."""
 
+import dataclasses
 import inspect
 
 import pytest
@@ -26,6 +27,19 @@ def test_there_are_some():
 def test_the_defaults_are_those_of_the_metrics(measure, option, default):
     parameter = inspect.signature(getattr(measures, measure)).parameters[option]
     assert parameter.default in (default, None)  # None: as many stages as the network has
+
+
+RESULTS = [one for one in vars(measures).values() if dataclasses.is_dataclass(one)]
+
+
+@pytest.mark.parametrize("kind", RESULTS)
+def test_results_hold_tensors_and_can_be_compared(kind):
+    one, other = object.__new__(kind), object.__new__(kind)
+    for result in (one, other):
+        for field in dataclasses.fields(kind):
+            object.__setattr__(result, field.name, torch.ones(2))
+    assert one != other
+    assert len({one, other}) == 2
 
 
 class Scaled(nn.Module):

@@ -44,6 +44,15 @@ def test_raw_attention(blocks):
     close(raw("raw-attention"), grid(blocks[0][-1].mean(0)[0]))
 
 
+def test_the_class_reads_no_registers():
+    net, kept = tiny_vit(reg_tokens=4), []
+    net.blocks[-1].attn.fused_attn = False
+    net.blocks[-1].attn.attn_drop.register_forward_hook(lambda m, i, o: kept.append(o))
+    net(X)
+    found = torchsaliency.explain(tiny_vit(reg_tokens=4), X, "raw-attention", CLASS)
+    close(found["raw-attention"].raw[0], kept[0][0].mean(0)[0, 5:].view(4, 4).detach())
+
+
 def test_rollout(blocks):
     first, second = (one.mean(0) + torch.eye(17) for one in blocks[0])
     first, second = (one / one.sum(1, keepdim=True) for one in (first, second))
@@ -187,6 +196,15 @@ def test_relevance_is_conserved_by_sums_and_shared_by_linear_layers():
     x, weight = torch.rand(3, 5).requires_grad_(), torch.rand(4, 5)
     (of_x,) = shared((x,), lambda: torch.nn.functional.linear(x, weight), torch.ones(3, 4))
     torch.testing.assert_close(of_x.sum(1), torch.full((3,), 4.0))
+
+
+def test_a_product_of_two_signals_hands_half_to_each():
+    a, b = torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(0)) + 0.5
+    a, b = a[:3].detach().requires_grad_(), b.detach().requires_grad_()
+    relevance = torch.rand(3, 4)
+    first, second = shared((a, b), lambda: a @ b, relevance)
+    close(first.sum(1), relevance.sum(1) / 2)
+    close(second.sum(0), relevance.sum(0) / 2)
 
 
 def shared(sources, work, relevance):

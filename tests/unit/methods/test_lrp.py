@@ -356,3 +356,23 @@ def test_options():
         create("lrp", {"epsilon": 0})
     with pytest.raises(OptionError, match="rule"):
         create("lrp", {"rule": "gamma"})
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_gate_takes_nothing_whichever_factor_it_is(rule):
+    class Gate(nn.Module):
+        def __init__(self, multiply):
+            super().__init__()
+            self.conv, self.multiply = nn.Conv2d(3, 4, 3), multiply
+            self.fc = nn.Linear(4, CLASSES)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return self.fc(self.multiply(y, y.sigmoid()).mean((2, 3)))
+
+    def found(multiply):
+        return relevance(settle(Gate(multiply)).double(), images(1).double(), rule=rule)[0]
+
+    expected = found(lambda y, gate: y * gate.detach())
+    torch.testing.assert_close(found(lambda y, gate: y * gate), expected)
+    torch.testing.assert_close(found(lambda y, gate: gate * y), expected)

@@ -22,3 +22,15 @@ def test_a_logit_is_explained_as_its_probability_unless_the_target_is_asked_for(
 def test_other_targets_are_explained_themselves():
     margin = Margin(torch.tensor([1]))
     assert torch.equal(coefficients(margin), coefficients(margin, "target"))
+
+
+def test_the_mean_colour_hides_nothing_of_an_image_of_one_colour():
+    x = torch.full((1, 3, 32, 32), 0.7)
+
+    def drops(hidden):
+        return LIME(passes=30, hidden=hidden, channels="abs-sum")(
+            convnet(seed=3), x, 1, "relu3"
+        ).raw
+
+    assert drops("segment-mean").count_nonzero() == 0
+    assert drops("masking").count_nonzero() > 0

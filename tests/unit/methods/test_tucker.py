@@ -184,6 +184,14 @@ def test_eigencam_and_its_signs(centred, shape):
     assert min(np.abs(raw - side.clip(0)).max() for side in (component, -component)) < 1e-8
 
 
+@pytest.mark.parametrize("centred", [True, False])
+def test_the_raw_sign_of_an_image_is_that_of_it_alone(centred):
+    features = blobs(6, 3, 4, count=3, seed=2)
+    method = EigenCAM(centred=centred, sign="raw")
+    alone = [method.saliency(viewing(one[None])) for one in features]
+    torch.testing.assert_close(method.saliency(viewing(features)), torch.cat(alone))
+
+
 def test_the_sign_does_not_depend_on_how_it_is_computed():
     """Channels shuffled, positions mirrored, padded by dead channels: the same map."""
     features = blobs(30, 5, 5, seed=4)
