@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from nets import Counter, convnet, images, two_layer_head
-from torchsaliency import BlackPixel, Blur, MeanColour, Probability, Regression, explain
+from torchsaliency import (
+    BlackPixel,
+    Blur,
+    MeanColour,
+    Probability,
+    Regression,
+    explain,
+    tracing,
+)
 from torchsaliency.core.method import create
 from torchsaliency.errors import OptionError, TargetError
 from torchsaliency.methods.masking import (
@@ -534,3 +542,16 @@ def test_ibas_tail_runs_each_noisy_copy_and_its_head_once_a_step():
 def test_iba_refuses_options_out_of_range(options):
     with pytest.raises(OptionError, match="iba"):
         IBA(**options)
+
+
+def test_iba_may_let_all_pass_and_read_every_cell_alone():
+    made = explain(convnet(), images(1), IBA(beta=0.0, sigma=0.0, optimization_steps=1), 1, "relu3")
+    assert made["iba"].map.isfinite().all()
+
+
+def test_the_pyramid_shows_the_image_at_one_and_its_blur_at_zero():
+    method, x = ExtremalPerturbation(perturbation="blur", image_blur=3.0), images(2)
+    with tracing(convnet(), x, 1, ["input"]) as trace:
+        show = method._perturbation(trace[["input"]], torch.tensor([1, 0]))
+    torch.testing.assert_close(show(torch.ones(2, 16, 16)), x[[1, 0]])
+    torch.testing.assert_close(show(torch.zeros(2, 16, 16)), blur(x[[1, 0]], 3.0))

@@ -178,3 +178,26 @@ def test_an_observer_shows_operations_inside_the_graph():
     assert [operation.name for operation in seen] == ["relu"]
     assert seen[0].out.requires_grad
     assert torch.equal(seen[0].out, y)
+
+
+@pytest.mark.parametrize("part", [slice(0, 2), slice(None)])
+def test_a_rule_of_work_in_place_is_given_the_gradient_of_its_part(part):
+    class Clips(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+
+        def forward(self, x):
+            y = self.conv(x).clone()
+            y[:, part].relu_()
+            return self.fc(y.mean((2, 3)))
+
+    net, x, seen = settle(Clips()), images(2).requires_grad_(), []
+
+    def keep(step):
+        seen.append(step.gradients[0].shape)
+        return step.gradients
+
+    (expected,) = torch.autograd.grad(net(x)[:, 1].sum(), x)
+    torch.testing.assert_close(through(net, x.detach(), {"relu": keep}), expected)
+    assert seen == [(2, 4 if part == slice(None) else 2, 14, 14)]

@@ -5,7 +5,8 @@ import torch
 
 from nets import convnet, images
 from torchsaliency import OptiCAM
-from torchsaliency.methods.cam.solvers import AdamState, TrustRegion
+from torchsaliency.core.maps import minmax
+from torchsaliency.methods.cam.solvers import AdamState, TrustRegion, _Stretch
 
 
 def draw(*shape, seed=0):
@@ -101,6 +102,18 @@ def test_a_step_of_nothing_teaches_nothing():
 def test_a_flat_objective_moves_nothing():
     found = climbed(solver(), lambda s: s.sum((1, 2)) * 0, 3)
     assert torch.equal(found.logits, torch.zeros_like(found.logits))
+
+
+def test_stretching_has_the_gradient_of_minmax_and_none_where_a_map_is_constant():
+    maps = draw(3, 6)
+    maps[1] = 0.3
+    maps.requires_grad_()
+    weights = draw(3, 6, seed=1)
+    (expected,) = torch.autograd.grad((minmax(maps[..., None]) * weights[..., None]).sum(), maps)
+    stretch = _Stretch(maps.detach())
+    torch.testing.assert_close(stretch.shape, minmax(maps.detach()[..., None])[..., 0])
+    torch.testing.assert_close(stretch.backward(weights), expected)
+    assert stretch.backward(weights)[1].count_nonzero() == 0
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
