@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections import OrderedDict
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torchsaliency.core import acceleration, layout, session
 from torchsaliency.core.layer import Grid
 from torchsaliency.core.method import Method, Needs, create, methods
+from torchsaliency.core.space import LINEAR
 from torchsaliency.errors import LayerError
 
 CLASSES = 5
@@ -79,6 +82,14 @@ def images(count: int = 2, height: int = 16, width: int = 16, seed: int = 0) -> 
     )
 
 
+def volumes(*size: int, count: int = 2, seed: int = 0) -> Tensor:
+    """Smooth signals, images or volumes of any size, as `images`."""
+    draw = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(count, 3, *[4] * len(size), generator=draw)
+    smooth = F.interpolate(coarse, size, mode=LINEAR[len(size)])
+    return smooth + 0.1 * torch.randn(count, 3, *size, generator=draw)
+
+
 def settle(net: Net, seed: int = 0) -> Net:
     """Give a network random but repeatable weights and batch statistics, in evaluation mode."""
     draw = torch.Generator().manual_seed(seed)
@@ -87,7 +98,10 @@ def settle(net: Net, seed: int = 0) -> Net:
             fan = max(1, parameter[0].numel()) if parameter.ndim > 1 else 4
             parameter.copy_(torch.randn(parameter.shape, generator=draw) * (1.5 / fan) ** 0.5)
         for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+            if (
+                isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d)
+                and module.running_mean is not None
+            ):
                 module.weight.abs_().add_(0.5)
                 module.running_mean.copy_(torch.randn(module.num_features, generator=draw) * 0.1)
                 module.running_var.copy_(torch.rand(module.num_features, generator=draw) + 0.5)
@@ -136,6 +150,72 @@ def convnet(*, inplace: bool = True, channels: int = 8, seed: int = 0) -> nn.Seq
         )
     )
     return settle(net, seed)
+
+
+_MODULES = {
+    1: (nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d, nn.AdaptiveAvgPool1d),
+    2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d),
+    3: (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d, nn.AdaptiveAvgPool3d),
+}
+
+
+def convnet_of(sides: int, seed: int = 0) -> nn.Sequential:
+    """A small network of signals, images or volumes, with pooling and one linear layer last."""
+    conv, norm, most, mean = _MODULES[sides]
+    net = nn.Sequential(
+        OrderedDict(
+            conv1=conv(3, 6, 3, padding=1),
+            bn1=norm(6),
+            relu1=nn.ReLU(inplace=True),
+            most=most(2),
+            conv2=conv(6, 8, 3, padding=1),
+            relu2=nn.ReLU(),
+            pool=mean(1),
+            flatten=nn.Flatten(),
+            fc=nn.Linear(8, CLASSES),
+        )
+    )
+    return settle(net, seed)
+
+
+def lift(net: nn.Sequential) -> nn.Sequential:
+    """The twin of a network of images that sees each slice of a volume by itself, and pools all."""
+    twin = OrderedDict[str, nn.Module]()
+    for name, module in net.named_children():
+        if isinstance(module, nn.Conv2d):
+            sides = ((1, *module.kernel_size), (1, *module.stride), (0, *module.padding))
+            twin[name] = nn.Conv3d(module.in_channels, module.out_channels, *sides)
+        elif isinstance(module, nn.BatchNorm2d):
+            twin[name] = nn.BatchNorm3d(module.num_features)
+        else:
+            pools = isinstance(module, nn.AdaptiveAvgPool2d)
+            twin[name] = nn.AdaptiveAvgPool3d(1) if pools else copy.deepcopy(module)
+    found = nn.Sequential(twin)
+    state = {
+        key: value[:, :, None] if value.ndim == 4 else value
+        for key, value in net.state_dict().items()
+    }
+    found.load_state_dict(state)
+    return known_apart(found.to(next(net.parameters()).dtype).eval())
+
+
+class VolumeTransformer(nn.Module):
+    """A class token and two blocks of timm on patches of 2 x 4 x 4 voxels."""
+
+    def __init__(self, grid: tuple[int, int, int] = (3, 2, 4)) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches = nn.Conv3d(3, 16, (2, 4, 4), (2, 4, 4))
+        self.token = nn.Parameter(torch.randn(1, 1, 16))
+        self.places = nn.Parameter(torch.randn(1, 1 + math.prod(grid), 16))
+        self.blocks = nn.Sequential(*(Block(16, 2) for _ in range(2)))
+        self.norm = nn.LayerNorm(16)
+        self.fc = nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).mT
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), tokens], 1) + self.places
+        return self.fc(self.norm(self.blocks(tokens))[:, 0])
 
 
 def two_layer_head(seed: int = 0) -> nn.Sequential:
@@ -315,12 +395,12 @@ def assert_same_state(before: dict[str, Any], after: dict[str, Any]) -> None:
             assert same, f"{key} of {name!r} changed"
 
 
-def assert_good_map(made: Any, count: int, size: tuple[int, int]) -> None:
+def assert_good_map(made: Any, count: int, size: tuple[int, ...]) -> None:
     """Insist on what every explanation promises."""
     assert made.map.shape == (count, *size)
     assert made.map.isfinite().all()
     assert made.raw.isfinite().all()
-    assert made.raw.ndim == 3
+    assert made.raw.ndim == made.map.ndim
     assert len(made.raw) == count
     assert 0 <= made.map.min() <= made.map.max() <= 1
     assert len(made.status) == count

@@ -17,15 +17,13 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from torchsaliency.core.space import Size, cells_off, describe_size, is_square
+from torchsaliency.core.space import SIDE_NAMES, Size, cells_off, describe_size, is_square
 from torchsaliency.errors import LayerError, describe_unknown
 
 INPUT = "input"
 """The name of the layer that is the image itself."""
 
 _MOST_PREFIX_TOKENS = 16
-
-_SIDES = {1: "t", 2: "h,w", 3: "d,h,w"}
 
 
 class Reshape(abc.ABC):
@@ -165,12 +163,12 @@ class Layer:
             return self
         reshape = infer_reshape(tuple(output.shape), image_size, grids)
         if reshape is None:
-            sides = _SIDES[len(image_size)]
+            sides = SIDE_NAMES[len(image_size)]
             raise LayerError(
                 f"Layer {self.name!r} gives {tuple(output.shape)} for a "
                 f"{describe_size(image_size)} image, which is no spatial map; choose one that "
-                f"gives (N,C,{sides}), (N,{sides},C) or tokens (N,T,C), or say its layout with "
-                "Layer(name, reshape)."
+                f"gives (N, C, {sides}), (N, {sides}, C) or tokens (N, T, C), or say its layout "
+                "with Layer(name, reshape)."
             )
         return replace(self, reshape=reshape)
 

@@ -30,7 +30,7 @@ from torchsaliency.core.layer import (
 )
 from torchsaliency.core.maps import upsample
 from torchsaliency.core.session import call_network
-from torchsaliency.core.space import Size, size_of
+from torchsaliency.core.space import SIDE_NAMES, Size, size_of
 from torchsaliency.errors import LayerError
 
 _decided: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Reshape]] = (
@@ -154,9 +154,10 @@ def _by_strides(output: Tensor) -> Reshape | None:
 
 
 def _assume(name: str, output: Tensor) -> Reshape:
+    sides = SIDE_NAMES[output.ndim - 2]
     warnings.warn(
-        f"Layer {name!r} gives {tuple(output.shape)}, which can be read as (N, C, *grid) or "
-        "as (N, *grid, C); the first is taken. Say Layer(name, ChannelsLast()) for the other.",
+        f"Layer {name!r} gives {tuple(output.shape)}, which can be read as (N, C, {sides}) or as "
+        f"(N, {sides}, C); the first is taken. Say Layer(name, ChannelsLast()) for the other.",
         stacklevel=2,
     )
     return Grid()

@@ -28,6 +28,7 @@ An attention matrix or a head's (tokens, channels) has many more.
 CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 MAXIMUM = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+SIDE_NAMES = {1: "t", 2: "h, w", 3: "d, h, w"}
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 """By the number of spatial dimensions."""
 

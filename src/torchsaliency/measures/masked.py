@@ -150,7 +150,7 @@ class CropScores:
 def crop_scores(
     model: nn.Module,
     x: Float[Tensor, "n c *size"],
-    boxes: Float[Tensor, "n 4"],
+    boxes: Float[Tensor, "n ends"],
     target: Labels = None,
     *,
     clean: Float[Tensor, "n k"] | None = None,

@@ -11,7 +11,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nets import convnet, images
-from torchsaliency import MTSM, TSM, EigenCAM, MultivecEigenCAM, View, dominant_variance, tracing
+from torchsaliency import (
+    MTSM,
+    TSM,
+    EigenCAM,
+    MultivecEigenCAM,
+    OptionError,
+    View,
+    dominant_variance,
+    tracing,
+)
 from torchsaliency.core.maps import minmax
 from torchsaliency.methods.tucker.spectrum import spectrum
 
@@ -40,9 +49,9 @@ def tensorly_maps(features, rank):
     with tensorly.backend_context("pytorch", local_threadsafe=True):
         core, factors = tucker(features, rank=rank, random_state=0)
     sigma = core.flatten(1).norm(dim=1)
-    projections = torch.einsum("ki,khw->ihw", factors[0], features)
+    projections = torch.einsum("ki,k...->i...", factors[0], features)
     first = projections[0].abs()
-    return first, torch.einsum("i,ihw->hw", sigma / sigma[0], projections.abs())
+    return first, torch.einsum("i,i...->...", sigma / sigma[0], projections.abs())
 
 
 SHAPES = {
@@ -57,6 +66,24 @@ SHAPES = {
 }
 """Exactly full rank where that is affordable; (2048, 7, 7) takes tensorly half a minute so, and 49
 channels span the unfolding's whole rank already. The large ones are shown in float32 alone."""
+
+
+@pytest.mark.parametrize("shape", [(12, 3, 4, 5), (6, 2, 9, 7), (40, 2, 3, 3), (5, 30)])
+@pytest.mark.parametrize("truncated", [False, True])
+def test_volumes_and_signals_are_decomposed_as_tensorly_does(shape, truncated):
+    draw = torch.Generator().manual_seed(0)
+    features = torch.rand(1, *shape, generator=draw, dtype=torch.float64)
+    rank = tuple(max(1, side // 2) for side in shape) if truncated else None
+    expected = tensorly_maps(features[0], rank or shape)
+    for kind, plain in zip((TSM, MTSM), expected, strict=True):
+        made = kind(multilinear_rank=rank).saliency(viewing(features))
+        difference = minmax(made) - minmax(plain[None])
+        assert difference.abs().max() < 1e-8
+    if rank:
+        with pytest.raises(OptionError, match="give one number a mode"):
+            TSM(multilinear_rank=(*rank, 2)[:4] if len(shape) == 2 else rank[:2]).saliency(
+                viewing(features)
+            )
 
 
 @pytest.mark.parametrize(
