@@ -13,6 +13,13 @@ import torch
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.detection import FasterRCNN, MaskRCNN, RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.ssd import SSD
+from torchvision.ops import MultiScaleRoIAlign
 
 from torchsaliency.core import acceleration, layout, session
 from torchsaliency.core.layer import Grid
@@ -24,11 +31,16 @@ CLASSES = 5
 
 Net = TypeVar("Net", bound=nn.Module)
 
-NAMES = sorted(name for name, one in methods().items() if Needs.ATTENTION not in one.needs)
+_SPECIAL = Needs.ATTENTION | Needs.DETECTIONS
+
+NAMES = sorted(name for name, one in methods().items() if not one.needs & _SPECIAL)
 """Every registered method of any network; tests over it pick up a new one by themselves."""
 
-ATTENTION_NAMES = sorted(set(methods()) - set(NAMES))
+ATTENTION_NAMES = sorted(name for name, one in methods().items() if Needs.ATTENTION in one.needs)
 """Every registered method that only transformers have."""
+
+DETECTION_NAMES = sorted(name for name, one in methods().items() if Needs.DETECTIONS in one.needs)
+"""Every registered method of detectors alone."""
 
 FEW = {"iterations": 3, "steps": 3, "samples": 4}
 """Options that make a method quick, wherever it has them."""
@@ -417,3 +429,112 @@ def insist_it_is_undefined_here(name: str, error: LayerError) -> None:
     needed = "global average pooling" if name in NEEDS_A_LINEAR_HEAD else "at ReLU"
     assert needed in str(error)
     assert "gradcam" in str(error), "it names a method that fits"
+
+
+def tiny_detector(kind: str = "fasterrcnn", seed: int = 0) -> nn.Module:
+    """A torchvision detector of 64 x 64 pixels with few channels; it finds up to five objects.
+
+    Args:
+        kind: "fasterrcnn", "maskrcnn", "retinanet", "ssd" or "fpn" (Faster R-CNN on a pyramid).
+        seed: of the weights.
+    """
+    torch.manual_seed(seed)
+    common = {"num_classes": CLASSES, "detections_per_img": 5}
+    body = nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(3, 8, 3, stride=2, padding=1),
+            relu1=nn.ReLU(),
+            conv2=nn.Conv2d(8, 12, 3, stride=2, padding=1),
+            relu2=nn.ReLU(),
+            conv3=nn.Conv2d(12, 16, 3, stride=2, padding=1),
+            relu3=nn.ReLU(),
+        )
+    )
+    size = {"min_size": 64, "max_size": 128}
+    if kind == "ssd":
+        net: nn.Module = SSD(
+            _Pyramid(body),
+            DefaultBoxGenerator([[2], [2]], min_ratio=20, max_ratio=90),
+            (64, 64),
+            score_thresh=0.01,
+            **common,
+        )
+        return settle_detector(net, seed)
+    body.out_channels = 16
+    sizes, ratios = ((16, 32),), ((0.5, 1.0),)
+    if kind == "retinanet":
+        net = RetinaNet(
+            body,
+            anchor_generator=AnchorGenerator(sizes, ratios),
+            score_thresh=0.01,
+            **common,
+            **size,
+        )
+        return settle_detector(net, seed)
+    levels = ["0"]
+    if kind == "fpn":
+        body = BackboneWithFPN(body, {"relu2": "0", "relu3": "1"}, [12, 16], 16)
+        levels, sizes = ["0", "1", "pool"], ((8, 16), (16, 32), (32, 64))
+        ratios = ratios * 3
+    masks = {}
+    if kind == "maskrcnn":
+        masks = {
+            "mask_roi_pool": MultiScaleRoIAlign(levels, 4, 2),
+            "mask_head": MaskRCNNHeads(16, (8,), 1),
+            "mask_predictor": MaskRCNNPredictor(8, 8, CLASSES),
+        }
+    net = (MaskRCNN if masks else FasterRCNN)(
+        body,
+        rpn_anchor_generator=AnchorGenerator(sizes, ratios),
+        box_roi_pool=MultiScaleRoIAlign(levels, 3, 2),
+        box_head=TwoMLPHead(16 * 9, 16),
+        box_predictor=FastRCNNPredictor(16, CLASSES),
+        rpn_pre_nms_top_n_test=20,
+        rpn_post_nms_top_n_test=10,
+        box_score_thresh=0.01,
+        box_detections_per_img=5,
+        **size,
+        **masks,
+    )
+    return settle_detector(net, seed)
+
+
+class _Pyramid(nn.Module):
+    """SSD's backbone: features, and a coarser map beside them."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.features = body
+        self.extra = nn.Sequential(nn.Conv2d(16, 16, 3, stride=2, padding=1), nn.ReLU())
+        self.out_channels = [16, 16]
+
+    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+        fine = self.features(x)
+        return OrderedDict([("0", fine), ("1", self.extra(fine))])
+
+
+def settle_detector(net: Net, seed: int) -> Net:
+    """Give a detector random weights, small ones where boxes are moved: none shrinks to a line."""
+    settle(net, seed)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if "bbox" in name or "regression" in name:
+                parameter.mul_(0.1)
+    return net
+
+
+class TinySegmenter(nn.Module):
+    """A U-shaped network of one skip: five logits a cell, at half the size, in a dict."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.fine = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU())
+        self.coarse = nn.Sequential(nn.Conv2d(8, 12, 3, stride=2, padding=1), nn.ReLU())
+        self.join = nn.Sequential(nn.Conv2d(20, 8, 3, padding=1), nn.ReLU())
+        self.head = nn.Conv2d(8, CLASSES, 1)
+        settle(self, seed)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        fine = self.fine(x)
+        coarse = F.interpolate(self.coarse(fine), fine.shape[2:], mode="bilinear")
+        return {"out": self.head(self.join(torch.cat([fine, coarse], 1)))}

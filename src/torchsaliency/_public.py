@@ -5,6 +5,9 @@ from types import ModuleType as _ModuleType
 from torchsaliency.api import overlay as overlay
 from torchsaliency.api import preprocess as preprocess
 from torchsaliency.core.acceleration import accelerated as accelerated
+from torchsaliency.core.detection import Box as Box
+from torchsaliency.core.detection import BoxScore as BoxScore
+from torchsaliency.core.detection import DetectionScore as DetectionScore
 from torchsaliency.core.discovery import default_layer as default_layer
 from torchsaliency.core.discovery import register_default_layer as register_default_layer
 from torchsaliency.core.embedding import embeddings as embeddings
@@ -28,12 +31,12 @@ from torchsaliency.core.method import Needs as Needs
 from torchsaliency.core.method import Saliency as Saliency
 from torchsaliency.core.method import create as create
 from torchsaliency.core.method import register as register
-from torchsaliency.core.target import BoxScore as BoxScore
+from torchsaliency.core.segmentation import MaskScore as MaskScore
+from torchsaliency.core.segmentation import Segment as Segment
 from torchsaliency.core.target import EmbeddingSimilarity as EmbeddingSimilarity
 from torchsaliency.core.target import Logit as Logit
 from torchsaliency.core.target import LogProbability as LogProbability
 from torchsaliency.core.target import Margin as Margin
-from torchsaliency.core.target import MaskScore as MaskScore
 from torchsaliency.core.target import OwnEmbedding as OwnEmbedding
 from torchsaliency.core.target import Probability as Probability
 from torchsaliency.core.target import Regression as Regression
@@ -71,6 +74,7 @@ from torchsaliency.methods.cam import LayerCAM as LayerCAM
 from torchsaliency.methods.cam import OptiCAM as OptiCAM
 from torchsaliency.methods.cam import ScoreCAM as ScoreCAM
 from torchsaliency.methods.cam import XGradCAM as XGradCAM
+from torchsaliency.methods.masking import DRISE as DRISE
 from torchsaliency.methods.masking import IBA as IBA
 from torchsaliency.methods.masking import RISE as RISE
 from torchsaliency.methods.masking import ExtremalPerturbation as ExtremalPerturbation

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import torchsaliency
-from nets import ATTENTION_NAMES, NAMES, few_passes
+from nets import ATTENTION_NAMES, DETECTION_NAMES, NAMES, few_passes
 from torchsaliency.core.method import create
 from torchsaliency.data import open_photo
 from torchsaliency.zoo import Fit
@@ -177,7 +177,7 @@ def test_every_method(explain, photo, place):
     ran = explain("cat.png", "--method", "all", "--json", *few_passes())
     assert ran.code == 0
     assert set(ran.json["methods"]) == set(NAMES)
-    assert set(ran.json["skipped_methods"]) == set(ATTENTION_NAMES)
+    assert set(ran.json["skipped_methods"]) == {*ATTENTION_NAMES, *DETECTION_NAMES}
     assert all((place / "saliency" / f"cat.{name}.npy").exists() for name in NAMES)
 
 
@@ -186,7 +186,7 @@ def test_a_method_that_does_not_fit_is_left_out_of_all(explain, photo):
     ran = explain("cat.png", "--method", "all", "--model", "net.py:deep", *few_passes())
     assert ran.code == 0
     assert "Left out cam: CAM needs a layer followed by" in ran.err
-    assert ran.err.count("\n") == 1 + len(ATTENTION_NAMES)
+    assert ran.err.count("\n") == 1 + len(ATTENTION_NAMES) + len(DETECTION_NAMES)
 
 
 def test_a_method_that_does_not_fit_is_an_error_when_named(explain, photo, place):

@@ -20,13 +20,18 @@ import pytorch_grad_cam as peers
 import torch
 import torchvision
 from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from pytorch_grad_cam.utils.model_targets import (
+    ClassifierOutputTarget,
+    FasterRCNNBoxScoreTarget,
+    SemanticSegmentationTarget,
+)
 from torch import Tensor, nn
 
-from nets import convnet, images, two_layer_head
+from nets import TinySegmenter, convnet, images, tiny_detector, two_layer_head
 from torchsaliency import (
     AblationCAM,
     Augmented,
+    DetectionScore,
     EigenCAM,
     EigenSmoothed,
     GradCAM,
@@ -34,6 +39,7 @@ from torchsaliency import (
     HiResCAM,
     LayerCAM,
     ScoreCAM,
+    Segment,
     XGradCAM,
     explain,
     tracing,
@@ -200,3 +206,64 @@ def test_ablation_differs_where_the_score_is_negative():
     raised = AblationCAM()(net, x, 1, "relu3")
     same(ours.map, raised.map)
     assert (theirs - ours.map).abs().max() > 0.5
+
+
+# --- detectors and segmenters ---------------------------------------------------------------------
+
+
+def best_box_score(net: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], FasterRCNNBoxScoreTarget]:
+    """Return what the detector finds in an image, and their target of two of the boxes."""
+    with torch.no_grad():
+        (clean,) = net(x)
+    boxes, labels = clean["boxes"][[0, 2]].numpy(), clean["labels"][[0, 2]].tolist()
+    return clean, FasterRCNNBoxScoreTarget(labels, boxes)
+
+
+@pytest.mark.parametrize("kind", ["fasterrcnn", "fpn", "ssd"])
+def test_box_scores_are_theirs(kind):
+    net, x = tiny_detector(kind, seed=1), images(2, 64, 64, seed=3)
+    clean, theirs = best_box_score(net, x[:1])
+    ours = DetectionScore(
+        clean["boxes"][None, [0, 2]], clean["labels"][None, [0, 2]], overlap=0.5, form="sum"
+    )
+    with torch.no_grad():
+        for shift in (0.0, 0.1, 0.5):
+            output = net(x[:1] + shift * x[1:])
+            torch.testing.assert_close(ours(output), theirs(output[0]))
+
+
+def test_the_map_of_boxes_is_theirs():
+    net, x = tiny_detector("fasterrcnn", seed=1), images(1, 64, 64, seed=3)
+    clean, target = best_box_score(net, x)
+    with peers.GradCAM(net, [net.backbone]) as cam:
+        theirs = torch.from_numpy(np.asarray(cam(x, [target]))).float()
+    ours = DetectionScore(
+        clean["boxes"][None, [0, 2]], clean["labels"][None, [0, 2]], overlap=0.5, form="sum"
+    )
+    made = explain(net, x, "gradcam", ours)["gradcam"]
+    assert made.layers == ("backbone",)
+    assert made.status == ("ok",)
+    torch.testing.assert_close(made.map, theirs, atol=1e-3, rtol=0)
+
+
+def test_the_map_of_a_segment_is_theirs():
+    """Theirs is the sum over the region and ours the mean, which the map does not show."""
+    net, x = TinySegmenter(), images(1, 32, 32)
+    made = explain(net, x, "gradcam", Segment())["gradcam"]
+    category, mask = int(made.target.category), made.target.masks[0]
+    target = SemanticSegmentationTarget(category, mask.numpy())
+    torch.testing.assert_close(made.score[0] * mask.sum(), target(made.output[0]))
+    with peers.GradCAM(OfKey(net), [net.coarse]) as cam:
+        theirs = torch.from_numpy(np.asarray(cam(x, [target]))).float()
+    torch.testing.assert_close(made.map, theirs, atol=1e-3, rtol=0)
+
+
+class OfKey(nn.Module):
+    """What their tutorial wraps a segmenter in."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)["out"]

@@ -2,14 +2,15 @@
 
 The traced pass looks for the last spatial feature map on which the prediction depends all over the
 image. In a transformer with a class token that is the last block's first normalisation: after it,
-patch tokens reach the output no more.
+patch tokens reach the output no more. A segmenter's is the last one on its coarsest grid, before
+the logits; a detector's the last one on which every detection of the first image depends.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torchsaliency.core.detection import is_detections
 from torchsaliency.core.layer import (
     Layer,
     Reshape,
@@ -27,12 +29,14 @@ from torchsaliency.core.layer import (
     replace_first,
 )
 from torchsaliency.core.layout import decide_layout, grids_in
+from torchsaliency.core.maps import upsample
 from torchsaliency.core.network import unwrap
 from torchsaliency.core.rules import differentiate
 from torchsaliency.core.scores import REGRESSION
+from torchsaliency.core.segmentation import is_dense
 from torchsaliency.core.session import Session, open_session
 from torchsaliency.core.space import Size
-from torchsaliency.errors import LayerError, TargetError
+from torchsaliency.errors import InputError, LayerError, TargetError, out_of_memory
 from torchsaliency.registry import load_all
 
 Resolver = Callable[[nn.Module], Layer | None]
@@ -44,6 +48,9 @@ _found: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], Layer]] = (
 
 _LIVE_SHARE = 0.5
 """The least share of cells with a gradient: attention to patches passes, a class token fails."""
+
+_DETECTIONS = 16
+"""So many of a detector's surest detections must depend on its default layer."""
 
 
 def register_default_layer(resolver: Resolver) -> Resolver:
@@ -82,21 +89,130 @@ def _find(model: nn.Module, x: Tensor) -> Layer:
     first = x[:1] if x.ndim > 3 else x  # noqa: PLR2004
     with open_session(model, first, scores=REGRESSION) as session, torch.enable_grad():
         image = session.images[:1]
-        outputs, score, grids = _trace(session)
+        outputs, output, grids = _trace(session)
         places = _candidates(net, outputs, session.size, grids)
-        if places:
-            found = differentiate(score, [outputs[name] for name in places])
-            chosen = _widest(list(places.values()), found)
-            if chosen is not None:
-                layout = decide_layout(
-                    net, chosen.name, outputs[chosen.name].detach(), image, session.call
-                )
-                return chosen if layout is None else Layer(chosen.name, layout)
+        if is_detections(output):
+            chosen = _below_all_detections(session, places, outputs, output[0])
+        elif is_dense(output):
+            chosen = _coarsest(places, outputs, output)
+        else:
+            chosen = _below_top_score(places, outputs, output)
+        if chosen is not None:
+            layout = decide_layout(
+                net, chosen.name, outputs[chosen.name].detach(), image, session.call
+            )
+            return chosen if layout is None else Layer(chosen.name, layout)
     raise LayerError(
         "No layer of this network gives a feature map larger than one cell on which "
         "the output depends; "
         'name one with layer=…, or use layer="input".'
     )
+
+
+def _below_top_score(
+    places: dict[str, Layer], outputs: dict[str, Tensor], output: Any
+) -> Layer | None:
+    if not isinstance(output, Tensor):
+        raise TargetError(
+            f"This network gives a {type(output).__name__}, from which no default layer can be "
+            "found; name one with layer=…."
+        )
+    if not places:
+        return None
+    top = (
+        output.reshape(len(output), -1).float().amax(1).sum() * 1024
+    )  # half precision keeps small gradients
+    return _widest(list(places.values()), differentiate(top, [outputs[name] for name in places]))
+
+
+def _coarsest(places: dict[str, Layer], outputs: dict[str, Tensor], output: Tensor) -> Layer | None:
+    """Return the last layer of a segmenter on its coarsest grid, the maps of logits left out."""
+    maps = {name: _to_maps(layer, outputs[name]) for name, layer in places.items()}
+    maps = {name: one for name, one in maps.items() if one.shape[1] != output.shape[1]}
+    if not maps:
+        return None
+    top = output.float().amax(1).mean() * 1024
+    found = differentiate(top, [outputs[name] for name in maps])
+    read = [name for name, one in zip(maps, found, strict=True) if one is not None]
+    cells = {name: maps[name][0, 0].numel() for name in read}
+    return next((places[name] for name in read if cells[name] == min(cells.values())), None)
+
+
+def _below_all_detections(
+    session: Session,
+    places: dict[str, Layer],
+    outputs: dict[str, Tensor],
+    found: Mapping[str, Tensor],
+) -> Layer | None:
+    """Return the last layer of a detector on which each of its surest detections depends.
+
+    The layer then does not depend on the object that is explained: a pyramid has levels that one
+    object is read from, and another is not.
+    """
+    surest = found["scores"].sort(descending=True, stable=True).values[:_DETECTIONS]
+    if not len(surest):
+        raise InputError(
+            "The detector finds nothing in the first image, so no default layer can be found; "
+            "name one with layer=…."
+        )
+    places = _without_queries(session, places)
+    rest = list(places)
+    for score in surest:
+        if not rest or not score.requires_grad:
+            return None
+        sources = [outputs[name] for name in rest]
+        gradients = differentiate(score.float() * 1024, sources, keep_graph=True)
+        rest = [
+            name
+            for name, gradient in zip(rest, gradients, strict=True)
+            if gradient is not None
+            and int((_to_maps(places[name], gradient).abs().amax(1) > 0).sum()) > 1
+        ]
+    return places[rest[0]] if rest else None
+
+
+def _without_queries(session: Session, places: dict[str, Layer]) -> dict[str, Layer]:
+    """Return the layers but those whose tokens are no patches of the image.
+
+    A detector's queries may be as many as a grid of patches, or stand behind them: an image of
+    twice the width has more columns of patches, and everything else in place. All layers are
+    returned if the network takes no other width.
+    """
+    *others, width = session.size
+    wide = (*others, 2 * width)
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, output: Any, tensor: Tensor) -> None:  # noqa: ARG001
+        shapes[name] = tuple(tensor.shape)
+
+    if not any(isinstance(layer.reshape, Tokens) for layer in places.values()):
+        return places
+    try:
+        with torch.no_grad():
+            _run_watched(session, upsample(session.images[0], wide)[None], note)
+    except Exception as error:  # a network may raise anything
+        if out_of_memory(error):
+            raise
+        return places
+
+    def follows(name: str, tokens: Reshape | None) -> bool:
+        if not isinstance(tokens, Tokens):
+            return True
+        found = infer_reshape(shapes[name], wide) if name in shapes else None
+        return (
+            isinstance(found, Tokens)
+            and found.prefix == tokens.prefix
+            and found.grid is not None
+            and tokens.grid is not None
+            and found.grid[-1] > tokens.grid[-1]
+        )
+
+    return {name: layer for name, layer in places.items() if follows(name, layer.reshape)}
+
+
+def _to_maps(layer: Layer, tensor: Tensor) -> Tensor:
+    assert layer.reshape is not None  # candidates have one
+    return layer.reshape.to_maps(tensor)
 
 
 def output_shapes(model: nn.Module, x: Float[Tensor, "n c *size"]) -> dict[str, Tensor]:
@@ -138,8 +254,8 @@ def _candidates(
     return found
 
 
-def _trace(session: Session) -> tuple[dict[str, Tensor], Tensor, set[Size]]:
-    """Run once; return each layer's output in the order of completion, the top score, and grids."""
+def _trace(session: Session) -> tuple[dict[str, Tensor], Any, set[Size]]:
+    """Run once; return each layer's output in the order of completion, the network's, and grids."""
     leaf = session.images.clone().requires_grad_()
     outputs: dict[str, Tensor] = {}
     grids: set[Size] = set()
@@ -156,14 +272,7 @@ def _trace(session: Session) -> tuple[dict[str, Tensor], Tensor, set[Size]]:
 
     # the network may work in place on its input
     output, runs = _run_watched(session, leaf.clone(), keep)
-    if not isinstance(output, Tensor):
-        raise TargetError(
-            f"This network gives a {type(output).__name__}, from which no default layer can be "
-            "found; name one with layer=…."
-        )
-    top = output.reshape(len(output), -1).float().amax(1)
-    top = top.sum() * 1024  # half precision keeps small gradients
-    return {name: tensor for name, tensor in outputs.items() if runs[name] == 1}, top, grids
+    return {name: tensor for name, tensor in outputs.items() if runs[name] == 1}, output, grids
 
 
 def _run_watched(
@@ -208,10 +317,9 @@ def _widest(layers: Sequence[Layer], found: Sequence[Tensor | None]) -> Layer | 
     """
     best: tuple[float, Layer] | None = None
     for layer, gradient in zip(layers, found, strict=True):
-        assert layer.reshape is not None  # candidates have one
         if gradient is None:
             continue
-        live = layer.reshape.to_maps(gradient).abs().amax(1) > 0
+        live = _to_maps(layer, gradient).abs().amax(1) > 0
         share = float(live.float().mean())
         if share >= _LIVE_SHARE:
             return layer

@@ -23,7 +23,7 @@ from torchsaliency.core.runtime import seconds_now
 from torchsaliency.core.scores import ScoresLike, parse_scores
 from torchsaliency.core.target import TargetLike
 from torchsaliency.core.trace import View, tracing
-from torchsaliency.errors import LayerError, OptionError
+from torchsaliency.errors import InputError, LayerError, OptionError
 from torchsaliency.registry import load_all
 
 MethodLike = str | Method
@@ -54,7 +54,8 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
             (N, C, T), preprocessed for the network; moved to its device and precision.
         methods: names or `Method` objects; a mapping gives them labels of your own.
         target: None for the predicted class (of an encoder: for its own embedding, of a regression
-            for its first number), a class index, N indices, a `Target` or any row-wise callable
+            for its first number, of a detector for its surest detection), a class index, N indices,
+            a `Target`, a `Box` of a detector, a `Segment` of a segmenter, or any row-wise callable
             (N, K) -> (N,).
         layer: name, submodule or `Layer`, or several of them; None for the default layer.
         masking: baseline for methods that mask the image; mean colour by default.
@@ -141,7 +142,7 @@ def _choose_layers(
             return [known]
         try:
             return [default_layer(model, x)]
-        except LayerError:
+        except (LayerError, InputError):  # an image in which a detector finds nothing
             if Needs.ACTIVATIONS in needs:
                 raise
             return [Layer.of("input", net)]  # read by no method

@@ -111,7 +111,8 @@ def frozen_eval(net: nn.Module, device: torch.device) -> Iterator[Hold]:
     """Put the network in evaluation mode with frozen parameters, and restore all of it at the end.
 
     Other threads wait. Restored on success and on error: every attribute of every submodule,
-    training flags among them, buffers, `requires_grad` of every parameter, the random state.
+    training flags and hooks among them, buffers, `requires_grad` of every parameter, the random
+    state.
     Gradients are off unless asked for; inference mode is left. Compiled modules run uncompiled,
     and gradient checkpointing is off, because both hide what is read.
 
@@ -149,6 +150,13 @@ class _State:
             for module in modules
             for table in (module.__dict__, *map(module.__dict__.get, _TABLES))
             if isinstance(table, dict) and table
+        ]
+        # a pass may install hooks and note in an attribute that they are there, as transformers do
+        self._tables += [
+            (table, table.copy())
+            for module in modules
+            for name, table in module.__dict__.items()
+            if name.endswith("_hooks") and isinstance(table, dict)
         ]
         attributes = [
             value

@@ -38,6 +38,8 @@ class Needs(enum.Flag):
     """Further forward passes."""
     ATTENTION = enum.auto()
     """The attention of a transformer's blocks."""
+    DETECTIONS = enum.auto()
+    """The boxes of a detector."""
 
 
 ACTIVATIONS = Needs.ACTIVATIONS

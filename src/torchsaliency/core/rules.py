@@ -345,16 +345,28 @@ def backward(
 
 
 def differentiate(
-    scores: Tensor, sources: Sequence[Tensor], weight: Tensor | None = None
+    scores: Tensor,
+    sources: Sequence[Tensor],
+    weight: Tensor | None = None,
+    *,
+    keep_graph: bool = False,
 ) -> tuple[Tensor | None, ...]:
     """Return Σ weight · ∂scores/∂source through a network, None where it does not depend on one.
+
+    Args:
+        scores: of any shape.
+        sources: what they depend on.
+        weight: of each score; may be left out for one number.
+        keep_graph: whether other scores of the same graph are differentiated later.
 
     Raises:
         LayerError: reentrant checkpointing hides the graph, or the source lies inside a stretch
             that checkpointing runs again.
     """
     try:
-        return torch.autograd.grad(scores, sources, weight, allow_unused=True)
+        return torch.autograd.grad(
+            scores, sources, weight, retain_graph=keep_graph, allow_unused=True
+        )
     except CheckpointError as error:
         raise LayerError(
             "What is read lies inside a stretch of the network that gradient checkpointing runs "
@@ -381,6 +393,7 @@ class _Graph:
         conserves: as `backward`.
         parents: of every operation, in the order of its active inputs.
         consumers: of every operation.
+        opened: the names of the operations of the custom function that is repeated, if one is.
         losses: of each operation without a rule: its name, what it lost, and of how much.
     """
 
@@ -388,6 +401,7 @@ class _Graph:
     whole: Recording
     rules: Rules
     conserves: str
+    opened: tuple[str, ...] = ()
     parents: dict[Operation, list[Operation | None]] = field(default_factory=dict)
     consumers: dict[Operation, list[Operation | None]] = field(default_factory=dict)
     losses: list[tuple[str, Tensor, Tensor]] = field(default_factory=list)
@@ -526,7 +540,9 @@ class _Graph:
         """Return what hands relevance back through a custom function, by the rules inside it."""
         inner = self.recording._inner.get(node._sequence_nr() + 1, [])
         places = _inputs(node, inner)
-        if not _is_seen(node, inner, places):
+        # an operation that is a custom function itself (RoI align) is one again when it is repeated
+        endless = tuple(step.operation.name for step in inner) == self.opened
+        if endless or not _is_seen(node, inner, places):
             name = node.name().removesuffix("Backward")
             raise _unseen(
                 f"the custom function {name}, whose inside cannot be seen", self.conserves
@@ -570,7 +586,8 @@ class _Graph:
                 if operation is last[0]:
                     result = _tensors(made)[last[1]]
         sources = [leaf for leaf in leaves if leaf is not None]
-        graph = _Graph(again, self.whole, self.rules, self.conserves)
+        opened = tuple(operation.name for operation, _, _ in steps)
+        graph = _Graph(again, self.whole, self.rules, self.conserves, opened)
         found = iter(graph.backward(result, sources, given[0]))
         return tuple(None if leaf is None else next(found) for leaf in leaves)
 

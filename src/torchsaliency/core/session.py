@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from torchsaliency.core import acceleration, memory
 from torchsaliency.core.acceleration.engine import Call
+from torchsaliency.core.detection import is_detections, read_detections
 from torchsaliency.core.freeze import frozen_eval, get_hold
 from torchsaliency.core.layer import Layer
 from torchsaliency.core.maps import upcast
@@ -64,7 +65,9 @@ def call_network(
     if not len(images):
         raise InputError("No image was given; a network runs on one at least.")
     try:
-        return unwrap_output(net(images), where)
+        output = net(images)
+        found = read_detections(net, output, size_of(images)) if where is None else None
+        return unwrap_output(output, where) if found is None else found
     except SystemExit as error:  # a network does not end the program that explains it
         raise InputError(
             f"The network tried to end the program (exit code {error.code})."
@@ -290,11 +293,19 @@ def _try_two_images(net: nn.Module, images: Tensor, call: Call) -> bool:
             if out_of_memory(error):
                 raise
             return True
+    if is_detections(alone) and is_detections(both):
+        parts = alone[0].keys() == both[0].keys() and len(both) == 2 * len(alone)
+        return not parts or any(_differ(part, both[0][name]) for name, part in alone[0].items())
     if not isinstance(alone, Tensor) or not isinstance(both, Tensor):
         return False
-    if len(both) != 2 * len(alone):
+    return len(both) != 2 * len(alone) or _differ(alone, both[: len(alone)])
+
+
+def _differ(alone: Tensor, beside: Tensor) -> bool:
+    """Whether an image's numbers beside another image are not those that it has alone."""
+    if alone.shape != beside.shape:
         return True
     near = _MIXED if alone.dtype in (torch.float32, torch.float64) else 50 * _MIXED
-    a, b = upcast(alone), upcast(both[: len(alone)])
+    a, b = upcast(alone), upcast(beside)
     scale = float(a[a.isfinite()].abs().amax()) if bool(a.isfinite().any()) else 0.0
     return not torch.allclose(a, b, rtol=0, atol=near * scale, equal_nan=True)

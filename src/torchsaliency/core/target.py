@@ -3,12 +3,15 @@
 `None` stands for the predicted class; it is resolved once, on the clean image, and recorded. Every
 target can be taken at an index, because methods run the network on many variants of one image.
 
-`TARGETS` holds the targets that words can name: "margin", "margin:tabby", "regression:index=2".
+`TARGETS` holds the targets that words can name: "margin", "margin:tabby", "regression:index=2",
+"box:dog,least=0.3". Those of detectors are in `core.detection`, those of segmenters in
+`core.segmentation`.
 """
 
 from __future__ import annotations
 
 import abc
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar, final
@@ -19,8 +22,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torchsaliency.core.scores import EMBEDDING, REGRESSION, SOFTMAX, ScoreKind
-from torchsaliency.errors import TargetError
+from torchsaliency.errors import OptionError, TargetError
 from torchsaliency.registry import Entry, Registry
+
+_BEFORE_OPTION = re.compile(r",(?=\w+=)")
 
 Scores = Float[Tensor, " n"]
 """One number an image, larger for more evidence."""
@@ -80,6 +85,21 @@ class TargetEntry(Entry):
         """Whether it scores one class an image, which may be named: "margin:tabby"."""
         return isinstance(self.factory, type) and issubclass(self.factory, ClassTarget)
 
+    def read_word(self, word: str, class_index: Callable[[str], int]) -> dict[str, Any]:
+        """Return the options that the word after the colon stands for: "0" in "box:0".
+
+        Raises:
+            OptionError: the target takes named options alone.
+        """
+        read = getattr(self.factory, "read_word", None)
+        if read is None:
+            raise OptionError(
+                f"{self.name}:{word} was given; {self.name} takes options by name: "
+                f"{', '.join(self.options)}."
+            )
+        found: dict[str, Any] = read(word, class_index)
+        return found
+
 
 TARGETS: Registry[TargetEntry] = Registry(
     "target", "torchsaliency.targets", base=TargetSpec, error=TargetError
@@ -101,7 +121,8 @@ def parse_target(text: str, class_index: Callable[[str], int]) -> int | TargetSp
 
     Args:
         text: a class ("281", "tabby"); "predicted"; a registered target, of the predicted class
-            ("margin"), of a class ("margin:tabby") or with options ("regression:index=2,sign=-1").
+            ("margin"), of a class ("margin:tabby") or with options ("regression:index=2,sign=-1",
+            "box:0,overlap=0.5", "segment:cat").
         class_index: gives the index of a class by its number or name.
 
     Raises:
@@ -122,8 +143,11 @@ def parse_target(text: str, class_index: Callable[[str], int]) -> int | TargetSp
         return entry.factory()
     if entry.names_class:
         return entry.factory(class_index(rest))
-    pairs = dict(part.partition("=")[::2] for part in rest.split(","))
-    return entry.create(pairs)
+    first, *others = _BEFORE_OPTION.split(rest)
+    named = _BEFORE_OPTION.match(f",{first}") is not None
+    options = {} if named else entry.read_word(first, class_index)
+    pairs = dict(part.partition("=")[::2] for part in ([first] if named else []) + others)
+    return entry.create({**options, **pairs})
 
 
 @dataclass(frozen=True, eq=False)
@@ -348,74 +372,6 @@ class Regression(Target):
 
 
 @final
-@dataclass(frozen=True, eq=False)
-class MaskScore(Target):
-    """The mean logit of a class inside a mask, for dense outputs (N, K, *size) of segmentation.
-
-    Attributes:
-        masks: (N, *size), weights in [0, 1]; resized to the output by nearest neighbour.
-        category: the class explained.
-    """
-
-    masks: Tensor
-    category: int
-
-    def __call__(self, output: Any) -> Scores:
-        """Return Σ m·y_c / Σ m."""
-        if output.ndim != self.masks.ndim + 1 or len(output) != len(self.masks):
-            raise TargetError(
-                f"MaskScore needs a dense output (N, K, *size) for {len(self.masks)} images, "
-                f"and the network gave {tuple(output.shape)}."
-            )
-        masks = F.interpolate(self.masks[:, None].to(output), output.shape[2:])[:, 0]
-        inside = (output[:, self.category] * masks).flatten(1).sum(1)
-        return inside / masks.flatten(1).sum(1).clamp_min(1e-12)
-
-    def describe(self) -> dict[str, Any]:
-        """Return the class and the masks' areas."""
-        areas = self.masks.float().flatten(1).mean(1)
-        return {"kind": "MaskScore", "category": self.category, "areas": areas.tolist()}
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class BoxScore(Target):
-    """Score of the detections that lie on a given box, for torchvision-style detectors.
-
-    The sum over detections of the class of score · IoU(detection, box), where IoU ≥ `overlap`.
-
-    Attributes:
-        boxes: (N, 4), x0 y0 x1 y1 in pixels of the network's input, one an image.
-        labels: class indices (N,).
-        overlap: least IoU of a detection that counts.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    overlap: float = 0.5
-
-    def __call__(self, output: Any) -> Scores:
-        """Return Σ score · IoU over the matching detections of each image."""
-        if len(output) != len(self.boxes) or not all(isinstance(one, dict) for one in output):
-            raise TargetError(
-                "BoxScore needs a detector that gives one dict of boxes, labels and scores for "
-                f"each of the {len(self.boxes)} images; this network gives something else."
-            )
-        return torch.stack(
-            [self._one(*row) for row in zip(output, self.boxes, self.labels, strict=True)]
-        )
-
-    def _one(self, found: dict[str, Tensor], box: Tensor, label: Tensor) -> Tensor:
-        overlaps = _iou(found["boxes"], box.to(found["boxes"]))
-        wanted = (found["labels"] == label.to(found["labels"].device)) & (overlaps >= self.overlap)
-        return (found["scores"] * overlaps * wanted).sum()
-
-    def describe(self) -> dict[str, Any]:
-        """Return the boxes and labels."""
-        return {"kind": "BoxScore", "boxes": self.boxes.tolist(), "labels": self.labels.tolist()}
-
-
-@final
 @dataclass(frozen=True)
 class RowWise(Target):
     """Any callable (N, …) -> (N,) that scores each row by itself."""
@@ -446,14 +402,16 @@ def resolve_target(spec: TargetLike, output: Any, kind: ScoreKind = SOFTMAX) -> 
 
     Args:
         spec: None (the predicted class; the first number of a regression; an encoder's own
-            embedding), one class index for all images, N class indices, a `Target`,
-            `OwnEmbedding`, or a row-wise callable.
+            embedding; a detector's surest detection), one class index for all images, N class
+            indices, a `Target`, `OwnEmbedding`, or a row-wise callable.
         output: the network's unwrapped output for the batch.
         kind: what its numbers mean.
 
     Raises:
         TargetError: the specification does not fit the output.
     """
+    if spec is None and isinstance(output, list):
+        spec = TARGETS.create("box")
     if spec is None:
         spec = _DEFAULTS.get(kind.name, Logit)()
     if not isinstance(spec, TargetSpec):
@@ -547,8 +505,9 @@ def _pick(values: Tensor, labels: Tensor) -> Tensor:
 def _require_logits(output: Any, labels: Tensor | None) -> Tensor:
     if not isinstance(output, Tensor) or output.ndim != 2:  # noqa: PLR2004
         raise TargetError(
-            f"Class targets need an output (N, K), and the network gave {_shape_of(output)}; "
-            "give a target such as MaskScore, Regression or a callable."
+            f"Class targets need an output (N, K), and the network gave {_shape_of(output)}; give "
+            "Box (of a detector), Segment (of a segmenter), a target such as MaskScore, Regression "
+            "or a callable."
         )
     if labels is None:
         return output
@@ -564,13 +523,3 @@ def _require_logits(output: Any, labels: Tensor | None) -> Tensor:
             f"given and the network has classes 0 to {classes - 1}."
         )
     return output
-
-
-def _iou(boxes: Tensor, box: Tensor) -> Tensor:
-    """Intersection over union of boxes (B, 4) with one box (4,), corners x0 y0 x1 y1."""
-    sides = (torch.minimum(boxes[:, 2:], box[2:]) - torch.maximum(boxes[:, :2], box[:2])).clamp_min(
-        0
-    )
-    both = sides.prod(1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-    return both / (areas - both).clamp_min(1e-12)

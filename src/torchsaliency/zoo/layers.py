@@ -1,4 +1,4 @@
-"""The layers that the papers read their maps at, by architecture.
+"""The layers that the papers read their maps at, by architecture, and those of detectors.
 
 They are recognised by the names of their classes and packages, so that no model library has to be
 imported. For any other network, `core` finds the last spatial feature map in a traced pass.
@@ -40,7 +40,11 @@ _TORCHVISION_VIT = r"encoder\.layers\.encoder_layer_\d+\.ln_1"
 _TRANSFORMERS_VIT = r".+\.layernorm_before"  # versions of transformers differ in what is above it
 _CLIP = r".+\.layer_norm1"  # of the last layer: patch tokens after it reach no embedding
 
-_KINDS = {_VGG: nn.ReLU}
+_DETECTOR = r"backbone(\.body\.[^.]+)?"  # every level of the pyramid depends on the last stage
+_SINGLE_SHOT = r"backbone\.features(\.0)?"  # the finest of its maps, on which the others depend
+_SEGMENTER = r"backbone\.[^.]+"
+
+_KINDS: dict[str, type[nn.Module]] = {_VGG: nn.ReLU, _SINGLE_SHOT: nn.Sequential}
 
 _PATTERNS = {
     ("torchvision", "ResNet"): _RESNET,
@@ -50,10 +54,19 @@ _PATTERNS = {
     ("torchvision", "ConvNeXt"): "features",
     ("timm", "ConvNeXt"): "stages",
     ("torchvision", "VisionTransformer"): _TORCHVISION_VIT,
+    ("torchvision", "GeneralizedRCNN"): _DETECTOR,
+    ("torchvision", "RetinaNet"): _DETECTOR,
+    ("torchvision", "FCOS"): _DETECTOR,
+    ("torchvision", "SSD"): _SINGLE_SHOT,
+    ("torchvision", "_SimpleSegmentationModel"): _SEGMENTER,
+    ("torchvision", "LRASPP"): _SEGMENTER,
     ("timm", "VisionTransformer"): _VIT,
     ("transformers", "ViTForImageClassification"): _TRANSFORMERS_VIT,
     ("transformers", "DeiTForImageClassification"): _TRANSFORMERS_VIT,
     ("transformers", "DeiTForImageClassificationWithTeacher"): _TRANSFORMERS_VIT,
     ("transformers", "CLIPVisionModelWithProjection"): _CLIP,
 }
-"""The last module whose name fits is taken; of VGG's, the last ReLU, before the last max-pool."""
+"""The last module whose name fits is taken; of VGG's, the last ReLU, before the last max-pool.
+
+Detectors and segmenters are in no paper; theirs is the last stage of the backbone.
+"""

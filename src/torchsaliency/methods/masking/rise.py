@@ -1,4 +1,4 @@
-"""RISE: the mean of random masks, weighted by the network's score of the image under each."""
+"""RISE and D-RISE: the mean of random masks, weighted by the score of the image under each."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from torchsaliency.core.detection import is_detections
 from torchsaliency.core.maps import is_constant
-from torchsaliency.core.method import Method, register, require_positive
+from torchsaliency.core.method import Method, Needs, register, require_positive
 from torchsaliency.core.runtime import draw_uniform
 from torchsaliency.core.space import Size, add_sides, multiply_sides
+from torchsaliency.core.target import Target
 from torchsaliency.core.trace import View
-from torchsaliency.errors import OptionError
+from torchsaliency.errors import OptionError, TargetError
 from torchsaliency.methods.passes import IMAGE_PASSES, as_probability, score_under_masks, sum_dtype
 
 
@@ -51,26 +53,84 @@ class RISE(Method):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_positive("rise", samples=self.samples, cells=self.cells)
-        if not 0 < self.keep <= 1:
-            raise OptionError(f"rise.keep must be above 0 and at most 1, not {self.keep}.")
+        _check(self)
 
     def saliency(self, view: View) -> Tensor:
         """Return the weighted mean mask at the image's own size, (N, *size)."""
-        images, target = view.images, as_probability(view.trace.target)
-        dtype = sum_dtype(images.device)
-        total = torch.zeros((len(images), *view.size), dtype=dtype, device=images.device)
-        low = total.new_full((len(images),), torch.inf)
-        high = -low
-        masks = RandomMasks(self, view.size, images.device)
-        for group, _, drawn, scores in score_under_masks(view, self.samples, masks, target):
-            total[group] += torch.einsum("nm,m...->n...", scores.to(dtype), drawn.to(dtype))
-            low[group] = torch.minimum(low[group], scores.to(dtype).amin(1))
-            high[group] = torch.maximum(high[group], scores.to(dtype).amax(1))
-        ends = torch.stack([low, high], 1).to(view.score)
-        alike = add_sides(is_constant(ends), total)
-        raw = total / (self.samples * self.keep)
-        return torch.where(alike, add_sides(low, total), raw).to(view.score.dtype)
+        return average_masks(self, view, as_probability(view.trace.target))
+
+
+@register("d-rise", family="masking", cite="petsiuk2021", needs=IMAGE_PASSES | Needs.DETECTIONS)
+@final
+@dataclass(frozen=True)
+class DRISE(Method):
+    """D-RISE: random masks averaged with how surely the detector still finds the object as weight.
+
+    S = 1/(N·p₁) Σ_i w_i M_i with w_i = max_j s(d, d_j) over the detections d_j in x ⊙ M_i, where
+    the similarity s(d, d_j) to the explained detection d is the overlap of their boxes (IoU) times
+    the detector's probability of the class of d: see `DetectionScore`, which also has the paper's
+    cosine of class probabilities, several objects, and masks in place of boxes. The masks are
+    RISE's, of finer cells.
+
+    It explains detections alone, by default the surest one of each image; `rise` explains classes.
+
+    Source: Petsiuk et al., CVPR 2021. Hidden pixels have the masking's colour; the paper's are
+    black, which the default masking, zero, is for torchvision's detectors: they normalise.
+
+    Attributes:
+        samples: number of masks N.
+        cells: side s of the grid.
+        keep: probability p₁ that a cell shows the image.
+        seed: of the masks.
+    """
+
+    joint: ClassVar[bool] = True
+
+    samples: int = 5000
+    cells: int = 16
+    keep: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def saliency(self, view: View) -> Tensor:
+        """Return the weighted mean mask at the image's own size, (N, *size).
+
+        Raises:
+            TargetError: the network is no detector.
+        """
+        if not is_detections(view.output):
+            raise TargetError(
+                "d-rise explains what a detector found, and this network gives no boxes; use rise, "
+                "which explains any score, or scorecam or gradcam."
+            )
+        return average_masks(self, view, view.trace.target)
+
+
+def average_masks(options: RISE | DRISE, view: View, target: Target) -> Tensor:
+    """Return 1/(N·p₁) Σ_i y(x ⊙ M_i) M_i of each image, (N, *size); constant if all score alike."""
+    images = view.images
+    dtype = sum_dtype(images.device)
+    total = torch.zeros((len(images), *view.size), dtype=dtype, device=images.device)
+    low = total.new_full((len(images),), torch.inf)
+    high = -low
+    masks = RandomMasks(options, view.size, images.device)
+    for group, _, drawn, scores in score_under_masks(view, options.samples, masks, target):
+        total[group] += torch.einsum("nm,m...->n...", scores.to(dtype), drawn.to(dtype))
+        low[group] = torch.minimum(low[group], scores.to(dtype).amin(1))
+        high[group] = torch.maximum(high[group], scores.to(dtype).amax(1))
+    ends = torch.stack([low, high], 1).to(view.score)
+    alike = add_sides(is_constant(ends), total)
+    raw = total / (options.samples * options.keep)
+    return torch.where(alike, add_sides(low, total), raw).to(view.score.dtype)
+
+
+def _check(options: RISE | DRISE) -> None:
+    name = options.name
+    require_positive(name, samples=options.samples, cells=options.cells)
+    if not 0 < options.keep <= 1:
+        raise OptionError(f"{name}.keep must be above 0 and at most 1, not {options.keep}.")
 
 
 @final
@@ -84,7 +144,7 @@ class RandomMasks:
         size: of the masks.
     """
 
-    def __init__(self, options: RISE, size: Size, device: torch.device) -> None:
+    def __init__(self, options: RISE | DRISE, size: Size, device: torch.device) -> None:
         draw = torch.Generator().manual_seed(options.seed)
         cells = options.cells
         grids = draw_uniform(draw, options.samples, *[cells] * len(size)) < options.keep
