@@ -152,6 +152,30 @@ def test_a_network_that_works_in_place_on_its_input(name):
         torch.testing.assert_close(made.map, same.map, atol=1e-5, rtol=0)
 
 
+class Installs(nn.Module):
+    """Installs a hook in its first pass and notes that, as transformers does."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not hasattr(self, "installed"):
+            self.net.register_forward_hook(lambda module, inputs, output: output + 1)
+            self.installed = True
+        return self.net(x)
+
+
+def test_a_hook_that_a_pass_installs_is_there_once():
+    net, x = Installs(convnet()), images(1)
+    expected = convnet()(x) + 1
+    for _ in range(2):
+        made = quick("gradcam")(net, x, layer="net.relu3")
+        torch.testing.assert_close(made.output, expected)
+    assert not hasattr(net, "installed")
+    assert not net.net._forward_hooks
+
+
 def test_random_networks_draw_the_same_numbers_as_if_nothing_had_happened():
     class Noisy(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

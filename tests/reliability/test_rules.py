@@ -592,3 +592,17 @@ def test_work_in_place_on_a_part_of_a_tensor(name):
         net.relu2 = Part(inplace)
         found.append(raw(net, name, images(2)))
     assert_same(*found, name)
+
+
+def test_an_operation_with_a_backward_pass_of_its_own_is_not_repeated_without_end():
+    class Crops(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            boxes = torch.tensor([[0.0, 0.0, 6.0, 6.0]])
+            return torchvision.ops.roi_align(self.conv(x), [boxes] * len(x), 2).mean((2, 3))
+
+    with pytest.raises(LayerError, match=r"no rule for the custom function .*roi_align"):
+        quick("lrp")(Crops().eval(), images(1, 16, 16))

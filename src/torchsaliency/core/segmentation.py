@@ -67,8 +67,8 @@ class Segment(TargetSpec):
         if not isinstance(output, Tensor) or output.ndim < 3:  # noqa: PLR2004
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise TargetError(
-                f"segment explains a dense output (N, K, *size), and the network gave {shape}; give "
-                "a class, or a segmentation network."
+                f"segment explains a dense output (N, K, *size), and the network gave {shape}; "
+                "give a class, or a segmentation network."
             )
         if self.category is not None:
             _require_class(output, self.category)
