@@ -42,11 +42,10 @@ SOURCE = ROOT / "src"
 TESTS = {
     "core": [
         "tests/unit/core",
-        *(
-            "tests/unit/methods/test_rules.py",
-            "tests/unit/methods/test_backprop.py",
-        ),  # of core/rules.py
-        *("tests/reliability/test_files.py", "tests/reliability/test_isolation.py"),
+        # of core/rules.py, of core/files.py and of core/isolation.py
+        *("tests/unit/methods/test_rules.py", "tests/unit/methods/test_backprop.py"),
+        *("tests/reliability/test_rules.py", "tests/reliability/test_files.py"),
+        "tests/reliability/test_isolation.py",
     ],
     "methods": ["tests/unit/methods", "tests/reliability/test_rules.py"],
     "measures": ["tests/unit/measures"],
@@ -462,7 +461,8 @@ def first_lines(function: ast.FunctionDef) -> list[int]:
 def tests_of(mutant: Mutant, known: dict[str, Any]) -> list[str]:
     """Return the tests that call the mutant's function, then those that call others of its file.
 
-    The tests of a file stay together, as they share fixtures; those that end soon come first.
+    Those in a file of the mutant's name come first, then those that end soon; the tests of a file
+    stay together, as they share fixtures.
     """
     name = mutant.path.removeprefix("src/torchsaliency/")
     around = functions_around(mutant)
@@ -471,9 +471,11 @@ def tests_of(mutant: Mutant, known: dict[str, Any]) -> list[str]:
     for test, facts in known.items():
         seconds[test.partition("::")[0]].append(facts["seconds"])
 
-    def order(test: str) -> tuple[bool, float, float]:
-        mean = statistics.median(seconds[test.partition("::")[0]])
-        return not keys & {*known[test]["calls"]}, mean, known[test]["seconds"]
+    def order(test: str) -> tuple[bool, bool, float, float]:
+        file = test.partition("::")[0]
+        named = Path(mutant.path).stem in file
+        calls = bool(keys & {*known[test]["calls"]})
+        return not calls, not named, statistics.median(seconds[file]), known[test]["seconds"]
 
     users = [
         test for test in known if any(call.startswith(f"{name}:") for call in known[test]["calls"])

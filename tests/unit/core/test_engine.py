@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import torchsaliency
 from nets import convnet, images, run_accelerated
 from torchsaliency import create, explain
-from torchsaliency.core.acceleration import ENGINES, auto, cache, onnx, stand_in
-from torchsaliency.core.acceleration.engine import Engine, register_engine
+from torchsaliency.core.acceleration import ENGINES, auto, cache, engine, onnx, stand_in
+from torchsaliency.core.acceleration.engine import Engine, lay_out, register_engine
 from torchsaliency.core.acceleration.onnx import missing_packages
 from torchsaliency.core.freeze import frozen_eval
 from torchsaliency.core.layer import Layer
@@ -103,6 +103,40 @@ def test_new_weights_make_a_new_copy(net, x):
     assert torch.allclose(
         explain(net, x, "scorecam", accelerate="channels-last")["scorecam"].map, plain, atol=1e-4
     )
+
+
+class Tallying(nn.Module):
+    """Counts its passes in a buffer and keeps the last of its outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = convnet()
+        self.register_buffer("passes", torch.zeros(()))
+        self.last = None
+
+    def forward(self, x):
+        self.passes += 1
+        self.last = self.inner(x)
+        return self.last
+
+
+def test_what_passes_write_makes_no_new_copy(x, monkeypatch):
+    copies = []
+
+    def make(network):
+        copies.append(network)
+        return lay_out(network)
+
+    monkeypatch.setattr(engine, "lay_out", make)
+    net = Tallying()
+    with (
+        torchsaliency.accelerated("channels-last"),
+        frozen_eval(net, x.device),
+        torch.no_grad(),
+    ):
+        found = [run_accelerated(net, x) for _ in range(3)]
+    torch.testing.assert_close(found[2], found[0])
+    assert copies == [net]
 
 
 def test_a_network_that_carries_hooks_runs_itself(net, x):

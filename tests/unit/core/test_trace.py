@@ -176,6 +176,16 @@ def test_a_layer_must_be_traced_to_be_read():
         trace["relu2"]
 
 
+def test_one_cell_is_a_map_and_a_vector_is_none():
+    with tracing(convnet(), images(2), 1, ["pool"]) as trace:
+        assert trace["pool"].activations.shape == trace["pool"].gradients.shape == (2, 8, 1, 1)
+    with (
+        pytest.raises(LayerError, match="no spatial map"),
+        tracing(convnet(), images(2), 1, ["flatten"]),
+    ):
+        pass
+
+
 def test_no_gradient_says_why():
     with (
         tracing(convnet(), images(1), lambda y: y.detach()[:, 0], ["relu3"]) as trace,
