@@ -105,6 +105,14 @@ def test_new_weights_make_a_new_copy(net, x):
     )
 
 
+@pytest.mark.parametrize("name", ["off", "channels-last", "bf16"])
+def test_an_engines_copy_gives_the_networks_output(net, x, name):
+    made = ENGINES.get(name).factory(call_network, net)
+    found, off = made.run_copy(x), made.tolerance
+    torch.testing.assert_close(found.float(), made.copy(x), atol=off, rtol=off)
+    torch.testing.assert_close(made.copy(x), net.eval()(x))
+
+
 class Tallying(nn.Module):
     """Counts its passes in a buffer and keeps the last of its outputs."""
 
