@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from torchsaliency.core.maps import is_constant, minmax, normalise, upsample
+from torchsaliency import InputError
+from torchsaliency.core.maps import is_constant, minmax, normalise, require_maps, upsample
 
 
 @given(seed=st.integers(0, 10_000), scale=st.floats(1e-3, 1e3), shift=st.floats(-10, 10))
@@ -117,3 +118,24 @@ def test_constancy():
     assert is_constant(maps).nonzero().flatten().tolist() == [1, 5]
     assert is_constant(maps[..., None]).nonzero().flatten().tolist() == [1, 5], "volumes, too"
     assert not is_constant(torch.full((1, 2, 2), torch.nan)).any()
+
+
+@pytest.mark.parametrize(
+    ("maps", "said"),
+    [
+        (torch.zeros(2, 4, 4, dtype=torch.int64), "floats in"),
+        (torch.zeros(4), "Maps must be"),
+        (torch.full((1, 2, 2), 1.1), "1.1"),
+        (torch.full((1, 2, 2), -0.1), "-0.1"),
+        (torch.full((1, 2, 2), torch.nan), "nan|finite"),
+    ],
+)
+def test_what_is_no_map_is_refused(maps, said):
+    with pytest.raises(InputError, match=said):
+        require_maps(maps)
+
+
+def test_rounding_is_cut_off_maps():
+    maps = torch.tensor([[[1 + 1e-7, -1e-8, 0.5]]])
+    assert require_maps(maps).tolist() == [[[1, 0, 0.5]]]
+    assert require_maps(maps.half()).dtype == torch.float32

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional as F
 
 from nets import (
@@ -204,3 +205,22 @@ def test_again_looks_at_variants_with_the_same_target():
         with trace["relu3"].trace_variants(images(2, 24, 24)) as other:
             assert other.activations.shape == (2, 8, 12, 12)
         assert trace.passes == 6
+
+
+def test_the_output_is_out_of_the_graph_whatever_its_shape():
+    class Detector(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return [{"scores": row, "parts": (row, [row])} for row in self.conv(x).mean((2, 3))]
+
+    net, x = settle(Detector()), images(2)
+    with tracing(net, x, lambda out: torch.stack([one["scores"][0] for one in out]), ["conv"]) as t:
+        found = t.output
+    expected = net(x)
+    for one, other in zip(found, expected, strict=True):
+        for part in (one["scores"], one["parts"][0], one["parts"][1][0]):
+            assert not part.requires_grad
+            torch.testing.assert_close(part, other["scores"].detach())
