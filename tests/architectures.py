@@ -24,6 +24,7 @@ import torchsaliency
 from torchsaliency.core.discovery import default_layer
 from torchsaliency.core.layer import Layer
 from torchsaliency.methods.cam import OptiCAM
+from torchsaliency.zoo.sources.huggingface import feed_images
 
 PAPERS = "the paper's"
 """How the table calls the layout of a layer that `paper_layer` names."""
@@ -315,7 +316,7 @@ class Case:
             if self.source == "transformers":
                 options = {**TRANSFORMERS[self.family][1], "num_labels": 10}
                 config = AutoConfig.for_model(self.name, **options)
-                return AutoModelForImageClassification.from_config(config)
+                return feed_images(AutoModelForImageClassification.from_config(config))
             more = {"image_size": self.side} if self.name.startswith("vit_") else {}
             if self.name in ("googlenet", "inception_v3"):
                 more = {"init_weights": False, "aux_logits": False}

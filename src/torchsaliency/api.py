@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchsaliency import viz
 from torchsaliency.core.explanation import Explanation, set_renderer
-from torchsaliency.data import Photo, to_rgb
+from torchsaliency.data import Photo
 from torchsaliency.errors import DataError, InputError
 from torchsaliency.zoo import Network, Preprocessing, imagenet
 
@@ -44,7 +44,7 @@ def preprocess(
     if not several:
         raise DataError("No photograph was given; give one, or a list of at least one.")
     preparation = _preprocessing(model)
-    return torch.stack([preparation(to_rgb(photo)) for photo in several])
+    return torch.stack([preparation(photo) for photo in several])
 
 
 def overlay(
@@ -73,8 +73,9 @@ def overlay(
         DataError: the photograph cannot be read.
         OptionError: there is no such colormap.
     """
-    picture = to_rgb(photo)
-    saliency = place_map(explanation.map[index], picture, _preprocessing(model))
+    preparation = _preprocessing(model)
+    picture = preparation.picture(photo)
+    saliency = place_map(explanation.map[index], picture, preparation)
     return viz.overlay(picture, saliency, alpha=alpha, colormap=colormap)
 
 

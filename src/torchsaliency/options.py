@@ -85,10 +85,40 @@ def validate_options(
 MODEL = option(
     DEFAULT_MODEL,
     NETWORK,
-    "The explained network: builtin/, torchvision/, timm/ or hf/NAME, or file.py:factory.",
+    "The explained network: builtin/, torchvision/, timm/ or hf/NAME, ./folder (of Hugging Face's "
+    "save_pretrained), or file.py:factory, with options in brackets: file.py:factory(depth=3).",
     metavar="NAME",
 )
 WEIGHTS = option(None, NETWORK, "Weights of the network, safetensors or torch.", metavar="FILE")
+SIZE = option(
+    None,
+    NETWORK,
+    "Pixels of the network's input, one side or HEIGHTxWIDTH; what the network, its file or its "
+    "weights say by default.",
+    metavar="SIDE|HxW",
+)
+MEAN = option(
+    None,
+    NETWORK,
+    "What is subtracted, a number or one a channel: of values in [0, 1], or of pixels in 0…255 if "
+    "a mean or std is above 1; as --size by default.",
+    metavar="NUMBER,…",
+)
+STD = option(None, NETWORK, "By what is divided, as --mean.", metavar="NUMBER,…")
+CHANNELS = option(
+    None,
+    NETWORK,
+    "Of the network's input: 1 reads photographs as grey, 3 as colours, others the channels of a "
+    "TIFF or .npy file; those of the first convolution by default.",
+    ge=1,
+)
+CLASS_NAMES = option(
+    None,
+    NETWORK,
+    "Names of the network's classes: a text with one a line, or JSON.",
+    metavar="FILE",
+    spelling="--classes",
+)
 DEVICE = option("cpu", RUNNING, "cpu, cuda, cuda:1, mps …", metavar="NAME")
 PRECISION = option("float32", RUNNING, "The network's number type.")
 FIT = option(
@@ -192,6 +222,11 @@ class ExplainOptions(Options):
     )
     model: str = MODEL
     weights: Path | None = WEIGHTS
+    size: str | None = SIZE
+    mean: str | None = MEAN
+    std: str | None = STD
+    channels: int | None = CHANNELS
+    class_names: Path | None = CLASS_NAMES
     fit: Framing | None = FIT
     device: str = DEVICE
     precision: Precision = PRECISION
@@ -267,6 +302,11 @@ class PlanOptions(Options):
     )
     model: str = MODEL
     weights: Path | None = WEIGHTS
+    size: str | None = SIZE
+    mean: str | None = MEAN
+    std: str | None = STD
+    channels: int | None = CHANNELS
+    class_names: Path | None = CLASS_NAMES
     judge: str | None = option(
         None, NETWORK, "The network that scores, if it is another.", metavar="NAME"
     )

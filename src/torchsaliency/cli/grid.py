@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, final
 
 from PIL import Image
@@ -35,19 +34,19 @@ class Grid:
         count = -(-rows // _ROWS)
         return [f"{self._name}{f'-{n}' if n > 1 else ''}.png" for n in range(1, count + 1)]
 
-    def add(self, entry: Mapping[str, Any], path: Path) -> None:
+    def add(self, entry: Mapping[str, Any], photo: Image.Image) -> None:
         """Add a row for each target: the photo with what is explained, and an overlay a method."""
         by_target: dict[tuple[Any, str], list[Mapping[str, Any]]] = {}
         for facts in entry["maps"]:
             key = facts["target"]["index"], facts["target"]["name"]
             by_target.setdefault(key, []).append(facts)
-        photo = _thumbnail(path)
+        photo = _shrink(photo.copy())
         for (_, words), maps in by_target.items():
             probability = maps[0]["target"]["probability"]
             words = words if probability is None else f"{words}  {probability:.1%}"  # noqa: PLW2901
             overlays = tuple(
                 Panel(
-                    _thumbnail(self._folder.path / facts["files"]["overlay"]),
+                    _shrink(open_photo(self._folder.path / facts["files"]["overlay"])),
                     facts["method"],
                     _remark(facts),
                 )
@@ -69,8 +68,7 @@ class Grid:
         self._rows = []
 
 
-def _thumbnail(path: Path) -> Image.Image:
-    image = open_photo(path)
+def _shrink(image: Image.Image) -> Image.Image:
     image.thumbnail(_KEPT, Image.Resampling.LANCZOS)
     return image
 

@@ -216,7 +216,9 @@ def spatial_layers(network: Network) -> list[dict[str, Any]]:
 
     net, size = unwrap(network), network.preprocessing.size
     # noise, because a network may give nothing but zeros for a constant image
-    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(
+        1, network.preprocessing.channels, *size, generator=torch.Generator().manual_seed(0)
+    )
     parameter = next(net.parameters(), image)
     image = image.to(parameter.device, parameter.dtype)
     with name_network_errors(network.name):

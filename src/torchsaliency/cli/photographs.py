@@ -22,11 +22,12 @@ from torchsaliency.core.embedding import embeddings
 from torchsaliency.core.files import file_name
 from torchsaliency.core.method import METHODS, Method, Needs
 from torchsaliency.core.target import parse_target
-from torchsaliency.data import find_photos, open_photo, sample_photo, sample_photos
+from torchsaliency.data import find_photos, sample_photo, sample_photos
 from torchsaliency.errors import DataError, OptionError
 from torchsaliency.methods.smoothing import smooth
 from torchsaliency.viz import colourise
 from torchsaliency.zoo import Network, load_model, similarity_to_text
+from torchsaliency.zoo.inputs import given_facts
 
 if TYPE_CHECKING:
     from torchsaliency.metrics import SaliencyMetric
@@ -68,7 +69,9 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
         weights=options.weights,
         device=options.device,
         dtype=getattr(torch, options.precision),
+        given=given_facts(options),
     )
+    say_assumptions(network)
     if network.encoder and not (options.method or options.similar_to or options.text):
         methods = _choose_methods([_WITHOUT_CLASSES], settings)
         say(
@@ -97,6 +100,17 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
     )
     with accelerated(options.accelerate):
         return run.explain_all(resume=True)
+
+
+def say_assumptions(network: Network) -> None:
+    """Say in a line each what of the network nobody said, and what of its weights was left out."""
+    if assumed := network.source.get("assumed"):
+        say(
+            f"{network.name} does not say all of its input; assumed: {assumed} (--size, --mean and "
+            "--std say otherwise)."
+        )
+    if stripped := network.source.get("stripped"):
+        say(f"Of the weights' names was taken off: {stripped}.")
 
 
 # --- from words to objects ------------------------------------------------------------------------
@@ -219,7 +233,7 @@ def _references(
     found: dict[str, Tensor] = {}
     for name, path in photos.items():
         with name_network_errors(network.name):
-            image = preprocessing(open_photo(path))[None]
+            image = preprocessing(path)[None]
             found[name] = embeddings(network, image, chunk=options.chunk)[0]
     real = chosen[0].resolve()
     other = next(name for name, path in photos.items() if path.resolve() == real)

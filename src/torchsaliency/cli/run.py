@@ -32,7 +32,6 @@ from torchsaliency.core.files import file_name, finite, json_bytes, sha256_of
 from torchsaliency.core.isolation import Isolation, describe_failure, require_numbers
 from torchsaliency.core.method import Method, Needs
 from torchsaliency.core.scores import ScoreKind
-from torchsaliency.data import open_photo
 from torchsaliency.errors import (
     DataError,
     OptionError,
@@ -43,7 +42,8 @@ from torchsaliency.options import ExplainOptions
 from torchsaliency.viz.overlay import png
 from torchsaliency.zoo import Network, Preprocessing
 from torchsaliency.zoo.checkpoints import state_dict_sha256
-from torchsaliency.zoo.sources.userfile import is_user_file
+from torchsaliency.zoo.preprocessing import PHOTOGRAPHIC
+from torchsaliency.zoo.sources.userfile import is_user_file, split_options
 
 if TYPE_CHECKING:
     from torchsaliency.metrics import SaliencyMetric
@@ -162,7 +162,8 @@ class Run:
             self._advance: Callable[[float], None] = functools.partial(bar.advance, task)
             for entry in self._explain_batches():
                 if self.pictures is not None:
-                    self.pictures.add(entry, self.photos[entry["name"]])
+                    path = self.photos[entry["name"]]
+                    self.pictures.add(entry, self.preprocessing.picture(path))
             if self.pictures is not None:
                 self.pictures.flush()
 
@@ -201,7 +202,7 @@ class Run:
         batch that is known.
         """
         batch: list[Photo] = []
-        inputs: list[Tensor | Image.Image] = []
+        inputs: list[Tensor | Path] = []
 
         def ready() -> tuple[list[Photo], Tensor | None]:
             if all(photo.sha256 in self._finished for photo in batch):
@@ -212,9 +213,9 @@ class Run:
         for name, path in self.photos.items():
             try:
                 sha256 = sha256_of(path)
-                picture = open_photo(path)
+                picture = self.preprocessing.picture(path)
                 known = sha256 in self._finished
-                inputs.append(picture if known else self.preprocessing(picture))
+                inputs.append(path if known else self._prepare(path, picture))
             except Exception as error:  # a decoder may raise anything
                 if len(self.photos) == 1 and isinstance(error, DataError):
                     raise
@@ -229,6 +230,11 @@ class Run:
                 batch, inputs = [], []
         if batch:
             yield ready()
+
+    def _prepare(self, path: Path, picture: Image.Image) -> Tensor:
+        """Return the network's input; a photograph's picture is all there is of it."""
+        photographic = self.preprocessing.channels in PHOTOGRAPHIC
+        return self.preprocessing(picture if photographic else path)
 
     # --- one batch --------------------------------------------------------------------------------
 
@@ -309,7 +315,7 @@ class Run:
     def _record(self, photo: Photo, answers: Sequence[Answer], row: int) -> dict[str, Any]:
         """Write the overlays and raw maps of one photograph."""
         # Read again rather than kept: a batch of camera photographs would fill the memory.
-        picture = open_photo(photo.path)
+        picture = self.preprocessing.picture(photo.path)
         predicted = None
         meaning = next(iter(answers[0].maps.values())).scores
         if meaning.classes:  # no encoder, and no regression
@@ -461,7 +467,7 @@ class Run:
     def _digest(self) -> str:
         """Return a digest of all that decides what is written of a photograph."""
         free = {"output", "batch_size", "chunk", "grid", *([] if self.references else ["photos"])}
-        code = Path(self.network.name.rpartition(":")[0])
+        code = Path(split_options(self.network.name)[0].rpartition(":")[0])
         user_file = is_user_file(self.network.name) and code.is_file()
         facts = {
             "arguments": {key: value for key, value in self._arguments.items() if key not in free},

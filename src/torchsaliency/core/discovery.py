@@ -8,6 +8,7 @@ the logits; a detector's the last one on which every detection of the first imag
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +52,9 @@ _LIVE_SHARE = 0.5
 
 _DETECTIONS = 16
 """So many of a detector's surest detections must depend on its default layer."""
+
+
+_ATTENTION = re.compile(r"(Attention|Attn)([A-Z][a-z]*sample)?$")
 
 
 def register_default_layer(resolver: Resolver) -> Resolver:
@@ -241,7 +245,10 @@ def output_shapes(model: nn.Module, x: Float[Tensor, "n c *size"]) -> dict[str, 
 def _candidates(
     net: nn.Module, outputs: dict[str, Tensor], size: Size, grids: set[Size]
 ) -> dict[str, Layer]:
-    """Return the layers with a spatial map, the last to complete first."""
+    """Return the layers with a spatial map, the last to complete first.
+
+    Those inside an attention come after all others: they are a block's queries, keys or values.
+    """
     found: dict[str, Layer] = {}
     for name, output in reversed(outputs.items()):
         reshape = infer_reshape(tuple(output.shape), size, grids)
@@ -251,7 +258,14 @@ def _candidates(
         # of few frames or slices a network may leave one, which is a map all the same
         if min(channels, *sorted(grid)[-2:]) > 1:
             found[name] = Layer(name, reshape)
-    return found
+    return dict(sorted(found.items(), key=lambda item: _is_inside_attention(net, item[0])))
+
+
+def _is_inside_attention(net: nn.Module, name: str) -> bool:
+    """Whether a module is a part of one whose class is called an attention."""
+    parts = name.split(".")
+    above = (net.get_submodule(".".join(parts[:count])) for count in range(1, len(parts)))
+    return any(_ATTENTION.search(type(module).__name__) for module in above)
 
 
 def _trace(session: Session) -> tuple[dict[str, Tensor], Any, set[Size]]:

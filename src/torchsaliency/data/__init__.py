@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 
 from torchsaliency.data.adapter import as_dataset
+from torchsaliency.data.channels import read_channels, show_channels
 from torchsaliency.data.dataset import (
     VOID,
     DataSet,
@@ -37,12 +38,14 @@ __all__ = [
     "misclassified",
     "open_data",
     "open_photo",
+    "read_channels",
     "register_dataset",
     "sample_paths",
     "sample_photo",
     "sample_photos",
     "select",
     "shapes",
+    "show_channels",
     "to_rgb",
 ]
 

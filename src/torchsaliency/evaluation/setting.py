@@ -25,6 +25,7 @@ from torchsaliency.evaluation.plan import Plan
 from torchsaliency.metrics import SaliencyMetric
 from torchsaliency.zoo import Network, Preprocessing, load_model
 from torchsaliency.zoo.checkpoints import state_dict_sha256
+from torchsaliency.zoo.inputs import given_facts
 
 LABEL, PREDICTED = "label", "predicted"
 
@@ -160,8 +161,9 @@ def _field(name: str) -> Iterator[None]:
 
 def _load(field: str, plan: Plan, name: str, weights: Path | None) -> Network:
     dtype: torch.dtype = getattr(torch, plan.precision)
+    given = given_facts(plan) if field == "model" else None
     with _field(field):
-        return load_model(name, weights=weights, device=plan.device, dtype=dtype)
+        return load_model(name, weights=weights, device=plan.device, dtype=dtype, given=given)
 
 
 def _preprocess(plan: Plan, network: Network) -> Preprocessing:

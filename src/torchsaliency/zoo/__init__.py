@@ -1,6 +1,7 @@
 """Networks by name, with their preprocessing, class names, default layers and weights."""
 
 from torchsaliency.options import DEFAULT_MODEL
+from torchsaliency.zoo.inputs import InputFacts
 from torchsaliency.zoo.layers import paper_layer
 from torchsaliency.zoo.loading import ModelEntry, load_model, models
 from torchsaliency.zoo.network import Network, imagenet_classes
@@ -14,6 +15,7 @@ from torchsaliency.zoo.sources.torchvision import from_torchvision
 __all__ = [
     "DEFAULT_MODEL",
     "Fit",
+    "InputFacts",
     "ModelEntry",
     "Network",
     "Placement",

@@ -9,7 +9,7 @@ import functools
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from torchsaliency.errors import CheckpointError, describe_error
+from torchsaliency.zoo.inputs import InputFacts, find_facts
 from torchsaliency.zoo.notes import Note, read_note
-from torchsaliency.zoo.weights import file_sha256, list_names, read_tensors, require_file
+from torchsaliency.zoo.weights import file_sha256, list_names, read_content, require_file
 
 __all__ = [
     "Checkpoint",
@@ -30,7 +31,7 @@ __all__ = [
     "tensors_sha256",
 ]
 
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
 _MOST_PREFIXES = 8
 _UNCOUNTED = "num_batches_tracked"
 """Files older than torch 0.4.1 do not count batches, averaged ones count them in fractions."""
@@ -46,11 +47,17 @@ class Checkpoint:
         path: the file.
         sha256: of the file, in hexadecimal.
         tensors: parameters and buffers by name.
+        facts: what the file says of the network's input.
+        options: the hyper-parameters of training (Lightning's) that are plain values.
+        stripped: what `without_prefixes` took off and left out, in words.
     """
 
     path: Path
     sha256: str
     tensors: Mapping[str, Tensor]
+    facts: InputFacts = field(default_factory=InputFacts)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    stripped: str = ""
 
     def rename(self, rename: Callable[[str], str]) -> Checkpoint:
         """Return the checkpoint with its tensors' names changed.
@@ -67,8 +74,12 @@ class Checkpoint:
         return replace(self, tensors=tensors)
 
     def without_prefixes(self, model: nn.Module) -> Checkpoint:
-        """Return the checkpoint without the prefixes that training puts before every name."""
-        return replace(self, tensors=_without_prefixes(self.tensors, model.state_dict()))
+        """Return the checkpoint without the prefixes that training puts before every name.
+
+        Tensors beside the network's, such as a loss's, are left out if the prefix is not theirs.
+        """
+        tensors, stripped = _without_prefixes(self.tensors, model.state_dict())
+        return replace(self, tensors=tensors, stripped=stripped)
 
     def fill(self, model: nn.Module) -> None:
         """Load every tensor into the network.
@@ -152,13 +163,27 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     require_file(path)
-    sha256, tensors, note = file_sha256(path), read_tensors(path), read_note(path)
+    sha256, (tensors, content), note = file_sha256(path), read_content(path), read_note(path)
     if note is not None and note.sha256 not in {None, tensors_sha256(tensors)}:
         raise CheckpointError(
             f"{path} is damaged: its tensors are not those whose checksum stands beside them; get "
             "the file again."
         )
-    return Checkpoint(path, sha256, tensors)
+    return Checkpoint(path, sha256, tensors, find_facts(content), _plain_options(content))
+
+
+def _plain_options(content: Any) -> dict[str, Any]:
+    """Return the hyper-parameters that Lightning keeps, as far as they are plain values."""
+    kept = content.get("hyper_parameters") if isinstance(content, Mapping) else None
+    if not isinstance(kept, Mapping):
+        return {}
+    return {str(key): value for key, value in kept.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -205,17 +230,46 @@ def require_finite(tensors: Iterable[tuple[str, Tensor]], model: nn.Module, weig
 
 def _without_prefixes(
     tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
-) -> Mapping[str, Tensor]:
-    """Take off the prefixes that data-parallel, compiled and Lightning training leave."""
+) -> tuple[Mapping[str, Tensor], str]:
+    """Take off the prefixes that data-parallel, compiled and Lightning training leave.
+
+    Returns:
+        The tensors, and in words what was taken off and left out.
+    """
+    taken, beside = "", []
     for _ in range(_MOST_PREFIXES):
         for prefix in _PREFIXES:
             ours = any(key.startswith(prefix) for key in wanted)
-            if tensors and not ours and all(key.startswith(prefix) for key in tensors):
-                tensors = _rename(tensors, functools.partial(_strip, prefix))
+            under = [key for key in tensors if key.startswith(prefix)]
+            whole = len(under) == len(tensors) or _covers(
+                {key.removeprefix(prefix) for key in under}, wanted
+            )
+            if under and not ours and whole:
+                beside += [taken + key for key in tensors if not key.startswith(prefix)]
+                kept = _with_versions({key: tensors[key] for key in under}, tensors)
+                tensors, taken = _rename(kept, functools.partial(_strip, prefix)), taken + prefix
                 break
         else:
             break
-    return tensors
+    left_out = f", left out: {list_names(beside)}" if beside else ""
+    return tensors, f"the prefix {taken}{left_out}" if taken else ""
+
+
+def _covers(names: set[str], wanted: Mapping[str, Tensor]) -> bool:
+    """Whether names are, after further prefixes, all that the network has."""
+    if all(key in names or key.endswith(_UNCOUNTED) for key in wanted):
+        return True
+    under = ({key.removeprefix(p) for key in names if key.startswith(p)} for p in _PREFIXES)
+    return any(found and _covers(found, wanted) for found in under)
+
+
+def _with_versions(
+    kept: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """Return some of the tensors with the layout versions that torch stores with them all."""
+    found = OrderedDict(kept)
+    found._metadata = getattr(tensors, "_metadata", {})  # type: ignore[attr-defined]
+    return found
 
 
 def _rename(tensors: Mapping[str, Tensor], rename: Callable[[str], str]) -> Mapping[str, Tensor]:

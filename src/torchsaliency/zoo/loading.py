@@ -12,10 +12,14 @@ from torch import nn
 
 from torchsaliency.errors import CheckpointError, OptionError, describe_unknown
 from torchsaliency.zoo.checkpoints import read_note
+from torchsaliency.zoo.inputs import InputFacts
 from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.sources.source import SOURCES, Request, register_source
-from torchsaliency.zoo.sources.userfile import is_user_file
+from torchsaliency.zoo.sources.timm import load as load_timm
+from torchsaliency.zoo.sources.userfile import is_user_file, parse_options
 from torchsaliency.zoo.sources.userfile import load as load_user_file
+
+_WITH_OPTIONS = (load_timm, load_user_file)
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ def load_model(
     dtype: torch.dtype | None = None,
     pretrained: bool = True,
     num_classes: int | None = None,
+    given: InputFacts | None = None,
 ) -> Network:
     """Load a network in evaluation mode, with its preprocessing, class names and papers' layer.
 
@@ -48,9 +53,10 @@ def load_model(
 
     Args:
         name: "builtin/efficientnet_lite0", "torchvision/NAME", "timm/NAME" (either with a tag,
-            "resnet50.a1_in1k"), "hf/NAME" (on the hub, or a local folder), "ssl/NAME"
-            (self-supervised encoders), "encoder/" before any of these (a classifier without its
-            last layer) or "path/to/file.py:factory".
+            "resnet50.a1_in1k"), "hf/NAME" (on the hub), "./folder" (that Hugging Face's
+            `save_pretrained` wrote), "ssl/NAME" (self-supervised encoders), "encoder/" before any
+            of these (a classifier without its last layer) or "path/to/file.py:factory". A
+            factory's and timm's options stand in brackets: "file.py:factory(depth=3)".
         weights: a local weights file, safetensors or torch, instead of the source's own weights.
             Class names and preprocessing that `torchsaliency finetune` wrote into it are taken.
         device: where to put the network.
@@ -58,6 +64,8 @@ def load_model(
         pretrained: False, without `weights`, means random weights; the network's `source` records
             it.
         num_classes: of the classifier; None means that of the weights.
+        given: what you know of the input (`InputFacts.parse`); it goes before what the source says.
+            What nobody says is ImageNet's, and `source["assumed"]` names it.
 
     Raises:
         CheckpointError: the name is unknown, or the weights cannot be had or do not fit.
@@ -67,13 +75,19 @@ def load_model(
         >>> load_model("builtin/efficientnet_lite0").class_index("tiger cat")
         282
     """
-    load, inner_name = _source(name)
+    place, options = parse_options(name)
+    load, inner_name = _source(place)
+    given = given or InputFacts()
     request = Request(
         name=inner_name,
         weights=None if weights is None else Path(os.path.expanduser(weights)),
         pretrained=pretrained,
         num_classes=num_classes,
+        options=options,
+        given=given,
     )
+    if load not in _WITH_OPTIONS:
+        request.refuse_options()
     # initial values that a file overwrites are no reason to move the caller's random numbers on
     overwritten = weights is not None or (pretrained and load is not load_user_file)
     with torch.random.fork_rng(devices=(), enabled=overwritten):
@@ -81,6 +95,11 @@ def load_model(
     if request.weights is not None and (note := read_note(request.weights)) is not None:
         network.preprocessing = note.preprocessing
         network.classes = () if network.encoder else note.classes
+        network.source.pop("assumed", None)
+    if given != InputFacts():
+        network.preprocessing = given.apply(network.preprocessing, network.module)
+        network.classes = given.classes or network.classes
+    network.name = name if options else network.name
     return _place(network.eval(), device, dtype)
 
 
@@ -142,12 +161,26 @@ def without_classifier(model: nn.Module, name: str) -> None:
 def _source(name: str) -> tuple[Callable[[Request], Network], str]:
     if is_user_file(name):
         return load_user_file, name
+    folder = os.path.expanduser(name)
+    if os.path.isdir(folder):
+        return _hugging_face_folder(name, folder)
     source, _, inner_name = name.partition("/")
     if source not in SOURCES or not inner_name:
-        accepted = [*(f"{known}/NAME" for known in SOURCES), "path/to/file.py:factory"]
+        accepted = [*(f"{known}/NAME" for known in SOURCES), "./folder", "path/to/file.py:factory"]
         raise CheckpointError(describe_unknown("network", name, accepted))
     load: Callable[[Request], Network] = SOURCES.get(source).factory
     return load, inner_name
+
+
+def _hugging_face_folder(name: str, folder: str) -> tuple[Callable[[Request], Network], str]:
+    """Return the source and the name of a folder that `save_pretrained` wrote."""
+    if not os.path.isfile(os.path.join(folder, "config.json")):
+        raise CheckpointError(
+            f"The folder {name} has no config.json; give one that Hugging Face's save_pretrained "
+            "wrote, or a weights file with --weights and the name of its architecture."
+        )
+    load: Callable[[Request], Network] = SOURCES.get("hf").factory
+    return load, folder
 
 
 def _place(network: Network, device: str | torch.device, dtype: torch.dtype | None) -> Network:

@@ -12,23 +12,28 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Integer
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from torchsaliency.core.masking import BlackPixel, Blur, Masking, MeanColour
+from torchsaliency.data.channels import picture_of, read_channels, show_channels
 from torchsaliency.data.dataset import VOID
 from torchsaliency.data.decoding import VARIABLE, pixel_limit
-from torchsaliency.data.photos import to_rgb
+from torchsaliency.data.photos import Photo, to_rgb
 from torchsaliency.errors import OptionError
 from torchsaliency.zoo.placement import Placement
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+PHOTOGRAPHIC = (1, 3)
+"""The numbers of channels that any photograph can be shown in."""
 
 _MOST_WASTE = 16  # resized pixels per pixel kept, beyond which only the visible window is resampled
 
@@ -48,14 +53,19 @@ class Fit(enum.StrEnum):
 class Preprocessing:
     """How a network wants its photographs.
 
+    A network has as many channels as its mean: one reads photographs as grey, three as colours, and
+    any other number reads the channels of the file (`torchsaliency.data.read_channels`).
+
     Attributes:
         size: (height, width) of the network's input, in pixels, cropped from the centre.
         resize: (height, width) of the box the photograph is scaled to before the crop; None leaves
             its size.
         fit: how the photograph fills that box.
         interpolation: PIL's resampling filter.
-        mean: per channel, on values in [0, 1].
-        std: per channel, on values in [0, 1].
+        mean: per channel, on values in [0, 1]; of other than one or three channels, on the numbers
+            of the file.
+        std: as `mean`.
+        order: of the three colours, "rgb" or "bgr"; mean and std are in this order.
 
     Example:
         >>> from PIL import Image
@@ -67,10 +77,21 @@ class Preprocessing:
     resize: tuple[int, int] | None
     fit: Fit = Fit.COVER
     interpolation: Image.Resampling = Image.Resampling.BILINEAR
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    order: Literal["rgb", "bgr"] = "rgb"
 
     def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise OptionError(
+                f"Preprocessing was given mean {self.mean} and std {self.std}; give one number of "
+                "each for every channel."
+            )
+        if self.order == "bgr" and self.channels != len(self.order):
+            raise OptionError(
+                f"Preprocessing was given the order bgr for {self.channels} channels; it is one of "
+                "three colours."
+            )
         numbers = (*self.mean, *self.std)
         sides = (*self.size, *(self.resize or ()))
         if min(sides) < 1 or min(self.std) <= 0 or not all(map(math.isfinite, numbers)):
@@ -86,15 +107,42 @@ class Preprocessing:
                 f"at most {limit} pixels, or as many as {VARIABLE} says."
             )
 
-    def __call__(self, photo: Image.Image) -> Float[Tensor, "3 height width"]:
-        """Return the photograph as the network's input: float32, normalised, on the CPU."""
-        pixels = torch.from_numpy(np.array(self.crop(photo))).permute(2, 0, 1).contiguous()
+    @property
+    def channels(self) -> int:
+        """How many channels the network's input has."""
+        return len(self.mean)
+
+    def __call__(self, photo: Photo) -> Float[Tensor, "c height width"]:
+        """Return the photograph as the network's input: float32, normalised, on the CPU.
+
+        Raises:
+            DataError: the photograph cannot be read, or has other channels than the network.
+        """
         mean, std = self._statistics(torch.device("cpu"))
+        if self.channels not in PHOTOGRAPHIC:
+            return self._crop_channels(read_channels(photo, self.channels)).sub_(mean).div_(std)
+        picture = self.crop(photo)
+        if self.channels == 1:
+            picture = picture.convert("L")
+        pixels = torch.from_numpy(np.array(picture)).reshape(*self.size, self.channels)
+        pixels = pixels.permute(2, 0, 1).contiguous()
+        if self.order == "bgr":
+            pixels = pixels.flip(0)
         return (pixels.to(torch.float32) / 255).sub_(mean).div_(std)
 
-    def crop(self, photo: Image.Image) -> Image.Image:
+    def picture(self, photo: Photo) -> Image.Image:
+        """Return the whole photograph as an RGB picture, upright.
+
+        Raises:
+            DataError: the photograph cannot be read, or has other channels than the network.
+        """
+        if self.channels in PHOTOGRAPHIC:
+            return to_rgb(photo)
+        return picture_of(read_channels(photo, self.channels))
+
+    def crop(self, photo: Photo) -> Image.Image:
         """Return what the network sees, as an RGB picture of `size`, upright."""
-        photo = to_rgb(photo)
+        photo = self.picture(photo)
         scaled, (top, left) = self._layout((photo.height, photo.width))
         canvas = Image.new("RGB", self.size[::-1], self._padding())
         if scaled[0] * scaled[1] > _MOST_WASTE * self.size[0] * self.size[1]:
@@ -103,6 +151,21 @@ class Preprocessing:
         else:
             canvas.paste(photo.resize(scaled[::-1], self.interpolation), (-left, -top))
         return canvas
+
+    def _crop_channels(self, values: NDArray[np.float32]) -> Tensor:
+        """Return what the network sees of an image (H, W, C) of any channels: (C, height, width).
+
+        Padding has the mean of each channel.
+        """
+        scaled, (top, left) = self._layout(values.shape[:2])
+        (height, width), resized = self.size, scaled[::-1]
+        found = torch.empty(self.channels, height, width)
+        for channel, mean in enumerate(self.mean):
+            canvas = Image.new("F", (width, height), mean)
+            plane = Image.fromarray(np.ascontiguousarray(values[..., channel]))
+            canvas.paste(plane.resize(resized, self.interpolation), (-left, -top))
+            found[channel] = torch.from_numpy(np.array(canvas))
+        return found
 
     def placement(self, photo_size: tuple[int, int]) -> Placement:
         """Return where the network's input lies on a photograph of (H, W) pixels."""
@@ -140,10 +203,19 @@ class Preprocessing:
         """Return the variant that shows the whole photograph, its aspect ratio changed."""
         return replace(self, resize=self.size, fit=Fit.SQUASH)
 
-    def denormalise(self, x: Float[Tensor, "*batch 3 h w"]) -> Float[Tensor, "*batch 3 h w"]:
-        """Return network inputs as RGB values in [0, 1]."""
+    def denormalise(self, x: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch 3 h w"]:
+        """Return network inputs as RGB values in [0, 1].
+
+        Grey is repeated; of other channels those are shown that `torchsaliency.data.show_channels`
+        shows.
+        """
         mean, std = self._statistics(x.device)
-        return (x.detach().float() * std + mean).clamp(0, 1)
+        values = x.detach().float() * std + mean
+        if self.channels not in PHOTOGRAPHIC:
+            return show_channels(values)
+        if self.order == "bgr":
+            values = values.flip(-3)
+        return values.clamp(0, 1).expand(*values.shape[:-3], 3, -1, -1)
 
     def frame(self, fit: str | None) -> Preprocessing:
         """Return the variant that crops the middle ("crop") or shows all ("squash").
@@ -159,7 +231,7 @@ class Preprocessing:
 
     def skip_normalisation(self) -> Preprocessing:
         """Return the variant whose output stays in [0, 1] (Opti-CAM's Table A.14)."""
-        return replace(self, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        return replace(self, mean=(0.0,) * self.channels, std=(1.0,) * self.channels)
 
     def baseline(self, name: str) -> Masking:
         """Return the masking "mean", "black" or "blur" of this network's inputs.
@@ -185,6 +257,7 @@ class Preprocessing:
             "interpolation": self.interpolation.name.lower(),
             "mean": list(self.mean),
             "std": list(self.std),
+            **({} if self.order == "rgb" else {"order": self.order}),
         }
 
     @classmethod
@@ -197,7 +270,11 @@ class Preprocessing:
         """
         from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 (slow, seldom needed)
 
-        given = {field.name: facts[field.name] for field in fields(cls)}
+        given = {
+            field.name: facts[field.name]
+            for field in fields(cls)
+            if field.name != "order" or "order" in facts
+        }
         given["interpolation"] = Image.Resampling[str(given["interpolation"]).upper()].value
         try:
             found: Preprocessing = TypeAdapter(cls).validate_json(json.dumps(given), strict=True)
@@ -214,7 +291,8 @@ class Preprocessing:
         """Return the colour of padding: timm pads with the mean, torchvision with black."""
         if self.fit is not Fit.CONTAIN:
             return (0, 0, 0)
-        red, green, blue = (round(255 * value) for value in self.mean)
+        mean = self.mean[:: -1 if self.order == "bgr" else 1]
+        red, green, blue = (round(255 * value) for value in as_triple(mean))
         return red, green, blue
 
     def _layout(self, photo_size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -283,7 +361,26 @@ def as_pair(size: Any) -> tuple[int, int]:
 
 def as_triple(values: Any) -> tuple[float, float, float]:
     """Return a mean or a standard deviation of one channel or three as three numbers."""
-    if isinstance(values, int | float):
-        values = [values]
-    spread = [float(value) for value in values]
-    return spread[0], spread[len(spread) // 2], spread[-1]
+    first, second, third = as_channels(values, 3)
+    return first, second, third
+
+
+def as_channels(values: Any, channels: int) -> tuple[float, ...]:
+    """Return a mean or a standard deviation with a number for each channel.
+
+    One number stands for all channels; of three, one channel gets the mean.
+
+    Raises:
+        OptionError: there is another number of them.
+    """
+    spread = [float(v) for v in ([values] if isinstance(values, int | float) else values)]
+    if len(spread) == channels:
+        return tuple(spread)
+    if len(spread) == 1:
+        return tuple(spread * channels)
+    if len(spread) == len("RGB") and channels == 1:
+        return (sum(spread) / 3,)
+    raise OptionError(
+        f"{len(spread)} numbers were given for {channels} channels; give one for each, or one for "
+        "all."
+    )

@@ -22,7 +22,7 @@ from torchsaliency.core.runtime import without_warnings
 from torchsaliency.data.files import find_fault
 from torchsaliency.errors import CheckpointError, describe_error, shorten
 
-_CONTAINERS = ("state_dict", "model_state_dict", "model")
+_CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
 _ACCEPTED = "a .safetensors file or one that torch.save wrote"
 _MOST_LISTED = 4
 _MOST_TENSORS = 100_000
@@ -36,18 +36,22 @@ _HEAD = 1024
 """Bytes that tell a web page or a text from a damaged file."""
 
 
-def read_tensors(path: Path) -> OrderedDict[str, Tensor]:
+def read_content(path: Path) -> tuple[OrderedDict[str, Tensor], Any]:
     """Return the tensors of a weights file, with the layout versions that torch stores with them.
+
+    Returns:
+        The tensors, and all that the file holds.
 
     Raises:
         CheckpointError: the file is damaged, carries code, or holds no state dict of dense tensors.
     """
-    found = _find_state_dict(_read(path), path)
+    content = _read(path)
+    found = _find_state_dict(content, path)
     _require_count(len(found), path)
     _require_plain_tensors(found, path)
     tensors = OrderedDict((key, tensor.detach()) for key, tensor in found.items())
     tensors._metadata = _layout_versions(found)  # type: ignore[attr-defined]
-    return tensors
+    return tensors, content
 
 
 def require_file(path: Path) -> None:

@@ -41,6 +41,12 @@ LAYOUTS = {
     "compiled": lambda s: {f"_orig_mod.{k}": v for k, v in s.items()},
     "lightning": lambda s: {"state_dict": {f"model.{k}": v for k, v in s.items()}},
     "both": lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()},
+    "backbone": lambda s: {f"net.backbone.{k}": v for k, v in s.items()},
+    "beside": lambda s: (
+        {"criterion.weight": torch.ones(2)}
+        | {f"module.model.{k}": v for k, v in s.items()}
+        | {"module.ema.weight": torch.ones(2)}
+    ),
     "uncounted": lambda s: {k: v for k, v in s.items() if "num_batches" not in k},
 }
 
@@ -49,6 +55,19 @@ LAYOUTS = {
 def test_layouts(layout, tmp_path):
     state = small().state_dict()
     assert_filled(saved(tmp_path, LAYOUTS[layout](state)), state)
+
+
+def test_what_is_stripped_is_said(tmp_path):
+    path = saved(tmp_path, LAYOUTS["beside"](small().state_dict()))
+    found = read_checkpoint(path).without_prefixes(small())
+    expected = "the prefix module.model., left out: criterion.weight, module.ema.weight"
+    assert found.stripped == expected
+    # a part of the network under a prefix is no network
+    state = {
+        f"model.{key}": value for key, value in small().state_dict().items() if "2." not in key
+    }
+    with pytest.raises(CheckpointError, match=r"missing: 2\.weight, 2\.bias"):
+        read_checkpoint(saved(tmp_path, state)).fill(small())
 
 
 def test_safetensors(tmp_path):

@@ -15,11 +15,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from torchsaliency import explain
 from torchsaliency.core.layer import Layer
 from torchsaliency.data import sample_photos
 from torchsaliency.errors import CheckpointError, OptionError
 from torchsaliency.zoo import DEFAULT_MODEL, imagenet, imagenet_classes, load_model, models
 from torchsaliency.zoo.checkpoints import read_checkpoint
+from torchsaliency.zoo.inputs import InputFacts
 from torchsaliency.zoo.sources.builtin import match_in_order
 from torchsaliency.zoo.sources.source import Request
 
@@ -268,9 +270,65 @@ class TestHuggingFace:
             load_model(f"hf/{folder}")
 
     def test_without_an_image_processor(self, folder):
-        (folder / "preprocessor_config.json").unlink()
+        (folder / "preprocessor_config.json").write_text("{")
         with pytest.raises(CheckpointError, match="no readable image processor"):
             load_model(f"hf/{folder}")
+        (folder / "preprocessor_config.json").unlink()
+        network = load_model(f"hf/{folder}")
+        assert network.preprocessing == imagenet(32)
+        assert "mean 0.485,0.456,0.406" in network.source["assumed"]
+        told = load_model(f"hf/{folder}", given=InputFacts.parse(size=32, mean=0.5, std=0.25))
+        assert told.preprocessing.mean == (0.5,) * 3
+        assert "assumed" not in told.source
+
+    def test_a_folder_is_a_name(self, folder, monkeypatch):
+        monkeypatch.chdir(folder.parent)
+        network = load_model(f"./{folder.name}")
+        assert network.classes == ("cat", "dog")
+        (folder / "config.json").unlink()
+        with pytest.raises(CheckpointError, match=r"has no config\.json; give one that Hugging"):
+            load_model(f"./{folder.name}")
+
+    @pytest.mark.parametrize("kind", ["grey", "swin", "clip classifier", "dinov2", "siglip2"])
+    def test_kinds_of_networks(self, kind, tmp_path):
+        transformers = pytest.importorskip("transformers")
+        sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+        vision = {**sizes, "intermediate_size": 8, "image_size": 32, "patch_size": 8}
+        name, config, channels, shape = {
+            "grey": ("ViTForImageClassification", {**vision, "num_channels": 1}, 1, (1, 2)),
+            "swin": (
+                "SwinForImageClassification",
+                {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2]}
+                | {"window_size": 2},
+                3,
+                (1, 2),
+            ),
+            "clip classifier": ("CLIPForImageClassification", {"vision_config": vision}, 3, (1, 2)),
+            "dinov2": ("Dinov2Model", vision, 3, (1, 8)),
+            "siglip2": (
+                "Siglip2ForImageClassification",
+                {"vision_config": {**vision, "num_patches": 16}},
+                3,
+                (1, 2),
+            ),
+        }[kind]
+        model_class = getattr(transformers, name)
+        model = model_class(model_class.config_class(num_labels=2, **config))
+        model.save_pretrained(tmp_path)
+        network = load_model(str(tmp_path), given=InputFacts.parse(size=32))
+        x = network.preprocessing(Image.new("RGB", (40, 30), "red"))[None]
+        assert x.shape == (1, channels, 32, 32)
+        assert network(x).shape == shape
+        assert network.encoder == (kind == "dinov2")
+        maps = explain(network, x + torch.randn_like(x), ["gradcam", "mtsm"])
+        assert all(one.map.shape == (1, 32, 32) for one in maps.values())
+
+    def test_a_network_that_reads_no_image(self, tmp_path):
+        transformers = pytest.importorskip("transformers")
+        config = transformers.ImageGPTConfig(n_positions=64, n_embd=8, n_layer=1, n_head=2)
+        transformers.ImageGPTForImageClassification(config).save_pretrained(tmp_path)
+        with pytest.raises(CheckpointError, match="reads input_ids, numbers of words or colours"):
+            load_model(str(tmp_path))
 
     def test_without_the_extra(self, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
@@ -290,6 +348,10 @@ def sized(num_classes=2):
 
 net.preprocessing = imagenet(96)
 net.classes = ["cat", "dog"]
+
+def deep(depth, width=4, in_channels=1):
+    convs = [nn.Conv2d(in_channels if i == 0 else width, width, 3) for i in range(depth)]
+    return nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 def number():
     return 3
@@ -311,7 +373,58 @@ class TestUserFile:
         assert network.classes == ("cat", "dog")
         assert not network.module.training
         assert network.source["pretrained"] is None  # only the user knows
-        assert load_model(f"{file}:sized").preprocessing == imagenet()
+        sized = load_model(f"{file}:sized")
+        assert sized.preprocessing == imagenet()
+        assert sized.source["assumed"].startswith("size 224x224, mean 0.485,0.456,0.406, std")
+
+    def test_options_in_brackets(self, file):
+        network = load_model(f"{file}:deep(depth=2, width=6)")
+        assert network.module[1].weight.shape == (6, 6, 3, 3)
+        assert network.source["options"] == {"depth": 2, "width": 6}
+        assert network.preprocessing.channels == 1
+        with pytest.raises(CheckpointError, match=r"give those it needs in brackets"):
+            load_model(f"{file}:deep")
+        for wrong in ("(2)", "(depth=os.getcwd())", "(**{})", "(depth=)"):
+            with pytest.raises(CheckpointError, match="cannot be understood"):
+                load_model(f"{file}:deep{wrong}")
+        assert load_model("timm/resnet18(in_chans=2)", pretrained=False).preprocessing.channels == 2
+        with pytest.raises(CheckpointError, match="timm cannot make resnet18"):
+            load_model("timm/resnet18(depth=2)", pretrained=False)
+        with pytest.raises(CheckpointError, match="given depth in brackets"):
+            load_model("torchvision/resnet18(depth=2)", pretrained=False)
+
+    def test_lightning_tells_the_factory_and_the_input(self, file, tmp_path):
+        state = load_model(f"{file}:deep(depth=3)").module.state_dict()
+        content = {
+            "state_dict": {
+                **{f"model.{key}": value for key, value in state.items()},
+                "loss.weight": torch.ones(4),
+            },
+            "hyper_parameters": {"depth": 3, "lr": 0.1, "image_size": 28, "mean": [0.1307]},
+            "pytorch-lightning_version": "2.5",
+            "class_to_idx": {"one": 1, "none": 0},
+        }
+        torch.save(content, path := tmp_path / "last.ckpt")
+        network = load_model(f"{file}:deep", weights=path)
+        assert torch.equal(network.module[2].weight, state["2.weight"])
+        assert network.source["stripped"] == "the prefix model., left out: loss.weight"
+        assert network.source["assumed"].startswith("std")
+        assert (network.preprocessing.size, network.preprocessing.mean) == ((28, 28), (0.1307,))
+        assert network.classes == ("none", "one")
+        told = load_model(f"{file}:deep", weights=path, given=InputFacts.parse(size="32x40"))
+        assert told.preprocessing.size == (32, 40)
+
+    def test_what_the_file_carries(self, tmp_path):
+        text = USER_FILE + "\npreprocessing = {'size': 64, 'mean': 127.5, 'std': [127.5]}"
+        (path := tmp_path / "mine.py").write_text(text + "\nclasses = ('a', 'b')")
+        network = load_model(f"{path}:sized")
+        assert (network.preprocessing.size, network.preprocessing.mean) == ((64, 64), (0.5,) * 3)
+        assert network.classes == ("a", "b")
+        assert "assumed" not in network.source
+        assert load_model(f"{path}:net").preprocessing == imagenet(96)
+        path.write_text(text + "\nclasses = 3")
+        with pytest.raises(CheckpointError, match="carries classes or a preprocessing"):
+            load_model(f"{path}:sized")
 
     @pytest.mark.parametrize("asked", [None, 6])
     def test_a_weights_file_with_other_classes(self, file, asked, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from torchsaliency.errors import CheckpointError, OptionError
+from torchsaliency.errors import CheckpointError, DataError, OptionError
 from torchsaliency.zoo import Fit, Preprocessing, from_hf, from_timm, from_torchvision, imagenet
 
 
@@ -79,9 +79,14 @@ def test_a_timm_model_is_read_as_its_config():
     assert from_timm(model) == from_timm(model.pretrained_cfg)
 
 
-def test_timm_networks_of_other_channels_are_refused():
-    with pytest.raises(CheckpointError, match="1 channels"):
-        from_timm({"input_size": (1, 28, 28)})
+def test_timm_networks_of_other_channels():
+    import timm
+
+    grey = from_timm(timm.create_model("resnet18", in_chans=1))
+    assert grey.mean == pytest.approx((sum((0.485, 0.456, 0.406)) / 3,))
+    assert grey(photo(9, 7)).shape == (1, 224, 224)
+    thirteen = from_timm(timm.create_model("resnet18", in_chans=13))
+    assert (thirteen.mean, thirteen.std) == ((0.0,) * 13, (1.0,) * 13)
 
 
 HF_BASE = {"resample": 3, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
@@ -99,6 +104,12 @@ HF_BASE = {"resample": 3, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3,
             "EfficientNetImageProcessor",
             {"rescale_factor": 1 / 127.5, "rescale_offset": True, "include_top": False},
         ),
+        ("EfficientNetImageProcessor", {"image_mean": 0.4, "image_std": [0.5], "size": 96}),
+        ("LevitImageProcessor", {}),
+        ("MobileViTImageProcessor", {}),
+        ("PoolFormerImageProcessor", {"size": {"shortest_edge": 96}, "crop_size": 96}),
+        ("PPLCNetImageProcessor", {}),
+        ("SiglipImageProcessor", {"size": {"height": 96, "width": 96}, "image_std": 0.3}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -112,6 +123,30 @@ def test_follows_hugging_face(kind, options):
     tolerance = 2.01 / 255 / min(preprocessing.std)
     torch.testing.assert_close(preprocessing(smooth), expected, rtol=0, atol=tolerance)
     assert from_hf(processor.to_dict()) == preprocessing
+
+
+def test_the_channels_of_an_input():
+    colours = photo(9, 7)
+    grey = Preprocessing((7, 9), None, mean=(0.5,), std=(0.25,))
+    levels = torch.from_numpy(np.array(colours.convert("L"))) / 255
+    torch.testing.assert_close(grey(colours)[0], (levels - 0.5) / 0.25)
+    assert grey.denormalise(grey(colours)).shape == (3, 7, 9)
+    rgb = Preprocessing((7, 9), None, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    bgr = Preprocessing((7, 9), None, mean=(0.3, 0.2, 0.1), std=(0.7, 0.6, 0.5), order="bgr")
+    assert torch.equal(rgb(colours).flip(0), bgr(colours))
+    assert torch.equal(rgb.denormalise(rgb(colours)), bgr.denormalise(bgr(colours)))
+    assert all(Preprocessing.from_dict(p.to_dict()) == p for p in (grey, rgb, bgr))
+    thirteen = Preprocessing((7, 9), None, mean=(2.0,) * 13, std=(3.0,) * 13)
+    values = np.random.default_rng(0).uniform(0, 9, (7, 9, 13)).astype(np.float32)
+    expected = (torch.from_numpy(values).permute(2, 0, 1) - 2) / 3
+    torch.testing.assert_close(thirteen(values), expected)
+    assert thirteen.picture(values).size == (9, 7)
+    with pytest.raises(DataError, match="reads 13 channels"):
+        thirteen(colours)
+    with pytest.raises(OptionError, match="one number of each"):
+        Preprocessing((7, 9), None, mean=(0.5,))
+    with pytest.raises(OptionError, match="order bgr for 1 channels"):
+        Preprocessing((7, 9), None, mean=(0.5,), std=(0.5,), order="bgr")
 
 
 def test_a_hugging_face_processor_without_a_fixed_size_is_refused():

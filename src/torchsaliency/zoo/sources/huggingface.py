@@ -1,4 +1,4 @@
-"""Image classifiers, and CLIP's image encoders, of the Hugging Face hub or of a local folder.
+"""Image classifiers and image encoders (CLIP, SigLIP, DINO) of the Hugging Face hub or a folder.
 
 They need the extra `torchsaliency[hf]`.
 """
@@ -8,9 +8,12 @@ They need the extra `torchsaliency[hf]`.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,11 +21,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from torchsaliency.core.target import EmbeddingSimilarity
-from torchsaliency.errors import CheckpointError, InputError
+from torchsaliency.errors import CheckpointError, InputError, describe_error
 from torchsaliency.zoo.checkpoints import Checkpoint, require_finite
+from torchsaliency.zoo.inputs import InputFacts
 from torchsaliency.zoo.layers import paper_layer
 from torchsaliency.zoo.network import Network
-from torchsaliency.zoo.preprocessing import Fit, Preprocessing, as_pair, as_triple, imagenet
+from torchsaliency.zoo.preprocessing import (
+    Fit,
+    Preprocessing,
+    as_channels,
+    as_pair,
+)
 from torchsaliency.zoo.sources.source import (
     RANDOM,
     Request,
@@ -31,15 +40,34 @@ from torchsaliency.zoo.sources.source import (
     register_source,
     restrict_hub,
 )
+from torchsaliency.zoo.sources.timm import from_timm
 
-_CLIP = ("clip", "clip_vision_model")
+_IMAGE_TOWERS = {
+    "clip": "CLIPVisionModelWithProjection",
+    "clip_vision_model": "CLIPVisionModelWithProjection",
+    "metaclip_2": "MetaClip2VisionModelWithProjection",
+    "siglip": "SiglipVisionModel",
+    "siglip_vision_model": "SiglipVisionModel",
+    "siglip2": "Siglip2VisionModel",
+    "siglip2_vision_model": "Siglip2VisionModel",
+}
+"""The image encoder of a text-and-image network, by the type of its configuration."""
+
+_TEXT_TOWERS: dict[str, tuple[str, bool | str]] = {
+    "CLIPVisionModelWithProjection": ("CLIPTextModelWithProjection", True),
+    "MetaClip2VisionModelWithProjection": ("MetaClip2TextModelWithProjection", True),
+    "SiglipVisionModel": ("SiglipTextModel", "max_length"),
+    "Siglip2VisionModel": ("Siglip2TextModel", "max_length"),
+}
+"""The text encoder beside an image encoder, and how texts are padded, as both were trained."""
+
 _WARPED_FROM = 384  # ConvNeXt's processor crops below this side and squashes from it on
 _UNNAMED = re.compile(r"LABEL_\d+")
 
 
 @register_source("hf")
 def load(request: Request) -> Network:
-    """Load a Hugging Face image classifier, or CLIP's image encoder, by hub name or folder."""
+    """Load a Hugging Face image classifier or image encoder, by hub name or folder."""
     if importlib.util.find_spec("transformers") is None:
         raise CheckpointError(
             "Networks of the Hugging Face hub need the package transformers, which is not "
@@ -49,14 +77,38 @@ def load(request: Request) -> Network:
         return _load(request)
 
 
-def from_hf(processor: Any) -> Preprocessing:
+def from_hf(processor: Any, channels: int = 3) -> Preprocessing:
     """Read a Hugging Face image processor or its configuration (`preprocessor_config.json`).
+
+    Args:
+        processor: as described.
+        channels: of the network's input, the `num_channels` of its config.
 
     Raises:
         CheckpointError: the processor describes no fixed input size.
     """
-    config = dict(processor if isinstance(processor, Mapping) else processor.to_dict())
+    if not isinstance(processor, Mapping):
+        # a class is named in the file, and not by every version's to_dict
+        kind = type(processor).__name__
+        processor = {"image_processor_type": kind, **processor.to_dict()}
+    config = dict(processor)
+    kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
+    if "architecture" in config and "pretrained_cfg" in config:
+        return from_timm(config["pretrained_cfg"])
+    if "max_num_patches" in config and "patch_size" in config:  # any size of so many patches
+        side = int(config["patch_size"]) * math.isqrt(int(config["max_num_patches"]))
+        config = {**config, "size": {"height": side, "width": side}}
     resize, fit = _read_resize(config)
+    if kind.startswith("Levit") and resize is not None and fit is Fit.COVER:
+        resize = as_pair(int(256 / 224 * resize[0]))
+    elif kind.startswith("PoolFormer") and resize is not None and config.get("crop_pct"):
+        resize, fit = as_pair([int(side / config["crop_pct"]) for side in resize]), Fit.COVER
+    elif kind.startswith("PPLCNet") and config.get("resize_short"):
+        resize, fit = as_pair(config["resize_short"]), Fit.COVER
+    elif kind.startswith("Perceiver") and config.get("do_center_crop"):
+        # it crops first, a share of the shorter side, and resizes what is left
+        config = {**config, "crop_size": config["size"], "size": config["crop_size"]}
+        resize, fit = _size(config["size"]), Fit.COVER
     if config.get("do_center_crop") and config.get("crop_size"):
         size = _size(config["crop_size"])
     else:
@@ -68,7 +120,12 @@ def from_hf(processor: Any) -> Preprocessing:
                 "that crops."
             )
         size = uncropped
-    mean, std = _read_statistics(config)
+    mean, std = _read_statistics(config, kind, channels)
+    bgr = channels == len("RGB") and (
+        bool(config.get("do_flip_channel_order")) or kind.startswith("PPLCNet")
+    )
+    if kind.startswith("PPLCNet"):
+        mean, std = mean[::-1], std[::-1]  # it flips what is normalised
     return Preprocessing(
         size=size,
         resize=resize,
@@ -76,6 +133,7 @@ def from_hf(processor: Any) -> Preprocessing:
         interpolation=Image.Resampling(int(config.get("resample", Image.Resampling.BILINEAR))),
         mean=mean,
         std=std,
+        order="bgr" if bgr else "rgb",
     )
 
 
@@ -102,16 +160,20 @@ def _read_uncropped(
 
 
 def _read_statistics(
-    config: Mapping[str, Any],
-) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    config: Mapping[str, Any], kind: str, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Fold rescaling (v · factor - offset, v in 0..255) and normalising into one mean and std."""
     factor = config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 1.0
     offset = 1.0 if config.get("rescale_offset") else 0.0
-    normalised = config.get("do_normalize", True)
-    mean = as_triple(config.get("image_mean") or 0.0) if normalised else (0.0,) * 3
-    std = as_triple(config.get("image_std") or 1.0) if normalised else (1.0,) * 3
+    normalised = config.get("do_normalize", not kind.startswith("MobileViT"))
+    mean = as_channels((config.get("image_mean") if normalised else None) or 0.0, channels)
+    std = as_channels((config.get("image_std") if normalised else None) or 1.0, channels)
+    again = std if config.get("include_top") else (1.0,) * channels  # EfficientNet divides twice
     unit = 1.0 if math.isclose(255 * factor, 1) else 255 * factor
-    return as_triple([(m + offset) / unit for m in mean]), as_triple([s / unit for s in std])
+    return (
+        tuple((m + offset) / unit for m in mean),
+        tuple(s * more / unit for s, more in zip(std, again, strict=True)),
+    )
 
 
 def _size(size: Any) -> tuple[int, int]:
@@ -133,7 +195,8 @@ def similarity_to_text(
     """Return the similarity of images to texts as a target.
 
     Args:
-        network: a CLIP image encoder, `load_model("hf/openai/clip-vit-base-patch32")`.
+        network: an image encoder of CLIP or SigLIP, such as
+            `load_model("hf/openai/clip-vit-base-patch32")`.
         texts: one for all images, or one for each.
         kind: as `EmbeddingSimilarity`; CLIP was trained on the cosine.
 
@@ -152,24 +215,69 @@ def similarity_to_text(
 
 
 def _embed(network: Network, texts: Sequence[str]) -> Tensor:
-    if type(network.module).__name__ != "CLIPVisionModelWithProjection":
+    module = network.module
+    kind = type(module.model if isinstance(module, PatchInput) else module).__name__
+    names = _TEXT_TOWERS.get(kind)
+    if names is None:
         raise CheckpointError(
-            f"{network.name} has no text encoder beside it; give a CLIP network, such as "
+            f"{network.name} has no text encoder beside it; give a CLIP or SigLIP network, such as "
             "hf/openai/clip-vit-base-patch32."
         )
-    from transformers import AutoTokenizer, CLIPTextModelWithProjection
+    import transformers
 
-    place = network.name.removeprefix("hf/")
+    place, (tower, padding) = network.name.removeprefix("hf/"), names
     try:
         with restrict_hub():
-            tokenizer: Any = AutoTokenizer.from_pretrained(place)
-            encoder = CLIPTextModelWithProjection.from_pretrained(place).float().eval()
-        tokens = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+            tokenizer: Any = transformers.AutoTokenizer.from_pretrained(place)
+            encoder = getattr(transformers, tower).from_pretrained(place).float().eval()
+        tokens = tokenizer(list(texts), padding=padding, truncation=True, return_tensors="pt")
     except Exception as error:  # the hub's clients raise their own kinds of errors
         raise make_download_error(f"the texts of {network.name}", error) from error
     with torch.no_grad():
-        found: Tensor = encoder(**tokens).text_embeds
-    return found
+        found = encoder(**tokens)
+    embedded: Tensor = found.text_embeds if hasattr(found, "text_embeds") else found.pooler_output
+    return embedded
+
+
+class PatchInput(nn.Module):
+    """A network that reads an image as a list of patches (SigLIP 2), fed with images.
+
+    Attributes:
+        model: the network: (N, T, P · P · C) patches, their mask, and the rows and columns.
+        patch: P, in pixels; the sides of an image must be multiples.
+    """
+
+    def __init__(self, model: nn.Module, patch: int) -> None:
+        super().__init__()
+        self.model, self.patch = model, patch
+
+    @property
+    def config(self) -> Any:
+        """The network's configuration."""
+        return self.model.config
+
+    def forward(self, images: Tensor) -> Any:
+        """Cut images (N, C, H, W) into patches and run the network."""
+        height, width = images.shape[2:]
+        if height % self.patch or width % self.patch:
+            raise InputError(
+                f"The images are {height}x{width}, and the network cuts them into patches of "
+                f"{self.patch} pixels; give sides that are multiples."
+            )
+        rows, columns = height // self.patch, width // self.patch
+        cells = images.unflatten(3, (columns, self.patch)).unflatten(2, (rows, self.patch))
+        patches = cells.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+        ones = torch.ones(patches.shape[:2], dtype=torch.int32, device=images.device)
+        shapes = torch.tensor([[rows, columns]] * len(images), device=images.device)
+        return self.model(patches, ones, shapes)
+
+
+def feed_images(model: Any) -> nn.Module:
+    """Return a network that takes images: itself, or a `PatchInput` around it."""
+    if "spatial_shapes" not in inspect.signature(model.forward).parameters:
+        found: nn.Module = model
+        return found
+    return PatchInput(model, getattr(model.config, "vision_config", model.config).patch_size)
 
 
 def _load(request: Request) -> Network:
@@ -184,24 +292,34 @@ def _load(request: Request) -> Network:
         model, weights = _load_pretrained(place), place
     else:
         model = _build(place, request.num_classes)
+    if (reads := getattr(model, "main_input_name", "")) == "input_ids":
+        raise CheckpointError(
+            f"hf/{request.name} ({type(model).__name__}) reads {reads}, numbers of words or "
+            "colours and no image; give a network that reads pixel_values."
+        )
+    preprocessing, assumed = _preprocessing(place, model, request.given, required=weights != RANDOM)
     return Network(
-        model,
+        feed_images(model),
         name=f"hf/{request.name}",
-        preprocessing=_preprocessing(place, model, required=weights != RANDOM),
+        preprocessing=preprocessing,
         classes=_classes(model),
         layer=paper_layer(model),
-        source=facts("huggingface", model, weights, "transformers"),
+        source=facts("huggingface", model, weights, "transformers") | assumed,
     )
 
 
 def _kind(config: Any) -> Any:
-    from transformers import AutoModelForImageClassification, CLIPVisionModelWithProjection
+    """Return the class that loads a network: a classifier, or an encoder of images."""
+    import transformers
 
-    return (
-        CLIPVisionModelWithProjection
-        if config.model_type in _CLIP
-        else AutoModelForImageClassification
-    )
+    named = [name for name in config.architectures or () if hasattr(transformers, name)]
+    if not any("ForImageClassification" in name for name in named):
+        tower = _IMAGE_TOWERS.get(config.model_type)
+        # a text-and-image network, or one without any head
+        for name in ([tower] if tower else []) + [name for name in named if name.endswith("Model")]:
+            if hasattr(transformers, name):
+                return getattr(transformers, name)
+    return transformers.AutoModelForImageClassification
 
 
 def _build(place: str, num_classes: int | None) -> nn.Module:
@@ -211,9 +329,13 @@ def _build(place: str, num_classes: int | None) -> nn.Module:
     try:
         config = AutoConfig.from_pretrained(place, **options)
         kind = _kind(config)
-        clip = config.model_type in _CLIP
+        tower = kind.__name__ in _IMAGE_TOWERS.values()
         model: nn.Module = (
-            kind(getattr(config, "vision_config", config)) if clip else kind.from_config(config)
+            kind(getattr(config, "vision_config", config))
+            if tower
+            else kind.from_config(config)
+            if hasattr(kind, "from_config")
+            else kind(config)
         )
     except Exception as error:  # the hub's clients raise their own kinds of errors
         raise make_download_error(f"hf/{place}", error) from error
@@ -265,25 +387,38 @@ def _check(model: nn.Module, report: dict[str, Any], weights: str) -> nn.Module:
     return model.float()
 
 
-def _preprocessing(place: str, model: Any, *, required: bool) -> Preprocessing:
-    """Read the processor beside the weights; random weights, trained on nothing, may do without."""
+def _preprocessing(
+    place: str, model: Any, given: InputFacts, *, required: bool
+) -> tuple[Preprocessing, dict[str, str]]:
+    """Read the processor beside the weights; without one, say what is assumed.
+
+    Of a folder it may be missing, and of random weights (`required` is False), not of the hub.
+    """
     from transformers import AutoImageProcessor
 
+    config = getattr(model.config, "vision_config", model.config)
+    channels = getattr(config, "num_channels", None) or len("RGB")
     try:
-        return from_hf(AutoImageProcessor.from_pretrained(place))
+        return from_hf(AutoImageProcessor.from_pretrained(place), channels), {}
     except CheckpointError:
         raise
     except Exception as error:  # the hub's clients raise their own kinds of errors
-        if not required:
-            return imagenet(getattr(model.config, "image_size", 224))
-        raise CheckpointError(
-            f"hf/{place} has no readable image processor ({type(error).__name__}); "
-            "put its preprocessor_config.json beside the weights."
-        ) from error
+        local = os.path.isdir(place)
+        if os.path.isfile(os.path.join(place, "preprocessor_config.json")) if local else required:
+            raise CheckpointError(
+                f"hf/{place} has no readable image processor ({describe_error(error)}); "
+                "put its preprocessor_config.json beside the weights."
+            ) from error
+        known = InputFacts(size=as_pair(getattr(config, "image_size", None) or 224))
+        known = given.or_else(replace(known, channels=channels))
+        preprocessing = known.apply(None, model)
+        words = given.assumed(preprocessing)
+        reason = f"{words} (there is no preprocessor_config.json)" if words else ""
+        return preprocessing, {"assumed": reason} if reason else {}
 
 
 def _classes(model: Any) -> tuple[str, ...] | None:
-    if model.config.model_type in _CLIP:
+    if "ForImageClassification" not in type(model).__name__:
         return ()
     labels = dict(model.config.id2label or {})
     names = tuple(str(labels.get(index, "")) for index in range(model.config.num_labels))

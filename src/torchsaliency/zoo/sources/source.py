@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torchsaliency.errors import CheckpointError, describe_error
 from torchsaliency.registry import Entry, Registry
 from torchsaliency.zoo.checkpoints import Checkpoint, read_checkpoint, state_dict_sha256
 from torchsaliency.zoo.download import is_offline
+from torchsaliency.zoo.inputs import InputFacts
 from torchsaliency.zoo.network import Network
 
 RANDOM = "random"
@@ -33,16 +34,32 @@ class Request:
         weights: a local weights file (or, for Hugging Face, folder); None means the source's own.
         pretrained: False means random weights, on purpose.
         num_classes: of the classifier; None means the weights' own.
+        options: what the name has in brackets, "vit_tiny(img_size=64)", for the network's maker.
+        given: what the user says of the network's input.
     """
 
     name: str
     weights: Path | None = None
     pretrained: bool = True
     num_classes: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    given: InputFacts = field(default_factory=InputFacts)
 
     def checkpoint(self) -> Checkpoint | None:
         """Read the weights file, if one was given."""
         return None if self.weights is None else read_checkpoint(self.weights)
+
+    def refuse_options(self) -> None:
+        """Refuse options in the name, for a source whose networks take none.
+
+        Raises:
+            CheckpointError: there are some.
+        """
+        if self.options:
+            raise CheckpointError(
+                f"{self.name} was given {', '.join(self.options)} in brackets; options are taken "
+                "by timm/NAME(…) and file.py:factory(…)."
+            )
 
     def refuse_other_classes(self) -> None:
         """Refuse to replace a pretrained classifier: its new weights would be random.
@@ -196,7 +213,10 @@ def facts(
     """
     if isinstance(weights, Checkpoint):
         name, sha256, sha256_of = str(weights.path), weights.sha256, "file"
+        fitted = weights.without_prefixes(model)
+        stripped = {"stripped": fitted.stripped} if fitted.stripped else {}
     else:
+        stripped = {}
         name, sha256, sha256_of = weights, state_dict_sha256(model), "state dict"
     return {
         "origin": origin,
@@ -204,6 +224,7 @@ def facts(
         "weights": name,
         "sha256": sha256,
         "sha256_of": sha256_of,
+        **stripped,
         "pretrained": _PRETRAINED.get(name, True),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", *packages)},
     }

@@ -12,10 +12,11 @@ from typing import Any
 from PIL import Image
 from torch import nn
 
-from torchsaliency.errors import CheckpointError, describe_unknown
+from torchsaliency.errors import CheckpointError, describe_error, describe_unknown
+from torchsaliency.zoo.inputs import find_channels
 from torchsaliency.zoo.layers import paper_layer
 from torchsaliency.zoo.network import IMAGENET_CLASSES, Network, imagenet_classes
-from torchsaliency.zoo.preprocessing import Fit, Preprocessing, as_triple
+from torchsaliency.zoo.preprocessing import Fit, Preprocessing, as_channels
 from torchsaliency.zoo.sources.source import (
     Request,
     facts,
@@ -30,19 +31,16 @@ from torchsaliency.zoo.sources.source import (
 def from_timm(model: nn.Module | Mapping[str, Any]) -> Preprocessing:
     """Read a timm model's, or a timm `pretrained_cfg`'s, evaluation transform.
 
-    Raises:
-        CheckpointError: the network does not take three channels.
+    A network of one channel gets the mean of the three colours' statistics; of other channels than
+    the configuration has, the numbers stay as they are.
     """
     from timm.data import resolve_data_config
 
     source = {"model": model} if isinstance(model, nn.Module) else {"pretrained_cfg": dict(model)}
     config = resolve_data_config(**source)
     channels, height, width = config["input_size"]
-    if channels != len("RGB"):
-        raise CheckpointError(
-            f"The network takes {channels} channels; photographs have 3, so choose a network for "
-            "RGB input."
-        )
+    if isinstance(model, nn.Module):  # its configuration is that of the weights, for photographs
+        channels = find_channels(model) or channels
     box = (math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"]))
     fits = {"squash": Fit.SQUASH, "border": Fit.CONTAIN}
     return Preprocessing(
@@ -50,9 +48,14 @@ def from_timm(model: nn.Module | Mapping[str, Any]) -> Preprocessing:
         resize=box,
         fit=fits.get(config["crop_mode"], Fit.COVER),
         interpolation=Image.Resampling[config["interpolation"].upper()],
-        mean=as_triple(config["mean"]),
-        std=as_triple(config["std"]),
+        mean=_as_channels(config["mean"], channels, 0.0),
+        std=_as_channels(config["std"], channels, 1.0),
     )
+
+
+def _as_channels(values: Any, channels: int, otherwise: float) -> tuple[float, ...]:
+    fits = len(values) in {1, channels} or channels == 1
+    return as_channels(values if fits else otherwise, channels)
 
 
 def families() -> dict[str, str]:
@@ -76,7 +79,9 @@ def load(request: Request) -> Network:
         near = describe_unknown("timm network", name.partition(".")[0], known)
         raise CheckpointError(f"{near[:-1]}, and `torchsaliency models` lists all.")
     model, weights = make_model(
-        request, functools.partial(_build, name), functools.partial(_load_pretrained, name)
+        request,
+        functools.partial(_build, name, request.options),
+        functools.partial(_load_pretrained, name, request.options),
     )
     return Network(
         model,
@@ -88,15 +93,23 @@ def load(request: Request) -> Network:
     )
 
 
-def _build(name: str, num_classes: int | None) -> nn.Module:
+def _build(name: str, options: Mapping[str, Any], num_classes: int | None) -> nn.Module:
     import timm
 
-    options = {} if num_classes is None else {"num_classes": num_classes}
-    model: nn.Module = timm.create_model(name, pretrained=False, **options)
+    options = {**options, **({} if num_classes is None else {"num_classes": num_classes})}
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=False, **options)
+    except Exception as error:
+        if not options:
+            raise
+        raise CheckpointError(
+            f"timm cannot make {name} with {dict(options)} ({describe_error(error)}); give options "
+            "that timm.create_model takes for it."
+        ) from error
     return model
 
 
-def _load_pretrained(name: str) -> tuple[nn.Module, str]:
+def _load_pretrained(name: str, options: Mapping[str, Any]) -> tuple[nn.Module, str]:
     import timm
 
     if not timm.is_model_pretrained(name):
@@ -108,7 +121,7 @@ def _load_pretrained(name: str) -> tuple[nn.Module, str]:
         refuse_offline(f"timm/{name}")  # some weights lie elsewhere
     try:
         with restrict_hub():
-            model: Any = timm.create_model(name, pretrained=True)
+            model: Any = timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # the hub's clients raise their own kinds of errors
         raise make_download_error(f"timm/{name}", error) from error
     config = model.pretrained_cfg

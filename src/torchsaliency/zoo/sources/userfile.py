@@ -1,11 +1,14 @@
 """A user's own network: `path/to/file.py:factory`, a function of theirs that returns a module.
 
-This runs the user's file, as giving its path asks for. The factory, or the module it returns, may
-carry `preprocessing` (a `Preprocessing`), timm's `pretrained_cfg`, and `classes` (names).
+This runs the user's file, as giving its path asks for. The factory, the module it returns, or the
+file itself may carry `preprocessing` (a `Preprocessing`, or a dictionary with size, mean, std and
+channels), timm's `pretrained_cfg`, and `classes` (names). What the user gives comes first, then
+what the weights file says, then what is carried; the rest is assumed, and `source` says so.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import importlib.util
@@ -13,7 +16,8 @@ import inspect
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +26,10 @@ from torch.nn.parameter import is_lazy
 
 from torchsaliency.core.network import unwrap
 from torchsaliency.errors import CheckpointError, describe_error, shorten
+from torchsaliency.zoo.inputs import InputFacts
 from torchsaliency.zoo.layers import paper_layer
 from torchsaliency.zoo.network import Network
-from torchsaliency.zoo.preprocessing import Preprocessing, imagenet
+from torchsaliency.zoo.preprocessing import Preprocessing
 from torchsaliency.zoo.sources.source import UNKNOWN, Request, build_and_fill, facts
 from torchsaliency.zoo.sources.timm import from_timm
 from torchsaliency.zoo.weights import list_names
@@ -33,16 +38,53 @@ _lock = threading.RLock()
 
 
 def is_user_file(name: str) -> bool:
-    """Whether a name reads `file.py:factory`."""
-    return name.rpartition(":")[0].endswith(".py")
+    """Whether a name reads `file.py:factory` or `file.py:factory(option=value)`."""
+    return split_options(name)[0].rpartition(":")[0].endswith(".py")
+
+
+def split_options(name: str) -> tuple[str, str]:
+    """Return a network's name and what stands in brackets behind it, "" for nothing."""
+    place, bracket, options = name.partition("(")
+    return (place, options[:-1]) if bracket and options.endswith(")") else (name, "")
+
+
+def parse_options(name: str) -> tuple[str, dict[str, Any]]:
+    """Return a network's name and the options in brackets behind it.
+
+    Raises:
+        CheckpointError: the brackets hold something else than names and plain values.
+
+    Example:
+        >>> parse_options("net.py:make(depth=3, wide=True)")
+        ('net.py:make', {'depth': 3, 'wide': True})
+    """
+    place, text = split_options(name)
+    try:
+        call = ast.parse(f"dict({text})", mode="eval").body
+        named = isinstance(call, ast.Call) and not call.args and all(k.arg for k in call.keywords)
+        found = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords} if named else None  # type: ignore[attr-defined]
+        reason = "each needs a name"
+    except (ValueError, SyntaxError) as error:
+        found, reason = None, describe_error(error)
+    if found is None:
+        raise CheckpointError(
+            f"The options ({text}) behind {place} cannot be understood ({reason}); give names and "
+            "plain values, such as (depth=3, norm='batch')."
+        )
+    return place, found
 
 
 def load(request: Request) -> Network:
     """Load the network that a user's factory makes."""
-    factory = _factory(request.name)
-    build = functools.partial(_call, factory, request.name)
+    factory, module = _factory(request.name)
     checkpoint = request.checkpoint()
-    if checkpoint is not None and _takes_num_classes(factory):
+    options = dict(request.options)
+    if checkpoint is not None:  # what it was trained with, where the factory has such parameters
+        named = _parameters(factory)
+        kept = {key: value for key, value in checkpoint.options.items() if key in named}
+        options = {**kept, **options}
+    build = functools.partial(_call, factory, request.name, options)
+    if checkpoint is not None and "num_classes" not in options and _takes_num_classes(factory):
         model, _ = build_and_fill(build, checkpoint, request.num_classes)
     else:
         model = build(request.num_classes)
@@ -51,20 +93,31 @@ def load(request: Request) -> Network:
     inner = unwrap(model)
     with _run_user_code(
         f"{request.name} carries classes or a preprocessing that cannot be read",
-        "let classes be a list of names, and preprocessing a Preprocessing",
+        "let classes be a list of names, and preprocessing a Preprocessing or a dictionary",
     ):
-        classes, preprocessing = _classes(factory, inner), _preprocessing(factory, inner)
+        known, facts_of_file = _read_carried((factory, inner, module))
+    said = request.given
+    if checkpoint is not None:
+        said = said.or_else(checkpoint.facts)
+    said = said.or_else(facts_of_file)
+    preprocessing = said.apply(known, inner)
+    assumed = said.assumed(preprocessing) if known is None else ""
     return Network(
         model,
         name=request.name,
         preprocessing=preprocessing,
-        classes=classes,
+        classes=said.classes,
         layer=paper_layer(inner),
-        source=facts("user file", inner, checkpoint or UNKNOWN),
+        source={
+            **facts("user file", inner, checkpoint or UNKNOWN),
+            **({"options": options} if options else {}),
+            **({"assumed": assumed} if assumed else {}),
+        },
     )
 
 
-def _factory(name: str) -> Callable[..., Any]:
+def _factory(name: str) -> tuple[Callable[..., Any], types.ModuleType]:
+    """Return the factory and the module of its file."""
     file, _, attribute = name.rpartition(":")
     path = Path(os.path.expanduser(file))  # Path's raises for unknown users
     module_name = f"torchsaliency_user_{path.stem}"
@@ -89,7 +142,7 @@ def _factory(name: str) -> Callable[..., Any]:
             f"{path} has no function {shorten(attribute)!r}; give one that returns the network, "
             f"such as {', '.join(found[:6]) or 'def model(): …'}."
         )
-    return factory
+    return factory, module
 
 
 @contextlib.contextmanager
@@ -110,15 +163,21 @@ def _run_user_code(failure: str, remedy: str) -> Iterator[None]:
             ) from error
 
 
-def _call(factory: Callable[..., Any], name: str, num_classes: int | None) -> nn.Module:
-    """Call the factory, with num_classes where it is asked for and taken."""
+def _call(
+    factory: Callable[..., Any], name: str, given: Mapping[str, Any], num_classes: int | None
+) -> nn.Module:
+    """Call the factory with its options, and num_classes where it is asked for and taken."""
     if num_classes is not None and not _takes_num_classes(factory):
         raise CheckpointError(
             f"num_classes={num_classes} was given, which {name} does not take; "
             "let the factory have a parameter num_classes."
         )
-    options = {} if num_classes is None else {"num_classes": num_classes}
-    with _run_user_code(f"{name} failed", "make the factory run without arguments first"):
+    options = {**given, **({} if num_classes is None else {"num_classes": num_classes})}
+    with _run_user_code(
+        f"{name} failed",
+        "make the factory run without arguments first, or give those it needs in brackets, such as "
+        "file.py:factory(depth=3)",
+    ):
         model = factory(**options)
     if inspect.iscoroutine(model):
         model.close()  # or Python warns later that nobody awaited it
@@ -139,32 +198,43 @@ def _call(factory: Callable[..., Any], name: str, num_classes: int | None) -> nn
     return model
 
 
-def _takes_num_classes(factory: Callable[..., Any]) -> bool:
+def _parameters(factory: Callable[..., Any]) -> set[str]:
+    """Return the names of a factory's parameters; "**" where it takes any."""
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):  # some of C's functions do not say
-        return False
-    return any(
-        parameter.name == "num_classes" or parameter.kind is inspect.Parameter.VAR_KEYWORD
+        return set()
+    return {
+        "**" if parameter.kind is inspect.Parameter.VAR_KEYWORD else parameter.name
         for parameter in parameters
-    )
+    }
 
 
-def _classes(factory: Callable[..., Any], model: nn.Module) -> tuple[str, ...] | None:
-    carried = _read_attribute("classes", factory, model)
-    if isinstance(carried, str):
-        raise TypeError("classes is one text")
-    return None if carried is None else tuple(map(str, carried))
+def _takes_num_classes(factory: Callable[..., Any]) -> bool:
+    return not {"num_classes", "**"}.isdisjoint(_parameters(factory))
 
 
-def _preprocessing(factory: Callable[..., Any], model: nn.Module) -> Preprocessing:
-    if isinstance(carried := _read_attribute("preprocessing", factory, model), Preprocessing):
-        return carried
-    config = _read_attribute("pretrained_cfg", factory, model)
-    return imagenet() if config is None else from_timm(config)
+def _read_carried(owners: Sequence[Any]) -> tuple[Preprocessing | None, InputFacts]:
+    """Return the preprocessing and the facts that the first of some objects carries."""
+    classes = _first("classes", owners, list | tuple | Mapping)
+    named = InputFacts.parse(classes=classes)
+    carried = _first("preprocessing", owners, Preprocessing | Mapping)
+    if isinstance(carried, Preprocessing):
+        return carried, named
+    if carried is not None:
+        return None, InputFacts.parse(**carried).or_else(named)
+    config = _first("pretrained_cfg", owners, Mapping)
+    return None if config is None else from_timm(config), named
 
 
-def _read_attribute(attribute: str, factory: Callable[..., Any], model: nn.Module) -> Any:
-    """Return what the factory, or else the module, carries under a name."""
-    found = getattr(factory, attribute, None)
-    return getattr(model, attribute, None) if found is None else found
+def _first(attribute: str, owners: Sequence[Any], kinds: Any) -> Any:
+    """Return what the first owner carries under a name; modules and functions carry nothing."""
+    for owner in owners:
+        found = getattr(owner, attribute, None)
+        if isinstance(found, nn.Module | types.ModuleType | types.FunctionType | type):
+            continue
+        if found is not None:
+            if not isinstance(found, kinds):
+                raise TypeError(f"{attribute} is a {type(found).__name__}")
+            return found
+    return None
