@@ -17,10 +17,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchsaliency.core.detection import is_detections
+from torchsaliency.core.inputs import InputsLike, first_of, images_of
 from torchsaliency.core.layer import (
     Layer,
     Reshape,
@@ -63,7 +63,7 @@ def register_default_layer(resolver: Resolver) -> Resolver:
     return resolver
 
 
-def default_layer(model: nn.Module, x: Float[Tensor, "n c *size"]) -> Layer:
+def default_layer(model: nn.Module, x: InputsLike) -> Layer:
     """Return the layer that is read when none is named.
 
     Known architectures get the papers' layer; for any other, one image is traced forward and
@@ -76,7 +76,7 @@ def default_layer(model: nn.Module, x: Float[Tensor, "n c *size"]) -> Layer:
     net = unwrap(model)
     load_all()
     names = tuple(name for name, _ in net.named_modules())
-    key = (len(_resolvers), names, tuple(x.shape[1:]))
+    key = (len(_resolvers), names, tuple(images_of(x).shape[1:]))
     remembered = _found.get(net)
     if remembered is None or remembered[0] != key:
         remembered = (key, _resolve(net) or _find(model, x))
@@ -88,9 +88,9 @@ def _resolve(net: nn.Module) -> Layer | None:
     return next((layer for resolver in _resolvers if (layer := resolver(net))), None)
 
 
-def _find(model: nn.Module, x: Tensor) -> Layer:
+def _find(model: nn.Module, x: InputsLike) -> Layer:
     net = unwrap(model)
-    first = x[:1] if x.ndim > 3 else x  # noqa: PLR2004
+    first = first_of(x) if images_of(x).ndim > 3 else x  # noqa: PLR2004
     with open_session(model, first, scores=REGRESSION) as session, torch.enable_grad():
         image = session.images[:1]
         outputs, output, grids = _trace(session)
@@ -219,7 +219,7 @@ def _to_maps(layer: Layer, tensor: Tensor) -> Tensor:
     return layer.reshape.to_maps(tensor)
 
 
-def output_shapes(model: nn.Module, x: Float[Tensor, "n c *size"]) -> dict[str, Tensor]:
+def output_shapes(model: nn.Module, x: InputsLike) -> dict[str, Tensor]:
     """Return the output of every layer that runs once, as a tensor without memory.
 
     Args:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torchsaliency.core.inputs import InputsLike, images_of
 from torchsaliency.core.maps import upcast
 from torchsaliency.core.scores import EMBEDDING
 from torchsaliency.core.session import Session, open_session
@@ -15,7 +16,7 @@ from torchsaliency.errors import InputError
 
 
 def embeddings(
-    model: nn.Module, x: Float[Tensor, "n c *size"], *, chunk: int | None = None
+    model: nn.Module, x: InputsLike, *, chunk: int | None = None
 ) -> Float[Tensor, "n d"]:
     """Return the network's embeddings of images; the network is left as it was.
 
@@ -33,13 +34,14 @@ def embeddings(
 
 
 def _embed(session: Session) -> Tensor:
-    outputs = map(session.run, session.images.split(session.chunk))
+    rows = torch.arange(len(session.images), device=session.images.device).split(session.chunk)
+    outputs = (session.run(session.images[index], index) for index in rows)
     return torch.cat([upcast(require_embeddings(output).detach()) for output in outputs])
 
 
 def similarity_to(
     model: nn.Module,
-    x: Float[Tensor, "n c *size"],
+    x: InputsLike,
     kind: str = "cosine",
     *,
     prototype: bool = False,
@@ -62,7 +64,7 @@ def similarity_to(
         >>> target = similarity_to(encoder, other)  # doctest: +SKIP
         >>> explain(encoder, x, "gradcam", target)  # doctest: +SKIP
     """
-    if not len(x):
+    if not len(images_of(x)):
         raise InputError("No image was given; similarity needs at least one.")
     found = embeddings(model, x, chunk=chunk)
     if prototype:

@@ -6,14 +6,15 @@ import functools
 import operator
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchsaliency.core.acceleration import accelerated
 from torchsaliency.core.discovery import default_layer
 from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.inputs import InputsLike, as_inputs, images_of
 from torchsaliency.core.layer import Layer, LayerLike, as_group
 from torchsaliency.core.maps import is_constant, minmax, normalise, upsample
 from torchsaliency.core.masking import Masking
@@ -32,7 +33,7 @@ MethodsLike = MethodLike | Sequence[MethodLike] | Mapping[str, MethodLike]
 
 def explain(  # noqa: PLR0913 (all but the first five by name)
     model: nn.Module,
-    x: Float[Tensor, "n c *size"],
+    x: InputsLike,
     methods: MethodsLike = "opticam",
     target: TargetLike = None,
     layer: LayerLike | Sequence[LayerLike] | None = None,
@@ -42,6 +43,8 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
     accelerate: str | None = None,
     scores: ScoresLike = None,
     output: int | str | None = None,
+    of: int | str | None = None,
+    forward_kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, Explanation]:
     """Explain a batch of images by one or several methods, sharing one pass of the network.
 
@@ -68,6 +71,9 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
             all functions that take a network, give it an attribute `scores`.
         output: where its numbers are in what the network returns: an index, a key or a path such
             as "heads.main"; None finds them.
+        of: which of several inputs is explained, by name or place; None for the only one that can
+            be. The others pass unchanged, each variant of an image with its own row of them.
+        forward_kwargs: keyword arguments with which the network is always called.
 
     Returns:
         One `Explanation` a method, by name or label, in the order given.
@@ -85,11 +91,15 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
     load_all()
     chosen = resolve_methods(methods)
     needs = functools.reduce(operator.or_, (method.entry.needs for method in chosen.values()))
-    if scores is not None or output is not None:
-        model = NetworkWrapper(model, scores=parse_scores(scores), output=output)
+    if scores is not None or output is not None or forward_kwargs is not None:
+        model = NetworkWrapper(
+            model, scores=parse_scores(scores), output=output, forward_kwargs=forward_kwargs
+        )
+    if not isinstance(x, Tensor):
+        x = as_inputs(x, of)
     with nullcontext() if accelerate is None else accelerated(accelerate):
         layers = _choose_layers(model, x, layer, needs)
-        begun = seconds_now(x.device)
+        begun = seconds_now(images_of(x).device)
         with tracing(
             model,
             x,
@@ -132,7 +142,7 @@ def resolve_methods(methods: MethodsLike) -> dict[str, Method]:
 
 
 def _choose_layers(
-    model: nn.Module, x: Tensor, layer: LayerLike | Sequence[LayerLike] | None, needs: Needs
+    model: nn.Module, x: InputsLike, layer: LayerLike | Sequence[LayerLike] | None, needs: Needs
 ) -> list[Layer]:
     """Return the layers that are named, else the network's default layer."""
     net = unwrap(model)
@@ -192,6 +202,8 @@ def _explain_by(
         passes=shared[1] + view.passes - passes,
         label=label,
         scores=view.session.scores,
+        inputs=view.session.inputs,
+        place=view.session.output,
     )
 
 

@@ -15,11 +15,13 @@ from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchsaliency.core.files import OutputFolder, file_name, file_names, finite
+from torchsaliency.core.inputs import Inputs, InputsLike
 from torchsaliency.core.layer import Reshape
 from torchsaliency.core.masking import Masking
+from torchsaliency.core.network import NetworkWrapper
 from torchsaliency.core.scores import SOFTMAX, ScoreKind
 from torchsaliency.core.target import Target
 from torchsaliency.errors import InputError
@@ -67,6 +69,8 @@ class Explanation:
         score: (N,) the target's value on the clean images.
         output: the network's numbers on the clean images, (N, K) logits for a classifier.
         scores: what these numbers mean.
+        inputs: all that the network takes, if that is more than images.
+        place: where in what the network returns its numbers are, if that was said.
         layers: names of the layers read.
         reshapes: how each layer's output became feature maps.
         method: the method with its hyper-parameters.
@@ -98,6 +102,8 @@ class Explanation:
     passes: int = 0
     label: str = ""
     scores: ScoreKind = SOFTMAX
+    inputs: Inputs | None = None
+    place: int | str | None = None
 
     def __len__(self) -> int:
         return len(self.map)
@@ -114,9 +120,19 @@ class Explanation:
             target=self.target.take(where),
             score=self.score[where],
             output=_rows(self.output, where),
+            inputs=None if self.inputs is None else self.inputs.take(where),
             status=tuple(self.status[i] for i in where.tolist()),
             details={name: value[where.to(value.device)] for name, value in self.details.items()},
         )
+
+    @property
+    def given(self) -> InputsLike:
+        """What the network was given: the images, or all inputs."""
+        return self.images if self.inputs is None else self.inputs
+
+    def wrap(self, net: nn.Module) -> NetworkWrapper:
+        """Say of a network, or a copy of it, what was known of it when it was explained."""
+        return NetworkWrapper(net, scores=self.scores, output=self.place)
 
     def __iter__(self) -> Iterator[Explanation]:
         return (self[i] for i in range(len(self)))
@@ -140,6 +156,8 @@ class Explanation:
             "target": self.target.describe(),
             "score": finite(self.score.tolist()),
             "scores": self.scores.name,
+            **({} if self.place is None else {"output": self.place}),
+            **({} if self.inputs is None else {"inputs": self.inputs.describe()}),
             "masking": self.masking.describe(),
             "status": list(self.status),
             "versions": versions(),

@@ -58,9 +58,10 @@ def measure_layers(net: nn.Module, images: Tensor) -> Iterator[None]:
         return
     most, batch = images[:1].nbytes, 1
 
-    def enter(module: nn.Module, inputs: Any) -> None:  # noqa: ARG001 (torch's signature)
+    def enter(module: nn.Module, inputs: Any, named: dict[str, Any]) -> None:  # noqa: ARG001
         nonlocal batch
-        batch = len(inputs[0]) if inputs and isinstance(inputs[0], Tensor) else 1
+        sizes = [len(part) for part in (*inputs, *named.values()) if _is_batch(part, images)]
+        batch = sizes[0] if sizes else 1
 
     def look(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
         nonlocal most
@@ -70,11 +71,15 @@ def measure_layers(net: nn.Module, images: Tensor) -> Iterator[None]:
     with ExitStack() as stack:
         plain = [m for m in net.modules() if not isinstance(m, torch.jit.ScriptModule)]
         if net in plain:  # scripted modules take no hooks
-            stack.callback(net.register_forward_pre_hook(enter).remove)
+            stack.callback(net.register_forward_pre_hook(enter, with_kwargs=True).remove)
             for module in plain:
                 stack.callback(module.register_forward_hook(look).remove)
         yield
     _measured.setdefault(net, {})[_key(images)] = most
+
+
+def _is_batch(part: Any, images: Tensor) -> bool:
+    return isinstance(part, Tensor) and part.shape[1:] == images.shape[1:]
 
 
 def chunk_of(net: nn.Module, images: Tensor) -> int:

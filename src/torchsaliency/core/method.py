@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.layer import LayerLike
 from torchsaliency.core.maps import Normalisation
 from torchsaliency.core.masking import Masking
@@ -116,7 +117,7 @@ class Method(abc.ABC):
     def __call__(
         self,
         model: nn.Module,
-        x: Float[Tensor, "n c *size"],
+        x: InputsLike,
         target: TargetLike = None,
         layer: LayerLike | Sequence[LayerLike] | None = None,
         *,

@@ -31,6 +31,7 @@ class NetworkWrapper(nn.Module):
         scores: what its numbers mean, see `core.scores.ScoresLike`; None if that is not said.
         output: where in its output they are: an index, a key or a path such as "heads.main"; None
             to find them.
+        forward_kwargs: keyword arguments with which it is always called.
     """
 
     def __init__(
@@ -39,16 +40,18 @@ class NetworkWrapper(nn.Module):
         *,
         scores: Any = None,
         output: int | str | None = None,
+        forward_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if module is not None:  # or a subclass sets it
             self.module = module
         self.scores = scores
         self.output = output
+        self.forward_kwargs = forward_kwargs
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the carried network."""
-        return self.module(*args, **kwargs)
+        return self.module(*args, **{**(self.forward_kwargs or {}), **kwargs})
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -20,6 +20,7 @@ from torchsaliency.core import acceleration, memory
 from torchsaliency.core.acceleration.engine import Call
 from torchsaliency.core.detection import is_detections, read_detections
 from torchsaliency.core.freeze import frozen_eval, get_hold
+from torchsaliency.core.inputs import Inputs, InputsLike, as_inputs
 from torchsaliency.core.layer import Layer
 from torchsaliency.core.maps import upcast
 from torchsaliency.core.network import (
@@ -44,6 +45,8 @@ T = TypeVar("T")
 _FIRST = 8
 """Variants in the pass that shows how many later ones may hold."""
 
+_SEVERAL = "it takes more than images"
+
 _MIXED = 1e-3
 """How far an image's output may be off beside another image, relative to the largest number."""
 
@@ -53,19 +56,28 @@ _mixing: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[type, ...], bool]] = (
 
 
 def call_network(
-    net: Callable[[Tensor], Any], images: Tensor, where: int | str | None = None
+    net: Callable[..., Any],
+    images: Tensor,
+    where: int | str | None = None,
+    inputs: Inputs | None = None,
 ) -> Any:
     """Run a network, or a copy of one, on at least one image and return its unwrapped output.
 
     Args:
         net: the network.
-        images: (N, C, H, W).
+        images: (N, C, *size).
         where: in the output its scores are; None finds them.
+        inputs: all that it takes, these images among it; None for the images alone.
+
+    Raises:
+        InputError: there is no image, or the network takes no such inputs.
+        TargetError: its output holds no scores.
     """
     if not len(images):
         raise InputError("No image was given; a network runs on one at least.")
+    arguments, named = ((images,), {}) if inputs is None else inputs.arguments(net)
     try:
-        output = net(images)
+        output = net(*arguments, **named)
         found = read_detections(net, output, size_of(images)) if where is None else None
         return unwrap_output(output, where) if found is None else found
     except SystemExit as error:  # a network does not end the program that explains it
@@ -76,14 +88,15 @@ def call_network(
 
 @contextmanager
 def open_session(
-    model: nn.Module, x: Tensor, *, chunk: int | None = None, scores: ScoreKind | None = None
+    model: nn.Module, x: InputsLike, *, chunk: int | None = None, scores: ScoreKind | None = None
 ) -> Iterator[Session]:
     """Freeze a network for a batch of images, and give it back as it was.
 
     Args:
         model: any network; wrappers (data-parallel, compiled) are looked through, and what they
             say of the network is heeded.
-        x: images (N, C, *size), preprocessed; moved to the network's device and precision.
+        x: images (N, C, *size), preprocessed, or several inputs (a dict, a tuple, `Inputs`); moved
+            to the network's device and precision.
         chunk: images in one pass; bounds the memory, never changes the result. None finds it from
             the largest layer.
         scores: what the numbers mean; None for what the network says, or else shows.
@@ -95,9 +108,12 @@ def open_session(
     net = unwrap(model)
     memory.require_chunk(chunk)
     stated = scores or find_stated_scores(model)
-    with frozen_eval(net, x.device):
-        images = prepare_images(net, x)
-        yield Session(net, images, chunk, stated, find_fact(model, "output"))
+    given = as_inputs(x, more=find_fact(model, "forward_kwargs"))
+    with frozen_eval(net, given.images.device):
+        images = prepare_images(net, given.images)
+        alone = isinstance(x, Tensor) and not given.more
+        inputs = None if alone else given.like(images)
+        yield Session(net, images, chunk, stated, find_fact(model, "output"), inputs)
 
 
 @final
@@ -111,7 +127,7 @@ class Session:
         stated_scores: what its numbers mean, as far as that was said.
         output: where in its output they are, if that was said.
         classes: whether a class is asked for; if not, a single number is not taken for a logit.
-        call: runs a network and unwraps its output.
+        inputs: all that the network takes, the images among it; None for the images alone.
     """
 
     def __init__(
@@ -121,12 +137,52 @@ class Session:
         chunk: int | None = None,
         scores: ScoreKind | None = None,
         output: int | str | None = None,
+        inputs: Inputs | None = None,
     ) -> None:
         self.net, self.images, self.passes = net, images, 0
         self.given_chunk = chunk
         self.stated_scores, self.output = scores, output
-        self.classes = True
-        self.call: Call = partial(call_network, where=output)
+        self.classes, self.inputs = True, inputs
+        self._call_alone: Call = partial(call_network, where=output)
+
+    def call(self, net: Callable[..., Any], images: Tensor, rows: Tensor | None = None) -> Any:
+        """Run the network or a copy of it and return its unwrapped output; nothing is counted.
+
+        Args:
+            net: the network.
+            images: (M, C, *size).
+            rows: (M,) the image each derives from, whose other inputs it gets; by default the
+                images' own numbers, again from the first if there are more.
+        """
+        if self.inputs is None:
+            return self._call_alone(net, images)
+        if rows is None:
+            rows = torch.arange(len(images), device=images.device) % len(self.images)
+        return call_network(net, images, self.output, self.inputs.with_images(images, rows))
+
+    def with_images(self, images: Tensor, rows: Tensor | None = None) -> InputsLike:
+        """Return variants of the images with all else that the network takes.
+
+        Args:
+            images: (M, C, *size).
+            rows: (M,) the image each derives from.
+
+        Raises:
+            InputError: there are other inputs, another number of images, and no rows.
+        """
+        if self.inputs is None:
+            return images
+        return self.inputs.with_images(images, self._require_rows(len(images), rows))
+
+    def _require_rows(self, count: int, rows: Tensor | None) -> Tensor | None:
+        if self.inputs is None or not self.inputs.follows or rows is not None:
+            return rows
+        if count != len(self.images):
+            raise InputError(
+                f"{count} images were given to a network that takes other inputs of "
+                f"{len(self.images)} images; give rows=, the image that each derives from."
+            )
+        return None
 
     @cached_property
     def scores(self) -> ScoreKind:
@@ -172,17 +228,23 @@ class Session:
         """Measure the network's layers in the one pass inside, unless the chunk is known."""
         return memory.measure_layers(self.net, self.images)
 
-    def run(self, images: Tensor, count: int | None = None) -> Any:
+    def run(self, images: Tensor, rows: Tensor | None = None, count: int | None = None) -> Any:
         """Run the network itself and return its numbers; grad mode is the caller's.
 
         These are the canonical ones of its kind of scores, (N, K) for classes.
 
         Args:
             images: (M, C, *size).
+            rows: (M,) the image each derives from, whose other inputs it gets; None if these are
+                all images in order.
             count: passes that are counted, if the batch grows inside the network.
+
+        Raises:
+            InputError: rows are missing.
         """
+        rows = self._require_rows(len(images), rows)
         self.passes += len(images) if count is None else count
-        return self._read(self.call(self.net, images.to(self.images.dtype)))
+        return self._read(self.call(self.net, images.to(self.images.dtype), rows))
 
     def _read(self, output: Any) -> Any:
         """Return the canonical numbers of an unwrapped output, which may be the first one seen."""
@@ -190,27 +252,34 @@ class Session:
             self.scores = self._find_scores(lambda: output)
         return self.scores.canonical(output)
 
-    def run_accelerated(self, images: Tensor) -> Any:
-        """Run the network, or a faster copy of it, as `accelerated` says."""
+    def run_accelerated(self, images: Tensor, rows: Tensor | None = None) -> Any:
+        """Run the network, or a faster copy of it, as `accelerated` says; see `run`.
+
+        Copies are of networks that take images alone; any other runs itself.
+        """
+        if self.inputs is not None:
+            acceleration.step_aside(self.net, _SEVERAL)
+            return self.run(images, rows)
         self.passes += len(images)
         known = self.given_chunk is not None or memory.is_measured(self.net, self.images)
         batch = self.chunk if known else 1
         images = images.to(self.images.dtype)
-        return self._read(acceleration.run(self.call, self.net, images, batch))
+        return self._read(acceleration.run(self._call_alone, self.net, images, batch))
 
-    def run_variants(self, count: int, build: Callable[[Tensor], Tensor]) -> Tensor:
+    def run_variants(self, count: int, build: Callable[[Tensor], Tensor], each: int = 1) -> Tensor:
         """Return the outputs (count, …) of variants of the images, built chunk by chunk.
 
         Args:
             count: how many variants there are.
             build: gives the variants (m, C, *size) of the indices (m,).
+            each: how many variants in a row derive from one image.
 
         Raises:
             TargetError: the network does not give one tensor.
         """
         places, rows, start = torch.arange(count, device=self.images.device), [], 0
         while start < count:
-            output, size = self._run_next(lambda size, start=start: build(places[start:][:size]))  # type: ignore[misc]
+            output, size = self._run_next(places[start:], build, each)
             if not isinstance(output, Tensor):
                 raise TargetError(
                     f"The judge gave a {type(output).__name__}; measures need one tensor an image."
@@ -219,11 +288,13 @@ class Session:
             start += size
         return torch.cat(rows)
 
-    def _run_next(self, build: Callable[[int], Tensor]) -> tuple[Any, int]:
+    def _run_next(
+        self, places: Tensor, build: Callable[[Tensor], Tensor], each: int
+    ) -> tuple[Any, int]:
         """Return the output of as many variants as one pass may hold, and their number."""
 
         def work(size: int) -> Any:
-            return self.run_accelerated(build(size))
+            return self.run_accelerated(build(places[:size]), places[:size] // each)
 
         if self.given_chunk is None and not memory.is_measured(self.net, self.images):
             with self.measure_layers():
@@ -250,7 +321,10 @@ class Session:
             count: images in the passes.
             layers: all that is read from these passes: no other layer, no gradient of the image.
         """
-        return acceleration.stand_in(self.call, self.net, self.images[:count], layers)
+        if self.inputs is not None:
+            acceleration.step_aside(self.net, _SEVERAL)
+            return self.net
+        return acceleration.stand_in(self._call_alone, self.net, self.images[:count], layers)
 
 
 def find_chunk(net: nn.Module, images: Tensor, call: Call = call_network) -> int:

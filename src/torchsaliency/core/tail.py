@@ -62,16 +62,18 @@ class Tail:
 
     def _score(self, image: int, features: Tensor, rows: int) -> Tensor:
         index = torch.full((len(features),), image, device=self.session.images.device)
-        output = self._run(self.session.images[image : image + 1], features, rows)
+        output = self._run(image, features, rows)
         return upcast(score(self.target.take(index), output, len(features)))
 
-    def _run(self, image: Tensor, features: Tensor, rows: int) -> Any:
+    def _run(self, image: int, features: Tensor, rows: int) -> Any:
         """Run the network on so many copies of an image, and replace the layer's output."""
         session, reshape = self.session, self.layer.reshape
         module = self.layer.module_of(session.net)
         assert reshape is not None
+        pixels = session.images[image : image + 1]
         if module is None:
-            return session.run(features.to(image.dtype, copy=True))
+            index = torch.full((len(features),), image, device=pixels.device)
+            return session.run(features.to(pixels.dtype, copy=True), index)
 
         def replace(module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG001
             own = first_tensor(output, self.layer.name)
@@ -79,6 +81,8 @@ class Tail:
 
         handle = module.register_forward_hook(replace)
         try:
-            return session.run(image.repeat(rows, *[1] * (image.ndim - 1)), count=len(features))
+            index = torch.full((rows,), image, device=pixels.device)
+            copies = pixels.repeat(rows, *[1] * (pixels.ndim - 1))
+            return session.run(copies, index, count=len(features))
         finally:
             handle.remove()

@@ -201,6 +201,11 @@ class ClassTarget(Target):
         return self if self.scores is not None else replace(self, scores=kind)
 
     @final
+    def restate(self, score: type[ClassTarget]) -> ClassTarget:
+        """Return another score of the same classes; itself if the network has no probabilities."""
+        return score(self.labels, self.scores) if self.kind.classes else self
+
+    @final
     def resolve(self, output: Any) -> ClassTarget:
         """Return the target with one class for each row of the output.
 

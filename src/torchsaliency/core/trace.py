@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchsaliency.core.attention import Attention, record_attention
+from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.layer import Layer, LayerLike, as_group, first_tensor, replace_first
 from torchsaliency.core.layout import decide_layout, find_grids
 from torchsaliency.core.maps import is_constant, minmax, upcast, upsample
@@ -50,7 +51,7 @@ _TAIL_BUDGET = 8
 @contextmanager
 def tracing(  # noqa: PLR0913 (all but the first four by name)
     model: nn.Module,
-    x: Float[Tensor, "n c *size"],
+    x: InputsLike,
     target: TargetLike = None,
     layers: Sequence[LayerLike] = (),
     *,
@@ -63,7 +64,8 @@ def tracing(  # noqa: PLR0913 (all but the first four by name)
 
     Args:
         model: any network; wrappers (data-parallel, compiled) are looked through.
-        x: images (N, C, *size), preprocessed; moved to the network's device and precision.
+        x: images (N, C, *size), preprocessed, or several inputs (a dict, a tuple, `Inputs`); moved
+            to the network's device and precision.
         target: see `resolve_target`.
         layers: the layers to read.
         gradients: whether a method will ask for gradients; without, the pass keeps no graph.
@@ -182,7 +184,7 @@ class View:
         """Return the same view with another score of the class explained; other targets stay."""
         if not isinstance(self.target, ClassTarget):
             return self
-        target = kind(self.target.labels, self.target.scores)
+        target = self.target.restate(kind)
         return replace(self, target=target, score=target(self.output).to(self.score.dtype))
 
     # --- the pass --------------------------------------------------------------------------------
@@ -344,9 +346,15 @@ class View:
         """
         return self.session.with_less_memory(work)
 
-    def run(self, images: Tensor) -> Any:
-        """Run the network and return its unwrapped output; grad mode is the caller's."""
-        return self.session.run(images)
+    def run(self, images: Tensor, index: Tensor | None = None) -> Any:
+        """Run the network and return its numbers; grad mode is the caller's.
+
+        Args:
+            images: (M, C, *size).
+            index: (M,) int64, which image each row derives from; not needed if these are variants
+                of all images in order, or the network takes images alone.
+        """
+        return self.session.run(images, index)
 
     def scores(self, images: Tensor, index: Tensor, target: Target | None = None) -> Tensor:
         """Run the network and score each row by the target of the image it derives from.
@@ -362,7 +370,7 @@ class View:
         if not len(images):
             return self.score.new_zeros(0)
         chosen = (target or self.target).take(index)
-        return upcast(score(chosen, self.session.run_accelerated(images), len(images)))
+        return upcast(score(chosen, self.session.run_accelerated(images, index), len(images)))
 
     def masked_scores(self, masks: Tensor, index: Tensor) -> Tensor:
         """Score the images under masks (M, *size) in [0, 1], with this pass's masking."""
@@ -437,7 +445,7 @@ class View:
         resized = size_of(images) != self.size  # another size has another grid
         with tracing(
             self.session.wrapped,
-            images,
+            self.session.with_images(images),
             self.target,
             [Layer(layer.name) for layer in self.layers] if resized else self.layers,
             gradients=self.traced.graph_score is not None or bool(self.traced.gradients),
@@ -487,6 +495,7 @@ def _run_once(
 
     several = len(session.images) > 1 and session.mixes_images
     parts = session.images.split(1) if several else (session.images,)
+    numbers = torch.arange(len(session.images), device=session.images.device).split(len(parts[0]))
     outputs = []
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(graph))
@@ -495,7 +504,7 @@ def _run_once(
                 stack.callback(module.register_forward_hook(partial(hook, name)).remove)
         if session.given_chunk is None:
             stack.enter_context(session.measure_layers())
-        for part in parts:
+        for part, rows in zip(parts, numbers, strict=True):
             images = part.clone()  # for a network that works in place on its input
             if attentions is not None:
                 images = part.detach().requires_grad_().clone()
@@ -503,7 +512,7 @@ def _run_once(
                 if module is None:
                     images = capture(name, images)
             with record_attention(len(part), wanted=attentions is not None) as blocks:
-                outputs.append(session.run(images))
+                outputs.append(session.run(images, rows))
             if attentions is not None:
                 attentions.append(blocks)
     for name, found in traced.outputs.items():

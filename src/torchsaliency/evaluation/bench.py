@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from torchsaliency import measures
 from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.inputs import InputsLike, images_of
 from torchsaliency.core.masking import BlackPixel, Masking, MeanColour, RISEBlur
-from torchsaliency.core.network import NetworkWrapper, find_fact, unwrap
+from torchsaliency.core.network import unwrap
 from torchsaliency.core.scores import ScoreKind
 from torchsaliency.core.target import ClassTarget
 from torchsaliency.errors import InputError, OptionError
@@ -98,7 +99,7 @@ class Bench:
         *,
         target: Labels = None,
         judge: nn.Module | None = None,
-        images: Tensor | None = None,
+        images: InputsLike | None = None,
         boxes: Sequence[Tensor] | None = None,
         masks: Tensor | None = None,
         masking: Masking | None = None,
@@ -109,11 +110,11 @@ class Bench:
         """Take the arguments of `score`, and the judge's clean logits if they are known."""
         self.model, self.explanation = model, explanation
         self.judge = model if judge is None else judge
-        self.images = explanation.images if images is None else images
+        self.given = explanation.given if images is None else images
+        self.images = images_of(self.given)
         self.judges_itself = unwrap(self.judge) is unwrap(model) and images is None
         if self.judges_itself:  # its numbers mean what they meant when it was explained
-            output = find_fact(model, "output")
-            self.judge = NetworkWrapper(model, scores=explanation.scores, output=output)
+            self.judge = explanation.wrap(model)
         self.masking = masking or explanation.masking
         # a baseline in the judge's numbers means nothing to the explained network
         self.model_masking = self.masking if self.judges_itself else explanation.masking
@@ -170,7 +171,7 @@ class Bench:
         """Call a function of `measures` for the judge, and count its passes."""
         found = function(
             self.judge,
-            self.images,
+            self.given,
             *maps,
             self.labels,
             clean=self.logits,
@@ -186,7 +187,7 @@ class Bench:
         """What the judge's numbers mean."""
         if self.judges_itself:
             return self.explanation.scores
-        with measures.judging(self.judge, self.images, chunk=self.chunk) as judge:
+        with measures.judging(self.judge, self.given, chunk=self.chunk) as judge:
             return judge.scores
 
     @property
@@ -196,7 +197,7 @@ class Bench:
             if self.judges_itself and isinstance(self.explanation.output, Tensor):
                 self._clean = self.explanation.output
             else:
-                with measures.judging(self.judge, self.images, chunk=self.chunk) as judge:
+                with measures.judging(self.judge, self.given, chunk=self.chunk) as judge:
                     self._clean = judge.clean_logits(None)
                     self.passes += judge.passes
         return self._clean
@@ -257,8 +258,8 @@ def _masked_embeddings(bench: Bench) -> Inputs:
     # of the explained network, even if a classifier judges
     output = bench.explanation.output
     found = measures.masked_embeddings(
-        bench.model,
-        bench.explanation.images,
+        bench.explanation.wrap(bench.model),
+        bench.explanation.given,
         bench.explanation.map,
         masking=bench.model_masking,
         clean=output if isinstance(output, Tensor) else None,

@@ -7,11 +7,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import final
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchsaliency.core.acceleration import accelerated
 from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.isolation import require_numbers
 from torchsaliency.core.masking import Masking
 from torchsaliency.errors import OptionError
@@ -37,7 +37,7 @@ def score(  # noqa: PLR0913 (all but the first three by name)
     *,
     target: Labels = None,
     judge: nn.Module | None = None,
-    images: Float[Tensor, "n c *size"] | None = None,
+    images: InputsLike | None = None,
     boxes: Sequence[Tensor] | None = None,
     masks: Tensor | None = None,
     masking: Masking | None = None,
@@ -205,7 +205,7 @@ def _score_study(
     for label, bench in benches.items():
         found = studies[label] = score_variants(
             bench.judge,
-            bench.images,
+            bench.given,
             variants[label],
             bench.labels,
             masking=bench.masking,

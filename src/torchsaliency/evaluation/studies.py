@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.maps import require_maps
 from torchsaliency.core.space import add_sides
 from torchsaliency.errors import OptionError
@@ -120,7 +121,7 @@ def class_variants(
 
 def score_variants(
     model: nn.Module,
-    x: Float[Tensor, "n c *size"],
+    x: InputsLike,
     variants: Mapping[str, Tensor],
     target: Labels = None,
     **options: Any,

@@ -8,9 +8,10 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.maps import require_maps, upcast
 from torchsaliency.core.masking import Masking, MeanColour
-from torchsaliency.core.scores import EMBEDDING
+from torchsaliency.core.scores import EMBEDDING, find_stated_scores
 from torchsaliency.core.space import sides_of
 from torchsaliency.errors import InputError, TargetError
 from torchsaliency.measures.judge import judging
@@ -38,7 +39,7 @@ class MaskedEmbeddings:
 
 def masked_embeddings(
     model: nn.Module,
-    x: Float[Tensor, "n c *size"],
+    x: InputsLike,
     masks: Float[Tensor, " n *size"],
     *,
     masking: Masking | None = None,
@@ -60,10 +61,11 @@ def masked_embeddings(
         InputError: the images, masks or clean embeddings do not fit.
         TargetError: the network gives no embedding.
     """
-    with judging(model, x, chunk=chunk, scores=EMBEDDING) as judge:
+    scores = find_stated_scores(model) or EMBEDDING  # numbers are compared as they are explained
+    with judging(model, x, chunk=chunk, scores=scores) as judge:
         kept = require_maps(judge.maps(masks))
         mask_out = masking or MeanColour()
-        count = len(x)
+        count = len(judge.images)
         before = (
             judge.session.run_variants(count, lambda index: judge.images[index])
             if clean is None

@@ -10,6 +10,7 @@ from typing import Any, final
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.maps import to_float64, upcast
 from torchsaliency.core.scores import SOFTMAX, ScoreKind
 from torchsaliency.core.session import Session, open_session
@@ -23,7 +24,7 @@ Labels = None | int | Sequence[int] | Tensor | Target | Any
 @contextmanager
 def judging(
     model: nn.Module,
-    x: Float[Tensor, "n c *size"],
+    x: InputsLike,
     *,
     chunk: int | None = None,
     scores: ScoreKind | None = None,
@@ -68,18 +69,21 @@ class Judge:
         """Images that went through the network so far."""
         return self.session.passes
 
-    def logits(self, count: int, build: Callable[[Tensor], Tensor]) -> Float[Tensor, "m k"]:
+    def logits(
+        self, count: int, build: Callable[[Tensor], Tensor], each: int = 1
+    ) -> Float[Tensor, "m k"]:
         """Return the logits (count, K) of variants that are built chunk by chunk.
 
         Args:
             count: how many variants there are.
             build: gives the variants (m, C, *size) of the indices (m,).
+            each: how many variants in a row derive from one image.
 
         Raises:
             TargetError: the network does not give (N, K), or too few classes for its kind of
                 scores.
         """
-        logits = require_logits(self.session.run_variants(count, build), self.scores)
+        logits = require_logits(self.session.run_variants(count, build, each), self.scores)
         if self._classes not in (None, logits.shape[1]):
             raise InputError(
                 f"Clean logits of {self._classes} classes were given and the judge has "
@@ -101,7 +105,7 @@ class Judge:
                 scores.
         """
         count = len(self.images)
-        logits = self.logits(count * each, lambda index: build(index // each, index % each))
+        logits = self.logits(count * each, lambda index: build(index // each, index % each), each)
         sets: Tensor = logits.unflatten(0, (count, each))
         return sets
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.maps import require_maps
 from torchsaliency.core.masking import Masking, MeanColour
 from torchsaliency.core.scores import SOFTMAX, ScoreKind
@@ -87,7 +88,7 @@ class MaskedScores:
 
 def masked_scores(
     model: nn.Module,
-    x: Float[Tensor, "n c *size"],
+    x: InputsLike,
     masks: Tensor,
     target: Labels = None,
     *,
@@ -149,7 +150,7 @@ class CropScores:
 
 def crop_scores(
     model: nn.Module,
-    x: Float[Tensor, "n c *size"],
+    x: InputsLike,
     boxes: Float[Tensor, "n ends"],
     target: Labels = None,
     *,
@@ -180,17 +181,17 @@ def crop_scores(
         corners = boxes.round().long().cpu()
         height, width = judge.size
         limits = torch.tensor([width, height, width, height], device="cpu")
-        if len(boxes) != len(x) or bool(((corners < 0) | (corners > limits)).any()):
+        if len(boxes) != len(judge.images) or bool(((corners < 0) | (corners > limits)).any()):
             raise InputError(
-                f"{len(boxes)} boxes were given for {len(x)} images of {height}x{width}; give one "
-                "box an image, inside it."
+                f"{len(boxes)} boxes were given for {len(judge.images)} images of "
+                f"{height}x{width}; give one box an image, inside it."
             )
 
         def build(index: Tensor) -> Tensor:
             return torch.stack([_crop(judge.images[i], corners[i]) for i in index.tolist()])
 
         before = judge.clean_logits(clean) if target is None else None
-        after = judge.logits(len(x), build)
+        after = judge.logits(len(judge.images), build)
         # the classes come from the crops' logits only in their number, never in their value
         labels = class_labels(target, after if before is None else before)
         return CropScores(labels, judge.class_scores(after, labels).probability, judge.passes)

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.maps import require_maps, to_float64, upcast
 from torchsaliency.core.masking import Masking, MeanColour, RISEBlur
 from torchsaliency.core.runtime import draw_normal
@@ -53,7 +54,7 @@ class PerturbationCurve:
 
 def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
     model: nn.Module,
-    x: Float[Tensor, "n c *size"],
+    x: InputsLike,
     maps: Float[Tensor, " n *size"],
     target: Labels = None,
     *,
@@ -146,7 +147,7 @@ class RemovalCurves:
 
 def removal_curves(  # noqa: PLR0913 (options of a published protocol)
     model: nn.Module,
-    x: Float[Tensor, "n c *size"],
+    x: InputsLike,
     maps: Float[Tensor, " n *size"],
     target: Labels = None,
     *,

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.layer import Layer, LayerLike, as_group
 from torchsaliency.core.maps import require_maps, to_float64
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method, Needs
-from torchsaliency.core.network import NetworkWrapper, find_fact, unwrap
+from torchsaliency.core.network import unwrap
 from torchsaliency.core.runtime import draw_uniform
 from torchsaliency.core.session import open_session
 from torchsaliency.errors import OptionError
@@ -232,7 +233,7 @@ class _Again:
         more = Needs.PASSES | Needs.ATTENTION  # what else a method may read of the network
         layers = self._layers if not self._explanation.method.entry.needs & more else []
         images = self._explanation.images
-        with open_session(self._model, images, chunk=self._chunk) as session:
+        with open_session(self._model, self._explanation.given, chunk=self._chunk) as session:
             if substitute:
                 self._network = session.stand_in(session.chunk, layers)
             parts: tuple[Tensor, ...] = torch.arange(count, device=images.device).split(
@@ -240,10 +241,9 @@ class _Again:
             )
             return parts
 
-    def _wrap(self, network: nn.Module) -> nn.Module:
-        """Say of a copy of the network what was said of the network."""
-        output = find_fact(self._model, "output")
-        return NetworkWrapper(unwrap(network), scores=self._explanation.scores, output=output)
+    def _given(self, images: Tensor, index: Tensor) -> InputsLike:
+        inputs = self._explanation.inputs
+        return images if inputs is None else inputs.with_images(images, index)
 
     @torch.inference_mode(mode=False)
     def explain(
@@ -252,8 +252,8 @@ class _Again:
         """Explain variants of the images at `index`, of another network if one is given."""
         index = index.clone()  # outside inference mode: they are saved for the backward pass
         return explain(
-            self._wrap(network or self._network),
-            images.clone(),
+            self._explanation.wrap(unwrap(network or self._network)),
+            self._given(images.clone(), index),
             {"again": cast("Method", self._explanation.method)},
             self._explanation.target.take(index),
             self._layers,

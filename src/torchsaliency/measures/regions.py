@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.maps import require_maps, to_float64
 from torchsaliency.core.masking import ImageMinimum, Masking, MeanColour
 from torchsaliency.core.space import AVERAGE, Size, add_sides, describe_size, window_of
@@ -54,7 +55,7 @@ class RegionCurve:
 
 def region_curve(  # noqa: PLR0913 (options of a published protocol)
     model: nn.Module,
-    x: Float[Tensor, "n c *size"],
+    x: InputsLike,
     maps: Float[Tensor, " n *size"],
     target: Labels = None,
     *,
@@ -131,7 +132,7 @@ class SquareRemovals:
 
 def square_removals(  # noqa: PLR0913 (options of a published protocol)
     model: nn.Module,
-    x: Float[Tensor, "n c *size"],
+    x: InputsLike,
     target: Labels = None,
     *,
     samples: int = 100,

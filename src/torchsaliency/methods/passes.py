@@ -235,7 +235,7 @@ def require_picture(name: str, size: Size) -> None:
 
 def as_probability(target: Target) -> Target:
     """Return the class probability where a class is explained, any other target as it is."""
-    return Probability(target.labels) if isinstance(target, ClassTarget) else target
+    return target.restate(Probability) if isinstance(target, ClassTarget) else target
 
 
 def blur(

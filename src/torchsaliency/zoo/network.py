@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -34,6 +34,7 @@ class Network(NetworkWrapper):
         source: JSON-able facts for manifests: origin, weights, SHA-256, library versions.
         scores: what its numbers mean, see `torchsaliency.explain`; None finds it out.
         output: where in its output they are; None finds them.
+        forward_kwargs: keyword arguments with which it is always called.
     """
 
     def __init__(  # noqa: PLR0913 (facts, all by name)
@@ -48,8 +49,11 @@ class Network(NetworkWrapper):
         source: dict[str, Any] | None = None,
         scores: ScoresLike = None,
         output: int | str | None = None,
+        forward_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(module, scores=parse_scores(scores), output=output)
+        super().__init__(
+            module, scores=parse_scores(scores), output=output, forward_kwargs=forward_kwargs
+        )
         self.name = name
         self.preprocessing = preprocessing
         self.classes = classes

@@ -16,7 +16,14 @@ from torch.nn.modules import module as torch_module
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from torchsaliency.core.acceleration.engine import ENGINES, Call, Engine, NetworkCopy, get_place
+from torchsaliency.core.acceleration.engine import (
+    ENGINES,
+    Call,
+    Engine,
+    NetworkCopy,
+    get_place,
+    warn_unused,
+)
 from torchsaliency.core.freeze import get_hold
 from torchsaliency.core.layer import Layer
 
@@ -37,6 +44,7 @@ _kept: weakref.WeakKeyDictionary[nn.Module, _Kept] = weakref.WeakKeyDictionary()
 _originals: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = (
     weakref.WeakKeyDictionary()
 )
+_refused: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 _lock = threading.Lock()
 
 
@@ -126,6 +134,14 @@ def stand_in(call: Call, net: nn.Module, images: Tensor, layers: Sequence[Layer]
         return net
     _originals[runner.copy] = weakref.ref(net)
     return runner.copy
+
+
+def step_aside(net: nn.Module, why: str) -> None:
+    """Warn once a network that the context's engine makes no use of a copy of it."""
+    engine = _engine.get()
+    if engine is not None and net not in _refused:
+        _refused.add(net)
+        warn_unused(engine.name, net, why)
 
 
 def is_watched(net: nn.Module) -> bool:

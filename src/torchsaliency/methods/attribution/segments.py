@@ -128,7 +128,7 @@ class LIME(SegmentAttribution):
         shown = lime_samples(self.passes, int(labels.max()) + 1, self.seed)
         target = view.trace.target
         if self.explains == "probability" and isinstance(target, Logit):
-            target = Probability(target.labels)
+            target = target.restate(Probability)
         behind = None
         if self.hidden == "segment-mean":
             behind = segment_means(images_of(view)[image], labels)

@@ -155,7 +155,7 @@ class ExtremalPerturbation(Method):
                 f"{self.name}.reward=contrastive compares classes, and the target is "
                 f"{type(target).__name__}; give a class, or reward=simple."
             )
-        return Margin(target.labels)
+        return target.restate(Margin)
 
     def _ascend(self, view: View, target: Target, pairs: Tensor) -> list[Tensor]:
         """Optimise some pairs of an image and an area, numbered image by image."""
