@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from torchsaliency import viz
+from torchsaliency.core.detection import DetectionScore
 from torchsaliency.core.explanation import Explanation, set_renderer
 from torchsaliency.data import Photo
 from torchsaliency.errors import DataError, InputError
@@ -55,8 +56,11 @@ def overlay(
     index: int = 0,
     alpha: float = 0.5,
     colormap: str = "turbo",
+    classes: Sequence[str] | None = None,
 ) -> Image.Image:
     """Draw a map over the photograph it explains, at the photograph's own size.
+
+    Where a detection is explained, its box is drawn, too.
 
     Args:
         photo: the photograph that was preprocessed, in any form that `preprocess` takes.
@@ -65,6 +69,7 @@ def overlay(
         index: of the image in the explained batch.
         alpha: strength of the colour, in [0, 1].
         colormap: any matplotlib name.
+        classes: names for the labels of boxes; the model's by default.
 
     Returns:
         An RGB image of the photograph's size.
@@ -76,7 +81,51 @@ def overlay(
     preparation = _preprocessing(model)
     picture = preparation.picture(photo)
     saliency = place_map(explanation.map[index], picture, preparation)
-    return viz.overlay(picture, saliency, alpha=alpha, colormap=colormap)
+    drawn = viz.overlay(picture, saliency, alpha=alpha, colormap=colormap)
+    if classes is None and isinstance(model, Network):
+        classes = model.classes
+    found = explained_boxes(explanation, index, (picture.height, picture.width), preparation)
+    return viz.draw_boxes(drawn, found[0], box_labels(found, classes)) if len(found[0]) else drawn
+
+
+def explained_boxes(
+    explanation: Explanation,
+    index: int,
+    photo_size: tuple[int, int],
+    preparation: Preprocessing,
+) -> tuple[Tensor, list[int], list[float | None]]:
+    """Return what was explained of a detector: boxes on the photograph, labels and scores.
+
+    Args:
+        explanation: of a batch.
+        index: of the image in it.
+        photo_size: (H, W) of the photograph.
+        preparation: how it became the network's input.
+
+    Returns:
+        Boxes (B, 4), x0 y0 x1 y1 in the photograph's pixels; class indices; scores on the clean
+        image, None where they are not known. None at all where no detection was explained.
+    """
+    target = explanation.target
+    if not isinstance(target, DetectionScore):
+        return torch.zeros(0, 4), [], []
+    real = target.labels[index] >= 0
+    boxes, labels = target.boxes[index][real], target.labels[index][real].tolist()
+    where = preparation.placement(photo_size)
+    placed = where.boxes_to_photo(boxes.float().cpu(), preparation.input_size(photo_size))
+    found = target.found
+    return placed, labels, [None] * len(labels) if found is None else found[index][real].tolist()
+
+
+def box_labels(
+    found: tuple[Tensor, Sequence[int], Sequence[float | None]], classes: Sequence[str] | None
+) -> list[str]:
+    """Return class and score of each box in words, "dog 0.97"."""
+    return [
+        (classes[label] if classes is not None and label < len(classes) else str(label))
+        + ("" if score is None else f" {score:.2f}")
+        for label, score in zip(*found[1:], strict=True)
+    ]
 
 
 def place_map(saliency: Tensor, photo: Image.Image, preparation: Preprocessing) -> Tensor:

@@ -64,6 +64,9 @@ def _describe(row: Mapping[str, Any], **lines: str) -> Text:
 
 
 _SOURCE = re.compile(r"Source: (.+?)\.(?:\s|$)", re.DOTALL)
+_PHOTO = (480, 640)
+"""The photograph at whose size layers are listed, of networks that take any."""
+
 _NEEDS = {"label_free": "no class", "gradients": "gradients", "passes": "more passes"}
 
 
@@ -214,7 +217,7 @@ def spatial_layers(network: Network) -> list[dict[str, Any]]:
     from torchsaliency.core.network import unwrap
     from torchsaliency.errors import LayerError
 
-    net, size = unwrap(network), network.preprocessing.size
+    net, size = unwrap(network), network.preprocessing.input_size(_PHOTO)
     # noise, because a network may give nothing but zeros for a constant image
     image = torch.rand(
         1, network.preprocessing.channels, *size, generator=torch.Generator().manual_seed(0)

@@ -16,11 +16,12 @@ from torchsaliency.cli.folder import Folder
 from torchsaliency.cli.grid import Grid
 from torchsaliency.cli.monitoring import name_network_errors
 from torchsaliency.cli.options import ExplainCommandOptions, parse_settings, require_chosen
-from torchsaliency.cli.run import ALL, Run, Target
+from torchsaliency.cli.run import ALL, MaskFile, Run, Target
 from torchsaliency.core.acceleration import accelerated
 from torchsaliency.core.embedding import embeddings
 from torchsaliency.core.files import file_name
 from torchsaliency.core.method import METHODS, Method, Needs
+from torchsaliency.core.segmentation import Segment
 from torchsaliency.core.target import parse_target
 from torchsaliency.data import find_photos, sample_photo, sample_photos
 from torchsaliency.errors import DataError, OptionError
@@ -194,7 +195,15 @@ def unique_names(paths: Sequence[Path]) -> dict[str, Path]:
 def _choose_targets(words: Sequence[str], network: Network) -> dict[str, Target]:
     found: dict[str, Target] = {}
     for word in words:
-        target = parse_target(word, network.class_index)
+        subject, option, file = word.partition(",mask=")
+        target: Target = parse_target(subject, network.class_index)
+        if option:
+            if not isinstance(target, Segment) or target.category is None:
+                raise OptionError(
+                    f"--target {word} was given; a mask is for the class of a segmenter: "
+                    "segment:CLASS,mask=FILE."
+                )
+            target = MaskFile(target.category, Path(file).expanduser())
         found[str(target) if isinstance(target, int) else word] = target
     return found or {"": None}
 

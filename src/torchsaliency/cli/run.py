@@ -20,18 +20,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from torchsaliency.api import overlay
+from torchsaliency.api import box_labels, explained_boxes, overlay
 from torchsaliency.cli.console import progress_bar, say
 from torchsaliency.cli.folder import Folder
 from torchsaliency.cli.grid import Grid
 from torchsaliency.cli.monitoring import MonitoredMethod, name_network_errors
 from torchsaliency.core import target as targets
+from torchsaliency.core.detection import DetectionScore
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation, versions
 from torchsaliency.core.files import file_name, finite, json_bytes, sha256_of
 from torchsaliency.core.isolation import Isolation, describe_failure, require_numbers
 from torchsaliency.core.method import Method, Needs
 from torchsaliency.core.scores import ScoreKind
+from torchsaliency.core.segmentation import MaskScore
+from torchsaliency.core.target import TargetSpec
+from torchsaliency.data import open_photo
 from torchsaliency.errors import (
     DataError,
     OptionError,
@@ -51,9 +55,6 @@ if TYPE_CHECKING:
 ALL = "all"
 """Stands for all methods; those that do not fit the network are left out."""
 
-Target = int | targets.TargetSpec | None
-"""A class, another target, or the predicted class."""
-
 
 class Photo(NamedTuple):
     """A photograph that was read; its files begin with its name, its size is (H, W), upright."""
@@ -62,6 +63,48 @@ class Photo(NamedTuple):
     path: Path
     sha256: str
     size: tuple[int, int]
+
+
+@final
+@dataclass(frozen=True)
+class MaskFile:
+    """A segmenter's class over a region that a file shows: what is not black.
+
+    Attributes:
+        category: the class.
+        path: of a mask of the photograph's size, or of a folder with one a photograph, NAME.png.
+    """
+
+    category: int
+    path: Path
+
+    def read(self, photos: Sequence[Photo], preprocessing: Preprocessing) -> MaskScore:
+        """Return the target of photographs.
+
+        Raises:
+            DataError: a mask cannot be read, or does not fit its photograph.
+        """
+        masks = []
+        for photo in photos:
+            path = self.path / f"{photo.name}.png" if self.path.is_dir() else self.path
+            mask = torch.from_numpy(np.array(open_photo(path))).amax(2).bool()
+            if tuple(mask.shape) != photo.size:
+                raise DataError(
+                    f"The mask {path} has {mask.shape[1]}x{mask.shape[0]} pixels and {photo.path} "
+                    f"has {photo.size[1]}x{photo.size[0]}; give a mask of the photograph's size."
+                )
+            placed = preprocessing.mask(mask.to(torch.int64)) == 1  # not padding
+            if not bool(placed.any()):
+                raise DataError(
+                    f"The mask {path} shows nothing of what the network sees; draw the region in "
+                    "another colour than black."
+                )
+            masks.append(placed)
+        return MaskScore(torch.stack(masks).float(), self.category)
+
+
+Target = int | TargetSpec | MaskFile | None
+"""A class, another target, or the predicted class."""
 
 
 Scores = dict[str, list[tuple[float | None, list[float | None]]]]
@@ -73,7 +116,7 @@ class Answer(NamedTuple):
 
     target: str  # as in `Run.targets`
     maps: Mapping[str, Explanation]  # by method; those that failed are not there
-    logits: Tensor  # (N, K), float32 on the processor
+    logits: Tensor | None  # (N, K), float32 on the processor; of detectors and segmenters none
     scores: Mapping[str, Scores]  # by method
     masked: Mapping[str, Tensor]  # by method, (N,) the class's probability on the masked images
 
@@ -199,8 +242,9 @@ class Run:
 
         Batches are cut from all photographs, known ones among them: so a run that goes on has the
         batches, and the last digits, of one that was not stopped. None stands for the inputs of a
-        batch that is known.
+        batch that is known. Inputs of another size begin another batch.
         """
+        size: tuple[int, int] | None = None
         batch: list[Photo] = []
         inputs: list[Tensor | Path] = []
 
@@ -215,7 +259,7 @@ class Run:
                 sha256 = sha256_of(path)
                 picture = self.preprocessing.picture(path)
                 known = sha256 in self._finished
-                inputs.append(path if known else self._prepare(path, picture))
+                prepared = path if known else self._prepare(path, picture)
             except Exception as error:  # a decoder may raise anything
                 if len(self.photos) == 1 and isinstance(error, DataError):
                     raise
@@ -224,7 +268,13 @@ class Run:
                     raise DataError(reason) from error
                 self._skip(path, str(error) if isinstance(error, DataError) else reason)
                 continue
-            batch.append(Photo(name, path, sha256, (picture.height, picture.width)))
+            photo_size = (picture.height, picture.width)
+            before, size = size, self.preprocessing.input_size(photo_size)
+            if batch and size != before:
+                yield ready()
+                batch, inputs = [], []
+            inputs.append(prepared)
+            batch.append(Photo(name, path, sha256, photo_size))
             if len(batch) == self.options.batch_size:
                 yield ready()
                 batch, inputs = [], []
@@ -241,7 +291,7 @@ class Run:
     def _explain_targets(self, batch: Sequence[Photo], x: Tensor) -> list[Answer]:
         found = []
         for tag, spec in self.targets.items():
-            target = spec
+            target = spec.read(batch, self.preprocessing) if isinstance(spec, MaskFile) else spec
             if self.references:
                 references = [self.references[photo.name][0] for photo in batch]
                 target = targets.EmbeddingSimilarity(torch.stack(references), "cosine")
@@ -255,8 +305,10 @@ class Run:
             found.append(Answer(tag, maps, logits, scores, masked))
         return found
 
-    def _maps(self, x: Tensor, target: Target) -> tuple[dict[str, Explanation], Tensor]:
-        """Return each fitting method's explanation, and the batch's logits."""
+    def _maps(
+        self, x: Tensor, target: int | TargetSpec | None
+    ) -> tuple[dict[str, Explanation], Tensor | None]:
+        """Return each fitting method's explanation, and the batch's logits of classes."""
         layers, guards = self.options.layer, {}
         for label, method in self.methods.items():
             calls = 1 if method.joint else max(1, len(layers))  # once a layer, or once for all
@@ -284,7 +336,8 @@ class Run:
             raise OptionError(f"No method fits: {next(iter(self.left_out.values()))}.")
         for label, explanation in maps.items():
             maps[label] = dataclasses.replace(explanation, method=self.methods[label])
-        return maps, output.detach().float().cpu()
+        of_classes = isinstance(output, Tensor) and output.ndim <= 2  # noqa: PLR2004
+        return maps, output.detach().float().cpu() if of_classes else None
 
     def _scores(self, explanation: Explanation) -> Scores:
         """Score the maps of a batch, for the classes they explain."""
@@ -318,9 +371,9 @@ class Run:
         picture = self.preprocessing.picture(photo.path)
         predicted = None
         meaning = next(iter(answers[0].maps.values())).scores
-        if meaning.classes:  # no encoder, and no regression
-            logits = answers[0].logits[row]
-            predicted = self._class_facts(logits, int(logits.argmax()), meaning)
+        found = answers[0].logits
+        if meaning.classes and found is not None:  # no encoder, regression, detector or segmenter
+            predicted = self._class_facts(found[row], int(found[row].argmax()), meaning)
         entry: dict[str, Any] = {
             "name": photo.name,
             "path": str(photo.path.resolve()),
@@ -386,6 +439,7 @@ class Run:
             index=row,
             alpha=self.options.alpha,
             colormap=self.options.colormap,
+            classes=self.network.classes,
         )
         files = {"overlay": f"{stem}.png"}
         self.folder.write(files["overlay"], png(drawn))
@@ -411,17 +465,45 @@ class Run:
         explanation = next(iter(answer.maps.values()))
         facts = {"kind": type(explanation.target).__name__}
         if isinstance(explanation.target, targets.ClassTarget):
+            assert answer.logits is not None  # a class target reads them
             index = int(explanation.target.labels[row])
             facts |= self._class_facts(answer.logits[row], index, explanation.scores)
             if not isinstance(explanation.target, targets.Logit):
                 facts["name"] = f"{answer.target.partition(':')[0]} of {facts['name']}"
             return facts
         score = float(explanation.score[row])
+        if isinstance(explanation.target, DetectionScore):
+            return facts | self._box_facts(photo, explanation, row) | {"logit": score}
+        if isinstance(explanation.target, MaskScore):
+            return facts | self._segment_facts(explanation.target, row) | {"logit": score}
         if photo.name in self.references:
             name = f"similarity {score:.2f} to {self.references[photo.name][1]}"
         else:
             name = answer.target or "its own embedding"
         return facts | {"index": None, "name": name, "logit": score, "probability": None}
+
+    def _box_facts(self, photo: Photo, explanation: Explanation, row: int) -> dict[str, Any]:
+        """Say which detections are explained, in the photograph's pixels."""
+        found = explained_boxes(explanation, row, photo.size, self.preprocessing)
+        classes = self.network.classes
+        names = box_labels((*found[:2], [None] * len(found[1])), classes)
+        rows = zip(found[0].tolist(), found[1], names, found[2], strict=True)
+        boxes = [
+            {"box": [round(side, 2) for side in box], "class": label, "name": name, "score": score}
+            for box, label, name, score in rows
+        ]
+        name = ", ".join(box_labels(found, classes))
+        return {"index": None, "name": name, "probability": None, "boxes": boxes}
+
+    def _segment_facts(self, target: MaskScore, row: int) -> dict[str, Any]:
+        """Say which class is explained over how much of the network's input."""
+        category = target.category
+        category = int(category[row]) if isinstance(category, Tensor) else category
+        area = float(target.masks[row].float().mean())
+        classes = self.network.classes or ()
+        name = classes[category] if category < len(classes) else str(category)
+        name = f"{name} over {area:.1%}"
+        return {"index": None, "class": category, "name": name, "probability": None, "area": area}
 
     # --- the manifest -----------------------------------------------------------------------------
 

@@ -104,8 +104,9 @@ def _prepare(
     if "boxes" in needs:
         if picture.boxes is None or len(picture.boxes) == 0:
             raise DataError(f"{name} has no box of its object.")
-        place = preprocessing.placement((image.height, image.width))
-        boxes = (place.boxes_to_input(picture.boxes, preprocessing.size),)
+        photo_size = (image.height, image.width)
+        place = preprocessing.placement(photo_size)
+        boxes = (place.boxes_to_input(picture.boxes, preprocessing.input_size(photo_size)),)
     if "masks" in needs:
         if picture.mask is None:
             raise DataError(f"{name} has no mask of its objects.")

@@ -115,6 +115,12 @@ def make_setting(
         judge_name = network.judge if needed else None
     if judge is None and judge_name is not None:
         judge = _load("judge", plan, judge_name, plan.judge_weights)
+    if network.preprocessing.size is None:
+        raise OptionError(
+            f"model: {network.name} takes photographs of any size and finds objects or segments in "
+            "them, and an evaluation is of one class an image; use `torchsaliency explain`, and "
+            "torchsaliency.measures.perturbation_curve with the explanation's target."
+        )
     preprocessing = _preprocess(plan, network)
     judge_preprocessing = judge_masking = None
     if judge is not None:  # the pixels that were explained, in the judge's normalisation

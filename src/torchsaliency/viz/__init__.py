@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from torchsaliency.viz.grid import Panel, Row, grid
 from torchsaliency.viz.notebook import png_bytes
-from torchsaliency.viz.overlay import colourise, overlay
+from torchsaliency.viz.overlay import colourise, draw_boxes, overlay
 
-__all__ = ["Panel", "Row", "colourise", "grid", "overlay", "png_bytes"]
+__all__ = ["Panel", "Row", "colourise", "draw_boxes", "grid", "overlay", "png_bytes"]

@@ -115,15 +115,20 @@ class InputFacts:
         if channels is None:
             channels = known.channels if known is not None else find_channels(model) or _COLOURS
         mean, std = self._statistics(known, channels)
-        size = self.size or (known.size if known is not None else (224, 224))
         if known is None:
-            resize: tuple[int, int] | None = _scale(size, 1 / _CROPPED, 1 / _CROPPED)
+            size = self.size or (224, 224)
+            resize = _scale(size, 1 / _CROPPED, 1 / _CROPPED)
             return Preprocessing(size=size, resize=resize, mean=mean, std=std)
-        resize = known.resize
-        if resize is not None and size != known.size:
-            resize = _scale(size, resize[0] / known.size[0], resize[1] / known.size[1])
         order = known.order if channels == _COLOURS else "rgb"
-        return replace(known, size=size, resize=resize, mean=mean, std=std, order=order)
+        found = replace(known, mean=mean, std=std, order=order)
+        if self.size is None or self.size == known.size:
+            return found
+        if known.size is None:  # nothing was cropped: now what hangs over is
+            return replace(found, size=self.size, resize=self.size)
+        if known.resize is None:
+            return replace(found, size=self.size)
+        down, across = (box / side for box, side in zip(known.resize, known.size, strict=True))
+        return replace(found, size=self.size, resize=_scale(self.size, down, across))
 
     def _statistics(
         self, known: Preprocessing | None, channels: int
@@ -144,8 +149,9 @@ class InputFacts:
 
     def assumed(self, preprocessing: Preprocessing) -> str:
         """Return what of a preprocessing nobody said, in words; "" if all was said."""
+        size = preprocessing.size
         parts = {
-            "size": f"size {preprocessing.size[0]}x{preprocessing.size[1]}",
+            "size": "the photograph's own size" if size is None else f"size {size[0]}x{size[1]}",
             "mean": f"mean {_words(preprocessing.mean)}",
             "std": f"std {_words(preprocessing.std)}",
         }

@@ -80,6 +80,23 @@ class Placement:
         placed = clipped if clip else moved
         return placed[seen if drop else slice(None)].reshape(-1, 4).to(boxes)
 
+    def boxes_to_photo(
+        self, boxes: Float[Tensor, "b 4"], size: tuple[int, int]
+    ) -> Float[Tensor, "b 4"]:
+        """Put boxes on the network's input where they lie on the photograph.
+
+        Args:
+            boxes: x0 y0 x1 y1 in the input's pixels.
+            size: (h, w) of the network's input.
+
+        Returns:
+            The boxes in the photograph's pixels, not rounded.
+        """
+        scale = torch.tensor([self.width / size[1], self.height / size[0]], dtype=torch.float64)
+        start = torch.tensor([self.left, self.top], dtype=torch.float64)
+        corners = boxes.detach().cpu().double().reshape(-1, 2, 2)
+        return (corners * scale + start).reshape(-1, 4).to(boxes)
+
 
 def _resampling(pixels: int, start: float, extent: float, cells: int) -> Tensor:
     """Return (pixels, cells) weights that read a row of cells, laid from `start`, at each pixel."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from torchsaliency.core.masking import BlackPixel, Blur, Masking, MeanColour
+from torchsaliency.core.masking import BlackPixel, Blur, GivenImage, Masking, MeanColour
 from torchsaliency.data.channels import picture_of, read_channels, show_channels
 from torchsaliency.data.dataset import VOID
 from torchsaliency.data.decoding import VARIABLE, pixel_limit
@@ -57,7 +57,8 @@ class Preprocessing:
     any other number reads the channels of the file (`torchsaliency.data.read_channels`).
 
     Attributes:
-        size: (height, width) of the network's input, in pixels, cropped from the centre.
+        size: (height, width) of the network's input, in pixels, cropped from the centre; None crops
+            nothing: inputs differ in size as the photographs do.
         resize: (height, width) of the box the photograph is scaled to before the crop; None leaves
             its size.
         fit: how the photograph fills that box.
@@ -73,7 +74,7 @@ class Preprocessing:
         torch.Size([3, 224, 224])
     """
 
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     resize: tuple[int, int] | None
     fit: Fit = Fit.COVER
     interpolation: Image.Resampling = Image.Resampling.BILINEAR
@@ -93,7 +94,7 @@ class Preprocessing:
                 "three colours."
             )
         numbers = (*self.mean, *self.std)
-        sides = (*self.size, *(self.resize or ()))
+        sides = (*(self.size or (1, 1)), *(self.resize or ()))
         if min(sides) < 1 or min(self.std) <= 0 or not all(map(math.isfinite, numbers)):
             raise OptionError(
                 f"Preprocessing was given size {self.size}, resize {self.resize}, mean {self.mean} "
@@ -101,7 +102,7 @@ class Preprocessing:
                 "deviations finite and positive."
             )
         limit = pixel_limit()
-        if max(math.prod(self.size), math.prod(self.resize or ())) > limit:
+        if max(math.prod(self.size or ()), math.prod(self.resize or ())) > limit:
             raise OptionError(
                 f"Preprocessing was given size {self.size} and resize {self.resize}; accepted are "
                 f"at most {limit} pixels, or as many as {VARIABLE} says."
@@ -124,7 +125,8 @@ class Preprocessing:
         picture = self.crop(photo)
         if self.channels == 1:
             picture = picture.convert("L")
-        pixels = torch.from_numpy(np.array(picture)).reshape(*self.size, self.channels)
+        pixels = torch.from_numpy(np.array(picture))
+        pixels = pixels.reshape(picture.height, picture.width, self.channels)
         pixels = pixels.permute(2, 0, 1).contiguous()
         if self.order == "bgr":
             pixels = pixels.flip(0)
@@ -140,13 +142,18 @@ class Preprocessing:
             return to_rgb(photo)
         return picture_of(read_channels(photo, self.channels))
 
+    def input_size(self, photo_size: tuple[int, int]) -> tuple[int, int]:
+        """Return (height, width) of the network's input of a photograph of (H, W) pixels."""
+        return self.size or self._scaled(photo_size)
+
     def crop(self, photo: Photo) -> Image.Image:
-        """Return what the network sees, as an RGB picture of `size`, upright."""
+        """Return what the network sees, as an upright RGB picture of the input's size."""
         photo = self.picture(photo)
         scaled, (top, left) = self._layout((photo.height, photo.width))
-        canvas = Image.new("RGB", self.size[::-1], self._padding())
-        if scaled[0] * scaled[1] > _MOST_WASTE * self.size[0] * self.size[1]:
-            window = self._visible(photo, scaled, (top, left))
+        size = self.input_size((photo.height, photo.width))
+        canvas = Image.new("RGB", size[::-1], self._padding())
+        if math.prod(scaled) > _MOST_WASTE * math.prod(size):
+            window = self._visible(photo, scaled, (top, left), size)
             canvas.paste(window, (max(-left, 0), max(-top, 0)))
         else:
             canvas.paste(photo.resize(scaled[::-1], self.interpolation), (-left, -top))
@@ -157,8 +164,9 @@ class Preprocessing:
 
         Padding has the mean of each channel.
         """
-        scaled, (top, left) = self._layout(values.shape[:2])
-        (height, width), resized = self.size, scaled[::-1]
+        photo_size = (values.shape[0], values.shape[1])
+        scaled, (top, left) = self._layout(photo_size)
+        (height, width), resized = self.input_size(photo_size), scaled[::-1]
         found = torch.empty(self.channels, height, width)
         for channel, mean in enumerate(self.mean):
             canvas = Image.new("F", (width, height), mean)
@@ -170,13 +178,14 @@ class Preprocessing:
     def placement(self, photo_size: tuple[int, int]) -> Placement:
         """Return where the network's input lies on a photograph of (H, W) pixels."""
         scaled, (top, left) = self._layout(photo_size)
+        height, width = self.input_size(photo_size)
         vertical, horizontal = photo_size[0] / scaled[0], photo_size[1] / scaled[1]
         return Placement(
             photo_size=photo_size,
             top=top * vertical,
             left=left * horizontal,
-            height=self.size[0] * vertical,
-            width=self.size[1] * horizontal,
+            height=height * vertical,
+            width=width * horizontal,
         )
 
     def mask(self, mask: Integer[Tensor, "H W"]) -> Integer[Tensor, "h w"]:
@@ -191,17 +200,18 @@ class Preprocessing:
             The labels of the input's pixels, of the same type; 255 (void) where the input is
             padding.
         """
-        scaled, start = self._layout((mask.shape[0], mask.shape[1]))
+        photo_size = (mask.shape[0], mask.shape[1])
+        scaled, start = self._layout(photo_size)
         (rows, inside), (columns, within) = (
             _nearest(*line, mask.device)
-            for line in zip(mask.shape, scaled, start, self.size, strict=True)
+            for line in zip(photo_size, scaled, start, self.input_size(photo_size), strict=True)
         )
         labels = mask[rows[:, None], columns]
         return labels.masked_fill(~(inside[:, None] & within), VOID)
 
     def squash(self) -> Preprocessing:
         """Return the variant that shows the whole photograph, its aspect ratio changed."""
-        return replace(self, resize=self.size, fit=Fit.SQUASH)
+        return self if self.size is None else replace(self, resize=self.size, fit=Fit.SQUASH)
 
     def denormalise(self, x: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch 3 h w"]:
         """Return network inputs as RGB values in [0, 1].
@@ -221,8 +231,10 @@ class Preprocessing:
         """Return the variant that crops the middle ("crop") or shows all ("squash").
 
         "fill" crops no more than the longer side's overhang: Opti-CAM's localisation numbers are
-        those of the shorter side at 224, and 224 cropped.
+        those of the shorter side at 224, and 224 cropped. Where nothing is cropped, all are one.
         """
+        if self.size is None:
+            return self
         if fit == "squash":
             return self.squash()
         if fit == "fill":
@@ -243,15 +255,21 @@ class Preprocessing:
         """
         if name == "black":
             return BlackPixel(self.mean, self.std)
-        known: dict[str, Masking] = {"mean": MeanColour(), "blur": Blur()}
+        known: dict[str, Masking] = {"mean": self._mean_colour(), "blur": Blur()}
         if name not in known:
             raise OptionError(f"The masking {name!r} was given; choose mean, black or blur.")
         return known[name]
 
+    def _mean_colour(self) -> Masking:
+        """Return zero, or ImageNet's mean where the network itself normalises whole photographs."""
+        if self.size is None and not any(self.mean):
+            return GivenImage(torch.tensor(IMAGENET_MEAN)[:, None, None])
+        return MeanColour()
+
     def to_dict(self) -> dict[str, Any]:
         """Return the description as JSON-able values, for manifests."""
         return {
-            "size": list(self.size),
+            "size": None if self.size is None else list(self.size),
             "resize": None if self.resize is None else list(self.resize),
             "fit": self.fit.value,
             "interpolation": self.interpolation.name.lower(),
@@ -297,20 +315,27 @@ class Preprocessing:
 
     def _layout(self, photo_size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the scaled photograph's (H, W) and where the crop begins (negative: padding)."""
-        scaled = photo_size if self.resize is None else _scale(photo_size, self.resize, self.fit)
+        scaled = self._scaled(photo_size)
         top, left = (
             round((have - want) / 2) if have >= want else -((want - have) // 2)
-            for have, want in zip(scaled, self.size, strict=True)
+            for have, want in zip(scaled, self.size or scaled, strict=True)
         )
         return scaled, (top, left)
 
+    def _scaled(self, photo_size: tuple[int, int]) -> tuple[int, int]:
+        return photo_size if self.resize is None else _scale(photo_size, self.resize, self.fit)
+
     def _visible(
-        self, photo: Image.Image, scaled: tuple[int, int], start: tuple[int, int]
+        self,
+        photo: Image.Image,
+        scaled: tuple[int, int],
+        start: tuple[int, int],
+        size: tuple[int, int],
     ) -> Image.Image:
         """Resample only what the crop keeps: a panorama scaled whole could fill the memory."""
         spans = []
         for have, begin, want, source in zip(
-            scaled, start, self.size, (photo.height, photo.width), strict=True
+            scaled, start, size, (photo.height, photo.width), strict=True
         ):
             first, last = max(begin, 0), min(begin + want, have)
             spans.append((last - first, first * source / have, min(last * source / have, source)))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from torchsaliency.data import to_rgb
 from torchsaliency.errors import DataError, InputError, OptionError
-from torchsaliency.viz import colourise, overlay
+from torchsaliency.viz import colourise, draw_boxes, overlay
 
 
 @pytest.fixture
@@ -170,3 +170,19 @@ def test_colourise_has_256_entries_and_belongs_to_the_caller():
 def test_importing_does_not_import_matplotlib():
     code = "import sys, torchsaliency.viz; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_boxes_are_drawn_white_on_black_and_cut_at_the_edges(photo):
+    before = np.array(photo)
+    boxes = torch.tensor([[-5.0, 4.0, 12.0, 1000.0]])
+    drawn = np.array(draw_boxes(photo, boxes))
+    assert np.array_equal(np.array(photo), before)
+    height = drawn.shape[0]
+    assert (drawn[4, :13] == 0).all()
+    assert (drawn[4:height, 12] == 0).all()
+    assert (drawn[6:-2, 11] == 255).all()
+    assert (drawn[5, 1:12] == 255).all()
+    assert np.array_equal(drawn[:4], before[:4].copy())
+    assert np.array_equal(drawn[:, 13:], before[:, 13:])
+    labelled = np.array(draw_boxes(photo, boxes, ["cat"]))
+    assert (labelled != drawn).any()

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
+from torchsaliency import Layer
 from torchsaliency.zoo import paper_layer
 
 TORCHVISION = {
@@ -73,3 +75,24 @@ def test_an_architecture_whose_layer_is_gone_has_none():
     model = resnet18()
     model.layer4 = nn.Identity()
     assert paper_layer(model) is None
+
+
+DETECTORS = {
+    "fasterrcnn_mobilenet_v3_large_fpn": "backbone.body.16",
+    "maskrcnn_resnet50_fpn": "backbone.body.layer4",
+    "retinanet_resnet50_fpn": "backbone.body.layer4",
+    "fcos_resnet50_fpn": "backbone.body.layer4",
+    "keypointrcnn_resnet50_fpn": "backbone.body.layer4",
+    "ssd300_vgg16": "backbone.features",
+    "ssdlite320_mobilenet_v3_large": "backbone.features.0",
+    "deeplabv3_resnet50": "backbone.layer4",
+    "fcn_resnet50": "backbone.layer4",
+    "lraspp_mobilenet_v3_large": "backbone.16",
+}
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_the_layer_of_detectors_and_segmenters(name):
+    with torch.device("meta"):
+        net = torchvision.models.get_model(name, weights=None, weights_backbone=None)
+    assert paper_layer(net) == Layer(DETECTORS[name])

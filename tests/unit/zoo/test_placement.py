@@ -67,3 +67,10 @@ def test_values_keep_their_range_and_type():
     assert placed.dtype == torch.float16
     assert placed.min() >= 0
     assert placed.max() <= saliency.max()
+
+
+def test_boxes_come_back_to_the_photograph():
+    place = Placement(photo_size=(60, 80), top=-4.0, left=10.0, height=68.0, width=40.0)
+    boxes = torch.tensor([[12.0, 3.0, 30.5, 44.0]])
+    there = place.boxes_to_input(boxes, (34, 20))
+    torch.testing.assert_close(place.boxes_to_photo(there, (34, 20)), boxes)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -206,3 +207,28 @@ def test_the_description_is_json():
 def test_impossible_descriptions_are_refused(wrong):
     with pytest.raises(OptionError, match="must be at least one pixel"):
         Preprocessing(**({"size": (4, 4), "resize": None} | wrong))
+
+
+def test_nothing_is_cropped_where_the_input_has_no_size_of_its_own():
+    whole = Preprocessing(size=None, resize=None, mean=(0.0,) * 3, std=(1.0,) * 3)
+    photo = Image.fromarray(np.arange(3 * 20 * 30, dtype=np.uint8).reshape(20, 30, 3))
+    assert torch.equal(whole(photo), torch.from_numpy(np.array(photo)).permute(2, 0, 1) / 255)
+    scaled = replace(whole, resize=(10, 10))
+    assert scaled(photo).shape == (3, 10, 15)
+    assert scaled.input_size((20, 30)) == (10, 15)
+    assert scaled.placement((20, 30)).height == 20
+    assert scaled.mask(torch.ones(20, 30, dtype=torch.int64)).shape == (10, 15)
+    assert scaled.frame("fill") == scaled.squash() == scaled
+    assert Preprocessing.from_dict(scaled.to_dict()) == scaled
+    mean = whole.baseline("mean").baseline(torch.zeros(1, 3, 4, 4))
+    assert mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+
+
+def test_detectors_and_segmenters_of_torchvision_crop_nothing():
+    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+    from torchvision.models.segmentation import FCN_ResNet50_Weights
+
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8))
+    for entry in (FasterRCNN_ResNet50_FPN_Weights.DEFAULT, FCN_ResNet50_Weights.DEFAULT):
+        ours, theirs = from_torchvision(entry)(photo), entry.transforms()(photo)
+        torch.testing.assert_close(ours, theirs)

@@ -1,4 +1,4 @@
-"""torchvision's classification networks, with its weights or a file.
+"""torchvision's classifiers, detectors and semantic segmenters, with its weights or a file.
 
 `resnet50` has torchvision's default weights, `resnet50.imagenet1k_v1` those of that name. A file
 that torchvision published is recognised by its hash, so that it gets its own transforms.
@@ -35,17 +35,32 @@ from torchsaliency.zoo.sources.source import (
 # Both were trained on inputs scaled otherwise than their transforms scale, and undo it themselves
 # where `transform_input` is set, as torchvision sets it for its published weights.
 _RESCALES_INPUT = ("googlenet", "inception_v3")
+_WITH_AUXILIARY = ("fcn_", "deeplabv3_")  # a second head for training
 _DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
 
 def from_torchvision(weights: Any) -> Preprocessing:
     """Read a torchvision weights entry, such as `ResNet50_Weights.DEFAULT`, or its `transforms()`.
 
+    A classifier's crops the photograph. A detector's leaves it as it is, in [0, 1], because the
+    network scales and normalises by itself; a segmenter's scales the shorter side, and crops
+    nothing.
+
     Raises:
-        CheckpointError: the object is no image-classification preset.
+        CheckpointError: the object is no preset of one of these.
     """
     preset = weights.transforms() if hasattr(weights, "transforms") else weights
+    if type(preset).__name__ == "ObjectDetection":
+        return Preprocessing(size=None, resize=None, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     try:
+        if type(preset).__name__ == "SemanticSegmentation":
+            return Preprocessing(
+                size=None,
+                resize=as_pair(preset.resize_size),
+                interpolation=Image.Resampling[preset.interpolation.name],
+                mean=as_triple(preset.mean),
+                std=as_triple(preset.std),
+            )
         crop, resize = preset.crop_size, preset.resize_size
         return Preprocessing(
             size=as_pair(crop),
@@ -56,18 +71,19 @@ def from_torchvision(weights: Any) -> Preprocessing:
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{type(weights).__name__} is no torchvision classification preset; give a weights "
-            "entry such as ResNet50_Weights.DEFAULT or what its transforms() returns."
+            f"{type(weights).__name__} is no torchvision preset of a classifier, detector or "
+            "segmenter; give a weights entry such as ResNet50_Weights.DEFAULT or what its "
+            "transforms() returns."
         ) from error
 
 
 def families() -> dict[str, str]:
     """Return the names of torchvision's networks, each with the module that defines it."""
-    import torchvision
-    from torchvision.models import get_model_builder
+    from torchvision import models
 
-    names: list[str] = torchvision.models.list_models(module=torchvision.models)
-    return {name: get_model_builder(name).__module__.rpartition(".")[2] for name in names}
+    kinds = (models, models.detection, models.segmentation)
+    names = [name for kind in kinds for name in models.list_models(module=kind)]
+    return {name: models.get_model_builder(name).__module__.rpartition(".")[2] for name in names}
 
 
 @register_source("torchvision", networks=families)
@@ -80,18 +96,18 @@ def load(request: Request) -> Network:
     if (checkpoint := request.checkpoint()) is not None:
         checkpoint = weights = checkpoint.rename(_modern_densenet_key)
         entry = _find_published(architecture, checkpoint) or entry
-        build = functools.partial(_build, architecture, checkpoint=checkpoint)
+        build = functools.partial(_build, architecture, entry, checkpoint=checkpoint)
         model, count = build_and_fill(build, checkpoint, count)
     elif request.pretrained:
         request.refuse_other_classes()
         model, weights = _load_pretrained(architecture, entry), entry.name
     else:
-        model = _build(architecture, count)
+        model = _build(architecture, entry, count)
     return Network(
         model,
         name=f"torchvision/{request.name}",
         preprocessing=from_torchvision(entry),
-        classes=imagenet_classes() if count in {None, IMAGENET_CLASSES} else None,
+        classes=_classes(entry) if count in {None, _class_count(entry)} else None,
         layer=paper_layer(model),
         source=facts("torchvision", model, weights, "torchvision"),
     )
@@ -140,18 +156,34 @@ def _load_pretrained(architecture: str, entry: Any) -> nn.Module:
 
 
 def _build(
-    architecture: str, num_classes: int | None, checkpoint: Checkpoint | None = None
+    architecture: str, entry: Any, num_classes: int | None, checkpoint: Checkpoint | None = None
 ) -> nn.Module:
     """Build the network with random weights, fit for those of the checkpoint if there is one."""
     from torchvision.models import get_model
 
-    options: dict[str, Any] = {"num_classes": num_classes or IMAGENET_CLASSES}
+    options: dict[str, Any] = {"num_classes": num_classes or _class_count(entry)}
+    if not _is_classifier(entry):
+        options["weights_backbone"] = None  # or they were downloaded
+    if architecture.startswith(_WITH_AUXILIARY):
+        options["aux_loss"] = checkpoint is None or _has_auxiliary(checkpoint)
     if architecture in _RESCALES_INPUT:
         options["init_weights"] = checkpoint is None  # slow, and in vain when a file overwrites it
         options["transform_input"] = checkpoint is not None
         options["aux_logits"] = checkpoint is None or _has_auxiliary(checkpoint)
     model: nn.Module = get_model(architecture, weights=None, **options)
     return model
+
+
+def _is_classifier(entry: Any) -> bool:
+    return hasattr(entry.transforms(), "crop_size")
+
+
+def _classes(entry: Any) -> tuple[str, ...]:
+    return imagenet_classes() if _is_classifier(entry) else tuple(entry.meta["categories"])
+
+
+def _class_count(entry: Any) -> int:
+    return IMAGENET_CLASSES if _is_classifier(entry) else len(entry.meta["categories"])
 
 
 def _has_auxiliary(checkpoint: Checkpoint) -> bool:
