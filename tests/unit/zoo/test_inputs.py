@@ -97,3 +97,11 @@ def test_facts_in_checkpoints():
     expected = InputFacts(size=(64, 96), channels=1, classes=("a", "b"))
     assert find_facts(content) == expected
     assert find_facts([1, 2]) == find_facts({}) == InputFacts()
+
+
+def test_a_size_given_to_a_network_of_whole_photographs_crops_what_hangs_over():
+    whole = Preprocessing(size=None, resize=None)
+    found = InputFacts(size=(32, 48)).apply(whole, nn.Identity())
+    assert (found.size, found.resize) == ((32, 48), (32, 48))
+    assert InputFacts().apply(whole, nn.Identity()) == whole
+    assert "the photograph's own size" in InputFacts().assumed(whole)
