@@ -113,6 +113,28 @@ def test_an_engines_copy_gives_the_networks_output(net, x, name):
     torch.testing.assert_close(made.copy(x), net.eval()(x))
 
 
+class Scaled(nn.Module):
+    """Has a tensor that is no buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.scale = convnet(), torch.ones(1)
+
+    def forward(self, x):
+        return self.inner(x) * self.scale
+
+
+def test_a_tensor_that_changes_makes_a_new_copy_though_it_is_no_buffer(x):
+    net, found = Scaled().eval(), []
+    with torchsaliency.accelerated("channels-last"), torch.no_grad():
+        for _ in range(2):
+            with frozen_eval(net, x.device):
+                run_accelerated(net, x)
+                found.append(run_accelerated(net, x))
+            net.scale.mul_(-2)
+    torch.testing.assert_close(found[1], -2 * found[0])
+
+
 class Tallying(nn.Module):
     """Counts its passes in a buffer and keeps the last of its outputs."""
 

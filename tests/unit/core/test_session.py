@@ -123,3 +123,11 @@ def test_what_a_pass_leaves_in_lists_is_taken_out_even_of_one_that_holds_itself(
         session.run(images(1))
     assert net.notes[0] == []
     assert net.notes[1] is net.notes
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_images_that_mix_in_a_batch_run_one_by_one(chunk):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False))
+    net = nn.Sequential(net, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    with open_session(net, images(3), chunk=chunk) as session:
+        assert session.chunk == 1
