@@ -119,6 +119,21 @@ CLASS_NAMES = option(
     metavar="FILE",
     spelling="--classes",
 )
+SCORES = option(
+    None,
+    NETWORK,
+    "What the network's numbers mean: softmax (one class is true), sigmoid (independent labels), "
+    "binary (one logit), probabilities, regression or embedding; what the network or its file says "
+    "by default, or else what it shows.",
+    metavar="KIND",
+)
+OUTPUT_KEY = option(
+    None,
+    NETWORK,
+    "Where its numbers are in what the network returns: an index, a key, or a path such as "
+    "heads.main; found by default.",
+    metavar="PATH",
+)
 DEVICE = option("cpu", RUNNING, "cpu, cuda, cuda:1, mps …", metavar="NAME")
 PRECISION = option("float32", RUNNING, "The network's number type.")
 FIT = option(
@@ -227,6 +242,8 @@ class ExplainOptions(Options):
     std: str | None = STD
     channels: int | None = CHANNELS
     class_names: Path | None = CLASS_NAMES
+    scores: str | None = SCORES
+    output_key: str | None = OUTPUT_KEY
     fit: Framing | None = FIT
     device: str = DEVICE
     precision: Precision = PRECISION
@@ -307,6 +324,8 @@ class PlanOptions(Options):
     std: str | None = STD
     channels: int | None = CHANNELS
     class_names: Path | None = CLASS_NAMES
+    scores: str | None = SCORES
+    output_key: str | None = OUTPUT_KEY
     judge: str | None = option(
         None, NETWORK, "The network that scores, if it is another.", metavar="NAME"
     )

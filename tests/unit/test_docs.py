@@ -1,5 +1,6 @@
 """The documentation says what the code says."""
 
+import re
 import runpy
 from pathlib import Path
 
@@ -44,3 +45,9 @@ def test_every_page_can_be_found():
 def test_every_public_name_exists_and_is_documented():
     for name in torchsaliency.__all__:
         assert getattr(torchsaliency, name).__doc__, name
+
+
+def test_the_examples_of_scores_and_inputs_run():
+    page = (ROOT / "docs" / "scores.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    exec(compile(code, "docs/scores.md", "exec"), {})

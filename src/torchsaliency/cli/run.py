@@ -380,6 +380,7 @@ class Run:
             "sha256": photo.sha256,
             "size": list(photo.size),
             "predicted": predicted,
+            "scores": meaning.name,
             "maps": [],
         }
         rows: dict[str, dict[str, list[Any]]] = {}

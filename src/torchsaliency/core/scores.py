@@ -297,7 +297,7 @@ SCORE_KINDS: Mapping[str, ScoreKind] = {
 ScoresLike = str | ScoreKind | Callable[[Any], Tensor] | None
 """A word of `SCORE_KINDS`, or a function from the output to probabilities (N, K); or None."""
 
-_PROBLEM_TYPES: Mapping[Any, ScoreKind] = {
+PROBLEM_TYPES: Mapping[Any, ScoreKind] = {
     "single_label_classification": SOFTMAX,
     "multi_label_classification": SIGMOID,
     "regression": REGRESSION,
@@ -345,8 +345,8 @@ def find_stated_scores(model: nn.Module) -> ScoreKind | None:
     if isinstance(own, str):
         return parse_scores(own)
     problem = getattr(getattr(net, "config", None), "problem_type", None)
-    if isinstance(problem, str) and problem in _PROBLEM_TYPES:
-        return _PROBLEM_TYPES[problem]
+    if isinstance(problem, str) and problem in PROBLEM_TYPES:
+        return PROBLEM_TYPES[problem]
     return EMBEDDING if find_fact(model, "encoder") is True else None
 
 

@@ -134,6 +134,7 @@ class Run:
     def __init__(self, setting: Setting, store: Store) -> None:
         self.setting, self.store = setting, store
         self.skipped: dict[str, str] = {}  # why an image has no rows, by its id
+        self.scores: str | None = None  # what the numbers mean, once that is known
         self.odd: dict[str, list[str]] = {}  # methods whose map of an image has NaN, by its id
         self._isolation = Isolation()
         self._rows: list[dict[str, Any]] = []
@@ -171,7 +172,9 @@ class Run:
         finally:
             self._flush(now=True)
         facts["sessions"][-1] |= {"finished": _now(), "images": done}
-        self.store.write({**facts, "skipped": self.skipped, "not finite": self.odd})
+        found = {"skipped": self.skipped, "not finite": self.odd}
+        found |= {"scores": self.scores} if self.scores else {}
+        self.store.write({**facts, **found})
         if not self.store.done():
             reason = next(iter(self.skipped.values()), "the data is empty")
             raise DataError(f"None of the {len(data)} images can be used: {reason}")
@@ -253,6 +256,7 @@ class Run:
         found, count = [], len(batch)
         for label, values in score_batch(self.setting, benches).items():
             explanation = benches[label].explanation
+            self.scores = explanation.scores.name
             odd = [status == "not finite" for status in explanation.status]
             for name in itertools.compress(batch.ids, odd):
                 self.odd[name] = sorted({*self.odd.get(name, []), label})

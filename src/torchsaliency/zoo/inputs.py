@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import nn
 
+from torchsaliency.core.scores import PROBLEM_TYPES, SOFTMAX, parse_scores
 from torchsaliency.errors import OptionError, TorchSaliencyError, describe_error, shorten
 from torchsaliency.zoo.preprocessing import (
     IMAGENET_MEAN,
@@ -34,6 +35,7 @@ _SPELLINGS = {
     "mean": ("mean", "image_mean", "pixel_mean"),
     "std": ("std", "image_std", "pixel_std"),
     "channels": ("channels", "in_channels", "in_chans", "num_channels", "input_channels"),
+    "scores": ("scores", "problem_type"),
     "classes": ("classes", "class_names", "class_to_idx", "idx_to_class", "id2label", "labels"),
 }
 """What people call the parts in checkpoints and hyper-parameters."""
@@ -50,6 +52,8 @@ class InputFacts:
         std: as `mean`.
         channels: of the input.
         classes: names of the outputs, in order.
+        scores: what the outputs mean, a word of `core.scores.SCORE_KINDS`.
+        output: where they are in what the network returns.
 
     Example:
         >>> InputFacts.parse(size="64", mean="0.5", std="0.25").apply(None, nn.Conv2d(1, 4, 3)).mean
@@ -61,6 +65,8 @@ class InputFacts:
     std: tuple[float, ...] | None = None
     channels: int | None = None
     classes: tuple[str, ...] | None = None
+    scores: str | None = None
+    output: int | str | None = None
 
     @classmethod
     def parse(
@@ -71,6 +77,8 @@ class InputFacts:
         std: Any = None,
         channels: Any = None,
         classes: Any = None,
+        scores: Any = None,
+        output: int | str | None = None,
     ) -> InputFacts:
         """Return facts from words or numbers.
 
@@ -80,6 +88,8 @@ class InputFacts:
             std: as `mean`.
             channels: a whole number.
             classes: names in order, {name: index}, {index: name}, or a file of them.
+            scores: "softmax", "sigmoid" …, or Hugging Face's word for it.
+            output: an index, a key or a path.
 
         Raises:
             OptionError: one of them is something else.
@@ -90,6 +100,8 @@ class InputFacts:
             std=None if std is None else _numbers("std", std),
             channels=None if channels is None else _whole("channels", channels),
             classes=None if classes is None else _names(classes),
+            scores=None if scores is None else _scores(scores),
+            output=output,
         )
 
     def or_else(self, other: InputFacts) -> InputFacts:
@@ -159,7 +171,7 @@ class InputFacts:
 
 
 def given_facts(options: Any) -> InputFacts:
-    """Return what the options size, mean, std, channels and class_names say.
+    """Return what the options size, mean, std, channels, class_names, scores … say.
 
     Raises:
         OptionError: one of them is no such thing.
@@ -170,6 +182,8 @@ def given_facts(options: Any) -> InputFacts:
         std=options.std,
         channels=options.channels,
         classes=options.class_names,
+        scores=options.scores,
+        output=options.output_key,
     )
 
 
@@ -251,6 +265,11 @@ def _whole(name: str, value: Any) -> int:
     if number < 1 or number != exact or isinstance(value, bool):
         raise OptionError(f"{name} {value!r} was given; give a whole number above 0.")
     return number
+
+
+def _scores(scores: Any) -> str:
+    kind = PROBLEM_TYPES.get(scores) if isinstance(scores, str) else None
+    return (kind or parse_scores(str(scores)) or SOFTMAX).name
 
 
 def _sequence(name: str, values: Any) -> list[Any]:

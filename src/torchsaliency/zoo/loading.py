@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from torchsaliency.core.scores import parse_scores
 from torchsaliency.errors import CheckpointError, OptionError, describe_unknown
 from torchsaliency.zoo.checkpoints import read_note
 from torchsaliency.zoo.inputs import InputFacts
@@ -95,10 +96,13 @@ def load_model(
     if request.weights is not None and (note := read_note(request.weights)) is not None:
         network.preprocessing = note.preprocessing
         network.classes = () if network.encoder else note.classes
+        network.scores = parse_scores(note.scores) or network.scores
         network.source.pop("assumed", None)
     if given != InputFacts():
         network.preprocessing = given.apply(network.preprocessing, network.module)
         network.classes = given.classes or network.classes
+        network.scores = parse_scores(given.scores) or network.scores
+        network.output = network.output if given.output is None else given.output
     network.name = name if options else network.name
     return _place(network.eval(), device, dtype)
 

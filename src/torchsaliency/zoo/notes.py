@@ -11,6 +11,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from torchsaliency.core.scores import SCORE_KINDS
 from torchsaliency.errors import CheckpointError, describe_error
 from torchsaliency.zoo.preprocessing import Preprocessing
 from torchsaliency.zoo.weights import make_damage_error
@@ -31,11 +32,13 @@ class Note:
         classes: names of the outputs, in order.
         preprocessing: that the network was trained with.
         sha256: of the tensors (`tensors_sha256`), compared when they are read; None for none.
+        scores: what the outputs mean, a word of `core.scores.SCORE_KINDS`; None if it is not said.
     """
 
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     sha256: str | None = None
+    scores: str | None = None
 
     def metadata(self) -> dict[str, str]:
         """Return the metadata for a safetensors file.
@@ -48,6 +51,8 @@ class Note:
         }
         if self.sha256 is not None:
             facts["sha256"] = self.sha256
+        if self.scores is not None:
+            facts["scores"] = self.scores
         return {_NOTE: json.dumps(facts, ensure_ascii=False)}
 
 
@@ -94,7 +99,10 @@ def _parse(text: str) -> Note:
     preprocessing = facts["preprocessing"]
     if not isinstance(preprocessing, Mapping):
         raise TypeError(f"its preprocessing is a {type(preprocessing).__name__} and no object")
-    return Note(tuple(classes), Preprocessing.from_dict(preprocessing), sha256)
+    scores = facts.get("scores")
+    if scores is not None and scores not in SCORE_KINDS:
+        raise ValueError(f"its scores are none of {', '.join(SCORE_KINDS)}")
+    return Note(tuple(classes), Preprocessing.from_dict(preprocessing), sha256, scores)
 
 
 def _describe(error: Exception) -> str:

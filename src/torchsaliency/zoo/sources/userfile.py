@@ -2,8 +2,9 @@
 
 This runs the user's file, as giving its path asks for. The factory, the module it returns, or the
 file itself may carry `preprocessing` (a `Preprocessing`, or a dictionary with size, mean, std and
-channels), timm's `pretrained_cfg`, and `classes` (names). What the user gives comes first, then
-what the weights file says, then what is carried; the rest is assumed, and `source` says so.
+channels), timm's `pretrained_cfg`, `classes` (names), and `scores` ("sigmoid", say). What the user
+gives comes first, then what the weights file says, then what is carried; the rest is assumed, and
+`source` says so.
 """
 
 from __future__ import annotations
@@ -107,6 +108,8 @@ def load(request: Request) -> Network:
         name=request.name,
         preprocessing=preprocessing,
         classes=said.classes,
+        scores=said.scores,
+        output=said.output,
         layer=paper_layer(inner),
         source={
             **facts("user file", inner, checkpoint or UNKNOWN),
@@ -217,7 +220,9 @@ def _takes_num_classes(factory: Callable[..., Any]) -> bool:
 def _read_carried(owners: Sequence[Any]) -> tuple[Preprocessing | None, InputFacts]:
     """Return the preprocessing and the facts that the first of some objects carries."""
     classes = _first("classes", owners, list | tuple | Mapping)
-    named = InputFacts.parse(classes=classes)
+    kinds = (getattr(owner, "scores", None) for owner in owners)
+    scores = next((kind for kind in kinds if isinstance(kind, str)), None)
+    named = InputFacts.parse(classes=classes, scores=scores)
     carried = _first("preprocessing", owners, Preprocessing | Mapping)
     if isinstance(carried, Preprocessing):
         return carried, named
