@@ -49,12 +49,14 @@ def section(entry: MethodEntry) -> str:
     body, _ = split_docstring(entry.factory)
     needs = ", ".join(str(need.name).lower() for need in entry.needs) or "nothing"
     label = "yes" if Needs.TARGET not in entry.needs else "no"
+    signed = "yes" if entry.signed else "no"
     lines = [
         f"## {entry.name}",
         "",
         body.strip().replace("Raises:\n    ", "Raises "),
         "",
-        f"Family: {entry.family}. Label-independent: {label}. Reads: {needs}. Key: `{entry.cite}`.",
+        f"Family: {entry.family}. Label-independent: {label}. Signed: {signed}. Reads: {needs}. "
+        f"Key: `{entry.cite}`.",
     ]
     if entry.options:
         rows = [f"- `{key}` (default `{value!r}`)" for key, value in entry.options.items()]

@@ -12,6 +12,8 @@ from torch import Tensor
 from torchsaliency import viz
 from torchsaliency.core.detection import DetectionScore
 from torchsaliency.core.explanation import Explanation, set_renderer
+from torchsaliency.core.maps import normalise_signed
+from torchsaliency.core.method import require_signs
 from torchsaliency.data import Photo
 from torchsaliency.errors import DataError, InputError
 from torchsaliency.zoo import Network, Preprocessing, imagenet
@@ -48,15 +50,16 @@ def preprocess(
     return torch.stack([preparation(photo) for photo in several])
 
 
-def overlay(
+def overlay(  # noqa: PLR0913 (all but the first three by name)
     photo: Photo,
     explanation: Explanation,
     model: Network | Preprocessing | None = None,
     *,
     index: int = 0,
-    alpha: float = 0.5,
-    colormap: str = "turbo",
+    alpha: float | None = None,
+    colormap: str | None = None,
     classes: Sequence[str] | None = None,
+    signed: bool = False,
 ) -> Image.Image:
     """Draw a map over the photograph it explains, at the photograph's own size.
 
@@ -67,21 +70,29 @@ def overlay(
         explanation: what `explain` made of it.
         model: whose preprocessing was used; it tells where on the photograph the map lies.
         index: of the image in the explained batch.
-        alpha: strength of the colour, in [0, 1].
-        colormap: any matplotlib name.
+        alpha: strength of the colour, in [0, 1]; 0.5 by default, 0.8 if signed.
+        colormap: any matplotlib name; "turbo" by default, "bwr" if signed.
         classes: names for the labels of boxes; the model's by default.
+        signed: whether the explanation's signed values are drawn instead of its map, red where the
+            image speaks for the target and blue where it speaks against it, over the photograph in
+            pale grey.
 
     Returns:
         An RGB image of the photograph's size.
 
     Raises:
         DataError: the photograph cannot be read.
-        OptionError: there is no such colormap.
+        OptionError: there is no such colormap, or signed values of a method without signs are to
+            be drawn.
     """
     preparation = _preprocessing(model)
     picture = preparation.picture(photo)
-    saliency = place_map(explanation.map[index], picture, preparation)
-    drawn = viz.overlay(picture, saliency, alpha=alpha, colormap=colormap)
+    values = explanation.map
+    if signed:
+        require_signs(explanation.method)
+        values = normalise_signed(cast("Tensor", explanation.signed))
+    saliency = place_map(values[index], picture, preparation)
+    drawn = viz.overlay(picture, saliency, alpha=alpha, colormap=colormap, signed=signed)
     if classes is None and isinstance(model, Network):
         classes = model.classes
     found = explained_boxes(explanation, index, (picture.height, picture.width), preparation)

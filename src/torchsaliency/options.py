@@ -250,8 +250,21 @@ class ExplainOptions(Options):
     batch_size: int = BATCH_SIZE
     chunk: int | None = CHUNK
     accelerate: str = ACCELERATE
-    alpha: float = option(0.5, WRITTEN, "Strength of the overlay.", ge=0, le=1)
-    colormap: str = option("turbo", WRITTEN, "A colormap of matplotlib.", metavar="NAME")
+    alpha: float | None = option(
+        None, WRITTEN, "Strength of the overlay; 0.5 by default, 0.8 with --signed.", ge=0, le=1
+    )
+    signed: bool = option(
+        False,
+        WRITTEN,
+        "Draw what speaks for the class in red and what speaks against it in blue, over the photo "
+        "in grey; of methods that have signs, see `torchsaliency methods`.",
+    )
+    colormap: str | None = option(
+        None,
+        WRITTEN,
+        "A colormap of matplotlib; turbo by default, bwr with --signed.",
+        metavar="NAME",
+    )
     raw: bool = option(True, WRITTEN, "Write raw maps as .npy, too.")
     grid: bool = option(False, WRITTEN, "Draw photos and methods into one labelled picture.")
 

@@ -283,6 +283,40 @@ def test_alpha_and_colormap_change_the_overlay(explain, photo, place):
     assert (drawn("--colormap", "viridis") != drawn()).any()
 
 
+def test_signed_values_are_drawn_written_and_told(explain, photo, place):
+    photo("cat.png")
+    plain = explain("cat.png", "--method", "gradcam", "--output", "plain")
+    ran = explain("cat.png", "--method", "gradcam,occlusion", "--signed", "--grid", "--json")
+    assert (plain.code, ran.code) == (0, 0)
+    assert ran.json["arguments"]["signed"]
+    cam, drops = ran.json["photos"][0]["maps"]
+    for facts in (cam, drops):
+        values = np.load(place / "saliency" / facts["files"]["signed"])
+        assert values.shape == (32, 32)
+        signed = facts["signed"]
+        assert signed["largest"] == pytest.approx(np.abs(values).max())
+        assert signed["for"] + signed["against"] == pytest.approx(values.sum(), rel=1e-4)
+        assert signed["for"] >= 0 >= signed["against"]
+    raw = [place / folder / "cat.gradcam.npy" for folder in ("plain", "saliency")]
+    assert np.array_equal(*map(np.load, raw))
+    assert (pixels(place / "plain/cat.gradcam.png") != pixels(raw[1].with_suffix(".png"))).any()
+    assert "signed" not in json.loads((place / "plain/manifest.json").read_text())["runs"][0][
+        "photos"][0]["maps"][0]  # fmt: skip
+
+
+def test_signs_are_asked_of_methods_that_have_them(explain, photo):
+    photo("cat.png")
+    for words in (["--method", "opticam"], ["--method", "gradcam", "--eigen-smooth"]):
+        ran = explain("cat.png", "--signed", *words)
+        assert ran.code == 2
+        assert "gives no signed values; these methods do: " in ran.err.replace("\n", " ")
+    quick = [("--set", f"{name}.passes=40") for name in ("lime", "kernelshap")]
+    ran = explain("cat.png", "--signed", "--method", "all", *sum(quick, ()), "--json")
+    found = {facts["method"] for facts in ran.json["photos"][0]["maps"]}
+    assert {"gradcam", "lrp", "occlusion", "deeplift"} <= found
+    assert not {"opticam", "mtsm", "rise"} & found
+
+
 def test_the_grid(explain, photo, place):
     for number in range(23):
         photo(f"folder/{number}.png", size=(32, 32))

@@ -24,9 +24,17 @@ _KEPT = (512, 512)
 class Grid:
     """Gathers rows, and writes a sheet whenever one is full."""
 
-    def __init__(self, folder: Folder, colormap: str, name: str = "grid") -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        colormap: str | None = None,
+        name: str = "grid",
+        *,
+        signed: bool = False,
+    ) -> None:
         self.written: list[str] = []
         self._folder, self._colormap, self._name = folder, colormap, name
+        self._signed = signed
         self._rows: list[Row] = []
 
     def names(self, rows: int) -> list[str]:
@@ -62,7 +70,7 @@ class Grid:
         if not self._rows:
             return
         name = self.names(_ROWS * len(self.written) + 1)[-1]
-        picture = grid(self._rows, width=_CELL, colormap=self._colormap)
+        picture = grid(self._rows, width=_CELL, colormap=self._colormap, signed=self._signed)
         self._folder.write(name, png(picture))
         self.written.append(name)
         self._rows = []

@@ -67,7 +67,12 @@ _SOURCE = re.compile(r"Source: (.+?)\.(?:\s|$)", re.DOTALL)
 _PHOTO = (480, 640)
 """The photograph at whose size layers are listed, of networks that take any."""
 
-_NEEDS = {"label_free": "no class", "gradients": "gradients", "passes": "more passes"}
+_NEEDS = {
+    "label_free": "no class",
+    "gradients": "gradients",
+    "passes": "more passes",
+    "signed": "gives signs",
+}
 
 
 def methods(options: ListOptions) -> None:
@@ -86,6 +91,7 @@ def methods(options: ListOptions) -> None:
             "label_free": Needs.TARGET not in entry.needs,
             "gradients": Needs.GRADIENTS in entry.needs,
             "passes": Needs.PASSES in entry.needs,
+            "signed": entry.signed,
             "options": {
                 key: value if isinstance(value, bool | int | float | str | None) else str(value)
                 for key, value in entry.options.items()

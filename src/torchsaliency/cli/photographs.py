@@ -20,7 +20,7 @@ from torchsaliency.cli.run import ALL, MaskFile, Run, Target
 from torchsaliency.core.acceleration import accelerated
 from torchsaliency.core.embedding import embeddings
 from torchsaliency.core.files import file_name
-from torchsaliency.core.method import METHODS, Method, Needs
+from torchsaliency.core.method import METHODS, Method, Needs, require_signs
 from torchsaliency.core.segmentation import Segment
 from torchsaliency.core.target import parse_target
 from torchsaliency.data import find_photos, sample_photo, sample_photos
@@ -48,7 +48,7 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
     """
     # What costs least to check is checked first.
     settings = parse_settings(options.settings)
-    methods = _choose_methods(options.method or [_DEFAULT], settings)
+    methods = _choose_methods(options.method or [_DEFAULT], settings, signed=options.signed)
     metrics = _choose_metrics(options.score, settings)
     require_chosen(settings, [*methods, *metrics])
     colourise(torch.zeros(1, 1), options.colormap)  # raises if there is no such colormap
@@ -87,6 +87,8 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
         smooth(method, eigen=options.eigen_smooth, augmented=options.aug_smooth)
         for method in methods.values()
     ]
+    for method in smoothed if options.signed else ():
+        require_signs(method)
     folder = Folder(options.output)
     run = Run(
         options,
@@ -97,7 +99,7 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
         metrics,
         targets=_choose_targets(options.target, network),
         references=_references(options, network, photos, methods),
-        pictures=Grid(folder, options.colormap) if options.grid else None,
+        pictures=Grid(folder, options.colormap, signed=options.signed) if options.grid else None,
     )
     with accelerated(options.accelerate):
         return run.explain_all(resume=True)
@@ -121,10 +123,12 @@ def _split(words: Sequence[str]) -> list[str]:
     return [name.strip() for word in words for name in word.split(",") if name.strip()]
 
 
-def _choose_methods(words: Sequence[str], settings: Settings) -> dict[str, Method]:
+def _choose_methods(
+    words: Sequence[str], settings: Settings, *, signed: bool = False
+) -> dict[str, Method]:
     names = _split(words)
     if ALL in names:
-        names = list(METHODS)
+        names = [entry.name for entry in METHODS.entries().values() if entry.signed >= signed]
     if not names:
         raise OptionError("No method was named; give --method NAME, or --method all.")
     return {METHODS.get(name).name: METHODS.create(name, settings.get(name)) for name in names}

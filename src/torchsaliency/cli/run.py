@@ -162,8 +162,13 @@ class Run:
             for photo in self.photos
             for target in self.targets
             for method in self.methods
-            for suffix in ((".png", ".npy") if self.options.raw else (".png",))
+            for suffix in (".png", *(self._numbers if self.options.raw else ()))
         ]
+
+    @property
+    def _numbers(self) -> tuple[str, ...]:
+        """The ends of the names of files of numbers."""
+        return (".npy", ".signed.npy") if self.options.signed else (".npy",)
 
     def _stem(self, photo: str, target: str, method: str) -> str:
         return ".".join([photo, *([file_name(target)] if target else []), file_name(method)])
@@ -402,6 +407,8 @@ class Run:
                     "scores": {name: value for name, (value, _) in scores.items()},
                     "files": self._write(picture, photo, answer.target, explanation, row),
                 }
+                if self.options.signed and explanation.signed is not None:
+                    facts["signed"] = _describe_signs(explanation.signed[row])
                 if method in answer.masked:
                     facts["masked"] = float(answer.masked[method][row])
                 entry["maps"].append(facts)
@@ -441,14 +448,16 @@ class Run:
             alpha=self.options.alpha,
             colormap=self.options.colormap,
             classes=self.network.classes,
+            signed=self.options.signed,
         )
         files = {"overlay": f"{stem}.png"}
         self.folder.write(files["overlay"], png(drawn))
-        if self.options.raw:
+        numbers = zip(("raw", "signed"), self._numbers, strict=False)
+        for kind, suffix in numbers if self.options.raw else ():
             buffer = io.BytesIO()
-            np.save(buffer, explanation.raw[row].detach().float().cpu().numpy())
-            files["raw"] = f"{stem}.npy"
-            self.folder.write(files["raw"], buffer.getvalue())
+            np.save(buffer, getattr(explanation, kind)[row].detach().float().cpu().numpy())
+            files[kind] = f"{stem}{suffix}"
+            self.folder.write(files[kind], buffer.getvalue())
         return files
 
     def _class_facts(self, logits: Tensor, index: int, scores: ScoreKind) -> dict[str, Any]:
@@ -561,3 +570,10 @@ class Run:
             "versions": versions(),
         }
         return hashlib.sha256(json_bytes(facts)).hexdigest()
+
+
+def _describe_signs(values: Tensor) -> dict[str, float | None]:
+    """Return the sums of what speaks for the target and against it, and what has full colour."""
+    positive, negative = values.double().clamp_min(0).sum(), values.double().clamp_max(0).sum()
+    facts = {"for": positive, "against": negative, "largest": values.abs().max()}
+    return {name: finite(float(value)) for name, value in facts.items()}

@@ -18,10 +18,11 @@ from torchsaliency.core.inputs import InputsLike, as_inputs, images_of
 from torchsaliency.core.layer import Layer, LayerLike, as_group
 from torchsaliency.core.maps import is_constant, minmax, normalise, upsample
 from torchsaliency.core.masking import Masking
-from torchsaliency.core.method import Method, Needs, Saliency, create, set_explainer
+from torchsaliency.core.method import Method, Needs, Saliency, as_saliency, create, set_explainer
 from torchsaliency.core.network import NetworkWrapper, find_fact, unwrap
 from torchsaliency.core.runtime import seconds_now
 from torchsaliency.core.scores import ScoresLike, parse_scores
+from torchsaliency.core.space import Size
 from torchsaliency.core.target import TargetLike
 from torchsaliency.core.trace import View, tracing
 from torchsaliency.errors import InputError, LayerError, OptionError
@@ -171,15 +172,16 @@ def _explain_by(
     views = [view[group] for group in ([names] if method.joint else names)]
     saved = sum(seen.shared.saved_seconds for seen in views)
     found = [
-        view.with_less_memory(lambda seen=seen: _as_saliency(method.saliency(seen)))  # type: ignore[misc]
+        view.with_less_memory(lambda seen=seen: as_saliency(method.saliency(seen)))  # type: ignore[misc]
         for seen in views
     ]
-    # Methods may run the network with gradients; what they hand on is plain numbers.
-    raws = [saliency.raw.detach() for saliency in found]
+    raws = [saliency.raw for saliency in found]
     maps = [normalise(upsample(raw, view.size), method.scaling) for raw in raws]
     # Several layers: the mean of their maps, stretched after resizing (pytorch-grad-cam: before).
     fused = minmax(torch.stack(maps).mean(0)) if len(maps) > 1 else maps[0]
     raw = fused if len(raws) > 1 else raws[0]
+    signed = _mean([saliency.signed for saliency in found], view.size)
+    attributions = _mean([saliency.attributions for saliency in found])
     seconds = shared[0] + seconds_now(device) - begun
     if backward and Needs.GRADIENTS in method.entry.needs:
         seconds += backward  # alone, the method would have run it, too
@@ -204,11 +206,18 @@ def _explain_by(
         scores=view.session.scores,
         inputs=view.session.inputs,
         place=view.session.output,
+        signed=signed,
+        attributions=attributions,
     )
 
 
-def _as_saliency(found: Tensor | Saliency) -> Saliency:
-    return found if isinstance(found, Saliency) else Saliency(found)
+def _mean(parts: Sequence[Tensor | None], size: Size | None = None) -> Tensor | None:
+    """Return the mean over layers of what each gave, upsampled to `size`; None if one gave none."""
+    given = [part for part in parts if part is not None]
+    if len(given) < len(parts):
+        return None
+    resized = given if size is None else [upsample(part, size) for part in given]
+    return resized[0] if len(resized) == 1 else torch.stack(resized).mean(0)
 
 
 _GAP = 0.01

@@ -11,7 +11,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, final, runtime_checkable
+from typing import Any, Protocol, cast, final, runtime_checkable
 
 import numpy as np
 import torch
@@ -84,6 +84,12 @@ class Explanation:
             took, since the passes are shared.
         passes: images that went through the network for the batch, the shared pass included.
         label: the key that `explain` gave the method; its name by default.
+        signed: (N, *size), of a method that has signs (`method.entry.signed`): above 0 where the
+            image speaks for the target, below 0 where it speaks against it, not normalised,
+            upsampled from the layer. Of attributions their sum over the channels; of several layers
+            the mean. None where the method has no signs.
+        attributions: (N, C, *size), what each number of the images adds to the score, where the
+            method says so; else None.
     """
 
     map: Tensor
@@ -104,6 +110,8 @@ class Explanation:
     scores: ScoreKind = SOFTMAX
     inputs: Inputs | None = None
     place: int | str | None = None
+    signed: Tensor | None = None
+    attributions: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.map)
@@ -123,6 +131,8 @@ class Explanation:
             inputs=None if self.inputs is None else self.inputs.take(where),
             status=tuple(self.status[i] for i in where.tolist()),
             details={name: value[where.to(value.device)] for name, value in self.details.items()},
+            signed=None if self.signed is None else self.signed[where],
+            attributions=None if self.attributions is None else self.attributions[where],
         )
 
     @property
@@ -165,6 +175,8 @@ class Explanation:
 
     def save(self, directory: str | Path, names: Sequence[str] | None = None) -> list[Path]:
         """Write for every image an overlay (PNG) and the raw map (.npy), and one manifest.json.
+
+        And the signed values (.signed.npy), of a method that has signs.
 
         Several explanations can be saved into one folder, at once, too. Files are called
         `NAME.METHOD.npy`; a name that another explanation has taken (another label, class, layer
@@ -210,7 +222,9 @@ def _save(explanation: Explanation, folder: OutputFolder, stems: Sequence[str]) 
         for other in kept.get("explanations", [])
     ]
     taken = set(_names(earlier))
-    contents: dict[str, Renderer] = {".npy": _npy}
+    contents: dict[str, Renderer] = {".npy": lambda one: _npy(one.raw[0])}
+    if explanation.signed is not None:
+        contents[".signed.npy"] = lambda one: _npy(cast("Tensor", one.signed)[0])
     if _renderers:
         contents[".png"] = _renderers[0]
     files = {
@@ -263,9 +277,9 @@ def _free(
     return next(files for files in names if taken.isdisjoint(files))
 
 
-def _npy(one: Explanation) -> bytes:
+def _npy(values: Tensor) -> bytes:
     buffer = io.BytesIO()
-    np.save(buffer, one.raw[0].detach().float().cpu().numpy())
+    np.save(buffer, values.detach().float().cpu().numpy())
     return buffer.getvalue()
 
 

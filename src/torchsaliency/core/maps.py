@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Literal
 
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchsaliency.core.space import LINEAR, MOST_SIDES, Size, multiply_sides
+from torchsaliency.core.space import LINEAR, MOST_SIDES, Size, add_sides, multiply_sides
 from torchsaliency.errors import InputError
 
 Normalisation = Literal["range", "max", "sigmoid"]
@@ -101,6 +102,19 @@ def normalise(maps: Float[Tensor, " n *size"], kind: Normalisation) -> Float[Ten
     high = _extremes(maps)[1]
     usable = (high > 0) & high.isfinite()
     return torch.where(usable, (maps / torch.where(usable, high, 1)).clamp_min(0), 0)
+
+
+def normalise_signed(maps: Float[Tensor, " n *size"]) -> Float[Tensor, " n *size"]:
+    """Scale every signed map to [-1, 1] with 0 left at 0: S / p, cut at -1 and 1.
+
+    p is the 99th percentile of |S|, as the peaks of a few pixels would leave all others pale; where
+    that is 0, the maximum of |S|. A map that is zero everywhere, or not finite, becomes zeros.
+    """
+    flat = maps.detach().abs().flatten(1)
+    limit = flat.kthvalue(math.ceil(0.99 * flat.shape[1]), 1).values
+    limit = add_sides(torch.where(limit > 0, limit, flat.amax(1)), maps)
+    usable = (limit > 0) & add_sides(flat.isfinite().all(1), maps)
+    return torch.where(usable, maps / torch.where(usable, limit, 1), 0).clamp(-1, 1)
 
 
 def is_constant(maps: Float[Tensor, " n *size"]) -> Bool[Tensor, " n"]:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.explanation import ExplainingMethod, Explanation
 from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.layer import LayerLike
 from torchsaliency.core.maps import Normalisation
@@ -56,11 +56,15 @@ class MethodEntry(Entry):
         family: "cam", "decomposition", "masking", …
         cite: key of the paper.
         needs: what it asks of the network.
+        signed: whether its numbers have a sign: above 0 they speak for the target, below against
+            it. False where it weighs by absolute values, positive parts or softmax, or where the
+            sign is arbitrary, as of a singular vector.
     """
 
     family: str
     cite: str
     needs: Needs
+    signed: bool = False
 
 
 @final
@@ -71,10 +75,26 @@ class Saliency:
     Attributes:
         raw: (N, *grid), not normalised.
         details: named tensors with the images along the first dimension (Opti-CAM's history, say).
+        signed: (N, *grid) before signs were lost, of a method that has signs.
+        attributions: (N, C, *size), what each number of the images adds to the score, of a method
+            that says so.
     """
 
     raw: Tensor
     details: Mapping[str, Tensor] = field(default_factory=dict)
+    signed: Tensor | None = None
+    attributions: Tensor | None = None
+
+
+def as_saliency(found: Tensor | Saliency) -> Saliency:
+    """Return what a method gave as plain numbers: methods may run the network with gradients."""
+    saliency = found if isinstance(found, Saliency) else Saliency(found)
+    return replace(
+        saliency,
+        raw=saliency.raw.detach(),
+        signed=None if saliency.signed is None else saliency.signed.detach(),
+        attributions=None if saliency.attributions is None else saliency.attributions.detach(),
+    )
 
 
 @dataclass(frozen=True)
@@ -142,15 +162,19 @@ METHODS: Registry[MethodEntry] = Registry("method", "torchsaliency.methods", bas
 M = TypeVar("M", bound=type[Method])
 
 
-def register(name: str, *, family: str, cite: str, needs: Needs) -> Callable[[M], M]:
+def register(
+    name: str, *, family: str, cite: str, needs: Needs, signed: bool = False
+) -> Callable[[M], M]:
     """Add a method to the registry under `name`; every hyper-parameter must have a default.
+
+    A method that is `signed` gives its signed values with its map, see `Saliency`.
 
     Raises:
         OptionError: the name is taken.
     """
 
     def add(factory: M) -> M:
-        factory.entry = METHODS.register(MethodEntry(name, factory, family, cite, needs))
+        factory.entry = METHODS.register(MethodEntry(name, factory, family, cite, needs, signed))
         return factory
 
     return add
@@ -159,6 +183,17 @@ def register(name: str, *, family: str, cite: str, needs: Needs) -> Callable[[M]
 def methods() -> Mapping[str, MethodEntry]:
     """Return every registered method by name, plug-ins included, read-only."""
     return METHODS.entries()
+
+
+def require_signs(method: ExplainingMethod) -> None:
+    """Check that a method gives signed values.
+
+    Raises:
+        OptionError: it does not; the message lists those that do.
+    """
+    if not method.entry.signed:
+        known = ", ".join(entry.name for entry in methods().values() if entry.signed)
+        raise OptionError(f"{method.name} gives no signed values; these methods do: {known}.")
 
 
 def create(name: str, options: Mapping[str, Any] | None = None) -> Method:
@@ -173,6 +208,8 @@ def create(name: str, options: Mapping[str, Any] | None = None) -> Method:
 
 class ChannelCAM(Method):
     r"""A class activation map: S = h(Σ_k w_k ⊙ A_k), with h = ReLU or the identity.
+
+    Where weights have signs, by its entry, the sum has, too: it is given with the map.
 
     Attributes:
         rectified: whether h is ReLU.
@@ -190,7 +227,7 @@ class ChannelCAM(Method):
         return add_sides(self.weights(view), view.activations) * view.activations
 
     @final
-    def saliency(self, view: View) -> Tensor:
+    def saliency(self, view: View) -> Saliency:
         """Return h(Σ_k w_k ⊙ A_k), shape (N, *grid)."""
         weights = self.weights(view)
         maps = view.activations
@@ -199,7 +236,13 @@ class ChannelCAM(Method):
             summed = torch.einsum("nk,nk...->n...", weights, maps)
         else:
             summed = (weights * maps).sum(1)  # einsum would permute both: 20 times slower
-        return summed.relu() if self.rectified else summed
+        raw = summed.relu() if self.rectified else summed
+        return Saliency(raw, signed=summed if self.entry.signed else None)
+
+
+def drop_signs(method: Method) -> None:
+    """Let one instance have no signs, though its class has."""
+    object.__setattr__(method, "entry", replace(method.entry, signed=False))  # frozen, set once
 
 
 def extend_needs(method: Method, needs: Needs, suffix: str = "") -> None:

@@ -5,6 +5,7 @@ Users of pytorch-grad-cam know them as `aug_smooth` and `eigen_smooth`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -12,7 +13,15 @@ import torch
 from torch import Tensor
 
 from torchsaliency.core.maps import minmax, normalise, upsample
-from torchsaliency.core.method import ACTIVATIONS, ChannelCAM, Method, Saliency, extend_needs
+from torchsaliency.core.method import (
+    ACTIVATIONS,
+    ChannelCAM,
+    Method,
+    Saliency,
+    as_saliency,
+    drop_signs,
+    extend_needs,
+)
 from torchsaliency.core.space import size_of
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
@@ -42,17 +51,29 @@ class Augmented(Method):
             raise OptionError("Augmented needs at least one factor; give factors=(1.0,), say.")
         _stand_for(self, self.method, "+augmented")
 
-    def saliency(self, view: View) -> Tensor:
-        """Return the mean map at the image's size (N, *size)."""
-        maps = []
+    def saliency(self, view: View) -> Saliency:
+        """Return the mean map at the image's size (N, *size).
+
+        With the means of the signed values and of the attributions of the copies, not stretched.
+        """
+        maps: list[Tensor] = []
+        signed: list[Tensor] = []
+        attributions: list[Tensor] = []
         for factor in self.factors:
             for mirror in (False, True) if self.mirrored else (False,):
                 copies = view.images * factor
                 with view.trace_variants(copies.flip(-1) if mirror else copies) as other:
-                    raw = _raw(self.method, other)
-                stretched = normalise(upsample(raw, view.size), self.method.scaling)
+                    found = as_saliency(self.method.saliency(other))
+                stretched = normalise(upsample(found.raw, view.size), self.method.scaling)
                 maps.append(stretched.flip(-1) if mirror else stretched)
-        return torch.stack(maps).mean(0)
+                for kept, part in ((signed, found.signed), (attributions, found.attributions)):
+                    if part is not None:
+                        kept.append(part.flip(-1) if mirror else part)
+        return Saliency(
+            torch.stack(maps).mean(0),
+            signed=upsample(_mean(signed), view.size) if signed else None,
+            attributions=_mean(attributions) if attributions else None,
+        )
 
 
 @final
@@ -63,7 +84,7 @@ class EigenSmoothed(Method):
     The contributions w_k ⊙ A_k of a class activation map are projected on their first singular
     vector instead of being summed, which removes what few channels add. A method without channel
     weights contributes n(S) ⊙ A_k. Centred and orient so that its largest absolute value is
-    positive, then ReLU.
+    positive, then ReLU: the sign of a singular vector is arbitrary, so there are no signed values.
 
     Attributes:
         method: the method whose contributions are smoothed.
@@ -73,6 +94,7 @@ class EigenSmoothed(Method):
 
     def __post_init__(self) -> None:
         _stand_for(self, self.method, "+eigen")
+        drop_signs(self)
 
     def saliency(self, view: View) -> Tensor:
         """Return the first principal component (N, *grid)."""
@@ -80,7 +102,7 @@ class EigenSmoothed(Method):
             parts = self.method.contributions(view)
         else:
             features = view.activations
-            raw = upsample(_raw(self.method, view), size_of(features))
+            raw = upsample(as_saliency(self.method.saliency(view)).raw, size_of(features))
             parts = minmax(raw)[:, None] * features
         return orient(spectrum(parts, centred=True, most=1).projections[:, 0]).relu()
 
@@ -91,9 +113,8 @@ def smooth(method: Method, *, eigen: bool, augmented: bool) -> Method:
     return Augmented(method) if augmented else method
 
 
-def _raw(method: Method, view: View) -> Tensor:
-    found = method.saliency(view)
-    return found.raw.detach() if isinstance(found, Saliency) else found.detach()
+def _mean(parts: Sequence[Tensor]) -> Tensor:
+    return torch.stack([*parts]).mean(0)
 
 
 def _stand_for(wrapper: Method, method: Method, suffix: str) -> None:

@@ -33,7 +33,8 @@ _TALLEST = 1.25  # of a cell's width: taller images are shown whole, but narrowe
 _NARROWEST = 64
 _ROW_PIXELS = (1024, 1024)  # more than a cell; a camera's photo for every method is too much
 _CAPTION_LINES = 2
-_QUANTITY = "saliency"
+_BAR = ("0", "saliency", "1")
+_SIGNED_BAR = ("against", "0", "for")
 _ELLIPSIS = "…"
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -89,19 +90,21 @@ class Row:
         maps: Mapping[str, Tensor],
         *,
         subtitle: str = "",
-        alpha: float = 0.5,
-        colormap: str = "turbo",
+        alpha: float | None = None,
+        colormap: str | None = None,
         blend: str = "intensity",
+        signed: bool = False,
     ) -> Row:
         r"""Lay every map over the photo.
 
         Args:
             photo: any, as `torchsaliency.data.to_rgb` takes.
-            maps: heading → map (H, W) in [0, 1].
+            maps: heading → map (H, W) in [0, 1], in [-1, 1] if signed.
             subtitle: what stands under the photo, for example "tiger cat\n87.3 %".
             alpha: the opacity, as in `overlay`.
             colormap: the colormap, as in `overlay`; give `grid` the same.
             blend: the blend, as in `overlay`.
+            signed: whether the maps have signs, as in `overlay`; give `grid` the same.
 
         Returns:
             A row of 1 + len(maps) panels.
@@ -113,7 +116,10 @@ class Row:
         small = to_rgb(photo)
         small.thumbnail(_ROW_PIXELS)
         overlays = tuple(
-            Panel(overlay(small, values, alpha=alpha, colormap=colormap, blend=blend), name)
+            Panel(
+                overlay(small, values, alpha=alpha, colormap=colormap, blend=blend, signed=signed),
+                name,
+            )
             for name, values in maps.items()
         )
         return cls(overlays, Panel(small, "photo", subtitle))
@@ -124,8 +130,9 @@ def grid(
     *,
     width: int = 256,
     columns: int = 8,
-    colormap: str = "turbo",
+    colormap: str | None = None,
     colour_bar: bool = True,
+    signed: bool = False,
 ) -> Image.Image:
     """Put photos and overlays into one picture with headings, captions and a colour bar.
 
@@ -136,6 +143,7 @@ def grid(
             of even length.
         colormap: that of the overlays, for the colour bar.
         colour_bar: whether to draw the bar from 0 to 1; without overlays there is none.
+        signed: whether the overlays are of signed maps: the bar reaches from against to for.
 
     Returns:
         An RGB image.
@@ -163,7 +171,7 @@ def grid(
         top += line.height(style) + style.line_gap
     if bar:
         column = int(any(row.photo is not None for row in rows))  # the first with overlays
-        _draw_bar(sheet, (style.find_left(column), top), colormap, style)
+        _draw_bar(sheet, (style.find_left(column), top), colormap, style, signed=signed)
     return sheet
 
 
@@ -273,15 +281,22 @@ def _wrap_row(row: Row, columns: int, *, with_photo: bool) -> list[tuple[Panel |
     return lines
 
 
-def _draw_bar(sheet: Image.Image, corner: tuple[int, int], colormap: str, style: _Style) -> None:
+def _draw_bar(
+    sheet: Image.Image,
+    corner: tuple[int, int],
+    colormap: str | None,
+    style: _Style,
+    *,
+    signed: bool,
+) -> None:
     left, top = corner
-    colours = colourise(
-        torch.linspace(0, 1, style.width, device="cpu").expand(style.bar_thickness, -1), colormap
-    )
+    values = torch.linspace(-1 if signed else 0, 1, style.width, device="cpu")
+    colours = colourise(values.expand(style.bar_thickness, -1), colormap, signed=signed)
     sheet.paste(Image.fromarray(colours), corner)
     pen = ImageDraw.Draw(sheet)
     below = top + style.bar_thickness + style.text_gap
-    for text, anchor, share in (("0", "la", 0.0), (_QUANTITY, "ma", 0.5), ("1", "ra", 1.0)):
+    words = _SIGNED_BAR if signed else _BAR
+    for text, anchor, share in zip(words, ("la", "ma", "ra"), (0, 0.5, 1), strict=True):
         place = (left + share * style.width, below)
         pen.text(place, text, fill=_SOFT_INK, font=style.body, anchor=anchor)
 

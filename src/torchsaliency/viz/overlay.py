@@ -6,6 +6,9 @@ Two blends p·(1 - w) + c(s)·w of the photo p and the colour c(s), from a table
   sees what the network passed over; the root lets middling values show, which w = alpha·s hides.
 * `"constant"`: w = alpha, the look of published figures. Every value has a colour, zero included,
   and the whole photo is tinted.
+
+Signed maps s in [-1, 1] have c((1 + s) / 2) of a diverging colormap, and |s| in the place of s in
+w. The photo under them is pale and grey, (255 + grey(p)) / 2, for red on a red cup cannot be read.
 """
 
 from __future__ import annotations
@@ -27,6 +30,12 @@ from torchsaliency.errors import InputError, OptionError, describe_unknown
 BLENDS = ("intensity", "constant")
 """The names that `overlay` accepts as `blend`."""
 
+COLORMAP, DIVERGING = "turbo", "bwr"
+"""The default colormaps of maps, and of signed maps: blue against the target, red for it."""
+
+_ALPHA, _SIGNED_ALPHA = 0.5, 0.8
+"""The default opacities."""
+
 _ROUNDING = 1e-4  # how far a half-precision map may leave [0, 1] before it is called a mistake
 
 
@@ -34,27 +43,30 @@ def overlay(
     photo: Image.Image,
     saliency: Tensor,
     *,
-    alpha: float = 0.5,
-    colormap: str = "turbo",
+    alpha: float | None = None,
+    colormap: str | None = None,
     blend: str = "intensity",
+    signed: bool = False,
 ) -> Image.Image:
     """Lay a saliency map over a photo, at the photo's own size.
 
     p·(1 - w) + c(s)·w, with w = alpha·√s (`"intensity"`) or w = alpha (`"constant"`), to within one
-    level of 255.
+    level of 255. Of a signed map, c((1 + s) / 2) and √|s|, over the photo in pale grey.
 
     Args:
         photo: any; made RGB as `torchsaliency.data.to_rgb` says.
-        saliency: (H, W) in [0, 1], any device and precision; resized bilinearly to the photo.
-        alpha: the opacity in [0, 1]; 0 returns the photo exactly.
-        colormap: the name of any matplotlib colormap.
+        saliency: (H, W) in [0, 1], in [-1, 1] if signed, any device and precision; resized
+            bilinearly to the photo.
+        alpha: the opacity in [0, 1]; 0 returns the photo exactly. 0.5 by default, 0.8 if signed.
+        colormap: the name of any matplotlib colormap; "turbo" by default, "bwr" if signed.
         blend: `"intensity"` keeps the photo readable, `"constant"` tints all of it.
+        signed: whether values have signs, as `torchsaliency.core.maps.normalise_signed` gives them.
 
     Returns:
         An RGB image of the photo's size.
 
     Raises:
-        InputError: the map is not (H, W), is empty, not finite, or outside [0, 1].
+        InputError: the map is not (H, W), is empty, not finite, or outside its range.
         DataError: the photo has no pixels.
         OptionError: the opacity is outside [0, 1], or the blend or the colormap does not exist.
 
@@ -63,15 +75,19 @@ def overlay(
         >>> picture.size
         (64, 48)
     """
+    if alpha is None:
+        alpha = _SIGNED_ALPHA if signed else _ALPHA
     if not 0 <= alpha <= 1:
         raise OptionError(f"alpha is {alpha}, an opacity lies in [0, 1]; 0.5 is the default.")
     if blend not in BLENDS:
         raise OptionError(describe_unknown("blend", blend, BLENDS))
     base = to_rgb(photo)
-    levels = _levels(_resize(_check_map(saliency), (base.height, base.width)))
-    colours = Image.fromarray(_table(colormap)[levels])
+    if signed:
+        base = base.convert("L").point(lambda level: (255 + level) // 2).convert("RGB")
+    values = _resize(_check_map(saliency, signed=signed), (base.height, base.width))
+    colours = Image.fromarray(_colours(values, colormap, signed=signed))
     ramp = np.sqrt(np.linspace(0, 1, 256)) if blend == "intensity" else np.ones(256)
-    weights = np.round(255 * alpha * ramp).astype(np.uint8)[levels]
+    weights = np.round(255 * alpha * ramp).astype(np.uint8)[_levels(values.abs())]
     return Image.composite(colours, base, Image.fromarray(weights))
 
 
@@ -124,30 +140,39 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def colourise(saliency: Tensor, colormap: str = "turbo") -> UInt8[np.ndarray, "H W 3"]:
-    """Return the colours c(s) of a saliency map, from a table of 256.
+def colourise(
+    saliency: Tensor, colormap: str | None = None, *, signed: bool = False
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Return the colours c(s) of a saliency map, from a table of 256; signed, c((1 + s) / 2).
 
     Args:
-        saliency: (H, W) in [0, 1], any device and precision.
-        colormap: the name of any matplotlib colormap.
+        saliency: (H, W) in [0, 1], in [-1, 1] if signed, any device and precision.
+        colormap: the name of any matplotlib colormap; "turbo" by default, "bwr" if signed.
+        signed: whether values have signs: 0 has the colour in the middle.
 
     Returns:
         (H, W, 3), red, green and blue in 0..255.
 
     Raises:
-        InputError: the map is not (H, W), is empty, not finite, or outside [0, 1].
+        InputError: the map is not (H, W), is empty, not finite, or outside its range.
         OptionError: the colormap does not exist; the message names the closest ones.
 
     Example:
         >>> colourise(torch.tensor([[0.0, 1.0]]), "gray").tolist()
         [[[0, 0, 0], [255, 255, 255]]]
     """
-    colours: np.ndarray = _table(colormap)[_levels(_check_map(saliency))]
+    return _colours(_check_map(saliency, signed=signed), colormap, signed=signed)
+
+
+def _colours(values: Tensor, colormap: str | None, *, signed: bool) -> UInt8[np.ndarray, "H W 3"]:
+    levels = _levels((1 + values) / 2 if signed else values)
+    colours: np.ndarray = _table(colormap or (DIVERGING if signed else COLORMAP))[levels]
     return colours
 
 
-def _check_map(saliency: Tensor) -> Tensor:
+def _check_map(saliency: Tensor, *, signed: bool) -> Tensor:
     """Return the map as float32 on the CPU, or say what is wrong with it."""
+    least, remedy = (-1, "scale it by normalise_signed") if signed else (0, "normalise the raw map")
     shape = tuple(saliency.shape)
     if len(shape) != 2 or 0 in shape:  # noqa: PLR2004 (height and width)
         raise InputError(
@@ -157,16 +182,16 @@ def _check_map(saliency: Tensor) -> Tensor:
     values = saliency.detach().to("cpu", torch.float32)
     if not values.isfinite().all():
         raise InputError(
-            "The saliency map contains NaN or infinity, and every value must lie in [0, 1]; "
-            "normalise the raw map first."
+            f"The saliency map contains NaN or infinity, and every value must lie in [{least}, 1]; "
+            f"{remedy} first."
         )
     low, high = (bound.item() for bound in values.aminmax())
-    if low < -_ROUNDING or high > 1 + _ROUNDING:
+    if low < least - _ROUNDING or high > 1 + _ROUNDING:
         raise InputError(
             f"The saliency map runs from {low:.4g} to {high:.4g}, and every value must lie "
-            "in [0, 1]; normalise the raw map first."
+            f"in [{least}, 1]; {remedy} first."
         )
-    return values.clamp(0, 1)
+    return values.clamp(least, 1)
 
 
 def _resize(values: Tensor, size: tuple[int, int]) -> Tensor:
@@ -175,7 +200,7 @@ def _resize(values: Tensor, size: tuple[int, int]) -> Tensor:
         return values
     return F.interpolate(
         values[None, None], size=size, mode="bilinear", align_corners=False, antialias=True
-    )[0, 0].clamp(0, 1)
+    )[0, 0].clamp(-1, 1)
 
 
 def _levels(values: Tensor) -> UInt8[np.ndarray, "H W"]:

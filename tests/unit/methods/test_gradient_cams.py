@@ -48,7 +48,7 @@ def test_pooling_and_a_linear_layer(seed, label, height, width):
         torch.testing.assert_close(GradCAM().weights(view), (weights / area).expand(2, -1))
         torch.testing.assert_close(CAM().weights(view), weights.expand(2, -1))
         torch.testing.assert_close(
-            LayerCAM().saliency(view),
+            LayerCAM().saliency(view).raw,
             torch.einsum("k,nkhw->nhw", weights.relu() / area, features),
         )
 
@@ -64,7 +64,7 @@ def test_formulas_where_gradients_vary_over_positions():
             (HiResCAM(), (g * a).sum(1).relu()),
             (LayerCAM(), (g.clamp_min(0) * a).sum(1).relu()),
         ):
-            torch.testing.assert_close(method.saliency(view), expected)
+            torch.testing.assert_close(method.saliency(view).raw, expected)
 
 
 def loop_plus_plus(a, g, eps):

@@ -106,6 +106,18 @@ def test_colour_bar_is_drawn_only_for_overlays():
     assert grid([row(0)], width=WIDTH).size == grid([row(0)], width=WIDTH, colour_bar=False).size
 
 
+def test_the_bar_of_signed_maps_is_blue_white_red():
+    photo = Image.new("RGB", (64, 48), "white")
+    signed = Row.of(photo, {"lrp": torch.zeros(4, 4)}, signed=True)
+    sheet = np.asarray(grid([signed], width=WIDTH, signed=True)).astype(int)
+    rows = np.abs(sheet - sheet.mean(-1, keepdims=True)).sum((1, 2))
+    bar = sheet[rows.argmax()]
+    coloured = np.flatnonzero(np.ptp(bar, axis=-1) > 9)
+    assert bar[coloured[0]].tolist() == [0, 0, 255]
+    assert bar[coloured[-1]].tolist() == [255, 0, 0]
+    assert bar[(coloured[0] + coloured[-1]) // 2].min() >= 250
+
+
 def test_rows_without_photos_start_at_the_first_column():
     assert columns_of(grid([Row((panel(), panel()))], width=WIDTH)) == 2
 

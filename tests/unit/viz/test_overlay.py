@@ -36,6 +36,33 @@ def test_blend_is_the_documented_formula(photo, alpha, blend):
     assert difference.max() < (8 if blend == "intensity" else 1.01)
 
 
+@pytest.mark.parametrize("blend", ["intensity", "constant"])
+def test_signed_maps_are_drawn_over_pale_grey(photo, blend):
+    values = 2 * torch.rand(30, 40, generator=torch.Generator().manual_seed(0)) - 1
+    drawn = array(overlay(photo, values, alpha=0.8, blend=blend, signed=True))
+    weight = 0.8 * values.abs().sqrt().numpy()[..., None] if blend == "intensity" else 0.8
+    pale = ((255 + array(photo.convert("L"))) // 2)[..., None]
+    expected = pale * (1 - weight) + colourise(values, signed=True) * weight
+    difference = np.abs(drawn - expected)
+    assert difference.mean() < 0.6
+    assert difference.max() < (8 if blend == "intensity" else 1.01)
+    plain = array(overlay(photo, torch.zeros(3, 3), signed=True, alpha=1.0))
+    np.testing.assert_array_equal(plain, np.broadcast_to(pale, plain.shape))
+
+
+def test_colours_of_signed_values_are_symmetric():
+    values = torch.tensor([[-1.0, -0.5, 0.0, 0.5, 1.0]])
+    colours = colourise(values, signed=True)[0].astype(int)
+    assert colours[0].tolist() == [0, 0, 255]
+    assert colours[4].tolist() == [255, 0, 0]
+    assert np.abs(colours[1] - colours[3][::-1]).max() <= 2
+    assert colours[2].min() >= 253
+    np.testing.assert_array_equal(
+        colourise(values, "viridis", signed=True), colourise((1 + values) / 2, "viridis")
+    )
+    assert (colourise(values.abs()) == colourise(values.abs(), "turbo")).all()
+
+
 def test_known_colours():
     white = Image.new("RGB", (3, 1), "white")
     saliency = torch.tensor([[0.0, 0.25, 1.0]])
@@ -139,6 +166,18 @@ def test_bad_maps(photo, saliency, sentence):
         overlay(photo, saliency)
     with pytest.raises(InputError, match=sentence):
         colourise(saliency)
+
+
+@pytest.mark.parametrize(
+    ("saliency", "sentence"),
+    [
+        (torch.tensor([[float("nan"), 0.0]]), r"NaN.*\[-1, 1\]; scale it by normalise_signed"),
+        (torch.tensor([[-1.5, 1.0]]), r"from -1.5 to 1.*\[-1, 1\]; scale it by normalise_signed"),
+    ],
+)
+def test_bad_signed_maps(photo, saliency, sentence):
+    with pytest.raises(InputError, match=sentence):
+        overlay(photo, saliency, signed=True)
 
 
 def test_rounding_just_outside_the_range_is_forgiven():

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from torchsaliency.core.method import Method, Needs, register
+from torchsaliency.core.method import Method, Needs, Saliency, register
 from torchsaliency.core.trace import View
 from torchsaliency.methods.attention.rollout import from_block
 from torchsaliency.methods.attention.tokens import patch_row, whole_attentions
@@ -16,7 +16,7 @@ from torchsaliency.methods.attention.tokens import patch_row, whole_attentions
 NEEDS = Needs.ATTENTION | Needs.TARGET | Needs.GRADIENTS
 
 
-@register("attention-gradcam", family="attention", cite="chefer2021a", needs=NEEDS)
+@register("attention-gradcam", family="attention", cite="chefer2021a", needs=NEEDS, signed=True)
 @final
 @dataclass(frozen=True)
 class AttentionGradCAM(Method):
@@ -28,12 +28,13 @@ class AttentionGradCAM(Method):
     Source: as compared with by Chefer et al., CVPR 2021.
     """
 
-    def saliency(self, view: View) -> Tensor:
+    def saliency(self, view: View) -> Saliency:
         """Return the weighted sum of heads, (N, *grid)."""
         last, gradient = whole_attentions(view)[-1], view.attention_gradients[-1]
         rows, slopes = (_by_head(view, block) for block in (last, gradient))
         weights = slopes.mean((2, 3), keepdim=True)
-        return (weights * rows).mean(1).relu()
+        summed = (weights * rows).mean(1)
+        return Saliency(summed.relu(), signed=summed)
 
 
 @register("generic-attention", family="attention", cite="chefer2021b", needs=NEEDS)

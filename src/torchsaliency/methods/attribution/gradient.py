@@ -25,7 +25,7 @@ from torchsaliency.methods.passes import (
 )
 
 
-@register("saliency", family="attribution", cite="simonyan2014", needs=IMAGE_PASSES)
+@register("saliency", family="attribution", cite="simonyan2014", needs=IMAGE_PASSES, signed=True)
 @final
 @dataclass(frozen=True)
 class VanillaGradient(Attribution):
@@ -45,7 +45,9 @@ class VanillaGradient(Attribution):
         return image_gradients(view)
 
 
-@register("input-x-gradient", family="attribution", cite="shrikumar2016", needs=IMAGE_PASSES)
+@register(
+    "input-x-gradient", family="attribution", cite="shrikumar2016", needs=IMAGE_PASSES, signed=True
+)
 @final
 @dataclass(frozen=True)
 class InputXGradient(Attribution):
@@ -61,7 +63,13 @@ class InputXGradient(Attribution):
         return images_of(view) * image_gradients(view)
 
 
-@register("integrated-gradients", family="attribution", cite="sundararajan2017", needs=IMAGE_PASSES)
+@register(
+    "integrated-gradients",
+    family="attribution",
+    cite="sundararajan2017",
+    needs=IMAGE_PASSES,
+    signed=True,
+)
 @final
 @dataclass(frozen=True)
 class IntegratedGradients(Attribution):
@@ -94,7 +102,7 @@ class IntegratedGradients(Attribution):
         return (images - base) * mean_over_draws(view, self.steps, part)
 
 
-@register("smoothgrad", family="attribution", cite="smilkov2017", needs=IMAGE_PASSES)
+@register("smoothgrad", family="attribution", cite="smilkov2017", needs=IMAGE_PASSES, signed=True)
 @final
 @dataclass(frozen=True)
 class SmoothGrad(Attribution):
@@ -118,6 +126,7 @@ class SmoothGrad(Attribution):
     """
 
     above_zero: ClassVar[tuple[str, ...]] = ("samples", "spread")
+    without_signs: ClassVar[tuple[str, ...]] = ("squared",)
 
     samples: int = 50
     spread: float | int = 0.15
@@ -136,7 +145,9 @@ class SmoothGrad(Attribution):
         return mean_over_draws(view, self.samples, part)
 
 
-@register("gradientshap", family="attribution", cite="lundberg2017", needs=IMAGE_PASSES)
+@register(
+    "gradientshap", family="attribution", cite="lundberg2017", needs=IMAGE_PASSES, signed=True
+)
 @final
 @dataclass(frozen=True)
 class GradientSHAP(Attribution):

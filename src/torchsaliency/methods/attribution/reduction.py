@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torchsaliency.core.masking import Blur
-from torchsaliency.core.method import Method, Saliency, require_positive
+from torchsaliency.core.method import Method, Saliency, drop_signs, require_positive
 from torchsaliency.core.space import add_sides
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
@@ -27,7 +27,9 @@ Channels = Literal["abs-sum", "sum-positive", "max-abs"]
 class Attribution(Method):
     """A method that gives every number of the image a signed share of the score.
 
-    It reads no layer: several layers are explained by one map.
+    It reads no layer: several layers are explained by one map. The shares of all colours are kept
+    beside the map, and their sum at each pixel, before `channels`, `smooth` and `clip`, are its
+    signed values.
 
     Attributes:
         channels: how colours are joined: "abs-sum" Σ_c |R_c|, "sum-positive" ReLU(Σ_c R_c), or
@@ -37,6 +39,10 @@ class Attribution(Method):
     """
 
     above_zero: ClassVar[tuple[str, ...]] = ()
+    without_signs: ClassVar[tuple[str, ...]] = ()
+    """Options that, where they are set, take the signs away."""
+    by_number: ClassVar[bool] = True
+    """Whether every number of the image has a share, and not a whole part of the image."""
     joint: ClassVar[bool] = True
 
     channels: Channels = "abs-sum"
@@ -57,6 +63,8 @@ class Attribution(Method):
             )
         if not 0 < self.clip <= 100:  # noqa: PLR2004 (a percentile)
             raise OptionError(f"{self.name}.clip is above 0, at most 100; {self.clip} was given.")
+        if any(getattr(self, option) for option in self.without_signs):
+            drop_signs(self)
 
     @abc.abstractmethod
     def attributions(self, view: View) -> Tensor | Saliency:
@@ -67,15 +75,21 @@ class Attribution(Method):
 
     @final
     def saliency(self, view: View) -> Saliency:
-        """Return the reduced attributions at the image's own size, (N, *size)."""
+        """Return the reduced attributions at the image's own size, (N, *size), and themselves."""
         found = self.attributions(view)
         shares = found if isinstance(found, Saliency) else Saliency(found)
-        maps = join_colours(shares.raw.detach(), self.channels)
+        attributions = shares.raw.detach()
+        maps = join_colours(attributions, self.channels)
         if self.smooth:
             maps = Blur(float(self.smooth)).baseline(maps[:, None])[:, 0]
         if self.clip < 100:  # noqa: PLR2004 (a percentile)
             maps = clip_maps(maps, float(self.clip))
-        return Saliency(maps, shares.details)
+        return Saliency(
+            maps,
+            shares.details,
+            signed=attributions.sum(1) if self.entry.signed else None,
+            attributions=attributions if self.by_number else None,
+        )
 
 
 def join_colours(

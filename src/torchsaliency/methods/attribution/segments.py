@@ -49,6 +49,7 @@ class SegmentAttribution(Attribution):
     """
 
     above_zero: ClassVar[tuple[str, ...]] = ("segments",)
+    by_number: ClassVar[bool] = False
 
     segmentation: Segmentation = "slic"
     segments: int = 50
@@ -68,7 +69,9 @@ class SegmentAttribution(Attribution):
         return self.coefficients(view, image, labels).to(pixels)[labels][None]
 
 
-@register("feature-ablation", family="attribution", cite="zeiler2014", needs=IMAGE_PASSES)
+@register(
+    "feature-ablation", family="attribution", cite="zeiler2014", needs=IMAGE_PASSES, signed=True
+)
 @final
 @dataclass(frozen=True)
 class FeatureAblation(SegmentAttribution):
@@ -86,7 +89,7 @@ class FeatureAblation(SegmentAttribution):
         return _without_rounding(score - score_shown(view, image, labels, others), score)
 
 
-@register("lime", family="attribution", cite="ribeiro2016", needs=IMAGE_PASSES)
+@register("lime", family="attribution", cite="ribeiro2016", needs=IMAGE_PASSES, signed=True)
 @final
 @dataclass(frozen=True)
 class LIME(SegmentAttribution):
@@ -139,7 +142,7 @@ class LIME(SegmentAttribution):
         return ridge(shown.double(), changes, weights, float(self.alpha))
 
 
-@register("kernelshap", family="attribution", cite="lundberg2017", needs=IMAGE_PASSES)
+@register("kernelshap", family="attribution", cite="lundberg2017", needs=IMAGE_PASSES, signed=True)
 @final
 @dataclass(frozen=True)
 class KernelSHAP(SegmentAttribution):

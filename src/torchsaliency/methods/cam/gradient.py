@@ -17,7 +17,7 @@ _SPREAD = 1e-3
 """How far the gradient may vary over positions, relative to its size, for a head that pools."""
 
 
-@register("gradcam", family="cam", cite="selvaraju2017", needs=GRADIENTS)
+@register("gradcam", family="cam", cite="selvaraju2017", needs=GRADIENTS, signed=True)
 @final
 @dataclass(frozen=True)
 class GradCAM(ChannelCAM):
@@ -60,7 +60,7 @@ class GradCAMPlusPlus(ChannelCAM):
         return (torch.where(g == 0, 0, alpha) * g.relu()).sum(sides_of(g))
 
 
-@register("xgradcam", family="cam", cite="fu2020", needs=GRADIENTS)
+@register("xgradcam", family="cam", cite="fu2020", needs=GRADIENTS, signed=True)
 @final
 @dataclass(frozen=True)
 class XGradCAM(ChannelCAM):
@@ -86,7 +86,7 @@ class XGradCAM(ChannelCAM):
         return (view.gradients * view.activations).sum(sides) / safe
 
 
-@register("hirescam", family="cam", cite="draelos2020", needs=GRADIENTS)
+@register("hirescam", family="cam", cite="draelos2020", needs=GRADIENTS, signed=True)
 @final
 @dataclass(frozen=True)
 class HiResCAM(ChannelCAM):
@@ -117,7 +117,7 @@ class LayerCAM(ChannelCAM):
         return view.gradients.relu()
 
 
-@register("cam", family="cam", cite="zhou2016", needs=GRADIENTS)
+@register("cam", family="cam", cite="zhou2016", needs=GRADIENTS, signed=True)
 @final
 @dataclass(frozen=True)
 class CAM(ChannelCAM):

@@ -38,7 +38,7 @@ class ScoreCAM(ChannelCAM):
         return view.rescore(view.activations, align_corners=self.align_corners).softmax(1)
 
 
-@register("ablationcam", family="cam", cite="desai2020", needs=PASSES)
+@register("ablationcam", family="cam", cite="desai2020", needs=PASSES, signed=True)
 @final
 @dataclass(frozen=True)
 class AblationCAM(ChannelCAM):

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from torchsaliency.core.maps import is_constant
-from torchsaliency.core.method import Method, register
+from torchsaliency.core.method import Method, Saliency, register
 from torchsaliency.core.space import multiply_sides, window_of
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
 from torchsaliency.methods.passes import IMAGE_PASSES, score_under_masks, sum_dtype
 
 
-@register("occlusion", family="masking", cite="zeiler2014", needs=IMAGE_PASSES)
+@register("occlusion", family="masking", cite="zeiler2014", needs=IMAGE_PASSES, signed=True)
 @final
 @dataclass(frozen=True)
 class Occlusion(Method):
@@ -54,7 +54,7 @@ class Occlusion(Method):
                     f"occlusion.{name} is a share above 0 and at most 1, not {getattr(self, name)}."
                 )
 
-    def saliency(self, view: View) -> Tensor:
+    def saliency(self, view: View) -> Saliency:
         """Return the mean drops at the image's own size, (N, *size)."""
         device, dtype = view.images.device, sum_dtype(view.images.device)
         lines = [
@@ -76,7 +76,8 @@ class Occlusion(Method):
         covered = [line.to(dtype) for line in lines]
         total = multiply_sides(drops.unflatten(1, places), [line.mT for line in covered])
         windows = _outer([line.sum(0)[None] for line in covered])
-        return (total / windows).to(view.score.dtype)
+        raw = (total / windows).to(view.score.dtype)
+        return Saliency(raw, signed=raw)
 
 
 def _outer(lines: Sequence[Tensor]) -> Tensor:

@@ -18,7 +18,13 @@ from torchsaliency.methods.passes import (
 )
 
 
-@register("guided-backprop", family="attribution", cite="springenberg2015", needs=IMAGE_PASSES)
+@register(
+    "guided-backprop",
+    family="attribution",
+    cite="springenberg2015",
+    needs=IMAGE_PASSES,
+    signed=True,
+)
 @final
 @dataclass(frozen=True)
 class GuidedBackprop(Attribution):
@@ -38,7 +44,7 @@ class GuidedBackprop(Attribution):
         return _propagate_rectified(view, self.name, _guide)
 
 
-@register("deconvnet", family="attribution", cite="zeiler2014", needs=IMAGE_PASSES)
+@register("deconvnet", family="attribution", cite="zeiler2014", needs=IMAGE_PASSES, signed=True)
 @final
 @dataclass(frozen=True)
 class DeconvNet(Attribution):

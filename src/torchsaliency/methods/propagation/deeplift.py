@@ -44,7 +44,7 @@ _NEAR = 1e-10
 """Inputs closer than this have no slope between them; the ordinary gradient is taken."""
 
 
-@register("deeplift", family="attribution", cite="shrikumar2017", needs=IMAGE_PASSES)
+@register("deeplift", family="attribution", cite="shrikumar2017", needs=IMAGE_PASSES, signed=True)
 @final
 @dataclass(frozen=True)
 class DeepLIFT(Attribution):
@@ -78,7 +78,7 @@ class DeepLIFT(Attribution):
         return Saliency(shares, {"gap": completeness_gap(shares, rises, view.score)})
 
 
-@register("deepshap", family="attribution", cite="lundberg2017", needs=IMAGE_PASSES)
+@register("deepshap", family="attribution", cite="lundberg2017", needs=IMAGE_PASSES, signed=True)
 @final
 @dataclass(frozen=True)
 class DeepSHAP(Attribution):

@@ -42,7 +42,7 @@ _FLAT = 2
 """Tensors of more dimensions have positions."""
 
 
-@register("lrp", family="attribution", cite="bach2015", needs=IMAGE_PASSES)
+@register("lrp", family="attribution", cite="bach2015", needs=IMAGE_PASSES, signed=True)
 @final
 @dataclass(frozen=True)
 class LRP(Attribution):
