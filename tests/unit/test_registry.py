@@ -77,7 +77,7 @@ def test_none(none):
         ("opticam", {"start": "tsm"}, "channel weights"),
         ("opticam", {"start": "nothing"}, "no method"),
         ("gradcam++", {"eps": 0}, "above 0"),
-        ("tsm", {"multilinear_rank": "2,3"}, "multilinear_rank"),
+        ("tsm", {"multilinear_rank": "2,3,3,3,3"}, "multilinear rank"),
         ("tsm", {"multilinear_rank": "2,0,3"}, "at least 1"),
         ("gradcam+", None, r"close names are gradcam\+\+"),
         ("zzz", None, "known are"),

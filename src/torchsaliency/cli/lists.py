@@ -213,6 +213,10 @@ def layers(options: LayersOptions) -> None:
     _print_list(options, ("layer", "module", "output", "maps", ""), lines)
 
 
+_SCAN = (32, 64, 64)
+"""Voxels of the scan whose layers are listed, where a network takes any size."""
+
+
 def spatial_layers(network: Network) -> list[dict[str, Any]]:
     """List the layers that run once and give a map larger than 1x1, in the order they run."""
     import torch
@@ -220,14 +224,20 @@ def spatial_layers(network: Network) -> list[dict[str, Any]]:
     from torchsaliency.cli.monitoring import name_network_errors
     from torchsaliency.core.discovery import default_layer, output_shapes
     from torchsaliency.core.layer import infer_reshape
+    from torchsaliency.core.layout import find_grids
     from torchsaliency.core.network import unwrap
     from torchsaliency.errors import LayerError
+    from torchsaliency.zoo import ClipPreprocessing, ScanPreprocessing
 
-    net, size = unwrap(network), network.preprocessing.input_size(_PHOTO)
+    net, usual = unwrap(network), network.preprocessing
+    channels = usual.channels
+    size: tuple[int, ...] = usual.input_size(_PHOTO)
+    if isinstance(network.volumes, ClipPreprocessing):
+        channels, size = 3, network.volumes.input_size
+    elif isinstance(network.volumes, ScanPreprocessing):
+        channels, size = network.volumes.channels, network.volumes.size or _SCAN
     # noise, because a network may give nothing but zeros for a constant image
-    image = torch.rand(
-        1, network.preprocessing.channels, *size, generator=torch.Generator().manual_seed(0)
-    )
+    image = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0))
     parameter = next(net.parameters(), image)
     image = image.to(parameter.device, parameter.dtype)
     with name_network_errors(network.name):
@@ -238,11 +248,12 @@ def spatial_layers(network: Network) -> list[dict[str, Any]]:
         shapes = output_shapes(net, image)
     rows = []
     for name, output in shapes.items():
-        reshape = infer_reshape(tuple(output.shape), size)
+        grids = find_grids(net, output, image)
+        reshape = infer_reshape(tuple(output.shape), size, grids)
         if reshape is None:
             continue
         maps = tuple(reshape.to_maps(output).shape[1:])
-        if min(maps[1:]) > 1:
+        if min(sorted(maps[1:])[-2:]) > 1:
             rows.append(
                 {
                     "name": name,

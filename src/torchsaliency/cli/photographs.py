@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torchsaliency.cli.console import say
 from torchsaliency.cli.folder import Folder
 from torchsaliency.cli.grid import Grid
+from torchsaliency.cli.media import choose_medium, is_volume, takes_volumes
 from torchsaliency.cli.monitoring import name_network_errors
 from torchsaliency.cli.options import ExplainCommandOptions, parse_settings, require_chosen
 from torchsaliency.cli.run import ALL, MaskFile, Run, Target
@@ -24,6 +25,7 @@ from torchsaliency.core.method import METHODS, Method, Needs, require_signs
 from torchsaliency.core.segmentation import Segment
 from torchsaliency.core.target import parse_target
 from torchsaliency.data import find_photos, sample_photo, sample_photos
+from torchsaliency.data.scans import is_scan
 from torchsaliency.errors import DataError, OptionError
 from torchsaliency.methods.smoothing import smooth
 from torchsaliency.viz import colourise
@@ -72,7 +74,11 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
         dtype=getattr(torch, options.precision),
         given=given_facts(options),
     )
+    if takes_volumes(network):  # a folder of DICOM files is then one scan
+        photos = unique_names(_choose_photos(words, options.output, series=True))
+        network.source.pop("assumed", None)  # of pictures
     say_assumptions(network)
+    medium = choose_medium(options, network, [*photos.values()])
     if network.encoder and not (options.method or options.similar_to or options.text):
         methods = _choose_methods([_WITHOUT_CLASSES], settings)
         say(
@@ -100,6 +106,7 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
         targets=_choose_targets(options.target, network),
         references=_references(options, network, photos, methods),
         pictures=Grid(folder, options.colormap, signed=options.signed) if options.grid else None,
+        medium=medium,
     )
     with accelerated(options.accelerate):
         return run.explain_all(resume=True)
@@ -150,11 +157,12 @@ def _choose_metrics(words: Sequence[str], settings: Settings) -> dict[str, Salie
     return {name: create_metric(name, settings.get(name, {})) for name in names}
 
 
-def _choose_photos(words: Sequence[str], output: Path) -> list[Path]:
+def _choose_photos(words: Sequence[str], output: Path, *, series: bool = False) -> list[Path]:
     """Return the photographs that files, folders and sample names stand for, each once.
 
     Of a folder, what an earlier run wrote (all below `output`) is left out, or the library would
-    explain its own pictures.
+    explain its own pictures. Of one that holds scans or videos, these are taken; one of DICOM files
+    is itself a scan if `series` says so.
     """
     below = Path(os.path.realpath(output.expanduser()))
     found: dict[str, Path] = {}
@@ -167,7 +175,7 @@ def _choose_photos(words: Sequence[str], output: Path) -> list[Path]:
                 f"{word} does not exist; give image files, folders of them, or samples "
                 f"({', '.join(sample_photos())})."
             )
-        for photo in find_photos(path):
+        for photo in _find_volumes(path, series=series) or find_photos(path):
             real = os.path.realpath(photo)  # not Path.resolve, which raises for a link to itself
             if not (path.is_dir() and Path(real).is_relative_to(below)):
                 found.setdefault(real, photo)
@@ -178,6 +186,15 @@ def _choose_photos(words: Sequence[str], output: Path) -> list[Path]:
     return list(found.values())
 
 
+def _find_volumes(path: Path, *, series: bool) -> list[Path]:
+    """Return the scans and videos that a path stands for."""
+    if not path.is_dir():
+        return [path] if is_volume(path) else []
+    if series and is_scan(path):
+        return [path]
+    return sorted(file for file in path.rglob("*") if is_volume(file))
+
+
 def unique_names(paths: Sequence[Path]) -> dict[str, Path]:
     """Give every file a name of its own: its stem, numbered where stems repeat.
 
@@ -186,7 +203,7 @@ def unique_names(paths: Sequence[Path]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     taken: set[str] = set()
     for path in paths:
-        name = file_name(path.stem) or "photo"
+        name = file_name(Path(path.name.removesuffix(".gz")).stem) or "photo"
         number, candidate = 1, name
         while candidate.casefold() in taken:
             number += 1

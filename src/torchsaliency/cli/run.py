@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import functools
 import hashlib
-import io
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,13 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from torchsaliency.api import box_labels, explained_boxes, overlay
+from torchsaliency.api import box_labels, explained_boxes
 from torchsaliency.cli.console import progress_bar, say
 from torchsaliency.cli.folder import Folder
 from torchsaliency.cli.grid import Grid
+from torchsaliency.cli.media import Medium, Photographs
 from torchsaliency.cli.monitoring import MonitoredMethod, name_network_errors
 from torchsaliency.core import target as targets
 from torchsaliency.core.detection import DetectionScore
@@ -43,10 +42,8 @@ from torchsaliency.errors import (
 )
 from torchsaliency.measures import masked_scores
 from torchsaliency.options import ExplainOptions
-from torchsaliency.viz.overlay import png
 from torchsaliency.zoo import Network, Preprocessing
 from torchsaliency.zoo.checkpoints import state_dict_sha256
-from torchsaliency.zoo.preprocessing import PHOTOGRAPHIC
 from torchsaliency.zoo.sources.userfile import is_user_file, split_options
 
 if TYPE_CHECKING:
@@ -62,7 +59,7 @@ class Photo(NamedTuple):
     name: str
     path: Path
     sha256: str
-    size: tuple[int, int]
+    size: tuple[int, ...]
 
 
 @final
@@ -139,13 +136,15 @@ class Run:
     references: Mapping[str, tuple[Tensor, str]] = field(default_factory=dict)
     masked: bool = False  # whether the class's probability on the masked photograph is measured
     pictures: Grid | None = None  # draws every photograph, too
+    medium: Medium | None = None  # how files are read and drawn; photographs by default
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)  # of finished photographs
     skipped: dict[Path, str] = field(default_factory=dict)  # why a photograph was left out
     left_out: dict[str, str] = field(default_factory=dict)  # why a method was
 
     def __post_init__(self) -> None:
+        self._medium = self.medium or Photographs(self.options, self.network)
         self.preprocessing: Preprocessing = self.network.preprocessing.frame(self.options.fit)
-        self.masking = self.preprocessing.baseline(self.options.masking)
+        self.masking = self._medium.baseline(self.options.masking)
         self._arguments = self.options.model_dump(mode="json", exclude={"as_json"})
         self._identity = ""
         self._finished: dict[str, dict[str, Any]] = {}
@@ -162,13 +161,8 @@ class Run:
             for photo in self.photos
             for target in self.targets
             for method in self.methods
-            for suffix in (".png", *(self._numbers if self.options.raw else ()))
+            for suffix in self._medium.written
         ]
-
-    @property
-    def _numbers(self) -> tuple[str, ...]:
-        """The ends of the names of files of numbers."""
-        return (".npy", ".signed.npy") if self.options.signed else (".npy",)
 
     def _stem(self, photo: str, target: str, method: str) -> str:
         return ".".join([photo, *([file_name(target)] if target else []), file_name(method)])
@@ -211,7 +205,7 @@ class Run:
             for entry in self._explain_batches():
                 if self.pictures is not None:
                     path = self.photos[entry["name"]]
-                    self.pictures.add(entry, self.preprocessing.picture(path))
+                    self.pictures.add(entry, self._medium.open(path))
             if self.pictures is not None:
                 self.pictures.flush()
 
@@ -249,22 +243,24 @@ class Run:
         batches, and the last digits, of one that was not stopped. None stands for the inputs of a
         batch that is known. Inputs of another size begin another batch.
         """
-        size: tuple[int, int] | None = None
+        size: tuple[int, ...] | None = None
         batch: list[Photo] = []
         inputs: list[Tensor | Path] = []
+        most = self.options.batch_size if self._medium.alike else 1
 
         def ready() -> tuple[list[Photo], Tensor | None]:
             if all(photo.sha256 in self._finished for photo in batch):
                 return batch, None
-            prepare = self.preprocessing
-            return batch, torch.stack([x if isinstance(x, Tensor) else prepare(x) for x in inputs])
+            open_, prepare = self._medium.open, self._medium.prepare
+            made = [x if isinstance(x, Tensor) else prepare(open_(x), x) for x in inputs]
+            return batch, torch.stack(made)
 
         for name, path in self.photos.items():
             try:
-                sha256 = sha256_of(path)
-                picture = self.preprocessing.picture(path)
+                sha256 = self._medium.digest(path)
+                picture = self._medium.open(path)
                 known = sha256 in self._finished
-                prepared = path if known else self._prepare(path, picture)
+                prepared = path if known else self._medium.prepare(picture, path)
             except Exception as error:  # a decoder may raise anything
                 if len(self.photos) == 1 and isinstance(error, DataError):
                     raise
@@ -273,23 +269,17 @@ class Run:
                     raise DataError(reason) from error
                 self._skip(path, str(error) if isinstance(error, DataError) else reason)
                 continue
-            photo_size = (picture.height, picture.width)
-            before, size = size, self.preprocessing.input_size(photo_size)
+            before, size = size, self._medium.input_size(picture)
             if batch and size != before:
                 yield ready()
                 batch, inputs = [], []
             inputs.append(prepared)
-            batch.append(Photo(name, path, sha256, photo_size))
-            if len(batch) == self.options.batch_size:
+            batch.append(Photo(name, path, sha256, self._medium.size_of(picture)))
+            if len(batch) == most:
                 yield ready()
                 batch, inputs = [], []
         if batch:
             yield ready()
-
-    def _prepare(self, path: Path, picture: Image.Image) -> Tensor:
-        """Return the network's input; a photograph's picture is all there is of it."""
-        photographic = self.preprocessing.channels in PHOTOGRAPHIC
-        return self.preprocessing(picture if photographic else path)
 
     # --- one batch --------------------------------------------------------------------------------
 
@@ -373,7 +363,7 @@ class Run:
     def _record(self, photo: Photo, answers: Sequence[Answer], row: int) -> dict[str, Any]:
         """Write the overlays and raw maps of one photograph."""
         # Read again rather than kept: a batch of camera photographs would fill the memory.
-        picture = self.preprocessing.picture(photo.path)
+        picture = self._medium.open(photo.path)
         predicted = None
         meaning = next(iter(answers[0].maps.values())).scores
         found = answers[0].logits
@@ -436,28 +426,13 @@ class Run:
         return entry
 
     def _write(
-        self, picture: Image.Image, photo: Photo, target: str, explanation: Explanation, row: int
+        self, picture: Any, photo: Photo, target: str, explanation: Explanation, row: int
     ) -> dict[str, str]:
-        """Write the overlay and the raw map of a photograph; return the names of the files."""
-        stem = self._stem(photo.name, target, explanation.method.name)
-        drawn = overlay(
-            picture,
-            explanation,
-            self.preprocessing,
-            index=row,
-            alpha=self.options.alpha,
-            colormap=self.options.colormap,
-            classes=self.network.classes,
-            signed=self.options.signed,
-        )
-        files = {"overlay": f"{stem}.png"}
-        self.folder.write(files["overlay"], png(drawn))
-        numbers = zip(("raw", "signed"), self._numbers, strict=False)
-        for kind, suffix in numbers if self.options.raw else ():
-            buffer = io.BytesIO()
-            np.save(buffer, getattr(explanation, kind)[row].detach().float().cpu().numpy())
-            files[kind] = f"{stem}{suffix}"
-            self.folder.write(files[kind], buffer.getvalue())
+        """Write the overlay and the maps of a photograph; return the names of the files."""
+        stem, files = self._stem(photo.name, target, explanation.method.name), {}
+        for kind, (suffix, content) in self._medium.write(picture, explanation, row).items():
+            files[kind] = stem + suffix
+            self.folder.write(files[kind], content)
         return files
 
     def _class_facts(self, logits: Tensor, index: int, scores: ScoreKind) -> dict[str, Any]:
@@ -494,7 +469,9 @@ class Run:
 
     def _box_facts(self, photo: Photo, explanation: Explanation, row: int) -> dict[str, Any]:
         """Say which detections are explained, in the photograph's pixels."""
-        found = explained_boxes(explanation, row, photo.size, self.preprocessing)
+        found = explained_boxes(
+            explanation, row, (photo.size[-2], photo.size[-1]), self.preprocessing
+        )
         classes = self.network.classes
         names = box_labels((*found[:2], [None] * len(found[1])), classes)
         rows = zip(found[0].tolist(), found[1], names, found[2], strict=True)
@@ -525,7 +502,7 @@ class Run:
             "arguments": self._arguments,
             "versions": versions(),
             "network": {"name": network.name, "classes": network.class_count, **network.source},
-            "preprocessing": self.preprocessing.to_dict(),
+            "preprocessing": self._medium.to_dict(),
             "masking": self.masking.describe(),
             "methods": self._methods,
             "photos": list(self.entries.values()),
@@ -566,7 +543,7 @@ class Run:
             "network": self.network.source,
             "weights": state_dict_sha256(self.network.module),
             "code": sha256_of(code) if user_file else None,
-            "preprocessing": self.preprocessing.to_dict(),
+            "preprocessing": self._medium.to_dict(),
             "versions": versions(),
         }
         return hashlib.sha256(json_bytes(facts)).hexdigest()

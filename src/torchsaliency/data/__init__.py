@@ -5,6 +5,7 @@ import pkgutil
 
 from torchsaliency.data.adapter import as_dataset
 from torchsaliency.data.channels import read_channels, show_channels
+from torchsaliency.data.clips import Clip, open_clip
 from torchsaliency.data.dataset import (
     VOID,
     DataSet,
@@ -19,16 +20,19 @@ from torchsaliency.data.folders import image_folder
 from torchsaliency.data.opening import open_data, register_dataset
 from torchsaliency.data.photos import Photo, find_photos, open_photo, to_rgb
 from torchsaliency.data.samples import SamplePhoto, sample_paths, sample_photo, sample_photos
+from torchsaliency.data.scans import Scan, open_scan
 from torchsaliency.data.shapes import Shapes, backgrounds, shapes
 
 __all__ = [
     "PHOTO_SUFFIXES",
     "VOID",
+    "Clip",
     "DataSet",
     "Photo",
     "Picture",
     "Sample",
     "SamplePhoto",
+    "Scan",
     "Shapes",
     "as_dataset",
     "backgrounds",
@@ -36,8 +40,10 @@ __all__ = [
     "find_photos",
     "image_folder",
     "misclassified",
+    "open_clip",
     "open_data",
     "open_photo",
+    "open_scan",
     "read_channels",
     "register_dataset",
     "sample_paths",

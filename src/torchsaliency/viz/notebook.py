@@ -17,9 +17,11 @@ from torch import Tensor
 from torchsaliency.errors import InputError
 from torchsaliency.viz.grid import Panel, Row, grid
 from torchsaliency.viz.overlay import overlay, png
+from torchsaliency.viz.volumes import cuts
 
 _SHOWN = 8
 _CELL = 192
+_STRIP = 6
 
 
 def png_bytes(
@@ -35,8 +37,9 @@ def png_bytes(
 
     Args:
         images: (N, C, H, W), uint8, or floats in [0, 1], or normalised; other than three channels
-            show as grey.
-        maps: (N, h, w) in [0, 1].
+            show as grey. Volumes and videos (N, C, D, H, W) show as three cuts through the map's
+            maximum, signals (N, C, T) as strips.
+        maps: (N, h, w) in [0, 1], or of as many sides as the images.
         titles: what stands under each image; empty, or one per image.
         mean: of the normalisation, one per channel; None stretches each image to its own range.
         std: of the normalisation, one per channel; given together with `mean`.
@@ -55,11 +58,23 @@ def png_bytes(
         b'PNG'
     """
     _check(images, maps, titles)
+    shown = range(min(len(images), _SHOWN))
+    names = [titles[index] if titles else "" for index in shown]
+    if images.ndim == 5:  # noqa: PLR2004
+        rows = [
+            Row(cuts(images[index], maps[index], subtitle=name, colormap=colormap))
+            for index, name in zip(shown, names, strict=True)
+        ]
+        return png(grid(rows, width=_CELL, colormap=colormap))
+    if images.ndim == 3:  # noqa: PLR2004
+        strip = max(1, images.shape[2] // _STRIP)
+        images = images[:, :, None].expand(-1, -1, strip, -1)
+        maps = maps[:, None].expand(-1, strip, -1)
     panels = []
-    for index in range(min(len(images), _SHOWN)):
+    for index, name in zip(shown, names, strict=True):
         pixels = denormalise_images(images[index], mean, std)
         picture = overlay(Image.fromarray(pixels.numpy()), maps[index], colormap=colormap)
-        panels.append(Panel(picture, subtitle=titles[index] if titles else ""))
+        panels.append(Panel(picture, subtitle=name))
     return png(grid([Row(tuple(panels))], width=_CELL, colormap=colormap))
 
 
@@ -92,10 +107,11 @@ def denormalise_images(
 
 
 def _check(images: Tensor, maps: Tensor, titles: Sequence[str]) -> None:
-    if images.ndim != 4 or images.numel() == 0:  # noqa: PLR2004 (N, C, H, W)
+    if images.ndim not in (3, 4, 5) or images.numel() == 0:
         raise InputError(
             f"The images have shape {tuple(images.shape)}, a batch is (N, C, H, W) with one image "
-            "at least; add the missing dimension with unsqueeze(0)."
+            "at least (volumes (N, C, D, H, W), signals (N, C, T)); add the missing dimension with "
+            "unsqueeze(0)."
         )
     if not images.isfinite().all():
         raise InputError(

@@ -11,9 +11,11 @@ from torchsaliency.zoo.sources.huggingface import from_hf, similarity_to_text
 from torchsaliency.zoo.sources.source import Request, register_source
 from torchsaliency.zoo.sources.timm import from_timm
 from torchsaliency.zoo.sources.torchvision import from_torchvision
+from torchsaliency.zoo.volumes import ClipPreprocessing, ScanPreprocessing
 
 __all__ = [
     "DEFAULT_MODEL",
+    "ClipPreprocessing",
     "Fit",
     "InputFacts",
     "ModelEntry",
@@ -21,6 +23,7 @@ __all__ = [
     "Placement",
     "Preprocessing",
     "Request",
+    "ScanPreprocessing",
     "from_hf",
     "from_timm",
     "from_torchvision",

@@ -15,6 +15,7 @@ from torchsaliency.core.network import NetworkWrapper, unwrap_output
 from torchsaliency.core.scores import ScoresLike, parse_scores
 from torchsaliency.errors import TargetError, describe_unknown
 from torchsaliency.zoo.preprocessing import Preprocessing
+from torchsaliency.zoo.volumes import VolumePreprocessing
 
 IMAGENET_CLASSES = 1000
 
@@ -31,6 +32,8 @@ class Network(NetworkWrapper):
         classes: the names of its outputs, in order; none for an encoder; None when unknown.
         layer: the layer its maps are read at; None means found by a traced pass.
         judge: of an encoder, the classifier that judges its maps unless another is given.
+        volumes: how scans or videos become its input; None for a network of pictures, or where
+            nobody says.
         source: JSON-able facts for manifests: origin, weights, SHA-256, library versions.
         scores: what its numbers mean, see `torchsaliency.explain`; None finds it out.
         output: where in its output they are; None finds them.
@@ -46,6 +49,7 @@ class Network(NetworkWrapper):
         classes: tuple[str, ...] | None = None,
         layer: Layer | None = None,
         judge: str | None = None,
+        volumes: VolumePreprocessing | None = None,
         source: dict[str, Any] | None = None,
         scores: ScoresLike = None,
         output: int | str | None = None,
@@ -59,6 +63,7 @@ class Network(NetworkWrapper):
         self.classes = classes
         self.layer = layer
         self.judge = judge
+        self.volumes = volumes
         self.source = source or {}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

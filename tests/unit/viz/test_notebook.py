@@ -56,7 +56,7 @@ def test_half_precision_and_grad():
 def test_errors():
     images, maps = torch.randn(2, 3, 8, 8), torch.rand(2, 8, 8)
     with pytest.raises(InputError, match="unsqueeze"):
-        png_bytes(images[0], maps)
+        png_bytes(images[0, 0], maps)
     with pytest.raises(InputError, match="2 images, 1 maps"):
         png_bytes(images, maps[:1])
     with pytest.raises(InputError, match="3 titles"):

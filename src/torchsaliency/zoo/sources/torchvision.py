@@ -20,8 +20,8 @@ from torch import nn
 from torchsaliency.errors import CheckpointError, describe_unknown
 from torchsaliency.zoo.checkpoints import Checkpoint
 from torchsaliency.zoo.layers import paper_layer
-from torchsaliency.zoo.network import IMAGENET_CLASSES, Network, imagenet_classes
-from torchsaliency.zoo.preprocessing import Preprocessing, as_pair, as_triple
+from torchsaliency.zoo.network import Network, imagenet_classes
+from torchsaliency.zoo.preprocessing import Fit, Preprocessing, as_pair, as_triple
 from torchsaliency.zoo.sources.source import (
     RANDOM,
     Request,
@@ -31,11 +31,13 @@ from torchsaliency.zoo.sources.source import (
     refuse_offline,
     register_source,
 )
+from torchsaliency.zoo.volumes import ClipPreprocessing
 
 # Both were trained on inputs scaled otherwise than their transforms scale, and undo it themselves
 # where `transform_input` is set, as torchvision sets it for its published weights.
 _RESCALES_INPUT = ("googlenet", "inception_v3")
 _WITH_AUXILIARY = ("fcn_", "deeplabv3_")  # a second head for training
+_FRAMES = 16  # as its video networks were trained and are validated
 _DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
 
@@ -62,9 +64,11 @@ def from_torchvision(weights: Any) -> Preprocessing:
                 std=as_triple(preset.std),
             )
         crop, resize = preset.crop_size, preset.resize_size
+        exact = isinstance(resize, list | tuple) and len(resize) == 2  # noqa: PLR2004
         return Preprocessing(
             size=as_pair(crop),
             resize=as_pair(resize),
+            fit=Fit.SQUASH if exact else Fit.COVER,
             interpolation=Image.Resampling[preset.interpolation.name],
             mean=as_triple(preset.mean),
             std=as_triple(preset.std),
@@ -81,7 +85,7 @@ def families() -> dict[str, str]:
     """Return the names of torchvision's networks, each with the module that defines it."""
     from torchvision import models
 
-    kinds = (models, models.detection, models.segmentation)
+    kinds = (models, models.detection, models.segmentation, models.video)
     names = [name for kind in kinds for name in models.list_models(module=kind)]
     return {name: models.get_model_builder(name).__module__.rpartition(".")[2] for name in names}
 
@@ -109,6 +113,7 @@ def load(request: Request) -> Network:
         preprocessing=from_torchvision(entry),
         classes=_classes(entry) if count in {None, _class_count(entry)} else None,
         layer=paper_layer(model),
+        volumes=ClipPreprocessing(_FRAMES, from_torchvision(entry)) if _is_video(entry) else None,
         source=facts("torchvision", model, weights, "torchvision"),
     )
 
@@ -178,12 +183,17 @@ def _is_classifier(entry: Any) -> bool:
     return hasattr(entry.transforms(), "crop_size")
 
 
+def _is_video(entry: Any) -> bool:
+    return ".video." in type(entry).__module__
+
+
 def _classes(entry: Any) -> tuple[str, ...]:
-    return imagenet_classes() if _is_classifier(entry) else tuple(entry.meta["categories"])
+    named = _is_video(entry) or not _is_classifier(entry)
+    return tuple(entry.meta["categories"]) if named else imagenet_classes()
 
 
 def _class_count(entry: Any) -> int:
-    return IMAGENET_CLASSES if _is_classifier(entry) else len(entry.meta["categories"])
+    return len(_classes(entry))
 
 
 def _has_auxiliary(checkpoint: Checkpoint) -> bool:

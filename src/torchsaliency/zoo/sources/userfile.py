@@ -2,9 +2,9 @@
 
 This runs the user's file, as giving its path asks for. The factory, the module it returns, or the
 file itself may carry `preprocessing` (a `Preprocessing`, or a dictionary with size, mean, std and
-channels), timm's `pretrained_cfg`, `classes` (names), and `scores` ("sigmoid", say). What the user
-gives comes first, then what the weights file says, then what is carried; the rest is assumed, and
-`source` says so.
+channels), timm's `pretrained_cfg`, `classes` (names), `scores` ("sigmoid", say), and, for scans or
+videos, `volumes` (a `ScanPreprocessing` or a `ClipPreprocessing`). What the user gives comes first,
+then what the weights file says, then what is carried; the rest is assumed, and `source` says so.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from torchsaliency.zoo.network import Network
 from torchsaliency.zoo.preprocessing import Preprocessing
 from torchsaliency.zoo.sources.source import UNKNOWN, Request, build_and_fill, facts
 from torchsaliency.zoo.sources.timm import from_timm
+from torchsaliency.zoo.volumes import ClipPreprocessing, ScanPreprocessing
 from torchsaliency.zoo.weights import list_names
 
 _lock = threading.RLock()
@@ -94,9 +95,12 @@ def load(request: Request) -> Network:
     inner = unwrap(model)
     with _run_user_code(
         f"{request.name} carries classes or a preprocessing that cannot be read",
-        "let classes be a list of names, and preprocessing a Preprocessing or a dictionary",
+        "let classes be a list of names, preprocessing a Preprocessing or a dictionary, volumes a "
+        "ScanPreprocessing or a ClipPreprocessing",
     ):
-        known, facts_of_file = _read_carried((factory, inner, module))
+        owners = (factory, inner, module)
+        known, facts_of_file = _read_carried(owners)
+        volumes = _first("volumes", owners, ScanPreprocessing | ClipPreprocessing)
     said = request.given
     if checkpoint is not None:
         said = said.or_else(checkpoint.facts)
@@ -111,6 +115,7 @@ def load(request: Request) -> Network:
         scores=said.scores,
         output=said.output,
         layer=paper_layer(inner),
+        volumes=volumes,
         source={
             **facts("user file", inner, checkpoint or UNKNOWN),
             **({"options": options} if options else {}),

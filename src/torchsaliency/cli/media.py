@@ -1,0 +1,329 @@
+"""What `explain` reads and writes: photographs, scans of medical scanners, and videos.
+
+A medium opens a file, makes the network's input of it, and draws a map over it.
+"""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+import io
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from torch import Tensor, nn
+
+from torchsaliency.api import overlay
+from torchsaliency.cli.console import say
+from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.files import sha256_of
+from torchsaliency.core.masking import Masking
+from torchsaliency.core.network import unwrap
+from torchsaliency.core.space import describe_size
+from torchsaliency.data.clips import ANIMATION_SUFFIXES, is_clip, open_clip
+from torchsaliency.data.files import files_below
+from torchsaliency.data.scans import is_scan, open_scan
+from torchsaliency.errors import OptionError
+from torchsaliency.options import ExplainOptions
+from torchsaliency.viz import animate, montage
+from torchsaliency.viz.overlay import png
+from torchsaliency.zoo import Network
+from torchsaliency.zoo.preprocessing import PHOTOGRAPHIC
+from torchsaliency.zoo.volumes import ClipPreprocessing, ScanPreprocessing
+
+_OF_PHOTOGRAPHS = ("size", "mean", "std", "channels", "fit")
+"""Options that say how a photograph becomes the network's input."""
+
+
+class Medium(abc.ABC):
+    """A kind of file that is explained.
+
+    Attributes:
+        options: how maps are drawn.
+        suffixes: of the files that are written for each map, the first one's is the picture's.
+        alike: whether inputs have one size, so that they may share a batch.
+    """
+
+    suffixes: tuple[str, ...]
+    alike = True
+
+    def __init__(self, options: ExplainOptions) -> None:
+        self.options = options
+
+    @abc.abstractmethod
+    def open(self, path: Path) -> Any:
+        """Read a file."""
+
+    @abc.abstractmethod
+    def prepare(self, source: Any, path: Path) -> Tensor:
+        """Return what was read of a file as the network's input (C, *size)."""
+
+    @abc.abstractmethod
+    def size_of(self, source: Any) -> tuple[int, ...]:
+        """Return the spatial size of what was read."""
+
+    def input_size(self, source: Any) -> tuple[int, ...]:
+        """Return the spatial size of the network's input; inputs of one size share a batch."""
+        return self.size_of(source)
+
+    @abc.abstractmethod
+    def baseline(self, name: str) -> Masking:
+        """Return the masking of that name."""
+
+    @abc.abstractmethod
+    def draw(self, source: Any, explanation: Explanation, row: int) -> dict[str, bytes]:
+        """Return the content of each file of a map, by what it is; as many as `suffixes`."""
+
+    @abc.abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return how inputs are made, as JSON-able values."""
+
+    def digest(self, path: Path) -> str:
+        """Return the SHA-256 of a file, or of all files in a folder."""
+        if not path.is_dir():
+            return sha256_of(path)
+        found = hashlib.sha256()
+        for name in files_below(path, {".dcm", ".dicom"}):
+            found.update(f"{name} {sha256_of(path / name)}\n".encode())
+        return found.hexdigest()
+
+    def write(
+        self, source: Any, explanation: Explanation, row: int
+    ) -> dict[str, tuple[str, bytes]]:
+        """Return the suffix and the content of each file of a map, by what it is."""
+        drawn = self.draw(source, explanation, row)
+        found = dict(zip(drawn, zip(self.suffixes, drawn.values(), strict=True), strict=True))
+        for kind, suffix in self._numbers.items():
+            buffer = io.BytesIO()
+            np.save(buffer, getattr(explanation, kind)[row].detach().float().cpu().numpy())
+            found[kind] = (suffix, buffer.getvalue())
+        return found
+
+    @final
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The suffixes of all files of a map."""
+        return (*self.suffixes, *self._numbers.values())
+
+    @property
+    def _look(self) -> dict[str, Any]:
+        """How maps are coloured, where something else than the default was asked for."""
+        asked = {"alpha": self.options.alpha, "colormap": self.options.colormap}
+        return {name: value for name, value in asked.items() if value is not None}
+
+    @property
+    def _numbers(self) -> dict[str, str]:
+        """The ends of the names of files of numbers, by what of the explanation they hold."""
+        signed = {"signed": ".signed.npy"} if self.options.signed else {}
+        return {"raw": ".npy", **signed} if self.options.raw else {}
+
+
+@final
+class Photographs(Medium):
+    """Photographs, each with its overlay."""
+
+    suffixes = (".png",)
+
+    def __init__(self, options: ExplainOptions, network: Network) -> None:
+        super().__init__(options)
+        self.preprocessing = network.preprocessing.frame(options.fit)
+        self._classes = network.classes
+
+    def open(self, path: Path) -> Any:
+        """Read a photograph's picture."""
+        return self.preprocessing.picture(path)
+
+    def prepare(self, source: Any, path: Path) -> Tensor:
+        """Return the photograph as the network's input; of other channels, not its picture."""
+        return self.preprocessing(source if self.preprocessing.channels in PHOTOGRAPHIC else path)
+
+    def size_of(self, source: Any) -> tuple[int, ...]:
+        """Return (H, W)."""
+        return source.height, source.width
+
+    def baseline(self, name: str) -> Masking:
+        """Return the masking of that name."""
+        return self.preprocessing.baseline(name)
+
+    def draw(self, source: Any, explanation: Explanation, row: int) -> dict[str, bytes]:
+        """Return the overlay, at the photograph's size."""
+        drawn = overlay(
+            source,
+            explanation,
+            self.preprocessing,
+            index=row,
+            alpha=self.options.alpha,
+            colormap=self.options.colormap,
+            classes=self._classes,
+            signed=self.options.signed,
+        )
+        return {"overlay": png(drawn)}
+
+    def input_size(self, source: Any) -> tuple[int, ...]:
+        """Return (height, width) of the network's input."""
+        return self.preprocessing.input_size((source.height, source.width))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the preprocessing."""
+        return self.preprocessing.to_dict()
+
+
+@final
+class Scans(Medium):
+    """Scans, each with a montage and its map as NIfTI."""
+
+    suffixes = (".png", ".nii.gz")
+    alike = False
+
+    def __init__(self, options: ExplainOptions, preprocessing: ScanPreprocessing) -> None:
+        super().__init__(options)
+        self.preprocessing = preprocessing
+
+    def open(self, path: Path) -> Any:
+        """Read a NIfTI file or a DICOM series."""
+        return open_scan(path)
+
+    def prepare(self, source: Any, path: Path) -> Tensor:  # noqa: ARG002
+        """Return the scan as the network's input."""
+        return self.preprocessing(source)
+
+    def size_of(self, source: Any) -> tuple[int, ...]:
+        """Return (D, H, W)."""
+        return tuple(source.size)
+
+    def baseline(self, name: str) -> Masking:
+        """Return the masking of that name."""
+        return self.preprocessing.baseline(name)
+
+    def draw(self, source: Any, explanation: Explanation, row: int) -> dict[str, bytes]:
+        """Return the montage, and the map in the scan's own order, size and affine."""
+        saliency = self.preprocessing.place_map(explanation.map[row]).float().cpu()
+        drawn = montage(
+            source.picture(),
+            saliency,
+            spacing=source.spacing,
+            upright=True,
+            **self._look,
+        )
+        return {"overlay": png(drawn), "map": source.nifti(saliency)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the preprocessing."""
+        return self.preprocessing.to_dict()
+
+
+@final
+class Clips(Medium):
+    """Videos, each with an animation of the frames that the network saw."""
+
+    suffixes = (".gif",)
+    alike = False
+
+    def __init__(self, options: ExplainOptions, preprocessing: ClipPreprocessing) -> None:
+        super().__init__(options)
+        self.preprocessing = preprocessing
+
+    def open(self, path: Path) -> Any:
+        """Read a video."""
+        return open_clip(path)
+
+    def prepare(self, source: Any, path: Path) -> Tensor:  # noqa: ARG002
+        """Return the video as the network's input."""
+        return self.preprocessing(source)
+
+    def size_of(self, source: Any) -> tuple[int, ...]:
+        """Return (T, H, W)."""
+        return tuple(source.size)
+
+    def baseline(self, name: str) -> Masking:
+        """Return the masking of that name."""
+        return self.preprocessing.baseline(name)
+
+    def draw(self, source: Any, explanation: Explanation, row: int) -> dict[str, bytes]:
+        """Return the animation."""
+        frames = self.preprocessing.choose_frames(source)
+        drawn = animate(
+            frames,
+            self.preprocessing.place_map(explanation.map[row], source),
+            seconds=source.seconds * len(source.frames) / len(frames),
+            **self._look,
+        )
+        return {"overlay": drawn}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the preprocessing."""
+        return self.preprocessing.to_dict()
+
+
+def is_volume(path: Path) -> bool:
+    """Whether a file can be nothing but a scan or a video, by its name."""
+    return not path.is_dir() and (is_scan(path) or is_clip(path))
+
+
+def choose_medium(options: ExplainOptions, network: Network, paths: list[Path]) -> Medium:
+    """Return how files are read and drawn.
+
+    Raises:
+        OptionError: they are of different kinds, or are drawn in no grid.
+    """
+    kinds = {_kind_of(path, network) for path in paths}
+    if len(kinds) > 1:
+        raise OptionError(
+            f"{' and '.join(sorted(kind.__name__.lower() for kind in kinds))} were given together; "
+            "explain each kind by itself."
+        )
+    kind = next(iter(kinds))
+    if kind is Photographs:
+        return Photographs(options, network)
+    for name in ("grid", "signed"):
+        if getattr(options, name):
+            raise OptionError(
+                f"--{name} draws photographs; leave it out: a scan has a montage and a video an "
+                "animation of its own."
+            )
+    given = [name for name in _OF_PHOTOGRAPHS if getattr(options, name) is not None]
+    if given:
+        raise OptionError(
+            f"--{given[0]} is for photographs; let the network's file say how its input is made, "
+            "such as volumes = ScanPreprocessing(size=(32, 64, 64))."
+        )
+    if kind is Clips:
+        return Clips(options, _said(network, ClipPreprocessing, ClipPreprocessing()))
+    channels = next((m.in_channels for m in network.modules() if isinstance(m, nn.Conv3d)), 1)
+    return Scans(options, _said(network, ScanPreprocessing, ScanPreprocessing(channels=channels)))
+
+
+def _kind_of(path: Path, network: Network) -> type[Medium]:
+    """Return what a file is; a folder or an animation may also stand for photographs."""
+    if is_volume(path):
+        return Scans if is_scan(path) else Clips
+    if takes_volumes(network):
+        if path.is_dir() and is_scan(path):
+            return Scans
+        if path.name.lower().endswith(ANIMATION_SUFFIXES):
+            return Clips
+    return Photographs
+
+
+def takes_volumes(network: Network) -> bool:
+    """Whether a network says that its inputs are volumes, or convolves nothing else."""
+    kinds = {type(module) for module in unwrap(network).modules()}
+    volumes = any(issubclass(kind, nn.Conv3d) for kind in kinds)
+    pictures = any(issubclass(kind, nn.Conv2d) for kind in kinds)
+    return network.volumes is not None or (volumes and not pictures)
+
+
+def _said(network: Network, kind: Any, otherwise: Any) -> Any:
+    """Return the preprocessing that a network says for a kind of input, or else the usual one."""
+    if isinstance(network.volumes, kind):
+        return network.volumes
+    facts = ", ".join(f"{key} {_word(value)}" for key, value in otherwise.to_dict().items())
+    say(f"{network.name} does not say how its input is made; assumed: {facts}.")
+    return otherwise
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, dict):
+        return describe_size(value["size"]) if "size" in value else str(value)
+    return "as it is" if value is None else str(value)
