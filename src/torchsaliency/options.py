@@ -211,8 +211,9 @@ class ExplainOptions(Options):
         (),
         EXPLAINED,
         "A class by number or name; or a target, see `torchsaliency targets`, such as margin, "
-        "margin:tabby or regression:index=2; the predicted class by default. Repeatable: one map "
-        "each.",
+        "margin:tabby or regression:index=2; of a detector box:0 or box:dog, of a segmenter "
+        "segment:cat; the predicted class, or the surest detection, by default. Repeatable: one "
+        "map each.",
         metavar="CLASS|NAME",
     )
     similar_to: str | None = option(

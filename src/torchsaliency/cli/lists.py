@@ -130,7 +130,7 @@ def targets(options: ListOptions) -> None:
             "class": entry.names_class,
             "options": {} if entry.names_class else dict(entry.options),
         }
-        name = f"{entry.name}, {entry.name}:CLASS" if entry.names_class else entry.name
+        name = ", ".join([entry.name, *(f"{entry.name}:{word}" for word in entry.words)])
         lines.append((row, (bold(name), _describe(row))))
     _print_list(options, ("target", "what it is"), lines)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float
@@ -117,6 +117,8 @@ class Box(TargetSpec):
         >>> Box().resolve(found).labels, Box(category=3).resolve(found)(found)
         (tensor([[7]]), tensor([0.6000]))
     """
+
+    words: ClassVar[tuple[str, ...]] = ("NUMBER", "CLASS", "all")
 
     number: int | Literal["all"] = 0
     category: int | None = None

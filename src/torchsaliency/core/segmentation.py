@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -39,6 +39,8 @@ class Segment(TargetSpec):
         >>> Segment(2).resolve(output)(output)
         tensor([4.])
     """
+
+    words: ClassVar[tuple[str, ...]] = ("CLASS",)
 
     category: int | None = None
     box: tuple[float, float, float, float] | None = None

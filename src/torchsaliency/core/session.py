@@ -266,13 +266,20 @@ class Session:
         images = images.to(self.images.dtype)
         return self._read(acceleration.run(self._call_alone, self.net, images, batch))
 
-    def run_variants(self, count: int, build: Callable[[Tensor], Tensor], each: int = 1) -> Tensor:
+    def run_variants(
+        self,
+        count: int,
+        build: Callable[[Tensor], Tensor],
+        each: int = 1,
+        read: Callable[[Any, Tensor], Any] = lambda output, index: output,  # noqa: ARG005
+    ) -> Tensor:
         """Return the outputs (count, …) of variants of the images, built chunk by chunk.
 
         Args:
             count: how many variants there are.
             build: gives the variants (m, C, *size) of the indices (m,).
             each: how many variants in a row derive from one image.
+            read: makes what is returned from an output and its indices (m,).
 
         Raises:
             TargetError: the network does not give one tensor.
@@ -280,9 +287,11 @@ class Session:
         places, rows, start = torch.arange(count, device=self.images.device), [], 0
         while start < count:
             output, size = self._run_next(places[start:], build, each)
+            output = read(output, places[start:][:size])
             if not isinstance(output, Tensor):
                 raise TargetError(
-                    f"The judge gave a {type(output).__name__}; measures need one tensor an image."
+                    f"The judge gave a {type(output).__name__}; measures need one tensor an image; "
+                    "what was explained of a detector is measured by insertion and deletion."
                 )
             rows.append(upcast(output.detach()))
             start += size

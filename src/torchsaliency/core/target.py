@@ -85,6 +85,11 @@ class TargetEntry(Entry):
         """Whether it scores one class an image, which may be named: "margin:tabby"."""
         return isinstance(self.factory, type) and issubclass(self.factory, ClassTarget)
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What may stand after the colon, beside options by name: ("CLASS",) of "margin:CLASS"."""
+        return ("CLASS",) if self.names_class else getattr(self.factory, "words", ())
+
     def read_word(self, word: str, class_index: Callable[[str], int]) -> dict[str, Any]:
         """Return the options that the word after the colon stands for: "0" in "box:0".
 

@@ -191,6 +191,13 @@ class Bench:
             return judge.scores
 
     @property
+    def explains_objects(self) -> bool:
+        """Whether a detection or a segment was explained, which has a score and no class logits."""
+        output = self.explanation.output
+        of_classes = isinstance(output, Tensor) and output.ndim <= 2  # noqa: PLR2004
+        return self.judges_itself and self._target is None and not of_classes
+
+    @property
     def logits(self) -> Tensor:
         """The judge's logits on the clean images: the explanation's own, or one pass."""
         if self._clean is None:
@@ -271,13 +278,20 @@ def _masked_embeddings(bench: Bench) -> Inputs:
 
 @measure("perturbation_curve", "order", "step", "budget")
 def _perturbation_curve(bench: Bench, **settings: Any) -> Inputs:
-    """One pass per row of the image (224)."""
+    """One pass per row of the image (224); of a detection or a segment, its own score."""
     masking = bench.masking
     if settings["order"] == "insertion":
         # RISE begins with its blur; what lies outside the image has the masking's colour
         plain = isinstance(masking, MeanColour | BlackPixel)
         masking = RISEBlur(masking) if plain else RISEBlur()
     maps = bench.explanation.map
+    if bench.explains_objects:
+        target = bench.explanation.target
+        found = measures.perturbation_curve(
+            bench.judge, bench.given, maps, target, masking=masking, chunk=bench.chunk, **settings
+        )
+        bench.passes += found.passes
+        return found.inputs()
     return bench.ask_judge(measures.perturbation_curve, maps, masking=masking, **settings)
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.maps import to_float64, upcast
 from torchsaliency.core.scores import SOFTMAX, ScoreKind
 from torchsaliency.core.session import Session, open_session
-from torchsaliency.core.target import ClassTarget, Target, resolve_target
+from torchsaliency.core.target import ClassTarget, Target, TargetSpec, resolve_target, score
 from torchsaliency.errors import InputError, TargetError
 
 Labels = None | int | Sequence[int] | Tensor | Target | Any
@@ -108,6 +109,43 @@ class Judge:
         logits = self.logits(count * each, lambda index: build(index // each, index % each), each)
         sets: Tensor = logits.unflatten(0, (count, each))
         return sets
+
+    def resolve(self, target: TargetSpec) -> Target:
+        """Return the target of the clean images; one pass if it has to see the judge's output."""
+        if isinstance(target, Target):
+            return target
+        outputs = []
+        with torch.no_grad():
+            for part in torch.arange(len(self.images)).split(self.session.chunk):
+                rows = part.to(self.images.device)
+                outputs.append(self.session.run(self.images[rows], rows=rows))
+        joined = (
+            torch.cat(outputs)
+            if all(isinstance(one, Tensor) for one in outputs)
+            else [row for one in outputs for row in one]
+        )
+        return resolve_target(target, joined, self.scores)
+
+    def target_scores(
+        self, target: Target, each: int, build: Callable[[Tensor, Tensor], Tensor]
+    ) -> Float[Tensor, "n m"]:
+        """Return the score (N, each) that a target gives to as many variants of every image.
+
+        Args:
+            target: of the clean images.
+            each: how many variants an image has.
+            build: gives the variants (m, C, *size) of images (m,) and places 0 … each-1 (m,).
+        """
+        count = len(self.images)
+
+        def read(output: Any, index: Tensor) -> Tensor:
+            return score(target.take(index // each), output, len(index))
+
+        found = self.session.run_variants(
+            count * each, lambda index: build(index // each, index % each), each, read
+        )
+        scores: Tensor = to_float64(found).unflatten(0, (count, each))
+        return scores
 
     def clean_logits(self, known: Tensor | None) -> Float[Tensor, "n k"]:
         """Return the logits of the clean images: those that are known, or else from one pass.
@@ -231,7 +269,7 @@ def require_logits(logits: Tensor, scores: ScoreKind = SOFTMAX) -> Tensor:
         raise TargetError(
             f"The judge gave {tuple(logits.shape)}; a measure of class probabilities needs logits "
             'of at least two classes (N, K), or scores="binary" of a single logit (for an encoder, '
-            "see masked_embeddings)."
+            "see masked_embeddings; for a segmenter, insertion and deletion)."
         )
     if bool((logits.isnan() | logits.isposinf()).any()) or (
         scores is SOFTMAX and bool(logits.isneginf().all(1).any())

@@ -19,6 +19,7 @@ from torchsaliency.core.maps import require_maps, to_float64, upcast
 from torchsaliency.core.masking import Masking, MeanColour, RISEBlur
 from torchsaliency.core.runtime import draw_normal
 from torchsaliency.core.space import Size
+from torchsaliency.core.target import TargetSpec, names_classes
 from torchsaliency.errors import OptionError
 from torchsaliency.measures.imputation import impute_neighbours
 from torchsaliency.measures.judge import Labels, class_labels, judging
@@ -34,18 +35,19 @@ class PerturbationCurve:
     Attributes:
         order: "insertion" or "deletion".
         fractions: (S + 1,) shares of the pixels inserted or deleted, from 0 to 1.
-        probabilities: (N, S + 1) class probabilities, in float64.
-        labels: the class of each image.
+        probabilities: (N, S + 1) class probabilities, or scores of a target, in float64.
+        labels: the class of each image; None for a target that is no class.
         passes: images that went through the judge.
-        clean: (N, K) logits of the clean images, for the `clean` of the next measure.
+        clean: (N, K) logits of the clean images, for the `clean` of the next measure; None for a
+            target that is no class.
     """
 
     order: Order
     fractions: Tensor
     probabilities: Tensor
-    labels: Tensor
+    labels: Tensor | None
     passes: int
-    clean: Tensor
+    clean: Tensor | None
 
     def inputs(self) -> dict[str, Tensor]:
         """Return what metrics take, by the names of their arguments."""
@@ -74,7 +76,9 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
         model: the judge.
         x: images (N, C, *size), preprocessed for the judge.
         maps: (N, *size) in [0, 1].
-        target: classes; None for those predicted on the clean images, as in RISE.
+        target: classes; None for those predicted on the clean images, as in RISE. Another target
+            (a `Box` of a detector, an explanation's `target`) gives its own score in place of the
+            class probability; that of one box is in [0, 1].
         order: "insertion" or "deletion".
         step: pixels a step; None for W, that is H steps (224 of 224 pixels, as in RISE); for D·W in
             a volume or a video, that is H steps, too; for one in a signal.
@@ -97,11 +101,8 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
         ranks = _ranks(require_maps(judge.maps(maps)))
         size = _row(judge.size) if step is None else step
         counts = _counts(ranks.shape[1], size, budget).to(ranks.device)
-        before = judge.clean_logits(clean)
-        labels = class_labels(target, before)
         # the clean image is one end of either curve, and is known
         open_steps = counts[:-1] if insert else counts[1:]
-
         masked = fill.over(judge.images)
 
         def build(image: Tensor, place: Tensor) -> Tensor:
@@ -109,8 +110,16 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
             shown = (taken if insert else ~taken).view(-1, *judge.size)
             return masked(shown.to(judge.images.dtype), image)
 
-        found = judge.class_scores(judge.variants(len(open_steps), build), labels).probability
-        known = judge.class_scores(before, labels).probability[:, None]
+        before = labels = None
+        if isinstance(target, TargetSpec) and not names_classes(target):
+            resolved = judge.resolve(target)
+            found = judge.target_scores(resolved, len(open_steps), build)
+            known = judge.target_scores(resolved, 1, lambda image, _: judge.images[image])
+        else:
+            before = judge.clean_logits(clean)
+            labels = class_labels(target, before)
+            found = judge.class_scores(judge.variants(len(open_steps), build), labels).probability
+            known = judge.class_scores(before, labels).probability[:, None]
         return PerturbationCurve(
             order=order,
             fractions=to_float64(counts) / ranks.shape[1],
