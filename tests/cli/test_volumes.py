@@ -1,6 +1,7 @@
 """Scans and videos on the command line: one command each, with a network of the user's file."""
 
 import json
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -138,6 +139,20 @@ def test_layers_of_a_video_network_are_listed(command, place):
     ran = command("layers", "net3d.py:clip")
     assert ran.code == 0
     assert "8 x 2 x 16 x 16" in ran.out or "8x2x16x16" in ran.out or "(1, 8, 2, 16, 16)" in ran.out
+
+
+def test_the_page_of_volumes_runs(command, place):
+    page = (Path(__file__).parents[2] / "docs" / "volumes.md").read_text(encoding="utf-8")
+    network, script = (block.split("```")[0] for block in page.split("```python")[1:3])
+    (place / "net.py").write_text(network)
+    write_nifti(place / "scan.nii.gz", phantom())
+    line = next(line for line in page.splitlines() if line.startswith("torchsaliency explain scan"))
+    assert command(*line.split()[1:]).code == 0
+    exec(script, {})
+    assert {"montage.png", "map.nii.gz"} <= names(place)
+    written = nibabel.load("map.nii.gz"), nibabel.load("saliency/scan.gradcam.nii.gz")
+    assert written[0].shape == written[1].shape == (8, 10, 6)
+    np.testing.assert_array_equal(written[0].affine, written[1].affine)
 
 
 # --- pictures -------------------------------------------------------------------------------------

@@ -38,7 +38,8 @@ class ExplainCommandOptions(ExplainOptions):
         ...,
         "",
         "Photographs, folders of them, or samples: chelsea, coffee, camera, rocket, china, flower "
-        "(sample:NAME where a file has that name).",
+        "(sample:NAME where a file has that name); scans (.nii, .nii.gz, a folder of DICOM files) "
+        "or videos.",
         metavar="PHOTO...",
     )
     output: Path = option(Path("saliency"), WRITTEN, "Made if it does not exist.", metavar="FOLDER")
