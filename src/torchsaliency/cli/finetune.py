@@ -94,9 +94,11 @@ def _watch_training() -> Iterator[Watch]:
 
 def _print_report(report: TrainingReport) -> None:
     """Print the accuracies, and what the last part's images were taken for."""
+    from torchsaliency.training import Accuracy
+
     stdout.print(_accuracy_table(report))
     part, accuracy = list(report.accuracy.items())[-1]
-    if len(accuracy.classes) <= _MOST_CONFUSED:
+    if isinstance(accuracy, Accuracy) and len(accuracy.classes) <= _MOST_CONFUSED:
         stdout.print(_confusion_table(part, accuracy))
     if report.paper is not None:
         split = ", on a split that is not published" if report.data == "kvasir" else ""
@@ -108,11 +110,22 @@ def _accuracy_table(report: TrainingReport) -> Table:
     """List the accuracy of each class, and of all, in each part."""
     parts = report.accuracy.values()
     headings = [f"{part} ({accuracy.count})" for part, accuracy in report.accuracy.items()]
-    table = grid_of("accuracy", *headings, right=headings)
+    from torchsaliency.training import LabelAccuracy
+
+    several = any(isinstance(part, LabelAccuracy) for part in parts)
+    what, mean, everything = (
+        ("average precision", "mean of the labels", "right of all labels")
+        if several
+        else ("accuracy", "mean of the classes", "all images")
+    )
+    table = grid_of(what, *headings, right=headings)
     for name in report.classes:
         table.add_row(Text(name), *(_percent(part.per_class[name]) for part in parts))
-    table.add_row("mean of the classes", *(_percent(part.balanced) for part in parts))
-    table.add_row(bold("all images"), *(bold(_percent(part.overall)) for part in parts))
+    table.add_row(
+        mean,
+        *(_percent(part.balanced) for part in parts),
+    )
+    table.add_row(bold(everything), *(bold(_percent(part.overall)) for part in parts))
     return table
 
 

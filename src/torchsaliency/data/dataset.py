@@ -49,11 +49,27 @@ class Sample:
             the name of the file.
         source: the image's file, or the number of an image that is drawn.
         label: class index; None where it is unknown.
+        labels: in a data set of several labels an image, all of them that are true of it, none
+            perhaps; there is a sample for each of them. None in a data set of one label an image.
     """
 
     id: str
     source: Path | int
     label: int | None = None
+    labels: tuple[int, ...] | None = None
+
+    @staticmethod
+    def of_labels(
+        name: str, source: Path | int, labels: Sequence[int], classes: Sequence[str]
+    ) -> tuple[Sample, ...]:
+        """Return a sample for each label of one image, called `name (class)`.
+
+        An image of which no label is true has one sample, without a label.
+        """
+        every = tuple(sorted(labels))
+        if not every:
+            return (Sample(name, source, None, every),)
+        return tuple(Sample(f"{name} ({classes[one]})", source, one, every) for one in every)
 
 
 @final
@@ -113,6 +129,22 @@ class DataSet(Dataset[tuple[Any, int]], abc.ABC):
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether several labels may be true of an image; each has a sample then."""
+        return any(sample.labels is not None for sample in self.samples)
+
+    @final
+    def by_image(self) -> DataSet:
+        """Return a data set of several labels an image with one sample an image, its first."""
+        found: dict[Path | int, Sample] = {}
+        for sample in self.samples:
+            name = sample.id
+            if sample.label is not None and self.classes is not None:
+                name = name.removesuffix(f" ({self.classes[sample.label]})")
+            found.setdefault(sample.source, replace(sample, id=name))
+        return replace(self, samples=tuple(found.values())) if self.several_labels else self
 
     @final
     def __getitem__(self, index: int) -> tuple[Any, int]:

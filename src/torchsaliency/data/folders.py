@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torchsaliency.data.dataset import Sample
@@ -32,6 +32,10 @@ folder/
 or
 folder/
 ├── labels.csv                        columns file, label and, if known, x0, y0, x1, y1
+└── 1.jpg …
+or
+folder/
+├── labels.csv                        several labels: cat|dog in a cell, or a column of 0 and 1 each
 └── 1.jpg …
 or
 folder/
@@ -115,6 +119,8 @@ def _read_table(path: Path, labels: Path) -> PhotoSet:
     A file may lie outside of the folder; its id is the path as it is written.
     """
     table = read_table(labels)
+    if table.several is not None:
+        return _read_several(path, table.several, table.classes)
     words = sorted({word for word in table.labels.values() if word is not None})
     classes = None
     if all(map(_NUMBER.fullmatch, words)):
@@ -139,6 +145,24 @@ def _read_table(path: Path, labels: Path) -> PhotoSet:
         classes=classes,
         annotations=frozenset(name for name, there in annotations.items() if there),
         boxes=TableBoxes(boxes) if boxes else None,
+    )
+
+
+def _read_several(
+    path: Path, several: Mapping[str, Sequence[str]], names: Sequence[str]
+) -> PhotoSet:
+    """Make a data set of several labels an image: a sample for each image and label."""
+    classes = tuple(map(readable_id, names))
+    index = {name: place for place, name in enumerate(names)}
+    samples = (
+        Sample.of_labels(readable_id(name), path / name, [index[word] for word in words], classes)
+        for name, words in several.items()
+    )
+    return PhotoSet(
+        name="folder",
+        samples=tuple(sample for of_image in samples for sample in of_image),
+        classes=classes,
+        annotations=frozenset({"labels"}),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -14,11 +14,16 @@ from torchsaliency.data.files import printable, read_text
 from torchsaliency.data.photosets import CORNERS, Box
 from torchsaliency.errors import DataError
 
-_FILE = ("file", "path", "image", "filename")
-_LABEL = ("label", "class", "class_index")
+_FILE = ("file", "path", "image", "filename", "Image Index")
+_LABEL = ("label", "class", "class_index", "labels", "Finding Labels")
 _BOX = (("x0", "y0", "x1", "y1"), CORNERS)
 _KNOWN = frozenset({*_FILE, *_LABEL, *_BOX[0], *_BOX[1]})
 _DELIMITERS = ",;\t"
+_SEPARATORS = "|;"
+_NOTHING = {"no finding", "no findings"}
+"""What chest X-rays' tables call an image without a label."""
+
+_TRUTHS = {"0": False, "1": True, "0.0": False, "1.0": True, "": False}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -31,10 +36,14 @@ class Table:
         labels: what it calls the class of each image, by the image's path as it is written; None
             if it has no such column.
         boxes: of the images that have some.
+        several: the classes that are true of each image, if several may be; else None.
+        classes: of `several`, in order.
     """
 
     labels: dict[str, str | None]
     boxes: dict[str, tuple[Box, ...]]
+    several: dict[str, tuple[str, ...]] | None = None
+    classes: tuple[str, ...] = ()
 
 
 def defuse(cell: str) -> str:
@@ -62,8 +71,9 @@ def is_table(head: str) -> bool:
 def read_table(path: Path) -> Table:
     """Read a CSV with the columns file, label and, if known, x0, y0, x1, y1.
 
-    Commas, semicolons or tabs part the cells, as the first line does; quoted cells may hold them,
-    and ends of lines.
+    Where several labels may be true of an image, they stand in the one cell with "|" or ";" between
+    them ("cat|dog"), or there is a column of 0 and 1 for each class. Commas, semicolons or tabs
+    part the cells, as the first line does; quoted cells may hold them, and ends of lines.
 
     Raises:
         DataError: it has no column or row of images, a column twice, or a row that is damaged or
@@ -85,8 +95,11 @@ def read_table(path: Path) -> Table:
             f"{place} has the columns {printable(', '.join(columns))} and {len(rows)} rows; give "
             "file, label and, if known, x0, y0, x1, y1, and a row for each image or box."
         )
+    if label is None and not corners and (several := _read_columns(columns, rows, file, place)):
+        return several
     labels: dict[str, str | None] = {}
     boxes: defaultdict[str, list[Box]] = defaultdict(list)
+    separator = _find_separator(columns, rows, label)
     for number, cells in enumerate(rows, start=2):
         where = f"{place}, row {number},"
         if any(cell.strip() for cell in cells[len(columns) :]):
@@ -96,7 +109,7 @@ def read_table(path: Path) -> Table:
             )
         row = {name: _restore(cell.strip()) for name, cell in zip(columns, cells, strict=False)}
         name, word = row.get(file, ""), row.get(label, "") if label else None
-        if not name or word == "":
+        if not name or (word == "" and not separator):
             raise DataError(f"{where} has no file or no label; give every row both.")
         name = Path(name).as_posix()
         if labels.setdefault(name, word) != word:
@@ -106,7 +119,62 @@ def read_table(path: Path) -> Table:
             )
         if box := _box([row.get(corner, "") for corner in corners], where):
             boxes[name].append(box)
+    if separator:
+        if boxes:
+            raise DataError(
+                f"{place} has boxes beside several labels an image, and of which label a box is "
+                "cannot be known; leave the boxes out, or give one label an image."
+            )
+        return _split_labels(labels, separator)
     return Table(labels, {name: tuple(found) for name, found in boxes.items()})
+
+
+def _find_separator(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], label: str | None
+) -> str:
+    """Return what stands between labels in a cell, "" if no cell has several."""
+    if label is None:
+        return ""
+    at = columns.index(label)
+    cells = [row[at] for row in rows if len(row) > at]
+    return next((one for one in _SEPARATORS if any(one in cell for cell in cells)), "")
+
+
+def _split_labels(labels: Mapping[str, str | None], separator: str) -> Table:
+    several = {}
+    for name, cell in labels.items():
+        words = [word.strip() for word in (cell or "").split(separator)]
+        kept = dict.fromkeys(word for word in words if word and word.lower() not in _NOTHING)
+        several[name] = tuple(kept)
+    classes = tuple(sorted({word for words in several.values() for word in words}))
+    return Table({}, {}, several, classes)
+
+
+def _read_columns(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], file: str, place: str
+) -> Table | None:
+    """Read a column of 0 and 1 for each class, None if there are not two such columns.
+
+    Other columns than of 0, 1 and empty cells say something else, and are left out.
+
+    Raises:
+        DataError: an image is there twice, or has no name.
+    """
+    cells = [dict(zip(columns, map(str.strip, row), strict=False)) for row in rows]
+    others = [name for name in columns if name and name not in _KNOWN]
+    classes = tuple(name for name in others if all(row.get(name, "") in _TRUTHS for row in cells))
+    if len(classes) < 2:  # noqa: PLR2004
+        return None
+    several: dict[str, tuple[str, ...]] = {}
+    for number, row in enumerate(cells, start=2):
+        name = Path(_restore(row.get(file, ""))).as_posix()
+        if not row.get(file) or name in several:
+            raise DataError(
+                f"{place}, row {number}, has no file, or {printable(name)} once more; give each "
+                "image one row."
+            )
+        several[name] = tuple(one for one in classes if _TRUTHS[row.get(one, "")])
+    return Table({}, {}, several, classes)
 
 
 def _box(cells: Sequence[str], where: str) -> Box | None:

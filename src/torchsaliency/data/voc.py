@@ -32,6 +32,52 @@ def find_voc(path: Path) -> Path | None:
     return next((root for root in places if all((root / part).is_dir() for part in _PARTS)), None)
 
 
+_CLASSES_LAYOUT = """
+VOC2012/
+├── JPEGImages/2008_000002.jpg …
+├── ImageSets/Main/aeroplane_val.txt  lines "2008_000002 -1": 1 there, 0 hard to see, -1 not there
+└── ImageSets/Main/bicycle_val.txt …
+"""
+
+
+@register_dataset("voc-classes", layout=_CLASSES_LAYOUT, finds=lambda path: None)  # noqa: ARG005 (only if it is named)
+def voc2012_classes(path: Path, *, split: str = "val") -> PhotoSet:
+    """Read Pascal VOC 2012, classification: all classes that are in an image are its labels.
+
+    Args:
+        path: `VOC2012`, or a folder above it.
+        split: of the lists in `ImageSets/Main`.
+
+    Raises:
+        DataError: another layout.
+    """
+    places = (path, path / "VOC2012", path / "VOCdevkit" / "VOC2012")
+    lists = [
+        {name: root / "ImageSets" / "Main" / f"{name}_{split}.txt" for name in CLASSES}
+        for root in places
+    ]
+    found = next((files for files in lists if all(map(Path.is_file, files.values()))), None)
+    if found is None:
+        raise make_layout_error("voc-classes", path, f"has no lists of its classes in {split}")
+    labels: dict[str, list[int]] = {}
+    for index, file in enumerate(found.values()):
+        for line in read_lines(file):
+            name, _, there = line.strip().partition(" ")
+            labels.setdefault(name, []).extend([index] if there.strip() == "1" else [])
+    images = found[CLASSES[0]].parents[2] / "JPEGImages"
+    samples = (
+        Sample.of_labels(readable_id(name), images / f"{name}.jpg", numbers, CLASSES)
+        for name, numbers in labels.items()
+    )
+    return PhotoSet(
+        name="voc2012-classes",
+        samples=tuple(sample for of_image in samples for sample in of_image),
+        classes=CLASSES,
+        annotations=frozenset({"labels"}),
+        facts=(f"split {split}",),
+    )
+
+
 @register_dataset("voc", layout=_LAYOUT, finds=find_voc)
 def voc2012(path: Path, *, split: str = "val") -> PhotoSet:
     """Read Pascal VOC 2012, segmentation.

@@ -216,10 +216,11 @@ class Run:
             if batch is None:
                 continue
             with judging(setting.network, batch.images.to(setting.plan.device)) as judge:
-                found = judge.clean_logits(None).argmax(1).tolist()
-            for name, label, top in zip(batch.ids, batch.labels, found, strict=True):
+                known = torch.tensor([label or 0 for label in batch.labels], device="cpu")
+                right = judge.scores.predicts(judge.clean_logits(None), known).tolist()
+            for name, label, is_right in zip(batch.ids, batch.labels, right, strict=True):
                 if label is not None:
-                    yield name, label == top
+                    yield name, is_right
 
     def _missing(self, done: set[tuple[str, str]]) -> list[tuple[tuple[str, ...], list[int]]]:
         """Return groups of samples, each with the methods that it lacks.

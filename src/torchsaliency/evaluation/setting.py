@@ -18,7 +18,7 @@ from torchsaliency.core.layer import Layer
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method
 from torchsaliency.core.network import unwrap
-from torchsaliency.data import DataSet, as_dataset
+from torchsaliency.data import DataSet, as_dataset, select
 from torchsaliency.errors import OptionError, TargetError, TorchSaliencyError
 from torchsaliency.evaluation.bench import find_class_measure
 from torchsaliency.evaluation.plan import Plan
@@ -132,6 +132,8 @@ def make_setting(
     labels = match_classes(images, classifier)
     with _field("target"):
         target = _resolve_target(plan, images, classifier, labels)
+    if target == LABEL and images.several_labels:  # a row for each image and label
+        images = select(images, [sample.label is not None for sample in images.samples])
     with _field("classes"):
         if plan.classes or plan.count is not None:
             images = images.subset(
@@ -243,7 +245,8 @@ def _plain(name: str) -> str:
 def _resolve_target(
     plan: Plan, data: DataSet, network: Network, labels: tuple[int, ...] | None
 ) -> int | str:
-    labelled = labels is not None and all(sample.label is not None for sample in data.samples)
+    there = [sample.label is not None for sample in data.samples]
+    labelled = labels is not None and (any(there) if data.several_labels else all(there))
     if plan.target is None:
         if labels is None and not network.encoder:
             _warn_of_classes(data, network)

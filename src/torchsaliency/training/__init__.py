@@ -13,7 +13,14 @@ device, so that a checkpoint's number of epochs is the whole state of all genera
 
 from torchsaliency.training.data import Parts, divide, open_parts
 from torchsaliency.training.loop import CHECKPOINT, REPORT, TEST_LIST, WEIGHTS, finetune
-from torchsaliency.training.report import Accuracy, Epoch, TrainingProgress, TrainingReport, Watch
+from torchsaliency.training.report import (
+    Accuracy,
+    Epoch,
+    LabelAccuracy,
+    TrainingProgress,
+    TrainingReport,
+    Watch,
+)
 from torchsaliency.training.settings import Finetuning, make_finetuning
 
 __all__ = [
@@ -24,6 +31,7 @@ __all__ = [
     "Accuracy",
     "Epoch",
     "Finetuning",
+    "LabelAccuracy",
     "Parts",
     "TrainingProgress",
     "TrainingReport",

@@ -52,6 +52,11 @@ class Parts:
         """The training images."""
         return self.sets[TRAIN]
 
+    @property
+    def several_labels(self) -> bool:
+        """Whether several labels may be true of an image."""
+        return self.train.several_labels
+
 
 def open_parts(spec: str | DataSet | Mapping[str, DataSet]) -> Parts:
     """Open a data set for training.
@@ -70,7 +75,7 @@ def open_parts(spec: str | DataSet | Mapping[str, DataSet]) -> Parts:
     """
     drawn = False
     if isinstance(spec, DataSet):
-        return _join(divide(spec), drawn=True)
+        return _join(divide(spec.by_image()), drawn=True)
     if not isinstance(spec, str):
         return _join(spec, drawn=False)
     kind, folder = _find_layout(spec)
@@ -87,7 +92,7 @@ def open_parts(spec: str | DataSet | Mapping[str, DataSet]) -> Parts:
             if part in splits
         }
     else:
-        data = open_data(spec)
+        data = open_data(spec).by_image()
         _check_labels(data)
         sets, drawn = divide(data), True
     return _join(sets, drawn=drawn)
@@ -135,7 +140,7 @@ def _find_splits(folder: Path) -> dict[str, str]:
 
 def _join(sets: Mapping[str, DataSet], *, drawn: bool) -> Parts:
     """Bring all parts to the same classes; parts without an image are left out."""
-    sets = {part: data for part, data in sets.items() if len(data)}
+    sets = {part: data.by_image() for part, data in sets.items() if len(data)}
     if TRAIN not in sets:
         found = ", ".join(sets) or "no images"
         raise DataError(
@@ -169,7 +174,7 @@ def _check_classes(train: DataSet, classes: Sequence[str]) -> None:
             f"The data set {train.name} has one class, {', '.join(classes)}, and nothing to tell "
             "apart; give a folder for each of two or more classes."
         )
-    labels = {sample.label for sample in train.samples}
+    labels = {label for sample in train.samples for label in sample.labels or (sample.label,)}
     if lacking := [name for label, name in enumerate(classes) if label not in labels]:
         raise DataError(
             f"{len(lacking)} of {len(classes)} classes have no training image: "
@@ -189,7 +194,11 @@ def _number_labels(data: DataSet, classes: tuple[str, ...], part: str) -> DataSe
         )
     numbers = {label: classes.index(name) for label, name in enumerate(data.classes)}
     samples = (
-        Sample(sample.id, sample.source, None if sample.label is None else numbers[sample.label])
+        replace(
+            sample,
+            label=None if sample.label is None else numbers[sample.label],
+            labels=None if sample.labels is None else tuple(numbers[one] for one in sample.labels),
+        )
         for sample in data.samples
     )
     return replace(data, classes=classes, samples=tuple(samples))
@@ -209,16 +218,24 @@ def read_batches(
 ) -> Iterator[tuple[Tensor, Tensor, list[Unreadable]]]:
     """Read groups of samples, each into one batch: images, labels and what cannot be read.
 
-    `mirrored` are ids; all else is as in `load_groups`.
+    `mirrored` are ids; all else is as in `load_groups`. Labels are (N,) numbers, or (N, K) of 0 and
+    1 where several may be true of an image.
     """
+    several = len(data.classes or ()) if data.several_labels else 0
     prepare = functools.partial(_prepare, preprocessing, mirrored)
     for read, failed in load_groups(data, prepare, groups, workers=workers, pinned=pinned):
         images = torch.stack([image for image, _ in read]) if read else torch.empty(0)
-        yield images, torch.tensor([label for _, label in read], dtype=torch.int64), failed
+        if several:
+            labels = torch.zeros(len(read), several, device="cpu")
+            for row, (_, sample) in zip(labels, read, strict=True):
+                row[list(sample.labels or ())] = 1
+        else:
+            labels = torch.tensor([sample.label for _, sample in read], dtype=torch.int64)
+        yield images, labels, failed
 
 
 def _prepare(
     preprocessing: Preprocessing, mirrored: Collection[str], picture: Picture
-) -> tuple[Tensor, int | None]:
+) -> tuple[Tensor, Sample]:
     image = preprocessing(picture.image)
-    return (image.flip(-1) if picture.sample.id in mirrored else image), picture.sample.label
+    return (image.flip(-1) if picture.sample.id in mirrored else image), picture.sample

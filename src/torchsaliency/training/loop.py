@@ -26,7 +26,8 @@ from torch.nn import functional as F
 
 from torchsaliency.core.explanation import versions
 from torchsaliency.core.files import OutputFolder, json_bytes
-from torchsaliency.data import DataSet
+from torchsaliency.core.scores import SIGMOID
+from torchsaliency.data import DataSet, Sample
 from torchsaliency.data.tables import defuse
 from torchsaliency.errors import CheckpointError, DataError, OptionError, out_of_memory
 from torchsaliency.evaluation.batches import cut
@@ -41,7 +42,14 @@ from torchsaliency.training.data import (
     open_parts,
     read_batches,
 )
-from torchsaliency.training.report import Accuracy, Epoch, TrainingProgress, TrainingReport, Watch
+from torchsaliency.training.report import (
+    Accuracy,
+    Epoch,
+    LabelAccuracy,
+    TrainingProgress,
+    TrainingReport,
+    Watch,
+)
 from torchsaliency.training.settings import FREE, Finetuning
 from torchsaliency.zoo import Network, load_model
 from torchsaliency.zoo.checkpoints import Note, tensors_sha256
@@ -94,6 +102,7 @@ def finetune(
             device=settings.device,
         )
         network.preprocessing = network.preprocessing.frame(settings.fit)
+        network.scores = SIGMOID if parts.several_labels else None
         modules = [network.module.get_submodule(path) for path in head]
         return Training(settings, parts, network, output, watch or (lambda _: None)).run(modules)
 
@@ -240,7 +249,8 @@ class Training:
             name: tensor.detach().cpu().contiguous().clone()  # two names of one tensor are refused
             for name, tensor in self.network.module.state_dict().items()
         }
-        note = Note(self.parts.classes, preprocessing, tensors_sha256(tensors))
+        scores = SIGMOID.name if self.parts.several_labels else None
+        note = Note(self.parts.classes, preprocessing, tensors_sha256(tensors), scores)
         self.output.write(WEIGHTS, safetensors.torch.save(tensors, note.metadata()))
         if self.parts.drawn and TEST in self.parts.sets:
             self.output.write(TEST_LIST, _label_list(self.parts.sets[TEST], self.parts.classes))
@@ -299,12 +309,12 @@ class Training:
         digest = hashlib.sha256(f"{self.settings.seed}: epoch {done}".encode()).digest()
         seed = int.from_bytes(digest[:7])
         torch.manual_seed(seed)  # dropout
-        losses, right, seen, passed = 0.0, 0, 0, 0
+        losses, right, seen, passed = 0.0, 0.0, 0, 0
         for images, labels, count in self._batches(TRAIN, *self._draw(seed)):
             passed += count
             if len(images):
                 logits = self.network(images)
-                loss = F.cross_entropy(logits, labels)
+                loss = self._loss(logits, labels)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -316,13 +326,23 @@ class Training:
                         f"{'head_rate' if stage == HEAD else 'rate'}."
                     )
                 losses += value * len(images)
-                right += int((logits.detach().argmax(1) == labels).sum())
+                right += self._count_right(logits.detach(), labels)
                 seen += len(images)
             self._report(stage, done + 1, passed, total)
         if not seen:
             reason = next(iter(self.skipped[TRAIN].values()))
             raise DataError(f"None of the {total} training images can be used: {reason}")
         return losses / seen, right / seen
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        several = self.parts.several_labels
+        return (F.binary_cross_entropy_with_logits if several else F.cross_entropy)(logits, labels)
+
+    def _count_right(self, logits: Tensor, labels: Tensor) -> float:
+        """Return how many images are classified right; of several labels, in shares of them."""
+        if self.parts.several_labels:
+            return float(((logits >= 0) == labels.bool()).float().mean(1).sum())
+        return float((logits.argmax(1) == labels).sum())
 
     def _draw(self, seed: int) -> tuple[list[list[int]], set[str]]:
         """Return the epoch's batches, which images in which order, and the ids of those mirrored.
@@ -338,8 +358,9 @@ class Training:
         samples = itertools.compress(self.parts.train.samples, mirrored.tolist())
         return [group.tolist() for group in groups], {sample.id for sample in samples}
 
-    def _classify(self, part: str, *, report: bool = False) -> Accuracy:
+    def _classify(self, part: str, *, report: bool = False) -> Accuracy | LabelAccuracy:
         """Classify every image of a part that can be read."""
+        found = [(torch.empty(0, len(self.parts.classes)),) * 2]
         self.network.eval()
         total, classes = len(self.parts.sets[part]), self.parts.classes
         pairs: Counter[tuple[int, int]] = Counter()
@@ -348,10 +369,15 @@ class Training:
             done += count
             if len(images):
                 with torch.inference_mode():
-                    predicted = self.network(images).argmax(1)
-                pairs.update(zip(labels.tolist(), predicted.tolist(), strict=True))
+                    logits = self.network(images)
+                if self.parts.several_labels:
+                    found.append((logits.float().cpu(), labels.cpu()))
+                else:
+                    pairs.update(zip(labels.tolist(), logits.argmax(1).tolist(), strict=True))
             if report:
                 self._report(part, len(self.history), done, total)
+        if self.parts.several_labels:
+            return LabelAccuracy.of(classes, *map(torch.cat, zip(*found, strict=True)))
         numbers = range(len(classes))
         return Accuracy(classes, tuple(tuple(pairs[a, b] for b in numbers) for a in numbers))
 
@@ -385,10 +411,15 @@ class Training:
 
 def _label_list(data: DataSet, classes: Sequence[str]) -> bytes:
     """Return a CSV of labels, as data sets are read with (`--labels`)."""
-    lines = [(defuse(sample.id), defuse(classes[sample.label or 0])) for sample in data.samples]
+    words = ("|".join(classes[one] for one in _labels_of(sample)) for sample in data.samples)
+    lines = [(defuse(s.id), defuse(word)) for s, word in zip(data.samples, words, strict=True)]
     frame = pd.DataFrame(lines, columns=["file", "label"])
     text: str = frame.to_csv(index=False, lineterminator="\n")
     return text.encode()
+
+
+def _labels_of(sample: Sample) -> tuple[int, ...]:
+    return (sample.label or 0,) if sample.labels is None else sample.labels
 
 
 @contextmanager

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, final
+
+import torch
+from torch import Tensor
 
 from torchsaliency.training.settings import Finetuning
 
@@ -64,6 +67,86 @@ class Accuracy:
         }
 
 
+@final
+@dataclass(frozen=True)
+class LabelAccuracy:
+    """How well a network tells which labels are true of images.
+
+    Attributes:
+        classes: names of the labels.
+        count: the number of images.
+        precision: average precision of each label, Σ (R_i - R_{i-1}) P_i over its distinct scores;
+            None for a label that is true of no image.
+        right: the share of images for which each label is told right at a probability of 1/2.
+    """
+
+    classes: tuple[str, ...]
+    count: int
+    precision: tuple[float | None, ...]
+    right: tuple[float | None, ...]
+
+    @classmethod
+    def of(cls, classes: tuple[str, ...], logits: Tensor, truth: Tensor) -> LabelAccuracy:
+        """Make it of logits (N, K) and what is true, (N, K) of 0 and 1."""
+        columns = range(len(classes))
+        hits = ((logits >= 0) == truth.bool()).double().mean(0).tolist()
+        return cls(
+            classes,
+            len(logits),
+            tuple(average_precision(logits[:, place], truth[:, place]) for place in columns),
+            tuple(hits) if len(logits) else (None,) * len(classes),
+        )
+
+    @property
+    def overall(self) -> float | None:
+        """The share of all labels of all images that are told right; None without images."""
+        return _mean(self.right)
+
+    @property
+    def per_class(self) -> dict[str, float | None]:
+        """The average precision of each label."""
+        return dict(zip(self.classes, self.precision, strict=True))
+
+    @property
+    def balanced(self) -> float | None:
+        """The mean average precision over the labels."""
+        return _mean(self.precision)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it in JSON types."""
+        return {
+            "images": self.count,
+            "accuracy": self.overall,
+            "mean_average_precision": self.balanced,
+            "average_precision": self.per_class,
+            "accuracy_per_label": dict(zip(self.classes, self.right, strict=True)),
+        }
+
+
+def average_precision(scores: Tensor, truth: Tensor) -> float | None:
+    """Return Σ (R_i - R_{i-1}) P_i of one label, equal scores taken together; None if none is true.
+
+    Example:
+        >>> average_precision(torch.tensor([0.9, 0.8, 0.7]), torch.tensor([1, 0, 1]))
+        0.8333333333333333
+    """
+    true = truth.double()
+    if not bool(true.any()):
+        return None
+    order = scores.argsort(descending=True, stable=True)
+    ranked, found = scores[order], true[order].cumsum(0)
+    last = torch.cat([ranked[1:] != ranked[:-1], torch.ones(1, dtype=torch.bool, device="cpu")])
+    taken = torch.arange(1, len(scores) + 1, device="cpu")[last]
+    hits = found[last]
+    gains = torch.diff(hits, prepend=hits.new_zeros(1)) / true.sum()
+    return float((gains * hits / taken).sum())
+
+
+def _mean(shares: Sequence[float | None]) -> float | None:
+    known = [share for share in shares if share is not None]
+    return sum(known) / len(known) if known else None
+
+
 def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
@@ -76,7 +159,7 @@ class Epoch:
     Attributes:
         number: from 1, over both stages.
         stage: "head" or "all".
-        loss: mean cross-entropy of the training images, as they came.
+        loss: mean cross-entropy (of labels: binary) of the training images, as they came.
         train: their accuracy, as they came: flipped, and before the network had seen the others.
         val: accuracy of the validation images after the epoch; None where there are none.
         seconds: that it took.
@@ -133,7 +216,7 @@ class TrainingReport:
     settings: Finetuning
     data: str
     classes: tuple[str, ...]
-    accuracy: dict[str, Accuracy]
+    accuracy: dict[str, Accuracy | LabelAccuracy]
     history: tuple[Epoch, ...]
     skipped: dict[str, dict[str, str]]
     before: int

@@ -45,7 +45,7 @@ def test_delimiters_ends_of_lines_and_marks(delimiter, end, mark, write):
     [
         ('file,label\n"a, b.png",cat\n', {"a, b.png": "cat"}),
         ('file,label\n"a\nb.png",cat\n', {"a\nb.png": "cat"}),
-        ('file,label\r\n"a ""b"".png","x;y"\r\n', {'a "b".png': "x;y"}),
+        ('file,label\r\n"a ""b"".png","x,y"\r\n', {'a "b".png': "x,y"}),
         ('"file";"label"\n"a,b.png";"cat, tabby"\n', {"a,b.png": "cat, tabby"}),
         ("\n\n file , label \n\na.png , cat \n,,\n\n", {"a.png": "cat"}),
         (",file,label\n0,a.png,cat\n1,b.png,cat\n", {"a.png": "cat", "b.png": "cat"}),
