@@ -67,6 +67,7 @@ class Preprocessing:
             of the file.
         std: as `mean`.
         order: of the three colours, "rgb" or "bgr"; mean and std are in this order.
+        longest: how long the longer side may get, where nothing is cropped; None for any length.
 
     Example:
         >>> from PIL import Image
@@ -81,6 +82,7 @@ class Preprocessing:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     order: Literal["rgb", "bgr"] = "rgb"
+    longest: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or not self.mean:
@@ -276,6 +278,7 @@ class Preprocessing:
             "mean": list(self.mean),
             "std": list(self.std),
             **({} if self.order == "rgb" else {"order": self.order}),
+            **({} if self.longest is None else {"longest": self.longest}),
         }
 
     @classmethod
@@ -291,7 +294,7 @@ class Preprocessing:
         given = {
             field.name: facts[field.name]
             for field in fields(cls)
-            if field.name != "order" or "order" in facts
+            if field.name not in ("order", "longest") or field.name in facts
         }
         given["interpolation"] = Image.Resampling[str(given["interpolation"]).upper()].value
         try:
@@ -323,7 +326,13 @@ class Preprocessing:
         return scaled, (top, left)
 
     def _scaled(self, photo_size: tuple[int, int]) -> tuple[int, int]:
-        return photo_size if self.resize is None else _scale(photo_size, self.resize, self.fit)
+        scaled = photo_size if self.resize is None else _scale(photo_size, self.resize, self.fit)
+        if self.size is not None or self.longest is None or max(scaled) <= self.longest:
+            return scaled
+        height, width = photo_size  # as DETR's processors round
+        side = self.longest * min(photo_size) / max(photo_size)
+        other = int(side * max(photo_size) / min(photo_size))
+        return (round(side), other) if height < width else (other, round(side))
 
     def _visible(
         self,

@@ -1,4 +1,4 @@
-"""Image classifiers and image encoders (CLIP, SigLIP, DINO) of the Hugging Face hub or a folder.
+"""Image classifiers, detectors, segmenters and encoders of the Hugging Face hub or a folder.
 
 They need the extra `torchsaliency[hf]`.
 """
@@ -61,13 +61,16 @@ _TEXT_TOWERS: dict[str, tuple[str, bool | str]] = {
 }
 """The text encoder beside an image encoder, and how texts are padded, as both were trained."""
 
+_WHOLE = ("ForObjectDetection", "ForSemanticSegmentation")
+"""What is found anywhere in a photograph, of which nothing is cropped."""
+
 _WARPED_FROM = 384  # ConvNeXt's processor crops below this side and squashes from it on
 _UNNAMED = re.compile(r"LABEL_\d+")
 
 
 @register_source("hf")
 def load(request: Request) -> Network:
-    """Load a Hugging Face image classifier or image encoder, by hub name or folder."""
+    """Load a network of images of Hugging Face's, by hub name or folder."""
     if importlib.util.find_spec("transformers") is None:
         raise CheckpointError(
             "Networks of the Hugging Face hub need the package transformers, which is not "
@@ -77,15 +80,17 @@ def load(request: Request) -> Network:
         return _load(request)
 
 
-def from_hf(processor: Any, channels: int = 3) -> Preprocessing:
+def from_hf(processor: Any, channels: int = 3, *, whole: bool = False) -> Preprocessing:
     """Read a Hugging Face image processor or its configuration (`preprocessor_config.json`).
 
     Args:
         processor: as described.
         channels: of the network's input, the `num_channels` of its config.
+        whole: whether nothing is cropped of a photograph that is resized by its shorter side, as
+            detectors want it.
 
     Raises:
-        CheckpointError: the processor describes no fixed input size.
+        CheckpointError: the processor describes no fixed input size, and `whole` is False.
     """
     if not isinstance(processor, Mapping):
         # a class is named in the file, and not by every version's to_dict
@@ -109,7 +114,10 @@ def from_hf(processor: Any, channels: int = 3) -> Preprocessing:
         # it crops first, a share of the shorter side, and resizes what is left
         config = {**config, "crop_size": config["size"], "size": config["crop_size"]}
         resize, fit = _size(config["size"]), Fit.COVER
-    if config.get("do_center_crop") and config.get("crop_size"):
+    size: tuple[int, int] | None
+    if whole and fit is Fit.COVER:
+        size = None
+    elif config.get("do_center_crop") and config.get("crop_size"):
         size = _size(config["crop_size"])
     else:
         uncropped, resize, fit = _read_uncropped(config, resize, fit)
@@ -134,6 +142,7 @@ def from_hf(processor: Any, channels: int = 3) -> Preprocessing:
         mean=mean,
         std=std,
         order="bgr" if bgr else "rgb",
+        longest=config["size"].get("longest_edge") if size is None and resize else None,
     )
 
 
@@ -313,6 +322,9 @@ def _kind(config: Any) -> Any:
     import transformers
 
     named = [name for name in config.architectures or () if hasattr(transformers, name)]
+    for task in _WHOLE:
+        if any(task in name for name in named):
+            return getattr(transformers, f"AutoModel{task}")
     if not any("ForImageClassification" in name for name in named):
         tower = _IMAGE_TOWERS.get(config.model_type)
         # a text-and-image network, or one without any head
@@ -381,7 +393,7 @@ def _check(model: nn.Module, report: dict[str, Any], weights: str) -> nn.Module:
     if unfilled:
         raise CheckpointError(
             f"The weights {weights} leave {', '.join(unfilled[:4])} random; "
-            "give those of the same architecture, trained as an image classifier."
+            "give those of the same architecture, trained for the same task."
         )
     require_finite(model.state_dict().items(), model, weights)
     return model.float()
@@ -399,7 +411,8 @@ def _preprocessing(
     config = getattr(model.config, "vision_config", model.config)
     channels = getattr(config, "num_channels", None) or len("RGB")
     try:
-        return from_hf(AutoImageProcessor.from_pretrained(place), channels), {}
+        whole = any(task in type(model).__name__ for task in _WHOLE)
+        return from_hf(AutoImageProcessor.from_pretrained(place), channels, whole=whole), {}
     except CheckpointError:
         raise
     except Exception as error:  # the hub's clients raise their own kinds of errors
@@ -418,7 +431,7 @@ def _preprocessing(
 
 
 def _classes(model: Any) -> tuple[str, ...] | None:
-    if "ForImageClassification" not in type(model).__name__:
+    if not any(task in type(model).__name__ for task in ("ForImageClassification", *_WHOLE)):
         return ()
     labels = dict(model.config.id2label or {})
     names = tuple(str(labels.get(index, "")) for index in range(model.config.num_labels))
