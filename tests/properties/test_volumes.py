@@ -32,6 +32,7 @@ from torchsaliency import (
     ScoreCAM,
     Tokens,
     explain,
+    tracing,
 )
 from torchsaliency.core.maps import minmax, upsample
 from torchsaliency.core.masking import MeanColour, RISEBlur
@@ -86,6 +87,17 @@ def test_attention_lies_on_the_grid_of_the_patches(name):
     assert made.raw.shape == (2, 3, 2, 4)
     with pytest.raises(LayerError, match="has no attention"):
         quick(name)(convnet_of(3), volumes(6, 12, 10))
+
+
+def test_heads_are_weighted_by_their_mean_over_all_patches():
+    net, x = VolumeTransformer().eval(), volumes(6, 8, 16)
+    with tracing(net, x, [0, 1], ["norm"], attentions=True) as view:
+        rows, slopes = (
+            block[-1][:, :, 0, 1:] for block in (view.attentions, view.attention_gradients)
+        )
+        expected = (slopes.mean(2, keepdim=True) * rows).mean(1).relu().view(2, 3, 2, 4)
+    made = quick("attention-gradcam")(net, x, [0, 1]).raw
+    torch.testing.assert_close(made, expected, atol=1e-7, rtol=1e-5)
 
 
 def test_tokens_of_a_volume_are_read_on_a_grid_of_the_network():

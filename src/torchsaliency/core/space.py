@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -46,6 +47,12 @@ def describe_size(size: Sequence[int]) -> str:
 def sides_of(tensor: Tensor) -> tuple[int, ...]:
     """Return the spatial dimensions of (N, C, *size)."""
     return tuple(range(2, tensor.ndim))
+
+
+def format_of(tensor: Tensor) -> torch.memory_format:
+    """Return the order in memory that keeps the channels of images or weights together."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return formats.get(tensor.ndim, torch.contiguous_format)
 
 
 def add_sides(values: Tensor, like: Tensor) -> Tensor:

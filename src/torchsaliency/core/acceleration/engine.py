@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from torchsaliency.core.acceleration.copies import Likeness, buffer_versions, copy_network
 from torchsaliency.core.freeze import Hold
+from torchsaliency.core.space import format_of
 from torchsaliency.errors import TargetError, out_of_memory
 from torchsaliency.registry import Entry, Registry
 
@@ -196,13 +197,21 @@ def register_engine(name: str) -> Callable[[E], E]:
     return add
 
 
+_VOLUMES = 5
+"""Dimensions of the weights of a convolution of volumes."""
+
+
 def lay_out(net: nn.Module) -> nn.Module:
     """Return a frozen copy whose convolutions read pixel by pixel, and whose attention folds."""
     copied = copy_network(net).eval().requires_grad_(False)
     for module in copied.modules():
         if type(module) is nn.MultiheadAttention and module.batch_first:
             module.__class__ = _FoldedAttention
-    return copied.to(memory_format=torch.channels_last)
+    if all(weight.ndim < _VOLUMES for weight in copied.parameters()):
+        return copied.to(memory_format=torch.channels_last)
+    for weight in copied.parameters():  # torch has one format for each number of dimensions
+        weight.data = weight.data.contiguous(memory_format=format_of(weight))
+    return copied
 
 
 class _FoldedAttention(nn.MultiheadAttention):

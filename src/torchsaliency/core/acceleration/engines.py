@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from torchsaliency.core.acceleration.engine import Engine, register_engine
+from torchsaliency.core.space import format_of, repeat_image
 
 _COMPILED = 16
 """The most images a compiled pass holds on a processor: more are no faster, and what is missing to
@@ -33,7 +34,7 @@ class ChannelsLast(Engine):
 
     def run_copy(self, images: Tensor) -> Any:
         """Run the copy on images laid out like its weights."""
-        return self.call(self.copy, images.to(memory_format=torch.channels_last))
+        return self.call(self.copy, images.to(memory_format=format_of(images)))
 
 
 @register_engine("compile")
@@ -60,9 +61,9 @@ class Compiled(Engine):
         if len(images) > self._size:
             return torch.cat([self.run_copy(part) for part in images.split(self._size)])
         missing = self._size - len(images)
-        full = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images
+        full = torch.cat([images, repeat_image(images[-1], missing)]) if missing else images
         with torch.no_grad():
-            output = self.call(self.compiled, full.contiguous(memory_format=torch.channels_last))
+            output = self.call(self.compiled, full.contiguous(memory_format=format_of(full)))
         # a copy, as the next replay of a CUDA graph writes its output into the same place
         return output[: len(images)].clone()
 

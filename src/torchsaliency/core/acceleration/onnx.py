@@ -29,6 +29,7 @@ from torchsaliency.core.acceleration.engine import (
 from torchsaliency.core.layer import first_tensor, replace_first
 from torchsaliency.core.network import unwrap_output
 from torchsaliency.core.runtime import draw_normal, without_warnings
+from torchsaliency.core.space import repeat_image
 from torchsaliency.errors import OptionError, out_of_memory
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -205,7 +206,7 @@ class _Read(nn.Module):
 
 
 def _export(net: nn.Module, images: Tensor) -> Any:
-    two = images[:1].expand(2, -1, -1, -1).contiguous()  # a batch of one is taken for a constant
+    two = repeat_image(images[0], 2).contiguous()  # a batch of one is taken for a constant
     program = torch.onnx.export(
         net.eval(),
         (two,),

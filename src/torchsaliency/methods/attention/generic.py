@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchsaliency.core.method import Method, Needs, Saliency, register
+from torchsaliency.core.space import sides_of
 from torchsaliency.core.trace import View
 from torchsaliency.methods.attention.rollout import from_block
 from torchsaliency.methods.attention.tokens import patch_row, whole_attentions
@@ -32,7 +33,7 @@ class AttentionGradCAM(Method):
         """Return the weighted sum of heads, (N, *grid)."""
         last, gradient = whole_attentions(view)[-1], view.attention_gradients[-1]
         rows, slopes = (_by_head(view, block) for block in (last, gradient))
-        weights = slopes.mean((2, 3), keepdim=True)
+        weights = slopes.mean(sides_of(slopes), keepdim=True)
         summed = (weights * rows).mean(1)
         return Saliency(summed.relu(), signed=summed)
 
