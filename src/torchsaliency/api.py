@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import cast
 
@@ -15,15 +16,24 @@ from torchsaliency.core.explanation import Explanation, set_renderer
 from torchsaliency.core.maps import normalise_signed
 from torchsaliency.core.method import require_signs
 from torchsaliency.data import Photo
+from torchsaliency.data.clips import Clip, open_clip
+from torchsaliency.data.scans import Scan, open_scan
 from torchsaliency.errors import DataError, InputError
-from torchsaliency.zoo import Network, Preprocessing, imagenet
+from torchsaliency.zoo import (
+    ClipPreprocessing,
+    Network,
+    Preprocessing,
+    ScanPreprocessing,
+    imagenet,
+)
+from torchsaliency.zoo.volumes import VolumePreprocessing
 
 
 def preprocess(
-    photos: Photo | Sequence[Photo],
-    model: Network | Preprocessing | None = None,
+    photos: Photo | Scan | Clip | Sequence[Photo | Scan | Clip],
+    model: Network | Preprocessing | VolumePreprocessing | None = None,
 ) -> Tensor:
-    """Read photographs and make them the network's input.
+    """Read photographs, or scans or videos, and make them the network's input.
 
     A photograph gives the same input whether it is a path, the image that PIL opens there or the
     array of its pixels: see `torchsaliency.data.to_rgb`.
@@ -31,14 +41,16 @@ def preprocess(
     Args:
         photos: one photograph, or a list or tuple of several: paths, PIL images, or arrays or
             tensors (H, W), (H, W, C) or (C, H, W) of uint8, uint16 or floats in [0, 1] or [0, 255].
+            For a network of scans or videos: paths, `Scan` or `Clip` objects.
         model: whose preprocessing is used; None means the ImageNet standard (short side 256,
             224x224 from the centre, mean and std of ImageNet).
 
     Returns:
-        (N, 3, H, W), normalised.
+        (N, 3, H, W), normalised; (N, C, D, H, W) of scans, (N, 3, T, H, W) of videos.
 
     Raises:
         DataError: a photograph cannot be read, or none was given.
+        InputError: scans of different sizes become inputs of different sizes.
 
     Example:
         >>> x = torchsaliency.preprocess("cat.jpg", net)  # doctest: +SKIP
@@ -46,8 +58,33 @@ def preprocess(
     several = photos if isinstance(photos, list | tuple) else [cast("Photo", photos)]
     if not several:
         raise DataError("No photograph was given; give one, or a list of at least one.")
-    preparation = _preprocessing(model)
-    return torch.stack([preparation(photo) for photo in several])
+    volumes = model.volumes if isinstance(model, Network) else model
+    if isinstance(volumes, ScanPreprocessing | ClipPreprocessing):
+        return _stack([_read_volume(one, volumes) for one in several])
+    preparation = _preprocessing(cast("Network | Preprocessing | None", model))
+    return torch.stack([preparation(cast("Photo", photo)) for photo in several])
+
+
+def _read_volume(source: Photo | Scan | Clip, preparation: VolumePreprocessing) -> Tensor:
+    path = isinstance(source, str | os.PathLike)
+    if isinstance(preparation, ScanPreprocessing) and (path or isinstance(source, Scan)):
+        return preparation(source if isinstance(source, Scan) else open_scan(cast("str", source)))
+    if isinstance(preparation, ClipPreprocessing) and (path or isinstance(source, Clip)):
+        return preparation(source if isinstance(source, Clip) else open_clip(cast("str", source)))
+    wanted = "scans" if isinstance(preparation, ScanPreprocessing) else "videos"
+    raise DataError(
+        f"A {type(source).__name__} was given to a network of {wanted}; give a path, or what "
+        f"torchsaliency.data.open_{'scan' if wanted == 'scans' else 'clip'} returned."
+    )
+
+
+def _stack(inputs: Sequence[Tensor]) -> Tensor:
+    if len({tuple(one.shape) for one in inputs}) > 1:
+        raise InputError(
+            f"The scans become inputs of {', '.join(str(tuple(one.shape)) for one in inputs)}; "
+            "give ScanPreprocessing(size=…), or one scan at a time."
+        )
+    return torch.stack(list(inputs))
 
 
 def overlay(  # noqa: PLR0913 (all but the first three by name)

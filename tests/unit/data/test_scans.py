@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scans import phantom, write_nifti, write_series
-from torchsaliency import DataError
+from torchsaliency import DataError, InputError, preprocess
 from torchsaliency.data import open_scan
 from torchsaliency.zoo import ScanPreprocessing
 
@@ -140,3 +140,16 @@ def test_monai_reads_the_same_in_its_own_order(scan):
     )
     theirs = load(scan.path).as_tensor()
     torch.testing.assert_close(ScanPreprocessing(intensity="raw", axes="xyz")(scan), theirs)
+
+
+def test_preprocess_reads_scans(tmp_path, scan):
+    small = ScanPreprocessing(size=(4, 5, 6))
+    x = preprocess([scan, scan.path, str(scan.path)], small)
+    assert x.shape == (3, 1, 4, 5, 6)
+    assert torch.equal(x[0], small(scan))
+    assert torch.equal(x[0], x[2])
+    write_nifti(tmp_path / "other.nii", phantom(depth=3))
+    with pytest.raises(InputError, match="become inputs of"):
+        preprocess([scan, tmp_path / "other.nii"], ScanPreprocessing())
+    with pytest.raises(DataError, match="given to a network of scans"):
+        preprocess(torch.rand(3, 8, 8), small)
