@@ -10,7 +10,7 @@ import re
 
 from torch import nn
 
-from torchsaliency.core.layer import Layer
+from torchsaliency.core.layer import Grid, Layer
 
 
 def paper_layer(model: nn.Module) -> Layer | None:
@@ -29,7 +29,7 @@ def paper_layer(model: nn.Module) -> Layer | None:
             if re.fullmatch(pattern, name) and isinstance(module, _KINDS.get(pattern, nn.Module))
         ]
         if names:
-            return Layer(names[-1])
+            return Layer(names[-1], Grid() if pattern in _GRIDS else None)
     return None
 
 
@@ -43,6 +43,9 @@ _CLIP = r".+\.layer_norm1"  # of the last layer: patch tokens after it reach no 
 _DETECTOR = r"backbone(\.body\.[^.]+)?"  # every level of the pyramid depends on the last stage
 _SINGLE_SHOT = r"backbone\.features(\.0)?"  # the finest of its maps, on which the others depend
 _SEGMENTER = r"backbone\.[^.]+"
+
+_GRIDS = (_DETECTOR, _SINGLE_SHOT, _SEGMENTER)
+"""Where the layout is known: an SSD squashes images, so that its cells need not be square."""
 
 _KINDS: dict[str, type[nn.Module]] = {_VGG: nn.ReLU, _SINGLE_SHOT: nn.Sequential}
 

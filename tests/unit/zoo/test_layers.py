@@ -9,7 +9,8 @@ import torch
 import torchvision
 from torch import nn
 
-from torchsaliency import Layer
+from nets import images, tiny_detector
+from torchsaliency import Box, Grid, Layer, explain
 from torchsaliency.zoo import paper_layer
 
 TORCHVISION = {
@@ -95,4 +96,11 @@ DETECTORS = {
 def test_the_layer_of_detectors_and_segmenters(name):
     with torch.device("meta"):
         net = torchvision.models.get_model(name, weights=None, weights_backbone=None)
-    assert paper_layer(net) == Layer(DETECTORS[name])
+    assert paper_layer(net) == Layer(DETECTORS[name], Grid())
+
+
+def test_an_ssd_squashes_images_of_any_shape():
+    net = tiny_detector("ssd")
+    made = explain(net, images(2, 48, 96), ["gradcam", "scorecam"], Box(least=0.05))
+    assert all(one.map.shape == (2, 48, 96) for one in made.values())
+    assert made["gradcam"].status == ("ok", "ok")
