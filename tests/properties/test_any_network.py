@@ -303,6 +303,27 @@ def test_what_has_no_rows_passes_unchanged(name):
     )
 
 
+class Prompts(Holds):
+    """Compares images with texts: as many numbers an image as there are texts."""
+
+    def forward(self, image: Tensor, texts: Tensor) -> Tensor:
+        return self.net(image) @ texts.T
+
+
+def test_rows_that_are_none_of_the_images_are_noticed():
+    texts = torch.randn(3, 5, generator=torch.Generator().manual_seed(2))
+    given = {"image": X, "texts": texts}
+    with pytest.raises(
+        InputError, match=r"gives \(1,\) for one image and \(2,\) for two.*follows="
+    ):
+        ts.explain(Prompts(convnet()).eval(), given, "rise", 1, LAYER, chunk=2)
+    inputs = ts.Inputs(given, follows=frozenset())
+    found = explain(Prompts(convnet()), inputs, "rise", 1)
+    plain = headed(lambda w: texts @ w)
+    plain.net.fc.bias = nn.Parameter(convnet().fc.bias.data @ texts.T)
+    assert_same_map(found, explain(plain, X, "rise", 1))
+
+
 def test_keyword_arguments_alone():
     class Scaled(Holds):
         def forward(self, x, *, scale):

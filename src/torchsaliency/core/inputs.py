@@ -31,7 +31,8 @@ class Inputs:
         of: the name or place of the images (N, C, *size) that are explained; None for the only
             floating-point tensor of such a shape.
         more: keyword arguments that pass unchanged.
-        follows: the names or places of inputs with a row for each image; found if None.
+        follows: the names or places of inputs with a row for each image; None for those whose
+            first dimension is the number of images. Say `frozenset()` if that is a coincidence.
 
     Raises:
         InputError: there is no such input, or several that may be the images.

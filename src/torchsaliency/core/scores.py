@@ -374,21 +374,29 @@ def recall_scores(
 
 
 def find_scores(
-    net: nn.Module, output: Any, place: _Place = None, *, classes: bool = True
+    net: nn.Module,
+    output: Any,
+    place: _Place = None,
+    *,
+    classes: bool = True,
+    differentiable: Callable[[], Any] | None = None,
 ) -> ScoreKind:
     """Return the kind that a network's output shows; remembered for the network.
 
     Probabilities are rows in [0, 1] that add up to 1, or numbers in [0, 1] of a network whose last
-    module is a sigmoid. A single number an image may be a logit or a measured quantity: it is
-    taken for a logit, and a `UserWarning` says so once a network. All else are logits.
+    module or operation is a sigmoid. A single number an image may be a logit or a measured
+    quantity: it is taken for a logit, and a `UserWarning` says so once a network. All else are
+    logits.
 
     Args:
         net: without a wrapper.
         output: unwrapped, of some images.
         place: of it in what the network gave.
         classes: whether a class is asked for; if not, a single number stays what it is.
+        differentiable: gives such an output with its graph, by one more pass where the numbers
+            leave it open whether a sigmoid made them.
     """
-    kind = _see(net, output)
+    kind = _see(net, output, differentiable)
     if kind is BINARY and not classes:
         return REGRESSION
     _found.setdefault(net, {})[place] = _structure(net), kind
@@ -403,7 +411,7 @@ def find_scores(
     return kind
 
 
-def _see(net: nn.Module, output: Any) -> ScoreKind:
+def _see(net: nn.Module, output: Any, differentiable: Callable[[], Any] | None) -> ScoreKind:
     if not isinstance(output, Tensor) or output.ndim not in (1, 2) or 0 in output.shape:
         return SOFTMAX
     rows = _as_rows(output.detach()).float()
@@ -413,7 +421,21 @@ def _see(net: nn.Module, output: Any) -> ScoreKind:
         summed = not single and bool(((rows.sum(1) - 1).abs() < near).all())
         if summed or isinstance(list(net.modules())[-1], nn.Sigmoid):
             return PROBABILITIES
+        if differentiable is not None and _ends_in_sigmoid(differentiable()):
+            return PROBABILITIES
     return BINARY if single else SOFTMAX
+
+
+_MOVES = ("View", "Reshape", "Squeeze", "Unsqueeze", "Select", "Slice", "Clone", "ToCopy", "Cat")
+"""Operations that leave numbers as they are, by the beginnings of their nodes' names."""
+
+
+def _ends_in_sigmoid(output: Any) -> bool:
+    """Whether the last operation of an output's graph that makes numbers is a sigmoid."""
+    node = output.grad_fn if isinstance(output, Tensor) else None
+    while node is not None and node.name().startswith(_MOVES):
+        node = next((earlier for earlier, _ in node.next_functions if earlier is not None), None)
+    return node is not None and node.name().startswith("Sigmoid")
 
 
 def _structure(net: nn.Module) -> tuple[type, ...]:

@@ -198,7 +198,18 @@ class Session:
 
     def _find_scores(self, run: Callable[[], Any]) -> ScoreKind:
         known = self.known_scores
-        return known or find_scores(self.net, run(), self.output, classes=self.classes)
+        return known or find_scores(
+            self.net,
+            run(),
+            self.output,
+            classes=self.classes,
+            differentiable=self._run_differentiably,
+        )
+
+    def _run_differentiably(self) -> Any:
+        with torch.enable_grad():
+            leaf = self.images[:1].clone().requires_grad_()
+            return self.call(self.net, leaf.clone())
 
     @property
     def wrapped(self) -> NetworkWrapper:
@@ -213,7 +224,29 @@ class Session:
     @cached_property
     def mixes_images(self) -> bool:
         """Whether an image's output depends on its batch mates; images then run one by one."""
+        if self.inputs is not None and self.inputs.follows and self.net not in _mixing:
+            self._check_rows()
         return mixes_images(self.net, self.images, self.call)
+
+    def _check_rows(self) -> None:
+        """Refuse inputs whose rows are none of the images: with more of them, the output widens."""
+        images, widths = self.images[:1], []
+        for count in (1, 2):
+            rows = torch.zeros(count, dtype=torch.int64, device=images.device)
+            try:
+                with torch.no_grad():
+                    output = self.call(self.net, torch.cat([images] * count), rows)
+            except Exception as error:  # a network may raise anything, of two images say
+                if out_of_memory(error):
+                    raise
+                return
+            widths.append(tuple(output.shape[1:]) if isinstance(output, Tensor) else ())
+        if widths[0] != widths[1]:
+            raise InputError(
+                f"The network gives {widths[0]} for one image and {widths[1]} for two: an input "
+                "with as many rows as there are images is none of theirs; say which are with "
+                "Inputs(…, follows=…)."
+            )
 
     @property
     def chunk(self) -> int:

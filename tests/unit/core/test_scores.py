@@ -220,7 +220,9 @@ def test_what_is_said_comes_before_what_is_seen():
         (Reads(lambda y: y.log_softmax(1)), SOFTMAX),
         (nn.Sequential(convnet(), nn.Sigmoid()), PROBABILITIES),
         (nn.Sequential(Reads(count=1), nn.Sigmoid()), PROBABILITIES),
-        (Reads(lambda y: y.sigmoid()), SOFTMAX),
+        (Reads(lambda y: y.sigmoid()), PROBABILITIES),
+        (Reads(lambda y: (y / 9).sigmoid()[:, :1].squeeze(1)), PROBABILITIES),
+        (Reads(lambda y: y.sigmoid() ** 2), SOFTMAX),
         (Reads(), SOFTMAX),
     ],
 )
