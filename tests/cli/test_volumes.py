@@ -92,6 +92,10 @@ def test_a_series_is_one_scan_and_a_folder_holds_several(run, place):
     assert not ran.err
     assert "lesion" in ran.out or "healthy" in ran.out or "artefact" in ran.out
     assert "series.gradcam.nii.gz" in names(place / "saliency")
+    for file in (place / "series").iterdir():
+        file.rename(file.with_suffix(""))
+    assert run("series", "--output", "bare", factory="said").code == 0
+    assert "series.gradcam.nii.gz" in names(place / "bare")
     (place / "many").mkdir()
     for name in ("one.nii.gz", "two.nii"):
         write_nifti(place / "many" / name, phantom(depth=4 + len(name) % 2))

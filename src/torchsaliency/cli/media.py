@@ -22,8 +22,7 @@ from torchsaliency.core.masking import Masking
 from torchsaliency.core.network import unwrap
 from torchsaliency.core.space import describe_size
 from torchsaliency.data.clips import ANIMATION_SUFFIXES, is_clip, open_clip
-from torchsaliency.data.files import files_below
-from torchsaliency.data.scans import is_scan, open_scan
+from torchsaliency.data.scans import dicom_files, is_scan, open_scan
 from torchsaliency.errors import OptionError
 from torchsaliency.options import ExplainOptions
 from torchsaliency.viz import animate, montage
@@ -80,12 +79,12 @@ class Medium(abc.ABC):
         """Return how inputs are made, as JSON-able values."""
 
     def digest(self, path: Path) -> str:
-        """Return the SHA-256 of a file, or of all files in a folder."""
+        """Return the SHA-256 of a file, or of all DICOM files in a folder."""
         if not path.is_dir():
             return sha256_of(path)
         found = hashlib.sha256()
-        for name in files_below(path, {".dcm", ".dicom"}):
-            found.update(f"{name} {sha256_of(path / name)}\n".encode())
+        for file in sorted(dicom_files(path)):
+            found.update(f"{file.name} {sha256_of(file)}\n".encode(errors="surrogateescape"))
         return found.hexdigest()
 
     def write(

@@ -25,6 +25,7 @@ from torchsaliency.core.method import METHODS, Method, Needs, require_signs
 from torchsaliency.core.segmentation import Segment
 from torchsaliency.core.target import parse_target
 from torchsaliency.data import find_photos, sample_photo, sample_photos
+from torchsaliency.data.files import images_below
 from torchsaliency.data.scans import is_scan
 from torchsaliency.errors import DataError, OptionError
 from torchsaliency.methods.smoothing import smooth
@@ -190,7 +191,8 @@ def _find_volumes(path: Path, *, series: bool) -> list[Path]:
     """Return the scans and videos that a path stands for."""
     if not path.is_dir():
         return [path] if is_volume(path) else []
-    if series and is_scan(path):
+    # files without a suffix are no photographs, so their folder can be nothing else
+    if is_scan(path) and (series or not images_below(path)):
         return [path]
     return sorted(file for file in path.rglob("*") if is_volume(file))
 

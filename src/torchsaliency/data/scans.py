@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -23,7 +23,7 @@ from torch import Tensor
 from torchsaliency.core.maps import upsample
 from torchsaliency.data.decoding import VARIABLE, make_damage_error, pixel_limit
 from torchsaliency.data.dicom import is_dicom
-from torchsaliency.data.files import find_fault, images_in, printable
+from torchsaliency.data.files import find_fault, printable
 from torchsaliency.errors import DataError, MissingPackageError, require_extra
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -100,8 +100,15 @@ class Scan:
 def is_scan(path: Path) -> bool:
     """Whether a path is a NIfTI file or a folder with a series of DICOM files, by their names."""
     if path.is_dir():
-        return any(is_dicom(path / name) for name in images_in(path)[:1])
+        return next(dicom_files(path), None) is not None
     return path.name.lower().endswith(NIFTI_SUFFIXES)
+
+
+def dicom_files(folder: Path) -> Iterator[Path]:
+    """Yield the DICOM files in a folder, in any order; scanners often give them no suffix."""
+    for file in folder.iterdir():
+        if not file.name.startswith(".") and not find_fault(file) and is_dicom(file):
+            yield file
 
 
 def open_scan(path: str | os.PathLike[str], *, max_voxels: int | None = None) -> Scan:
@@ -150,7 +157,7 @@ def _open_series(path: Path, limit: int) -> Scan:
     import nibabel  # noqa: PLC0415 (an extra)
     import pydicom  # noqa: PLC0415
 
-    files = [path / name for name in images_in(path) if is_dicom(path / name)]
+    files = sorted(dicom_files(path))
     headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
     _check_series(path, headers)
     order, affine = _lay_out(headers)

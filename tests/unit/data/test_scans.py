@@ -8,6 +8,7 @@ import torch
 from scans import phantom, write_nifti, write_series
 from torchsaliency import DataError, InputError, preprocess
 from torchsaliency.data import open_scan
+from torchsaliency.data.scans import is_scan
 from torchsaliency.zoo import ScanPreprocessing
 
 CODES = ["RAS", "LPS", "PIR", "SAL", "ILA"]
@@ -61,6 +62,11 @@ def test_a_series_is_the_same_scan(tmp_path):
     assert nibabel.aff2axcodes(scan.affine) == ("L", "P", "S")
     assert scan.affine[:3, 3] == pytest.approx((5, 7, 0))
     assert scan.stored == (8, 10, 6)
+    for file in (tmp_path / "series").iterdir():  # as many archives name them
+        file.rename(file.with_suffix(""))
+    (tmp_path / "series" / "report.txt").write_text("no slice")
+    assert is_scan(tmp_path / "series")
+    np.testing.assert_array_equal(open_scan(tmp_path / "series").voxels, phantom())
 
 
 WRONG = {
