@@ -85,7 +85,7 @@ def test_a_photograph_without_the_object_is_left_out(explain, clean):
     ran = explain("a.png", "black.png", *DETECTOR, "--target", f"box:0,least={least}")
     assert ran.code == 1
     (skipped,) = ran.json["skipped_photos"]
-    assert "The detector finds 0 objects with a score of at least" in skipped["reason"]
+    assert "The detector finds no object with a score of at least" in skipped["reason"]
     assert skipped["path"] == f"{low}.png"
     assert [photo["name"] for photo in ran.json["photos"]] == [high]
 

@@ -189,10 +189,11 @@ class Box(TargetSpec):
             return order if self.number == "all" else order[first : first + 1]
         kind = "" if self.category is None else f" of class {self.category}"
         surest = f"its surest has {float(scores.max()):.3g}" if len(scores) else "it finds nothing"
+        count = {0: "no object", 1: "1 object"}.get(len(order), f"{len(order)} objects")
+        wanted = f", and number {first} was asked for, counted from 0" if len(order) else ""
         raise InputError(
-            f"The detector finds {len(order)} objects{kind} with a score of at least {self.least} "
-            f"in image {image} ({surest}), and number {first} was asked for, counted from 0; give "
-            "another number or class, or a lower score (least=0.1, say)."
+            f"The detector finds {count}{kind} with a score of at least {self.least} in image "
+            f"{image} ({surest}){wanted}; give another number or class, or a lower least=…."
         )
 
 

@@ -516,8 +516,8 @@ def _require_logits(output: Any, labels: Tensor | None) -> Tensor:
     if not isinstance(output, Tensor) or output.ndim != 2:  # noqa: PLR2004
         raise TargetError(
             f"Class targets need an output (N, K), and the network gave {_shape_of(output)}; give "
-            "Box (of a detector), Segment (of a segmenter), a target such as MaskScore, Regression "
-            "or a callable."
+            "Box (box:CLASS) of a detector, Segment (segment:CLASS) of a segmenter, or a target "
+            "such as MaskScore, Regression or a callable."
         )
     if labels is None:
         return output

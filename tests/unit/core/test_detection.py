@@ -50,7 +50,7 @@ def test_a_box_is_chosen_by_number_class_and_score(box, labels, scores):
 
 
 def test_an_image_in_which_nothing_is_found():
-    with pytest.raises(InputError, match=r"0 objects with a score of at least 0\.7 in image 1 "):
+    with pytest.raises(InputError, match=r"no object with a score of at least 0\.7 in image 1 "):
         Box(least=0.7).resolve(CLEAN)
     with pytest.raises(InputError, match=r"2 objects of class 3 .* and number 2 was asked for"):
         Box(2, category=3, least=0.4).resolve(CLEAN[:1])
