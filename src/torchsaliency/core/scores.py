@@ -421,7 +421,9 @@ def _see(net: nn.Module, output: Any, differentiable: Callable[[], Any] | None) 
         summed = not single and bool(((rows.sum(1) - 1).abs() < near).all())
         if summed or isinstance(list(net.modules())[-1], nn.Sigmoid):
             return PROBABILITIES
-        if differentiable is not None and _ends_in_sigmoid(differentiable()):
+        if output.grad_fn is None and differentiable is not None:
+            output = differentiable()
+        if _ends_in_sigmoid(output):
             return PROBABILITIES
     return BINARY if single else SOFTMAX
 

@@ -262,9 +262,7 @@ class Session:
         return memory.measure_layers(self.net, self.images)
 
     def run(self, images: Tensor, rows: Tensor | None = None, count: int | None = None) -> Any:
-        """Run the network itself and return its numbers; grad mode is the caller's.
-
-        These are the canonical ones of its kind of scores, (N, K) for classes.
+        """Run the network itself and return its numbers, see `read`; grad mode is the caller's.
 
         Args:
             images: (M, C, *size).
@@ -275,12 +273,20 @@ class Session:
         Raises:
             InputError: rows are missing.
         """
+        return self.read(self.forward(images, rows, count))
+
+    def forward(self, images: Tensor, rows: Tensor | None = None, count: int | None = None) -> Any:
+        """Run the network itself and return its unwrapped output, not yet read; see `run`."""
         rows = self._require_rows(len(images), rows)
         self.passes += len(images) if count is None else count
-        return self._read(self.call(self.net, images.to(self.images.dtype), rows))
+        return self.call(self.net, images.to(self.images.dtype), rows)
 
-    def _read(self, output: Any) -> Any:
-        """Return the canonical numbers of an unwrapped output, which may be the first one seen."""
+    def read(self, output: Any) -> Any:
+        """Return the numbers of an unwrapped output: the canonical ones of their kind.
+
+        The first output shows the kind if nobody says it, which may take one more pass: no hook
+        that reads a pass should be installed then.
+        """
         if "scores" not in vars(self):
             self.scores = self._find_scores(lambda: output)
         return self.scores.canonical(output)
@@ -297,7 +303,7 @@ class Session:
         known = self.given_chunk is not None or memory.is_measured(self.net, self.images)
         batch = self.chunk if known else 1
         images = images.to(self.images.dtype)
-        return self._read(acceleration.run(self._call_alone, self.net, images, batch))
+        return self.read(acceleration.run(self._call_alone, self.net, images, batch))
 
     def run_variants(
         self,

@@ -512,13 +512,13 @@ def _run_once(
                 if module is None:
                     images = capture(name, images)
             with record_attention(len(part), wanted=attentions is not None) as blocks:
-                outputs.append(session.run(images, rows))
+                outputs.append(session.forward(images, rows))
             if attentions is not None:
                 attentions.append(blocks)
     for name, found in traced.outputs.items():
         _check_runs(name, len(found), len(parts))
     with torch.set_grad_enabled(graph):
-        output = _join_outputs(outputs)
+        output = session.read(_join_outputs(outputs))
     resolved = resolve_target(target, _detach(output), session.scores)
     with torch.set_grad_enabled(gradients):
         graph_score = upcast(score(resolved, output, len(session.images)))

@@ -334,3 +334,13 @@ def test_a_named_output_is_explained_and_judged():
         assert values[1][name].summary().value == pytest.approx(values[0][name].summary().value)
     with pytest.raises(TargetError, match="say output="):
         ts.explain(net, X, "scorecam", 1, "net.relu2")
+
+
+def test_a_kind_is_seen_after_the_pass_that_methods_read():
+    net = Reads(lambda y: 0.5 + y / 99).eval()  # numbers in [0, 1] that no sigmoid made
+    assert bool(((net(X) >= 0) & (net(X) <= 1)).all())
+    for method in ("gradcam", "eigencam"):
+        fresh = Reads(net.change).eval()
+        made = ts.explain(fresh, X, method, 1, "net.relu2")[method]
+        assert made.scores is SOFTMAX
+        assert made.passes == 3
