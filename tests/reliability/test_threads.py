@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nets import assert_same_state, images, quick, settle, state_of, tiny_vit
+from nets import DETECTION_NAMES, assert_same_state, images, quick, settle, state_of, tiny_vit
 from torchsaliency import accelerated, explain, tracing
 from torchsaliency.core.freeze import frozen_eval
 from torchsaliency.core.method import methods
@@ -38,7 +38,11 @@ def trained():
     return net.train()
 
 
-ONE_EACH = {entry.family: name for name, entry in methods().items() if name != "fakecam"}
+ONE_EACH = {
+    entry.family: name
+    for name, entry in methods().items()
+    if name not in ("fakecam", *DETECTION_NAMES)
+}
 """The last method of each family …"""
 CHOSEN = sorted(
     {*ONE_EACH.values(), "gradcam", "scorecam", "ablationcam", "iba", "lrp", "deeplift"}
