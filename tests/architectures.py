@@ -131,6 +131,38 @@ TIMM: dict[str, tuple[str, int, dict[str, object]]] = {
     "VoVNet": ("ese_vovnet19b_dw", 64, {}),
     "Xception": ("legacy_xception", 96, {}),
     "XCiT": ("xcit_nano_12_p16_224", 64, {}),
+    "Aligned Xception": ("xception41", 96, {}),
+    "BiT": ("resnetv2_50", 64, {}),
+    "CPUBone": ("cpubone_b0_bfrobust", 224, {}),
+    "CSATv2": ("csatv2", 512, {}),
+    "CSPNeXt": ("cspnext_tiny", 64, {}),
+    "DeepSeek ViT": ("deepseek_vit_412m", 70, {"depth": 2, "img_size": 70}),
+    "DINOv3": ("vit_small_patch16_dinov3", 64, {"depth": 2, "num_classes": 10}),
+    "EfficientFormer": ("efficientformer_l1", 224, {}),
+    "EfficientViM": ("efficientvim_m1", 224, {}),
+    "EfficientViT of MSRA": ("efficientvit_m0", 224, {}),
+    "GCViT": ("gcvit_xxtiny", 224, {}),
+    "Gemma 4 ViT": ("gemma4_vit_167m", 96, {"depth": 2, "img_size": 96}),
+    "Hiera of SAM 2": ("sam2_hiera_tiny", 224, {"num_classes": 10}),
+    "iFormer": ("iformer_m", 224, {}),
+    "Inception-ResNet V2": ("inception_resnet_v2", 160, {}),
+    "LCNet V2": ("lcnetv2_small", 64, {}),
+    "LowFormer": ("lowformer_b0", 224, {}),
+    "NaFlexViT": (
+        "naflexvit_base_patch16_gap",
+        64,
+        {"depth": 2, "embed_dim": 64, "num_heads": 2},
+    ),
+    "Next-ViT": ("nextvit_small", 64, {}),
+    "Qwen3 ViT": ("qwen3_vit_88m", 64, {"depth": 2, "img_size": 64}),
+    "RDNet": ("rdnet_tiny", 64, {}),
+    "RepGhost": ("repghostnet_050", 64, {}),
+    "SAM ViT": ("samvit_base_patch16_224", 224, {"depth": 2, "num_classes": 10}),
+    "SHViT": ("shvit_s1", 224, {}),
+    "Swin V2-CR": ("swinv2_cr_tiny_ns_224", 224, {}),
+    "ViT, hybrid": ("vit_base_r50_s16_224", 224, {"depth": 2}),
+    "ViT, relative positions": ("vit_relpos_small_patch16_224", 224, {"depth": 2}),
+    "ViTamin": ("vitamin_small_224", 224, {}),
 }
 
 _STAGES = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
@@ -148,9 +180,8 @@ _REGNET = {"embedding_size": 8, "hidden_sizes": [8, 16, 16, 16], "depths": [1, 1
 _FOCAL = {"focal_levels": [1, 1, 1, 1], "focal_windows": [3, 3, 3, 3]}
 
 # Family: (model type, options of its config). What transformers classifies images with, made small;
-# all take 64 pixels. Not here: DiNAT (needs natten), ImageGPT and Perceiver (read no image tensor,
-# or keep no grid), SigLIP 2 (takes patches), PP-LCNet (gives no logits), CvT and LeViT (the last
-# feature map that is found lies inside an attention).
+# all but LeViT take 64 pixels. Not here: DiNAT (needs natten), ImageGPT (reads numbers of colours)
+# and ShieldGemma 2 (reads texts beside images).
 TRANSFORMERS: dict[str, tuple[str, dict[str, object]]] = {
     "BEiT": ("beit", _VIT),
     "BiT": ("bit", {**_REGNET, "hidden_sizes": [16, 16, 32, 32], "num_groups": 4}),
@@ -211,6 +242,33 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, object]]] = {
     "TextNet": ("textnet", {}),
     "ViT": ("vit", _VIT),
     "ViT MSN": ("vit_msn", _VIT),
+    "CvT": ("cvt", {"embed_dim": [8, 16, 32], "num_heads": [1, 2, 2], "depth": [1, 2, 3]}),
+    "LeViT": (
+        "levit",
+        {
+            "image_size": 256,
+            "hidden_sizes": [16, 32, 48],
+            "num_attention_heads": [2, 2, 2],
+            "depths": [1, 1, 1],
+            "key_dim": [8, 8, 8],
+            "architectures": ["LevitForImageClassification"],
+        },
+    ),
+    "Perceiver": (
+        "perceiver",
+        {
+            "image_size": 64,
+            "d_latents": 32,
+            "num_latents": 118,  # no square, which could be taken for a grid
+            "num_self_attends_per_block": 1,
+            "num_self_attention_heads": 2,
+            "num_cross_attention_heads": 1,
+            "architectures": ["PerceiverForImageClassificationConvProcessing"],
+        },
+    ),
+    "PP-LCNet": ("pp_lcnet", {}),
+    "SigLIP 2": ("siglip2", {"vision_config": {**_VIT, "num_patches": 16}}),
+    "timm's ResNet": ("timm_wrapper", {"architecture": "resnet18"}),
 }
 
 # torchvision networks that insist on a larger image than 64 pixels.
@@ -328,8 +386,10 @@ def cases() -> list[Case]:
     names = models.list_models(module=models)
     found = [Case("torchvision", name, name, _torchvision_side(name)) for name in sorted(names)]
     found += [Case("timm", family, name, side) for family, (name, side, _) in TIMM.items()]
-    small = TRANSFORMERS.items()
-    return found + [Case("transformers", family, name, 64) for family, (name, _) in small]
+    for family, (name, options) in TRANSFORMERS.items():
+        side = options.get("image_size", 64)
+        found.append(Case("transformers", family, name, side if isinstance(side, int) else 64))
+    return found
 
 
 def _torchvision_side(name: str) -> int:

@@ -137,10 +137,13 @@ class Preprocessing:
     def picture(self, photo: Photo) -> Image.Image:
         """Return the whole photograph as an RGB picture, upright.
 
+        An image that PIL opened as RGB is a picture of other channels already.
+
         Raises:
             DataError: the photograph cannot be read, or has other channels than the network.
         """
-        if self.channels in PHOTOGRAPHIC:
+        shown = isinstance(photo, Image.Image) and photo.mode == "RGB"
+        if shown or self.channels in PHOTOGRAPHIC:
             return to_rgb(photo)
         return picture_of(read_channels(photo, self.channels))
 
