@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import cast
+import warnings
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any, cast, overload
 
+import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchsaliency import viz
 from torchsaliency.core.detection import DetectionScore
+from torchsaliency.core.explain import set_reader
 from torchsaliency.core.explanation import Explanation, set_renderer
+from torchsaliency.core.inputs import Inputs
 from torchsaliency.core.maps import normalise_signed
 from torchsaliency.core.method import require_signs
+from torchsaliency.core.network import find_fact, unwrap
 from torchsaliency.data import Photo
 from torchsaliency.data.clips import Clip, open_clip
 from torchsaliency.data.scans import Scan, open_scan
@@ -24,14 +30,17 @@ from torchsaliency.zoo import (
     Network,
     Preprocessing,
     ScanPreprocessing,
+    from_timm,
     imagenet,
 )
+from torchsaliency.zoo.preprocessing import PHOTOGRAPHIC
+from torchsaliency.zoo.sources.huggingface import find_processor
 from torchsaliency.zoo.volumes import VolumePreprocessing
 
 
 def preprocess(
     photos: Photo | Scan | Clip | Sequence[Photo | Scan | Clip],
-    model: Network | Preprocessing | VolumePreprocessing | None = None,
+    model: nn.Module | Preprocessing | VolumePreprocessing | None = None,
 ) -> Tensor:
     """Read photographs, or scans or videos, and make them the network's input.
 
@@ -40,29 +49,107 @@ def preprocess(
 
     Args:
         photos: one photograph, or a list or tuple of several: paths, PIL images, or arrays or
-            tensors (H, W), (H, W, C) or (C, H, W) of uint8, uint16 or floats in [0, 1] or [0, 255].
-            For a network of scans or videos: paths, `Scan` or `Clip` objects.
-        model: whose preprocessing is used; None means the ImageNet standard (short side 256,
-            224x224 from the centre, mean and std of ImageNet).
+            tensors (H, W), (H, W, C) or (C, H, W) of uint8, uint16 or floats in [0, 1] or [0, 255];
+            or a batch of those, with one more dimension. For a network of scans or videos: paths,
+            `Scan` or `Clip` objects.
+        model: whose preprocessing is used: what `load_model` returned, a network of timm or of
+            Hugging Face, one with an attribute `preprocessing`, or a preprocessing itself; None
+            means the ImageNet standard (short side 256, 224x224 from the centre, mean and std of
+            ImageNet).
 
     Returns:
         (N, 3, H, W), normalised; (N, C, D, H, W) of scans, (N, 3, T, H, W) of videos.
 
     Raises:
         DataError: a photograph cannot be read, or none was given.
-        InputError: scans of different sizes become inputs of different sizes.
+        InputError: the network says no preprocessing, or scans of different sizes become inputs of
+            different sizes.
 
     Example:
         >>> x = torchsaliency.preprocess("cat.jpg", net)  # doctest: +SKIP
     """
-    several = photos if isinstance(photos, list | tuple) else [cast("Photo", photos)]
+    several = _as_list(photos)
     if not several:
         raise DataError("No photograph was given; give one, or a list of at least one.")
     volumes = model.volumes if isinstance(model, Network) else model
     if isinstance(volumes, ScanPreprocessing | ClipPreprocessing):
         return _stack([_read_volume(one, volumes) for one in several])
-    preparation = _preprocessing(cast("Network | Preprocessing | None", model))
+    preparation = _preprocessing(cast("nn.Module | Preprocessing | None", model))
     return torch.stack([preparation(cast("Photo", photo)) for photo in several])
+
+
+def _as_list(photos: Any) -> list[Any]:
+    """Return one photograph, several, or a batch of arrays as a list."""
+    if isinstance(photos, list | tuple):
+        return list(photos)
+    batch = isinstance(photos, np.ndarray | Tensor) and photos.ndim == 4  # noqa: PLR2004
+    return list(photos) if batch else [photos]
+
+
+def read_images(model: nn.Module, x: Any) -> Any:
+    """Return what `explain` was given as inputs of the network.
+
+    Floating-point tensors are inputs already, as are several of them in a tuple or a dict. A list
+    of such tensors (C, H, W) becomes a batch; all else are photographs, see `preprocess`.
+
+    Raises:
+        DataError: a photograph cannot be read.
+        InputError: the network does not say how photographs are prepared.
+    """
+    if isinstance(x, list) and x and all(map(_is_input, x)):
+        return _stack(x)
+    if _is_input(x):
+        _warn_of_pixels(model, x)
+        return x
+    return x if isinstance(x, Inputs | Mapping | tuple) else preprocess(x, model)
+
+
+def _is_input(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point()
+
+
+_WIDEST = 32.0
+"""Normalised colours, also of small deviations, stay below; pixels in 0…255 do not."""
+
+_BYTE = 255
+_warned: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def _warn_of_pixels(model: nn.Module, x: Tensor) -> None:
+    """Warn once a network that images in 0…255 were not normalised for it."""
+    if x.ndim != 4 or x.shape[1] not in PHOTOGRAPHIC or 0 in x.shape or model in _warned:  # noqa: PLR2004
+        return
+    low, high = (float(end) for end in x.detach().aminmax())
+    if not (low >= 0 and _WIDEST < high <= _BYTE):
+        return
+    known = find_preprocessing(model)
+    if known is not None and high <= max(
+        (1 - mean) / std for mean, std in zip(known.mean, known.std, strict=True)
+    ):
+        return
+    _warned.add(model)
+    warnings.warn(
+        f"The images run from {low:.4g} to {high:.4g}, as pixels do before normalisation; if the "
+        "network was trained on normalised images, give torchsaliency.preprocess(photos, model), "
+        "or the photographs themselves.",
+        stacklevel=4,
+    )
+
+
+def find_preprocessing(model: nn.Module) -> Preprocessing | None:
+    """Return how a network says that photographs are prepared; None if it does not say.
+
+    It says so by an attribute `preprocessing` (`Network` has it), timm's `pretrained_cfg`, or the
+    image processor that lies beside a Hugging Face network's weights.
+    """
+    found = find_fact(model, "preprocessing")
+    net = unwrap(model)
+    found = getattr(net, "preprocessing", None) if found is None else found
+    if isinstance(found, Preprocessing):
+        return found
+    if isinstance(getattr(net, "pretrained_cfg", None), Mapping):
+        return from_timm(net)
+    return find_processor(net)
 
 
 def _read_volume(source: Photo | Scan | Clip, preparation: VolumePreprocessing) -> Tensor:
@@ -81,29 +168,58 @@ def _read_volume(source: Photo | Scan | Clip, preparation: VolumePreprocessing) 
 def _stack(inputs: Sequence[Tensor]) -> Tensor:
     if len({tuple(one.shape) for one in inputs}) > 1:
         raise InputError(
-            f"The scans become inputs of {', '.join(str(tuple(one.shape)) for one in inputs)}; "
-            "give ScanPreprocessing(size=…), or one scan at a time."
+            f"There are inputs of {', '.join(str(tuple(one.shape)) for one in inputs)}, which make "
+            "no batch; give ScanPreprocessing(size=…) for scans, or one input at a time."
         )
     return torch.stack(list(inputs))
 
 
-def overlay(  # noqa: PLR0913 (all but the first three by name)
-    photo: Photo,
+@overload
+def overlay(
+    photo: list[Any] | tuple[Any, ...],
     explanation: Explanation,
-    model: Network | Preprocessing | None = None,
+    model: nn.Module | Preprocessing | None = None,
     *,
     index: int = 0,
     alpha: float | None = None,
     colormap: str | None = None,
     classes: Sequence[str] | None = None,
     signed: bool = False,
-) -> Image.Image:
+) -> list[Image.Image]: ...
+
+
+@overload
+def overlay(
+    photo: Photo,
+    explanation: Explanation,
+    model: nn.Module | Preprocessing | None = None,
+    *,
+    index: int = 0,
+    alpha: float | None = None,
+    colormap: str | None = None,
+    classes: Sequence[str] | None = None,
+    signed: bool = False,
+) -> Image.Image: ...
+
+
+def overlay(  # noqa: PLR0913 (all but the first three by name)
+    photo: Any,
+    explanation: Explanation,
+    model: nn.Module | Preprocessing | None = None,
+    *,
+    index: int = 0,
+    alpha: float | None = None,
+    colormap: str | None = None,
+    classes: Sequence[str] | None = None,
+    signed: bool = False,
+) -> Image.Image | list[Image.Image]:
     """Draw a map over the photograph it explains, at the photograph's own size.
 
     Where a detection is explained, its box is drawn, too.
 
     Args:
-        photo: the photograph that was preprocessed, in any form that `preprocess` takes.
+        photo: the photograph that was preprocessed, in any form that `preprocess` takes, or a list
+            of all photographs of the batch.
         explanation: what `explain` made of it.
         model: whose preprocessing was used; it tells where on the photograph the map lies.
         index: of the image in the explained batch.
@@ -115,14 +231,34 @@ def overlay(  # noqa: PLR0913 (all but the first three by name)
             pale grey.
 
     Returns:
-        An RGB image of the photograph's size.
+        An RGB image of the photograph's size, or a list of them.
 
     Raises:
         DataError: the photograph cannot be read.
+        InputError: there are other photographs than explained images.
         OptionError: there is no such colormap, or signed values of a method without signs are to
             be drawn.
     """
     preparation = _preprocessing(model)
+    if isinstance(photo, list | tuple):
+        if len(photo) != len(explanation):
+            raise InputError(
+                f"{len(photo)} photographs were given for {len(explanation)} explained images; "
+                "give all of the batch in order, or one with index=."
+            )
+        return [
+            overlay(
+                cast("Photo", one),
+                explanation,
+                model,
+                index=place,
+                alpha=alpha,
+                colormap=colormap,
+                classes=classes,
+                signed=signed,
+            )
+            for place, one in enumerate(photo)
+        ]
     picture = preparation.picture(photo)
     values = explanation.map
     if signed:
@@ -182,17 +318,19 @@ def place_map(saliency: Tensor, photo: Image.Image, preparation: Preprocessing) 
     return where.to_photo(saliency.detach().float().cpu())
 
 
-def _preprocessing(model: Network | Preprocessing | None) -> Preprocessing:
+def _preprocessing(model: Any) -> Preprocessing:
     if model is None:
         return imagenet()
     if isinstance(model, Preprocessing):
         return model
-    if isinstance(model, Network):
-        return model.preprocessing
-    raise InputError(
-        f"A {type(model).__name__} has no preprocessing; give what load_model returned, a "
-        "Preprocessing, or None for the ImageNet standard."
-    )
+    found = find_preprocessing(model) if isinstance(model, nn.Module) else None
+    if found is None:
+        raise InputError(
+            f"This {type(model).__name__} does not say how photographs are prepared for it; set "
+            "its attribute preprocessing to a torchsaliency.zoo.Preprocessing, such as "
+            "from_torchvision(weights), from_hf(processor) or imagenet(224), or give a tensor."
+        )
+    return found
 
 
 def _notebook_png(explanation: Explanation) -> bytes:
@@ -204,3 +342,4 @@ def _notebook_png(explanation: Explanation) -> bytes:
 
 
 set_renderer(_notebook_png)
+set_reader(read_images)

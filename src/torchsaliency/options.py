@@ -86,7 +86,8 @@ MODEL = option(
     DEFAULT_MODEL,
     NETWORK,
     "The explained network: builtin/, torchvision/, timm/ or hf/NAME, ./folder (of Hugging Face's "
-    "save_pretrained), or file.py:factory, with options in brackets: file.py:factory(depth=3).",
+    "save_pretrained), a program (net.pt2, net.torchscript, net.onnx), or file.py:factory, with "
+    "options in brackets: file.py:factory(depth=3).",
     metavar="NAME",
 )
 WEIGHTS = option(None, NETWORK, "Weights of the network, safetensors or torch.", metavar="FILE")

@@ -31,7 +31,7 @@ from torchsaliency.core.layer import (
 )
 from torchsaliency.core.layout import decide_layout, grids_in
 from torchsaliency.core.maps import upsample
-from torchsaliency.core.network import unwrap
+from torchsaliency.core.network import Program, unwrap
 from torchsaliency.core.rules import differentiate
 from torchsaliency.core.scores import REGRESSION
 from torchsaliency.core.segmentation import is_dense
@@ -106,6 +106,12 @@ def _find(model: nn.Module, x: InputsLike) -> Layer:
                 net, chosen.name, outputs[chosen.name].detach(), image, session.call
             )
             return chosen if layout is None else Layer(chosen.name, layout)
+    if isinstance(net, Program):
+        raise LayerError(
+            f"The layers of a {net.kind} cannot be watched; choose a method that reads none, such "
+            "as rise, occlusion or saliency, or give the network as a torch.nn.Module or as "
+            "torch.export.export's program."
+        )
     raise LayerError(
         "No layer of this network gives a feature map larger than one cell on which "
         "the output depends; "

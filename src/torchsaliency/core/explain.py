@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torchsaliency.core.acceleration import accelerated
 from torchsaliency.core.discovery import default_layer
 from torchsaliency.core.explanation import Explanation
-from torchsaliency.core.inputs import InputsLike, as_inputs, images_of
+from torchsaliency.core.inputs import Inputs, InputsLike, as_inputs, images_of
 from torchsaliency.core.layer import Layer, LayerLike, as_group
 from torchsaliency.core.maps import is_constant, minmax, normalise, upsample
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method, Needs, Saliency, as_saliency, create, set_explainer
-from torchsaliency.core.network import NetworkWrapper, find_fact, unwrap
+from torchsaliency.core.network import NetworkWrapper, as_module, find_fact, unwrap
 from torchsaliency.core.runtime import seconds_now
 from torchsaliency.core.scores import ScoresLike, parse_scores
 from torchsaliency.core.space import Size
@@ -33,8 +33,8 @@ MethodsLike = MethodLike | Sequence[MethodLike] | Mapping[str, MethodLike]
 
 
 def explain(  # noqa: PLR0913 (all but the first five by name)
-    model: nn.Module,
-    x: InputsLike,
+    model: Any,
+    x: InputsLike | Any,
     methods: MethodsLike = "opticam",
     target: TargetLike = None,
     layer: LayerLike | Sequence[LayerLike] | None = None,
@@ -53,9 +53,12 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
     are the same afterwards, also after an error.
 
     Args:
-        model: any vision network; wrappers are looked through.
+        model: any vision network; wrappers are looked through. A program of `torch.export` has its
+            layers; one of TorchScript runs as a whole, for methods that read none.
         x: images (N, C, H, W), volumes (N, C, D, H, W), videos (N, C, T, H, W) or signals
-            (N, C, T), preprocessed for the network; moved to its device and precision.
+            (N, C, T), preprocessed for the network; moved to its device and precision. Anything
+            else is prepared as the network says (`torchsaliency.preprocess`): paths, PIL images,
+            NumPy arrays, uint8 tensors, and lists of them.
         methods: names or `Method` objects; a mapping gives them labels of your own.
         target: None for the predicted class (of an encoder: for its own embedding, of a regression
             for its first number, of a detector for its surest detection), a class index, N indices,
@@ -92,10 +95,13 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
     load_all()
     chosen = resolve_methods(methods)
     needs = functools.reduce(operator.or_, (method.entry.needs for method in chosen.values()))
+    texts = isinstance(x, Inputs | Mapping | tuple) or forward_kwargs is not None
+    model = as_module(model, texts=texts)
     if scores is not None or output is not None or forward_kwargs is not None:
         model = NetworkWrapper(
             model, scores=parse_scores(scores), output=output, forward_kwargs=forward_kwargs
         )
+    x = _readers[0](model, x)
     if not isinstance(x, Tensor):
         x = as_inputs(x, of)
     with nullcontext() if accelerate is None else accelerated(accelerate):
@@ -120,6 +126,13 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
 
 
 set_explainer(explain)
+
+_readers: list[Callable[[nn.Module, Any], Any]] = []
+
+
+def set_reader(reader: Callable[[nn.Module, Any], Any]) -> None:
+    """Let `reader` make inputs of photographs: core reads no files; tensors pass it unchanged."""
+    _readers[:] = [reader]
 
 
 def resolve_methods(methods: MethodsLike) -> dict[str, Method]:

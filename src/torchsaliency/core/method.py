@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar, final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchsaliency.core.explanation import ExplainingMethod, Explanation
 from torchsaliency.core.inputs import InputsLike
@@ -136,8 +136,8 @@ class Method(abc.ABC):
     @final
     def __call__(
         self,
-        model: nn.Module,
-        x: InputsLike,
+        model: Any,
+        x: InputsLike | Any,
         target: TargetLike = None,
         layer: LayerLike | Sequence[LayerLike] | None = None,
         *,

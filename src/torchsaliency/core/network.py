@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+import inspect
+import os
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +19,7 @@ from torchsaliency.errors import InputError, TargetError
 _SCORES = (
     *("logits", "out", "output", "outputs", "cls_logits", "class_logits", "pred", "preds"),
     *("prediction", "predictions", "pred_logits", "scores", "score", "y_hat", "y_pred", "y"),
-    *("image_embeds", "embeds", "pooler_output"),
+    *("logits_per_image", "image_embeds", "embeds", "pooler_output"),
 )
 """What networks call their scores, or else the embedding that stands for them."""
 
@@ -52,6 +56,103 @@ class NetworkWrapper(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the carried network."""
         return self.module(*args, **{**(self.forward_kwargs or {}), **kwargs})
+
+
+class Program(nn.Module):
+    """A network that runs as a whole, and whose layers cannot be watched.
+
+    Attributes:
+        kind: what it is, for messages.
+    """
+
+    def __init__(self, run: Callable[[Tensor], Any], kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self._run = (run,)  # not as a submodule: hooks of a TorchScript program cannot be set
+
+    def forward(self, images: Tensor) -> Any:
+        """Run the program."""
+        return self._run[0](images)
+
+
+_modules: weakref.WeakKeyDictionary[Any, nn.Module] = weakref.WeakKeyDictionary()
+
+
+def as_module(model: Any, *, texts: bool = False) -> nn.Module:
+    """Return what a user gives for a network as a module.
+
+    A program of `torch.export` gets its layers back; one of TorchScript runs as a whole.
+
+    Args:
+        model: the network.
+        texts: whether other inputs than images are given to it.
+
+    Raises:
+        InputError: it is no network; the message says what to type.
+    """
+    if isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule):
+        if not texts and (text := _find_text_input(model)) is not None:
+            raise InputError(
+                f"{type(model).__name__} reads {text} beside images; give x={{'pixel_values': …}} "
+                f"and forward_kwargs={{'{text}': …}}, or explain its image encoder, "
+                "load_model('hf/…'), and the similarity to a text, similarity_to_text."
+            )
+        return model
+    if isinstance(model, torch.jit.ScriptModule | torch.export.ExportedProgram):
+        if model not in _modules:
+            _modules[model] = (
+                Program(functools.partial(_run_script, model), "TorchScript program")
+                if isinstance(model, nn.Module)
+                else _unflatten(model)
+            )
+        return _modules[model]
+    kind = type(model).__name__
+    hint = "give a torch.nn.Module, a TorchScript program or what torch.export.export returned"
+    if isinstance(model, str | os.PathLike):
+        hint = f"load it with torchsaliency.load_model({os.fspath(model)!r})"
+    elif kind in {"InferenceSession", "ModelProto"}:
+        hint = "give its file to torchsaliency.load_model('network.onnx')"
+    elif kind.endswith("Pipeline"):
+        hint = "give its network, pipeline.model"
+    elif isinstance(model, Mapping):
+        hint = "give the network with these weights in it, or load_model(NAME, weights=FILE)"
+    raise InputError(f"A {kind} was given for the network; {hint}.")
+
+
+def _unflatten(program: torch.export.ExportedProgram) -> nn.Module:
+    """Return the module of an exported program, with its layers.
+
+    Raises:
+        InputError: it was exported for a fixed number of images above one.
+    """
+    inputs = program.graph_signature.user_inputs
+    first = next((node for node in program.graph.nodes if node.name in inputs), None)
+    value = first.meta.get("val") if first is not None else None
+    shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+    if shape and isinstance(shape[0], int) and shape[0] > 1:
+        raise InputError(
+            f"This program takes batches of {shape[0]} images and no others; export the network "
+            "with one image, or with dynamic_shapes=({0: torch.export.Dim('batch')},)."
+        )
+    return torch.export.unflatten(program)
+
+
+def _run_script(program: nn.Module, images: Tensor) -> Any:
+    """Run a TorchScript program in evaluation mode, and leave it as it was."""
+    training = program.training
+    program.eval()
+    try:
+        return program(images)
+    finally:
+        program.train(training)
+
+
+def _find_text_input(model: nn.Module) -> str | None:
+    """Return the name of a text that a Hugging Face network reads beside images, None for none."""
+    if not hasattr(model, "text_model") or not hasattr(model, "vision_model"):
+        return None
+    named = inspect.signature(model.forward).parameters
+    return "input_ids" if {"input_ids", "pixel_values"} <= set(named) else None
 
 
 def unwrap(model: nn.Module) -> nn.Module:

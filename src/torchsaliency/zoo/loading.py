@@ -15,6 +15,8 @@ from torchsaliency.errors import CheckpointError, OptionError, describe_unknown
 from torchsaliency.zoo.checkpoints import read_note
 from torchsaliency.zoo.inputs import InputFacts
 from torchsaliency.zoo.network import Network
+from torchsaliency.zoo.sources.programs import is_program
+from torchsaliency.zoo.sources.programs import load as load_program
 from torchsaliency.zoo.sources.source import SOURCES, Request, register_source
 from torchsaliency.zoo.sources.timm import load as load_timm
 from torchsaliency.zoo.sources.userfile import is_user_file, parse_options
@@ -165,6 +167,8 @@ def without_classifier(model: nn.Module, name: str) -> None:
 def _source(name: str) -> tuple[Callable[[Request], Network], str]:
     if is_user_file(name):
         return load_user_file, name
+    if is_program(name):
+        return load_program, name
     folder = os.path.expanduser(name)
     if os.path.isdir(folder):
         return _hugging_face_folder(name, folder)

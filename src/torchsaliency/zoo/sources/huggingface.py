@@ -146,6 +146,26 @@ def from_hf(processor: Any, channels: int = 3, *, whole: bool = False) -> Prepro
     )
 
 
+def find_processor(model: Any) -> Preprocessing | None:
+    """Return the preprocessing beside the weights of a network that `from_pretrained` made.
+
+    Only what lies on this machine is read. None if the network is none of Hugging Face's, or has no
+    image processor.
+    """
+    config = getattr(model, "config", None)
+    place = getattr(config, "name_or_path", "") or getattr(config, "_name_or_path", "")
+    if not place or importlib.util.find_spec("transformers") is None:
+        return None
+    from transformers import AutoImageProcessor
+
+    try:
+        processor = AutoImageProcessor.from_pretrained(place, local_files_only=True)
+    except Exception:  # the hub's clients raise their own kinds of errors
+        return None
+    inner = getattr(config, "vision_config", config)
+    return from_hf(processor, getattr(inner, "num_channels", None) or len("RGB"))
+
+
 def _read_resize(config: Mapping[str, Any]) -> tuple[tuple[int, int] | None, Fit]:
     if not config.get("do_resize", True) or not config.get("size"):
         return None, Fit.COVER
