@@ -100,7 +100,7 @@ def test_or_the_question_names_the_choices(name, tally):
         TargetError, match=r"several tensors .*\(1, |several tensors .*\(2, "
     ) as told:
         explain(net, images(2), "gradcam", layer="conv")
-    assert "wrap it in a module" in str(told.value)
+    assert "say output=" in str(told.value)
     tally("labels", "outputs of which any may be the scores", 1, 1, "a question that names them")
 
 
@@ -204,34 +204,35 @@ class Ends(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("last", "said"),
+    ("last", "kind"),
     [
-        (nn.Softmax(1), "ends in softmax"),
-        (nn.Sigmoid(), "ends in a sigmoid"),
-        (nn.Identity(), None),
-        (nn.LogSoftmax(1), None),
-        (nn.Tanh(), None),
+        (nn.Softmax(1), "probabilities"),
+        (nn.Sigmoid(), "probabilities"),
+        (nn.Identity(), "softmax"),
+        (nn.LogSoftmax(1), "softmax"),
+        (nn.Tanh(), "softmax"),
     ],
 )
-@pytest.mark.parametrize("way", ["explain", "judge"])
-def test_probabilities_are_noticed_once(last, said, way, recwarn):
+def test_probabilities_are_read_as_they_are(last, kind):
     net, x = settle(Ends(last)), images(2)
-    for _ in range(2):
-        if way == "explain":
-            explain(net, x, "gradcam", layer="body.1")
-        else:
-            masked_scores(net, x, torch.rand(2, 16, 16))
-    told = [str(one.message) for one in recwarn]
-    assert len(told) == (said is not None)
-    assert said is None or said in told[0]
+    made = explain(net, x, "gradcam", 1, layer="body.1")["gradcam"]
+    assert made.scores.name == kind
+    with torch.no_grad():
+        given = net(x)
+    expected = given if kind == "probabilities" else given.softmax(1)
+    for of in (net, settle(Ends(last))):  # seen before, and seen first by the judge
+        found = masked_scores(of, x, torch.rand(2, 16, 16), 1).clean
+        torch.testing.assert_close(found, expected[:, 1].double(), atol=1e-6, rtol=1e-5)
 
 
-def test_one_logit_has_no_class_probability():
+def test_one_logit_is_guessed_aloud_and_scored_by_its_sigmoid():
     net, x = net_of(1), images(2)
-    made = explain(net, x, "gradcam", layer="1")["gradcam"]
-    for metric in ("ad", "insertion", "deletion"):
-        with pytest.raises(TargetError, match="at least two classes"):
-            score(net, made, [metric])
+    with pytest.warns(UserWarning, match="one number an image"):
+        made = explain(net, x, "gradcam", 1, layer="1")["gradcam"]
+    with torch.no_grad():
+        p, o = net(x).sigmoid(), net(x * made.map[:, None]).sigmoid()
+    found = score(net, made, ["ad"])["ad"].summary().value
+    assert found == pytest.approx(float(((p - o).clamp_min(0) / p).mean() * 100), abs=1e-3)
 
 
 # --- squares that can be read in two ways ---------------------------------------------------------
