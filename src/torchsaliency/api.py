@@ -18,7 +18,7 @@ from torchsaliency.core.detection import DetectionScore
 from torchsaliency.core.explain import set_reader
 from torchsaliency.core.explanation import Explanation, set_renderer
 from torchsaliency.core.inputs import Inputs
-from torchsaliency.core.maps import normalise_signed
+from torchsaliency.core.maps import minmax, normalise_signed
 from torchsaliency.core.method import require_signs
 from torchsaliency.core.network import find_fact, unwrap
 from torchsaliency.data import Photo
@@ -27,12 +27,14 @@ from torchsaliency.data.scans import Scan, open_scan
 from torchsaliency.errors import DataError, InputError
 from torchsaliency.zoo import (
     ClipPreprocessing,
+    Fit,
     Network,
     Preprocessing,
     ScanPreprocessing,
     from_timm,
     imagenet,
 )
+from torchsaliency.zoo.network import frame_for
 from torchsaliency.zoo.preprocessing import PHOTOGRAPHIC
 from torchsaliency.zoo.sources.huggingface import find_processor
 from torchsaliency.zoo.volumes import VolumePreprocessing
@@ -41,6 +43,8 @@ from torchsaliency.zoo.volumes import VolumePreprocessing
 def preprocess(
     photos: Photo | Scan | Clip | Sequence[Photo | Scan | Clip],
     model: nn.Module | Preprocessing | VolumePreprocessing | None = None,
+    *,
+    fit: str | None = None,
 ) -> Tensor:
     """Read photographs, or scans or videos, and make them the network's input.
 
@@ -56,14 +60,19 @@ def preprocess(
             Hugging Face, one with an attribute `preprocessing`, or a preprocessing itself; None
             means the ImageNet standard (short side 256, 224x224 from the centre, mean and std of
             ImageNet).
+        fit: how photographs fit the input: "whole" shows all of them, at their own aspect where
+            the network takes any, else letterboxed in the mean colour; "crop", "squash" and "fill"
+            are those of the command line. None is the network's own way. `overlay` must be told
+            the same.
 
     Returns:
         (N, 3, H, W), normalised; (N, C, D, H, W) of scans, (N, 3, T, H, W) of videos.
 
     Raises:
         DataError: a photograph cannot be read, or none was given.
-        InputError: the network says no preprocessing, or scans of different sizes become inputs of
-            different sizes.
+        InputError: the network says no preprocessing; photographs or scans become inputs of
+            different sizes; or a fit was given for scans or videos.
+        OptionError: there is no such fit.
 
     Example:
         >>> x = torchsaliency.preprocess("cat.jpg", net)  # doctest: +SKIP
@@ -73,9 +82,13 @@ def preprocess(
         raise DataError("No photograph was given; give one, or a list of at least one.")
     volumes = model.volumes if isinstance(model, Network) else model
     if isinstance(volumes, ScanPreprocessing | ClipPreprocessing):
+        if fit is not None:
+            raise InputError(
+                f"The fit {fit} is for photographs; leave it out for scans and videos."
+            )
         return _stack([_read_volume(one, volumes) for one in several])
-    preparation = _preprocessing(cast("nn.Module | Preprocessing | None", model))
-    return torch.stack([preparation(cast("Photo", photo)) for photo in several])
+    preparation = _preprocessing(cast("nn.Module | Preprocessing | None", model), fit)
+    return _stack([preparation(cast("Photo", photo)) for photo in several])
 
 
 def _as_list(photos: Any) -> list[Any]:
@@ -169,7 +182,8 @@ def _stack(inputs: Sequence[Tensor]) -> Tensor:
     if len({tuple(one.shape) for one in inputs}) > 1:
         raise InputError(
             f"There are inputs of {', '.join(str(tuple(one.shape)) for one in inputs)}, which make "
-            "no batch; give ScanPreprocessing(size=…) for scans, or one input at a time."
+            "no batch; give ScanPreprocessing(size=…) for scans, a fit such as crop or squash for "
+            "photographs, or one input at a time."
         )
     return torch.stack(list(inputs))
 
@@ -185,6 +199,7 @@ def overlay(
     colormap: str | None = None,
     classes: Sequence[str] | None = None,
     signed: bool = False,
+    fit: str | None = None,
 ) -> list[Image.Image]: ...
 
 
@@ -199,6 +214,7 @@ def overlay(
     colormap: str | None = None,
     classes: Sequence[str] | None = None,
     signed: bool = False,
+    fit: str | None = None,
 ) -> Image.Image: ...
 
 
@@ -212,10 +228,12 @@ def overlay(  # noqa: PLR0913 (all but the first three by name)
     colormap: str | None = None,
     classes: Sequence[str] | None = None,
     signed: bool = False,
+    fit: str | None = None,
 ) -> Image.Image | list[Image.Image]:
     """Draw a map over the photograph it explains, at the photograph's own size.
 
-    Where a detection is explained, its box is drawn, too.
+    Where a detection is explained, its box is drawn, too. Of a letterboxed photograph (the fit
+    "whole") the margin is cut away, and the map is scaled to what it has on the photograph.
 
     Args:
         photo: the photograph that was preprocessed, in any form that `preprocess` takes, or a list
@@ -229,17 +247,19 @@ def overlay(  # noqa: PLR0913 (all but the first three by name)
         signed: whether the explanation's signed values are drawn instead of its map, red where the
             image speaks for the target and blue where it speaks against it, over the photograph in
             pale grey.
+        fit: the one that `preprocess` was told.
 
     Returns:
         An RGB image of the photograph's size, or a list of them.
 
     Raises:
         DataError: the photograph cannot be read.
-        InputError: there are other photographs than explained images.
+        InputError: there are other photographs than explained images, or the explained image is of
+            another size than the photograph's input.
         OptionError: there is no such colormap, or signed values of a method without signs are to
             be drawn.
     """
-    preparation = _preprocessing(model)
+    preparation = _preprocessing(model, fit)
     if isinstance(photo, list | tuple):
         if len(photo) != len(explanation):
             raise InputError(
@@ -256,15 +276,28 @@ def overlay(  # noqa: PLR0913 (all but the first three by name)
                 colormap=colormap,
                 classes=classes,
                 signed=signed,
+                fit=fit,
             )
             for place, one in enumerate(photo)
         ]
     picture = preparation.picture(photo)
-    values = explanation.map
+    expected = preparation.input_size((picture.height, picture.width))
+    if tuple(explanation.map.shape[1:]) != expected:
+        given, wanted = ("x".join(map(str, size)) for size in (explanation.map.shape[1:], expected))
+        raise InputError(
+            f"The explained image has {given} pixels, and this photograph's input has {wanted}; "
+            "give the photograph, the model and the fit that `preprocess` was given."
+        )
+    values, scale = explanation.map, minmax
     if signed:
         require_signs(explanation.method)
-        values = normalise_signed(cast("Tensor", explanation.signed))
-    saliency = place_map(values[index], picture, preparation)
+        values, scale = cast("Tensor", explanation.signed), normalise_signed
+    shown = values[index][None]
+    if fit == "whole" and preparation.fit is Fit.CONTAIN:  # the margin must not set the scale
+        saliency = scale(place_map(shown, picture, preparation))[0]
+    else:
+        shown = normalise_signed(shown) if signed else shown
+        saliency = place_map(shown, picture, preparation)[0]
     drawn = viz.overlay(picture, saliency, alpha=alpha, colormap=colormap, signed=signed)
     if classes is None and isinstance(model, Network):
         classes = model.classes
@@ -313,16 +346,16 @@ def box_labels(
 
 
 def place_map(saliency: Tensor, photo: Image.Image, preparation: Preprocessing) -> Tensor:
-    """Put a map (h, w) over the network's input back onto the photograph's pixels (H, W)."""
+    """Put maps (…, h, w) over the network's input back onto the photograph's pixels (…, H, W)."""
     where = preparation.placement((photo.height, photo.width))
     return where.to_photo(saliency.detach().float().cpu())
 
 
-def _preprocessing(model: Any) -> Preprocessing:
+def _preprocessing(model: Any, fit: str | None = None) -> Preprocessing:
     if model is None:
-        return imagenet()
+        return imagenet().frame(fit)
     if isinstance(model, Preprocessing):
-        return model
+        return model.frame(fit)
     found = find_preprocessing(model) if isinstance(model, nn.Module) else None
     if found is None:
         raise InputError(
@@ -330,7 +363,7 @@ def _preprocessing(model: Any) -> Preprocessing:
             "its attribute preprocessing to a torchsaliency.zoo.Preprocessing, such as "
             "from_torchvision(weights), from_hf(processor) or imagenet(224), or give a tensor."
         )
-    return found
+    return frame_for(model, found, fit)
 
 
 def _notebook_png(explanation: Explanation) -> bytes:

@@ -23,6 +23,7 @@ RUNNING, TRAINING, WRITTEN = "How it runs", "Training", "What is written"
 
 
 Framing = Literal["crop", "squash", "fill"]
+PhotoFraming = Literal["whole", "own", "crop", "squash", "fill"]
 Baseline = Literal["mean", "black", "blur"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -246,7 +247,13 @@ class ExplainOptions(Options):
     class_names: Path | None = CLASS_NAMES
     scores: str | None = SCORES
     output_key: str | None = OUTPUT_KEY
-    fit: Framing | None = FIT
+    fit: PhotoFraming = option(
+        "whole",
+        NETWORK,
+        "Show the network the whole photo, at its own aspect or letterboxed; or prepare it in the "
+        "network's own way, crop its middle, squash it, or fill the network's square with its "
+        "shorter side.",
+    )
     device: str = DEVICE
     precision: Precision = PRECISION
     batch_size: int = BATCH_SIZE

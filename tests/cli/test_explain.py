@@ -45,7 +45,7 @@ def test_an_overlay_a_raw_map_and_a_manifest(explain, photo, place):
         "cat.gradcam.png", "cat.gradcam.npy", "cat.mtsm.png", "cat.mtsm.npy", "manifest.json"
     }  # fmt: skip
     assert size_of(place / "saliency" / "cat.mtsm.png") == (61, 40)
-    assert np.load(place / "saliency" / "cat.mtsm.npy").shape == (8, 8)
+    assert np.load(place / "saliency" / "cat.mtsm.npy").shape == (8, 12)
     assert "2 maps are in saliency/" in ran.out
 
 
@@ -267,9 +267,36 @@ def test_masking_and_fit_reach_the_method(explain, photo):
     }
     fits = [
         explain("cat.png", *fit, "--json").json["preprocessing"]["fit"]
-        for fit in ([], ["--fit", "crop"], ["--fit", "squash"])
+        for fit in ([], ["--fit", "own"], ["--fit", "crop"], ["--fit", "squash"])
     ]
-    assert fits == ["cover", "cover", "squash"]
+    assert fits == ["aspect", "cover", "cover", "squash"]
+
+
+def test_the_whole_photograph_is_seen_and_drawn_over(explain, photo, place):
+    wide, tall = photo("wide.png", size=(120, 40)), photo("tall.png", size=(40, 64))
+    whole = explain(wide, tall, "--method", "fakecam", "--alpha", "1", "--json")
+    own = explain(wide, "--method", "fakecam", "--alpha", "1", "--fit", "own", "--output", "own")
+    assert (whole.code, own.code) == (0, 0)
+    assert whole.json["arguments"]["fit"] == "whole"
+    assert whole.json["preprocessing"]["stride"] == 4
+    assert [entry["input"] for entry in whole.json["photos"]] == [[32, 96], [52, 32]]
+    for path in (wide, tall):
+        changed = (pixels(place / "saliency" / f"{path.stem}.fakecam.png") != pixels(path)).any(-1)
+        assert changed[:, -1].all()
+        assert changed[-1].all()
+        assert changed.mean() > 0.99
+    cropped = pixels(place / "own" / "wide.fakecam.png") == pixels(wide)
+    assert cropped[:, :20].all(), "the network's own way crops the middle"
+
+
+def test_a_network_of_one_size_gets_letterboxed_photographs(explain, photo, place):
+    photo("wide.png", size=(120, 40))
+    ran = explain("wide.png", "--model", "builtin/shapes_vit", "--method", "mtsm", "--json")
+    assert ran.code == 0
+    side = ran.json["preprocessing"]["size"]
+    assert ran.json["photos"][0]["input"] == side == ran.json["preprocessing"]["resize"]
+    assert ran.json["preprocessing"]["fit"] == "contain"
+    assert size_of(place / "saliency" / "wide.mtsm.png") == (120, 40)
 
 
 def test_alpha_and_colormap_change_the_overlay(explain, photo, place):
@@ -292,7 +319,7 @@ def test_signed_values_are_drawn_written_and_told(explain, photo, place):
     cam, drops = ran.json["photos"][0]["maps"]
     for facts in (cam, drops):
         values = np.load(place / "saliency" / facts["files"]["signed"])
-        assert values.shape == (32, 32)
+        assert values.shape == (32, 48)
         signed = facts["signed"]
         assert signed["largest"] == pytest.approx(np.abs(values).max())
         assert signed["for"] + signed["against"] == pytest.approx(values.sum(), rel=1e-4)

@@ -21,7 +21,7 @@ ALL = "ad,ai,ag,adcc,insertion,deletion"
 def test_the_numbers_of_the_maps_just_made(explain, photo, place):
     photo("a.png")
     photo("b.png", size=(40, 60))
-    ran = explain("a.png", "b.png", "--method", "gradcam,mtsm", "--score", ALL)
+    ran = explain("a.png", "b.png", "--method", "gradcam,mtsm", "--score", ALL, "--fit", "own")
     assert (ran.code, ran.err) == (0, ""), ran.err
     run = newest(place)
     rows = {(row["method"], row["metric"]): row for row in run["scores"]}

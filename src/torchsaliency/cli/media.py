@@ -126,8 +126,8 @@ class Photographs(Medium):
 
     def __init__(self, options: ExplainOptions, network: Network) -> None:
         super().__init__(options)
-        self.preprocessing = network.preprocessing.frame(options.fit)
-        self._classes = network.classes
+        self.preprocessing = network.frame(options.fit)
+        self._network = network
 
     def open(self, path: Path) -> Any:
         """Read a photograph's picture."""
@@ -150,11 +150,11 @@ class Photographs(Medium):
         drawn = overlay(
             source,
             explanation,
-            self.preprocessing,
+            self._network,
             index=row,
+            fit=self.options.fit,
             alpha=self.options.alpha,
             colormap=self.options.colormap,
-            classes=self._classes,
             signed=self.options.signed,
         )
         return {"overlay": png(drawn)}
@@ -281,7 +281,8 @@ def choose_medium(options: ExplainOptions, network: Network, paths: list[Path]) 
                 f"--{name} draws photographs; leave it out: a scan has a montage and a video an "
                 "animation of its own."
             )
-    given = [name for name in _OF_PHOTOGRAPHS if getattr(options, name) is not None]
+    known = ExplainOptions.model_fields
+    given = [name for name in _OF_PHOTOGRAPHS if getattr(options, name) != known[name].default]
     if given:
         raise OptionError(
             f"--{given[0]} is for photographs; let the network's file say how its input is made, "

@@ -261,7 +261,7 @@ def _references(
             f"--similar-to {options.similar_to} stands for {len(chosen)} photographs, beside "
             f"{len(photos) - len(chosen)} others; give one, and at least one other to compare."
         )
-    preprocessing = network.preprocessing.frame(options.fit)
+    preprocessing = network.frame(options.fit)
     found: dict[str, Tensor] = {}
     for name, path in photos.items():
         with name_network_errors(network.name):

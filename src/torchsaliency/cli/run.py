@@ -143,7 +143,11 @@ class Run:
 
     def __post_init__(self) -> None:
         self._medium = self.medium or Photographs(self.options, self.network)
-        self.preprocessing: Preprocessing = self.network.preprocessing.frame(self.options.fit)
+        self.preprocessing: Preprocessing = (
+            self._medium.preprocessing
+            if isinstance(self._medium, Photographs)
+            else self.network.preprocessing
+        )
         self.masking = self._medium.baseline(self.options.masking)
         self._arguments = self.options.model_dump(mode="json", exclude={"as_json"})
         self._identity = ""
@@ -374,6 +378,7 @@ class Run:
             "path": str(photo.path.resolve()),
             "sha256": photo.sha256,
             "size": list(photo.size),
+            "input": list(next(iter(answers[0].maps.values())).map.shape[1:]),
             "predicted": predicted,
             "scores": meaning.name,
             "maps": [],

@@ -5,13 +5,16 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
+from torchsaliency.core.aspect import stride_of_any_aspect
 from torchsaliency.core.layer import Layer
-from torchsaliency.core.network import NetworkWrapper, unwrap_output
+from torchsaliency.core.network import NetworkWrapper, find_fact, unwrap_output
 from torchsaliency.core.scores import ScoresLike, parse_scores
 from torchsaliency.errors import TargetError, describe_unknown
 from torchsaliency.zoo.preprocessing import Preprocessing
@@ -70,6 +73,13 @@ class Network(NetworkWrapper):
         """Run the network and return its logits, also where it wraps them in an object."""
         return unwrap_output(super().forward(*args, **kwargs), self.output)
 
+    def frame(self, fit: str | None) -> Preprocessing:
+        """Return the network's preprocessing with another fit, see `Preprocessing.frame`.
+
+        For "whole" it is tried out whether the network takes images of any aspect.
+        """
+        return frame_for(self, self.preprocessing, fit)
+
     @property
     def encoder(self) -> bool:
         """Whether the network gives embeddings and has no classes."""
@@ -117,6 +127,28 @@ class Network(NetworkWrapper):
     def class_name(self, index: int) -> str:
         """Return the name of a class, or its number where names are unknown."""
         return str(index) if self.classes is None else self.classes[index]
+
+
+_strides: weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, int], int | None]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def frame_for(model: nn.Module, preprocessing: Preprocessing, fit: str | None) -> Preprocessing:
+    """Return a network's preprocessing with another fit; for "whole" the network is tried out."""
+    size = preprocessing.size
+    if fit != "whole" or size is None:
+        return preprocessing.frame(fit)
+    known = _strides.setdefault(model, {})
+    if size not in known:
+        # noise, because a network may give nothing but zeros for a constant image
+        draw = torch.Generator().manual_seed(0)
+        image = torch.rand(1, preprocessing.channels, *size, generator=draw)
+        layer = find_fact(model, "layer")
+        known[size] = stride_of_any_aspect(
+            model, image, layer if isinstance(layer, Layer) else None
+        )
+    return preprocessing.whole(known[size])
 
 
 def _is_number(text: str) -> bool:

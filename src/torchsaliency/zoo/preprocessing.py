@@ -26,7 +26,7 @@ from torchsaliency.data.channels import picture_of, read_channels, show_channels
 from torchsaliency.data.dataset import VOID
 from torchsaliency.data.decoding import VARIABLE, pixel_limit
 from torchsaliency.data.photos import Photo, to_rgb
-from torchsaliency.errors import OptionError
+from torchsaliency.errors import OptionError, describe_unknown
 from torchsaliency.zoo.placement import Placement
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -34,6 +34,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 PHOTOGRAPHIC = (1, 3)
 """The numbers of channels that any photograph can be shown in."""
+
+_FRAMES = ("whole", "own", "crop", "squash", "fill", None)
+_OPTIONAL = ("order", "longest", "stride")
+"""Fields that a description may leave out."""
+
+_LONGEST = 4  # sides of the box
 
 _MOST_WASTE = 16  # resized pixels per pixel kept, beyond which only the visible window is resampled
 
@@ -47,6 +53,9 @@ class Fit(enum.StrEnum):
     """Keep the aspect ratio; the longer side fits, the rest is padded with the mean colour."""
     SQUASH = "squash"
     """Scale to exactly the box; the aspect ratio changes and nothing is lost."""
+    ASPECT = "aspect"
+    """Keep the aspect ratio to within half a stride; the shorter side fits, nothing is cropped, and
+    the longer side is at most four times the box's."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,8 @@ class Preprocessing:
         std: as `mean`.
         order: of the three colours, "rgb" or "bgr"; mean and std are in this order.
         longest: how long the longer side may get, where nothing is cropped; None for any length.
+        stride: of the fit "aspect": the scaled sides are multiples of it, so that the cells of the
+            network's maps tile the image.
 
     Example:
         >>> from PIL import Image
@@ -83,6 +94,7 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
     order: Literal["rgb", "bgr"] = "rgb"
     longest: int | None = None
+    stride: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or not self.mean:
@@ -95,8 +107,18 @@ class Preprocessing:
                 f"Preprocessing was given the order bgr for {self.channels} channels; it is one of "
                 "three colours."
             )
+        if (self.fit is Fit.ASPECT) != (self.stride is not None) or self.stride == 0:
+            raise OptionError(
+                f"Preprocessing was given fit {self.fit.value} and stride {self.stride}; give a "
+                "stride of at least 1 with the fit aspect, and with no other."
+            )
+        if self.fit is Fit.ASPECT and (self.size is not None or self.resize is None):
+            raise OptionError(
+                f"Preprocessing was given fit aspect, size {self.size} and resize {self.resize}; "
+                "with this fit give a box in resize and size None, for nothing is cropped."
+            )
         numbers = (*self.mean, *self.std)
-        sides = (*(self.size or (1, 1)), *(self.resize or ()))
+        sides = (*(self.size or (1, 1)), *(self.resize or ()), self.stride or 1)
         if min(sides) < 1 or min(self.std) <= 0 or not all(map(math.isfinite, numbers)):
             raise OptionError(
                 f"Preprocessing was given size {self.size}, resize {self.resize}, mean {self.mean} "
@@ -232,19 +254,43 @@ class Preprocessing:
             values = values.flip(-3)
         return values.clamp(0, 1).expand(*values.shape[:-3], 3, -1, -1)
 
-    def frame(self, fit: str | None) -> Preprocessing:
-        """Return the variant that crops the middle ("crop") or shows all ("squash").
+    def whole(self, stride: int | None = None) -> Preprocessing:
+        """Return the variant that shows the whole photograph, its aspect ratio kept.
 
-        "fill" crops no more than the longer side's overhang: Opti-CAM's localisation numbers are
-        those of the shorter side at 224, and 224 cropped. Where nothing is cropped, all are one.
+        With the stride of a network that takes any aspect, inputs have the photograph's own, their
+        shorter side the network's; else the photograph is letterboxed in the mean colour.
         """
         if self.size is None:
             return self
+        if stride is None:
+            return replace(self, resize=self.size, fit=Fit.CONTAIN)
+        return replace(self, size=None, resize=self.size, fit=Fit.ASPECT, stride=stride)
+
+    def frame(self, fit: str | None, stride: int | None = None) -> Preprocessing:
+        """Return a variant: one that crops the middle ("crop") or shows all ("whole", "squash").
+
+        "fill" crops no more than the longer side's overhang: Opti-CAM's localisation numbers are
+        those of the shorter side at 224, and 224 cropped. "own" and None change nothing. Where
+        nothing is cropped, all are one.
+
+        Args:
+            fit: "whole", "crop", "squash", "fill", "own" or None.
+            stride: for "whole", of a network that takes any aspect.
+
+        Raises:
+            OptionError: another fit.
+        """
+        if fit not in _FRAMES:
+            raise OptionError(describe_unknown("fit", str(fit), [name for name in _FRAMES if name]))
+        if self.size is None or fit in (None, "own"):
+            return self
+        if fit == "whole":
+            return self.whole(stride)
         if fit == "squash":
             return self.squash()
         if fit == "fill":
             return replace(self, resize=self.size, fit=Fit.COVER)
-        return self if fit is None else replace(self, fit=Fit.COVER)
+        return replace(self, fit=Fit.COVER)
 
     def skip_normalisation(self) -> Preprocessing:
         """Return the variant whose output stays in [0, 1] (Opti-CAM's Table A.14)."""
@@ -267,7 +313,7 @@ class Preprocessing:
 
     def _mean_colour(self) -> Masking:
         """Return zero, or ImageNet's mean where the network itself normalises whole photographs."""
-        if self.size is None and not any(self.mean):
+        if self.size is None and self.stride is None and not any(self.mean):
             return GivenImage(torch.tensor(IMAGENET_MEAN)[:, None, None])
         return MeanColour()
 
@@ -282,6 +328,7 @@ class Preprocessing:
             "std": list(self.std),
             **({} if self.order == "rgb" else {"order": self.order}),
             **({} if self.longest is None else {"longest": self.longest}),
+            **({} if self.stride is None else {"stride": self.stride}),
         }
 
     @classmethod
@@ -297,7 +344,7 @@ class Preprocessing:
         given = {
             field.name: facts[field.name]
             for field in fields(cls)
-            if field.name not in ("order", "longest") or field.name in facts
+            if field.name not in _OPTIONAL or field.name in facts
         }
         given["interpolation"] = Image.Resampling[str(given["interpolation"]).upper()].value
         try:
@@ -329,6 +376,8 @@ class Preprocessing:
         return scaled, (top, left)
 
     def _scaled(self, photo_size: tuple[int, int]) -> tuple[int, int]:
+        if self.stride is not None and self.resize is not None:
+            return _scale_in_strides(photo_size, self.resize, self.stride)
         scaled = photo_size if self.resize is None else _scale(photo_size, self.resize, self.fit)
         if self.size is not None or self.longest is None or max(scaled) <= self.longest:
             return scaled
@@ -376,6 +425,19 @@ def _scale(photo_size: tuple[int, int], box: tuple[int, int], fit: Fit) -> tuple
     ratios = height / box[0], width / box[1]
     ratio = min(ratios) if fit is Fit.COVER else max(ratios)
     return max(1, round(height / ratio)), max(1, round(width / ratio))
+
+
+def _scale_in_strides(
+    photo_size: tuple[int, int], box: tuple[int, int], stride: int
+) -> tuple[int, int]:
+    """Return the (H, W) of which the shorter fits the box, rounded to multiples of the stride.
+
+    What is longer than four boxes is scaled to four, for it would fill the memory.
+    """
+    ratios = [have / want for have, want in zip(photo_size, box, strict=True)]
+    ratio = max(min(ratios), max(ratios) / _LONGEST)
+    height, width = (max(1, math.floor(have / ratio / stride + 0.5)) for have in photo_size)
+    return height * stride, width * stride
 
 
 def _nearest(

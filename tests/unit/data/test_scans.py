@@ -155,7 +155,7 @@ def test_preprocess_reads_scans(tmp_path, scan):
     assert torch.equal(x[0], small(scan))
     assert torch.equal(x[0], x[2])
     write_nifti(tmp_path / "other.nii", phantom(depth=3))
-    with pytest.raises(InputError, match="become inputs of"):
+    with pytest.raises(InputError, match="There are inputs of"):
         preprocess([scan, tmp_path / "other.nii"], ScanPreprocessing())
     with pytest.raises(DataError, match="given to a network of scans"):
         preprocess(torch.rand(3, 8, 8), small)

@@ -163,7 +163,7 @@ def test_something_else_is_no_torchvision_preset():
 
 
 @pytest.mark.parametrize("size", [(20000, 2), (2, 20000), (100000, 1)])
-@pytest.mark.parametrize("fit", list(Fit))
+@pytest.mark.parametrize("fit", [fit for fit in Fit if fit is not Fit.ASPECT])
 def test_extreme_photos_neither_fail_nor_fill_the_memory(size, fit):
     x = Preprocessing((224, 224), (256, 256), fit)(Image.new("RGB", size, (255, 0, 0)))
     assert x.shape == (3, 224, 224)
