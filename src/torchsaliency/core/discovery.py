@@ -54,7 +54,7 @@ _DETECTIONS = 16
 """So many of a detector's surest detections must depend on its default layer."""
 
 
-_ATTENTION = re.compile(r"(Attention|Attn)([A-Z][a-z]*sample)?$")
+_ATTENTION = re.compile(r"(Attention|Attn)(Pool\w*|[A-Z][a-z]*sample)?$")
 
 
 def register_default_layer(resolver: Resolver) -> Resolver:

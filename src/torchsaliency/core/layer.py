@@ -24,6 +24,8 @@ INPUT = "input"
 """The name of the layer that is the image itself."""
 
 _MOST_PREFIX_TOKENS = 16
+_USUAL_PREFIXES = (0, 1, 2, 4, 5)
+"""How many tokens networks put before the patches: class, distillation, four registers."""
 
 
 class Reshape(abc.ABC):
@@ -204,7 +206,7 @@ def infer_reshape(
     if len(shape) != 3:  # noqa: PLR2004
         return None
     if len(image_size) == 2:  # noqa: PLR2004
-        return _infer_tokens(shape[1], (image_size[0], image_size[1]))
+        return _infer_tokens(shape[1], (image_size[0], image_size[1]), grids)
     known = [(shape[1] - math.prod(grid), grid) for grid in grids if len(grid) == len(image_size)]
     fitting = [(prefix, grid) for prefix, grid in known if 0 <= prefix <= _MOST_PREFIX_TOKENS]
     return Tokens(*min(fitting)) if fitting else None
@@ -229,10 +231,17 @@ def said_grid(output: Any, sides: int) -> Size | None:
     return None
 
 
-def _infer_tokens(count: int, image_size: tuple[int, int]) -> Tokens | None:
-    """Try every patch size, cut or padded at the border; the fewest prefix tokens win."""
+def _infer_tokens(
+    count: int, image_size: tuple[int, int], grids: Collection[Size]
+) -> Tokens | None:
+    """Try every patch size, cut or padded at the border; the fewest prefix tokens win.
+
+    Of an image that is not square, grids that occur in the network, or whose patch divides both
+    sides, go before the others if the number of prefix tokens is a usual one: 3 x 5 cells and five
+    tokens of 48 x 80 pixels are no 3 x 6 and two.
+    """
     height, width = image_size
-    found: list[tuple[int, tuple[int, int]]] = []
+    found: list[tuple[bool, int, tuple[int, int]]] = []
     for patch in range(1, max(height, width) + 1):
         for rows, columns in (
             (height // patch, width // patch),
@@ -240,8 +249,10 @@ def _infer_tokens(count: int, image_size: tuple[int, int]) -> Tokens | None:
         ):
             prefix = count - rows * columns
             if rows * columns > 1 and 0 <= prefix <= _MOST_PREFIX_TOKENS:
-                found.append((prefix, (rows, columns)))
-    return Tokens(*min(found)) if found else None
+                exact = not height % patch and not width % patch
+                sure = prefix in _USUAL_PREFIXES and (exact or (rows, columns) in grids)
+                found.append((height != width and not sure, prefix, (rows, columns)))
+    return Tokens(*min(found)[1:]) if found else None
 
 
 def first_tensor(output: Any, name: str) -> Tensor:

@@ -82,7 +82,8 @@ def find_grids(
         call: runs the network.
     """
     size = size_of(image)
-    if len(size) == 2 or output.ndim != 3 or len(size) + 2 == output.ndim:  # noqa: PLR2004
+    square = len(size) == 2 and size[0] == size[1]  # noqa: PLR2004
+    if square or output.ndim != 3 or len(size) + 2 == output.ndim:  # noqa: PLR2004
         return set()
     known = _grids.setdefault(net, {})
     if size not in known:
