@@ -143,7 +143,7 @@ def frame_for(model: nn.Module, preprocessing: Preprocessing, fit: str | None) -
     if size not in known:
         # noise, because a network may give nothing but zeros for a constant image
         draw = torch.Generator().manual_seed(0)
-        image = torch.rand(1, preprocessing.channels, *size, generator=draw)
+        image = torch.rand(1, preprocessing.channels, *size, generator=draw, device="cpu")
         layer = find_fact(model, "layer")
         known[size] = stride_of_any_aspect(
             model, image, layer if isinstance(layer, Layer) else None

@@ -182,7 +182,8 @@ class Sees(nn.Module):
     def forward(self, x):
         if not self.any_aspect and x.shape[2:] != (64, 64):
             raise ValueError("64 x 64 only")
-        return (self.cells(x).relu() * torch.tensor([1.0, 0.5, 0.25])[:, None, None]).mean((2, 3))
+        weights = torch.tensor([1.0, 0.5, 0.25], device=x.device)
+        return (self.cells(x).relu() * weights[:, None, None]).mean((2, 3))
 
 
 def seeing(*, any_aspect):
@@ -259,3 +260,13 @@ def test_an_overlay_of_another_fit_is_refused():
     found = explain(net, x, "gradcam", 0, "cells")["gradcam"]
     with pytest.raises(InputError, match=r"64x128 pixels.*has 64x64; give the photograph"):
         torchsaliency.overlay(photo, found, net)
+
+
+def test_the_trial_does_not_depend_on_torchs_default_device():
+    net = seeing(any_aspect=True)
+    before = torch.get_default_device()
+    torch.set_default_device("meta")
+    try:
+        assert net.frame("whole").stride == 8
+    finally:
+        torch.set_default_device(before)

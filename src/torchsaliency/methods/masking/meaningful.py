@@ -131,8 +131,7 @@ class MeaningfulPerturbation(Method):
         most = _DISC_ROOM * max(view.size) + _DISC_STEP
         radii = torch.arange(0, most, _DISC_STEP, device=device, dtype=torch.float32)
         lines = [torch.arange(side, device=device) - (side - 1) / 2 for side in view.size]
-        away = sum(line.square() for line in torch.meshgrid(*lines, indexing="ij"))
-        away = torch.as_tensor(away).sqrt()
+        away = torch.stack(torch.meshgrid(*lines, indexing="ij")).square().sum(0).sqrt()
 
         def masks(index: Tensor) -> Tensor:
             discs = (away < add_sides(radii[index], away[None])).float()
