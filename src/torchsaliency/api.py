@@ -87,7 +87,8 @@ def preprocess(
                 f"The fit {fit} is for photographs; leave it out for scans and videos."
             )
         return _stack([_read_volume(one, volumes) for one in several])
-    preparation = _preprocessing(cast("nn.Module | Preprocessing | None", model), fit)
+    of = photos.dtype if isinstance(photos, np.ndarray | Tensor) else type(photos).__name__
+    preparation = _preprocessing(cast("nn.Module | Preprocessing | None", model), fit, f"{of}")
     return _stack([preparation(cast("Photo", photo)) for photo in several])
 
 
@@ -351,7 +352,9 @@ def place_map(saliency: Tensor, photo: Image.Image, preparation: Preprocessing) 
     return where.to_photo(saliency.detach().float().cpu())
 
 
-def _preprocessing(model: Any, fit: str | None = None) -> Preprocessing:
+def _preprocessing(
+    model: Any, fit: str | None = None, given: str = "a photograph"
+) -> Preprocessing:
     if model is None:
         return imagenet().frame(fit)
     if isinstance(model, Preprocessing):
@@ -359,9 +362,10 @@ def _preprocessing(model: Any, fit: str | None = None) -> Preprocessing:
     found = find_preprocessing(model) if isinstance(model, nn.Module) else None
     if found is None:
         raise InputError(
-            f"This {type(model).__name__} does not say how photographs are prepared for it; set "
-            "its attribute preprocessing to a torchsaliency.zoo.Preprocessing, such as "
-            "from_torchvision(weights), from_hf(processor) or imagenet(224), or give a tensor."
+            f"Photographs ({given}) were given, and this {type(model).__name__} does not say how "
+            "photographs are prepared for it; set its attribute preprocessing to a "
+            "torchsaliency.zoo.Preprocessing, such as from_torchvision(weights), "
+            "from_hf(processor) or imagenet(224), or give a tensor of preprocessed floats."
         )
     return frame_for(model, found, fit)
 
