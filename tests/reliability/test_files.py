@@ -264,7 +264,8 @@ def test_saving_keeps_every_method_label_class_and_option(tmp_path):
         *explain(net, x, [quick("gradcam")], 2, "relu2").values(),
     ]
     written = [name for made in kinds for name in made.save(tmp_path, ["x", "dir/y"])[:-1]]
-    assert len({*written}) == len(written) == 2 * 2 * len(kinds)
+    files = sum(2 + (made.signed is not None) for made in kinds)  # signed values, too
+    assert len({*written}) == len(written) == 2 * files
     told = json.loads((tmp_path / "manifest.json").read_text())
     assert [one["label"] for one in told["explanations"]] == [
         "a",
@@ -303,7 +304,8 @@ def test_processes_that_save_at_once_lose_nothing(tmp_path):
     assert sorted(one["images"][0] for one in told["explanations"]) == [
         f"image-{number}" for number in range(8)
     ]
-    assert len(list((tmp_path / "out").glob("*.npy"))) == 8
+    assert len(list((tmp_path / "out").glob("*.signed.npy"))) == 8
+    assert len(list((tmp_path / "out").glob("*.npy"))) == 16
 
 
 def test_the_folder_of_explain_is_not_that_of_save(tmp_path):
