@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torchsaliency.core.detection import is_detections
 from torchsaliency.core.inputs import InputsLike, first_of, images_of
 from torchsaliency.core.layer import (
+    NO_LAYERS,
     Layer,
     Reshape,
     Tokens,
@@ -31,7 +32,7 @@ from torchsaliency.core.layer import (
 )
 from torchsaliency.core.layout import decide_layout, grids_in
 from torchsaliency.core.maps import upsample
-from torchsaliency.core.network import Program, unwrap
+from torchsaliency.core.network import Program, kind_of_program, unwrap
 from torchsaliency.core.rules import differentiate
 from torchsaliency.core.scores import REGRESSION
 from torchsaliency.core.segmentation import is_dense
@@ -106,12 +107,8 @@ def _find(model: nn.Module, x: InputsLike) -> Layer:
                 net, chosen.name, outputs[chosen.name].detach(), image, session.call
             )
             return chosen if layout is None else Layer(chosen.name, layout)
-    if isinstance(net, Program):
-        raise LayerError(
-            f"The layers of a {net.kind} cannot be watched; choose a method that reads none, such "
-            "as rise, occlusion or saliency, or give the network as a torch.nn.Module or as "
-            "torch.export.export's program."
-        )
+    if isinstance(net, Program | torch.jit.ScriptModule):
+        raise LayerError(f"The layers of a {kind_of_program(net)} cannot be watched; {NO_LAYERS}")
     raise LayerError(
         "No layer of this network gives a feature map larger than one cell on which "
         "the output depends; "
@@ -311,7 +308,7 @@ def _run_watched(
 
     with ExitStack() as stack:
         for name, module in session.net.named_modules():
-            if name:
+            if name and not isinstance(module, torch.jit.ScriptModule):
                 stack.callback(module.register_forward_hook(partial(hook, name)).remove)
         return session.run(images), runs
 

@@ -23,6 +23,12 @@ from torchsaliency.errors import LayerError, describe_unknown
 INPUT = "input"
 """The name of the layer that is the image itself."""
 
+NO_LAYERS = (
+    "choose a method that reads none, such as rise, occlusion or saliency, or give the network as "
+    "a torch.nn.Module or as torch.export.export's program."
+)
+"""What to do where layers cannot be watched."""
+
 _MOST_PREFIX_TOKENS = 16
 _USUAL_PREFIXES = (0, 1, 2, 4, 5)
 """How many tokens networks put before the patches: class, distillation, four registers."""
@@ -136,16 +142,25 @@ class Layer:
         """Return the submodule, or None for "input".
 
         Raises:
-            LayerError: the network has no such submodule; names close to it are listed.
+            LayerError: the network has no such submodule; names close to it are listed. Or it is a
+                part of a TorchScript program.
         """
         if self.name == INPUT:
             return None
-        try:
-            # not through named_modules, which walks the whole network for each of many questions
-            if self.name:
-                return model.get_submodule(self.name)
-        except AttributeError:
-            pass
+        module: nn.Module | None = model
+        if not isinstance(model, torch.jit.ScriptModule):
+            try:
+                # not by named_modules, which walks the whole network for each of many questions
+                module = model.get_submodule(self.name) if self.name else None
+            except AttributeError:
+                module = None
+        if isinstance(module, torch.jit.ScriptModule):
+            raise LayerError(
+                f"Layer {self.name!r} is a part of a TorchScript program, which cannot be watched; "
+                f"{NO_LAYERS}"
+            )
+        if module is not None:
+            return module
         names = [name for name, _ in model.named_modules() if name]
         unknown = describe_unknown("layer", self.name, names[::-1], where=" in the network")
         raise LayerError(f'{unknown[:-1]} ("input" is the image itself).')

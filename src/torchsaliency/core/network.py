@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
 import weakref
@@ -68,11 +67,16 @@ class Program(nn.Module):
     def __init__(self, run: Callable[[Tensor], Any], kind: str) -> None:
         super().__init__()
         self.kind = kind
-        self._run = (run,)  # not as a submodule: hooks of a TorchScript program cannot be set
+        self._run = run
 
     def forward(self, images: Tensor) -> Any:
         """Run the program."""
-        return self._run[0](images)
+        return self._run(images)
+
+
+def kind_of_program(net: nn.Module) -> str:
+    """Return what a network that runs as a whole is, for messages."""
+    return net.kind if isinstance(net, Program) else "TorchScript program"
 
 
 _modules: weakref.WeakKeyDictionary[Any, nn.Module] = weakref.WeakKeyDictionary()
@@ -81,7 +85,7 @@ _modules: weakref.WeakKeyDictionary[Any, nn.Module] = weakref.WeakKeyDictionary(
 def as_module(model: Any, *, texts: bool = False) -> nn.Module:
     """Return what a user gives for a network as a module.
 
-    A program of `torch.export` gets its layers back; one of TorchScript runs as a whole.
+    A program of `torch.export` gets its layers back; one of TorchScript is a module.
 
     Args:
         model: the network.
@@ -90,7 +94,7 @@ def as_module(model: Any, *, texts: bool = False) -> nn.Module:
     Raises:
         InputError: it is no network; the message says what to type.
     """
-    if isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule):
+    if isinstance(model, nn.Module):
         if not texts and (text := _find_text_input(model)) is not None:
             raise InputError(
                 f"{type(model).__name__} reads {text} beside images; give x={{'pixel_values': …}} "
@@ -98,13 +102,9 @@ def as_module(model: Any, *, texts: bool = False) -> nn.Module:
                 "load_model('hf/…'), and the similarity to a text, similarity_to_text."
             )
         return model
-    if isinstance(model, torch.jit.ScriptModule | torch.export.ExportedProgram):
+    if isinstance(model, torch.export.ExportedProgram):
         if model not in _modules:
-            _modules[model] = (
-                Program(functools.partial(_run_script, model), "TorchScript program")
-                if isinstance(model, nn.Module)
-                else _unflatten(model)
-            )
+            _modules[model] = _unflatten(model)
         return _modules[model]
     kind = type(model).__name__
     hint = "give a torch.nn.Module, a TorchScript program or what torch.export.export returned"
@@ -135,16 +135,6 @@ def _unflatten(program: torch.export.ExportedProgram) -> nn.Module:
             "with one image, or with dynamic_shapes=({0: torch.export.Dim('batch')},)."
         )
     return torch.export.unflatten(program)
-
-
-def _run_script(program: nn.Module, images: Tensor) -> Any:
-    """Run a TorchScript program in evaluation mode, and leave it as it was."""
-    training = program.training
-    program.eval()
-    try:
-        return program(images)
-    finally:
-        program.train(training)
 
 
 def _find_text_input(model: nn.Module) -> str | None:

@@ -35,7 +35,7 @@ folder/
 └── 1.jpg …
 or
 folder/
-├── labels.csv                        several labels: cat|dog in a cell, or a column of 0 and 1 each
+├── labels.csv                        file, labels: cat|dog in a cell, or a column of 0 and 1 each
 └── 1.jpg …
 or
 folder/

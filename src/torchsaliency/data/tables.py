@@ -15,7 +15,8 @@ from torchsaliency.data.photosets import CORNERS, Box
 from torchsaliency.errors import DataError
 
 _FILE = ("file", "path", "image", "filename", "Image Index")
-_LABEL = ("label", "class", "class_index", "labels", "Finding Labels")
+_SEVERAL = ("labels", "Finding Labels")
+_LABEL = ("label", "class", "class_index", *_SEVERAL)
 _BOX = (("x0", "y0", "x1", "y1"), CORNERS)
 _KNOWN = frozenset({*_FILE, *_LABEL, *_BOX[0], *_BOX[1]})
 _DELIMITERS = ",;\t"
@@ -71,9 +72,9 @@ def is_table(head: str) -> bool:
 def read_table(path: Path) -> Table:
     """Read a CSV with the columns file, label and, if known, x0, y0, x1, y1.
 
-    Where several labels may be true of an image, they stand in the one cell with "|" or ";" between
-    them ("cat|dog"), or there is a column of 0 and 1 for each class. Commas, semicolons or tabs
-    part the cells, as the first line does; quoted cells may hold them, and ends of lines.
+    Where several labels may be true of an image, they stand in the column labels with "|" or ";"
+    between them ("cat|dog"), or there is a column of 0 and 1 for each class. Commas, semicolons or
+    tabs part the cells, as the first line does; quoted cells may hold them, and ends of lines.
 
     Raises:
         DataError: it has no column or row of images, a column twice, or a row that is damaged or
@@ -133,7 +134,7 @@ def _find_separator(
     columns: Sequence[str], rows: Sequence[Sequence[str]], label: str | None
 ) -> str:
     """Return what stands between labels in a cell, "" if no cell has several."""
-    if label is None:
+    if label not in _SEVERAL:  # in a column of one label, "a|b" is the name of a class
         return ""
     at = columns.index(label)
     cells = [row[at] for row in rows if len(row) > at]

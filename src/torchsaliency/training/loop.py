@@ -413,7 +413,7 @@ def _label_list(data: DataSet, classes: Sequence[str]) -> bytes:
     """Return a CSV of labels, as data sets are read with (`--labels`)."""
     words = ("|".join(classes[one] for one in _labels_of(sample)) for sample in data.samples)
     lines = [(defuse(s.id), defuse(word)) for s, word in zip(data.samples, words, strict=True)]
-    frame = pd.DataFrame(lines, columns=["file", "label"])
+    frame = pd.DataFrame(lines, columns=["file", "labels" if data.several_labels else "label"])
     text: str = frame.to_csv(index=False, lineterminator="\n")
     return text.encode()
 

@@ -21,8 +21,8 @@ from torchsaliency.training import LabelAccuracy, finetune, make_finetuning, ope
 from torchsaliency.training.report import average_precision
 
 TABLES = {
-    "in one cell": "file,label\n0.png,dog|cat\n1.png,cat\n2.png,\n3.png,bird|dog\n",
-    "by semicolons": 'file,label\n0.png,"cat; dog"\n1.png,cat\n2.png,\n3.png,dog;bird;dog\n',
+    "in one cell": "file,labels\n0.png,dog|cat\n1.png,cat\n2.png,\n3.png,bird|dog\n",
+    "by semicolons": 'file,labels\n0.png,"cat; dog"\n1.png,cat\n2.png,\n3.png,dog;bird;dog\n',
     "a column each": "file,bird,cat,dog,age\n0.png,0,1,1,31\n1.png,,1.0,0,40\n2.png,0,0,0,7\n"
     "3.png,1,0,1,64\n",
     "as chest X-rays": "Image Index,Finding Labels,Age\n0.png,cat|dog,3\n1.png,cat,4\n"
@@ -40,6 +40,13 @@ def photographs(folder, count=4):
             pixels[..., label] += 150 * (number >> label & 1)
         Image.fromarray(pixels).save(folder / f"{number}.png")
     return folder
+
+
+def test_a_column_of_one_label_may_hold_anything(tmp_path):
+    (photographs(tmp_path, 2) / "labels.csv").write_text("file,label\n0.png,cat|dog\n1.png,a;b\n")
+    data = open_data(tmp_path)
+    assert data.classes == ("a;b", "cat|dog")
+    assert not data.several_labels
 
 
 @pytest.mark.parametrize("kind", TABLES)
@@ -66,7 +73,7 @@ def test_a_table_of_several_labels(tmp_path, kind):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("file,label,x0,y0,x1,y1\n0.png,cat|dog,1,1,5,5\n", "of which label a box is"),
+        ("file,labels,x0,y0,x1,y1\n0.png,cat|dog,1,1,5,5\n", "of which label a box is"),
         ("file,a,b\n0.png,1,0\n0.png,0,1\n", "once more"),
         ("file,label\n0.png,\n", "no file or no label"),
     ],
@@ -170,7 +177,7 @@ def test_several_labels_are_learnt(tmp_path, monkeypatch, capsys):
     names = ("red", "green", "blue")
     words = ["|".join(n for b, n in enumerate(names) if i >> b & 1) for i in range(64)]
     lines = "".join(f"{i}.png,{word}\n" for i, word in enumerate(words))
-    (photographs(tmp_path / "data", 64) / "labels.csv").write_text(f"file,label\n{lines}")
+    (photographs(tmp_path / "data", 64) / "labels.csv").write_text(f"file,labels\n{lines}")
     parts = open_parts("data")
     assert parts.several_labels
     assert sum(map(len, parts.sets.values())) == 64

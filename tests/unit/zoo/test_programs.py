@@ -75,6 +75,14 @@ def test_programs_are_handed_over(net):
     with pytest.raises(LayerError, match="layers of a TorchScript program cannot be watched"):
         explain(scripted, "gradcam")
     assert scripted.training
+    with pytest.raises(LayerError, match="'1' is a part of a TorchScript program"):
+        ts.explain(scripted, X, "gradcam", 1, "1")
+    inside = nn.Sequential(scripted, nn.Softmax(1)).eval()
+    with pytest.raises(LayerError, match=r"'0\.1' is a part of a TorchScript program"):
+        ts.explain(inside, X, "gradcam", 1, "0.1")
+    with pytest.raises(LayerError, match="name one"):
+        ts.explain(inside, X, "gradcam", 1)
+    assert ts.explain(inside, X, "rise", 1)["rise"].status == ("ok", "ok")
     torch.testing.assert_close(explain(exported, "gradcam").raw, explain(net, "gradcam").raw)
 
 
