@@ -15,6 +15,7 @@ import torchsaliency
 from nets import convnet
 from torchsaliency import DataError, Preprocessing, explain
 from torchsaliency.data import open_data, open_photo, to_rgb
+from torchsaliency.zoo import imagenet
 
 H, W = 12, 18
 AS_IT_IS = Preprocessing(size=(H, W), resize=None, mean=(0.0,) * 3, std=(1.0,) * 3)
@@ -294,7 +295,7 @@ def test_an_overlay_lies_on_the_same_pixels(kind, explanation, tmp_path, tally):
         forms = [path, str(path), image, open_photo(path)]
         forms += [np.asarray(image)] if same_array else []
         for form in forms:
-            drawn = torchsaliency.overlay(form, explanation, alpha=0.0)
+            drawn = torchsaliency.overlay(form, explanation, imagenet(16), alpha=0.0)
             assert (np.asarray(drawn) == expected).all()
     tally("images", "kinds of file × doors of overlay", len(forms), len(forms), "the same pixels")
 
@@ -364,7 +365,6 @@ def test_a_shape_that_fits_both_layouts():
 
 
 WRONG = {
-    "a batch": np.zeros((2, 3, 8, 8), np.uint8),
     "five channels": np.zeros((8, 8, 5), np.uint8),
     "a line": np.zeros(8, np.uint8),
     "one number": np.array(3.0),
@@ -382,7 +382,6 @@ WRONG = {
     "beyond 255": np.full((8, 8, 3), 300.0),
     "torch.int64": torch.zeros(3, 8, 8, dtype=torch.int64),
     "torch normalised": torch.randn(3, 8, 8),
-    "torch batch": torch.zeros(1, 3, 8, 8),
     "torch meta": torch.zeros(3, 8, 8, device="meta"),
     "torch sparse": torch.zeros(8, 8).to_sparse(),
     "no width": Image.new("RGB", (0, 5)),

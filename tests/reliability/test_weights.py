@@ -645,7 +645,6 @@ NOTES = {
             224,
         )
     },
-    "size nothing": described(size=None),
     **{
         f"{side} {value}": described(**{side: value})
         for side in ("mean", "std")

@@ -55,11 +55,11 @@ USES = {
         from pathlib import Path
         from PIL import Image
         from torchsaliency.data import open_data
-        (folder := Path("scans")).mkdir()
+        (folder := Path("wards")).mkdir()
         Image.new("RGB", (8, 8)).save(folder / "1.png")
         (folder / "findings.txt").write_text("1.png,1")
-        for data in (open_data(folder), open_data(f"scans:{folder}", list_name="findings.txt")):
-            assert data.name == "scans" and data[0][1] == 1, data
+        for data in (open_data(folder), open_data(f"wards:{folder}", list_name="findings.txt")):
+            assert data.name == "wards" and data[0][1] == 1, data
         """,
     ),
     "source of networks": (

@@ -74,6 +74,7 @@ def test_each_positions_share_of_the_gradient(virtual, aggregation):
 def test_by_hand():
     """Two channels of 2x3 pixels, seen by one linear layer: a is the image, g the weights."""
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 1, bias=False))
+    net.scores = "regression"
     a = torch.tensor([[[1.0, 2, 0], [0, -1, 3]], [[0.0, -2, 0], [0, 4, 1]]])
     g = torch.tensor([[[2.0, 1, 1], [-1, 0, 2]], [[0.0, 1, -1], [1, -3, 1]]])
     with torch.no_grad():

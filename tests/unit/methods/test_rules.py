@@ -110,6 +110,7 @@ def test_a_rule_of_the_user_in_lrp_equals_the_librarys():
 
 def test_the_gamma_rule_by_hand(page):
     net = nn.Sequential(nn.Conv2d(1, 1, (1, 2), bias=False), nn.Flatten())
+    net.scores = "regression"
     with torch.no_grad():
         net[0].weight.copy_(torch.tensor([2.0, -1.0]).view(1, 1, 1, 2))
     x = torch.tensor([3.0, 1.0]).view(1, 1, 1, 2)  # score 5; with γ = 1: 3 · 4 and 1 · (-1) of 11

@@ -30,7 +30,8 @@ def test_a_mark_returns_to_its_place(fit, size):
     width, height = size
     photo = Image.new("RGB", size)
     ImageDraw.Draw(photo).rectangle((width * 0.5, height * 0.4, width * 0.6, height * 0.5), "white")
-    preprocessing = Preprocessing((112, 112), (128, 128), fit)
+    cropped = (None, 16) if fit is Fit.ASPECT else ((112, 112), None)
+    preprocessing = Preprocessing(cropped[0], (128, 128), fit, stride=cropped[1])
     seen = preprocessing.denormalise(preprocessing(photo)).mean(0)
     padding = seen.new_tensor(preprocessing._padding()).mean() / 255
     seen = (seen - padding.round(decimals=2)).clamp(0) if fit is Fit.CONTAIN else seen
