@@ -261,49 +261,46 @@ def overlay(  # noqa: PLR0913 (all but the first three by name)
             be drawn.
     """
     preparation = _preprocessing(model, fit)
-    if isinstance(photo, list | tuple):
-        if len(photo) != len(explanation):
-            raise InputError(
-                f"{len(photo)} photographs were given for {len(explanation)} explained images; "
-                "give all of the batch in order, or one with index=."
-            )
-        return [
-            overlay(
-                cast("Photo", one),
-                explanation,
-                model,
-                index=place,
-                alpha=alpha,
-                colormap=colormap,
-                classes=classes,
-                signed=signed,
-                fit=fit,
-            )
-            for place, one in enumerate(photo)
-        ]
-    picture = preparation.picture(photo)
-    expected = preparation.input_size((picture.height, picture.width))
+    if signed:
+        require_signs(explanation.method)
+    scale = normalise_signed if signed else minmax
+    values = cast("Tensor", explanation.signed) if signed else explanation.map
+    if classes is None and isinstance(model, Network):
+        classes = model.classes
+
+    def draw(one: Photo, row: int) -> Image.Image:
+        picture = preparation.picture(one)
+        size = picture.height, picture.width
+        _require_size(explanation, preparation.input_size(size))
+        shown = values[row][None]
+        if fit == "whole" and preparation.fit is Fit.CONTAIN:  # the margin must not set the scale
+            saliency = scale(place_map(shown, picture, preparation))[0]
+        else:
+            shown = scale(shown) if signed else shown
+            saliency = place_map(shown, picture, preparation)[0]
+        drawn = viz.overlay(picture, saliency, alpha=alpha, colormap=colormap, signed=signed)
+        found = explained_boxes(explanation, row, size, preparation)
+        return (
+            viz.draw_boxes(drawn, found[0], box_labels(found, classes)) if len(found[0]) else drawn
+        )
+
+    if not isinstance(photo, list | tuple):
+        return draw(photo, index)
+    if len(photo) != len(explanation):
+        raise InputError(
+            f"{len(photo)} photographs were given for {len(explanation)} explained images; "
+            "give all of the batch in order, or one with index=."
+        )
+    return [draw(one, row) for row, one in enumerate(photo)]
+
+
+def _require_size(explanation: Explanation, expected: tuple[int, int]) -> None:
     if tuple(explanation.map.shape[1:]) != expected:
         given, wanted = ("x".join(map(str, size)) for size in (explanation.map.shape[1:], expected))
         raise InputError(
             f"The explained image has {given} pixels, and this photograph's input has {wanted}; "
             "give the photograph, the model and the fit that `preprocess` was given."
         )
-    values, scale = explanation.map, minmax
-    if signed:
-        require_signs(explanation.method)
-        values, scale = cast("Tensor", explanation.signed), normalise_signed
-    shown = values[index][None]
-    if fit == "whole" and preparation.fit is Fit.CONTAIN:  # the margin must not set the scale
-        saliency = scale(place_map(shown, picture, preparation))[0]
-    else:
-        shown = normalise_signed(shown) if signed else shown
-        saliency = place_map(shown, picture, preparation)[0]
-    drawn = viz.overlay(picture, saliency, alpha=alpha, colormap=colormap, signed=signed)
-    if classes is None and isinstance(model, Network):
-        classes = model.classes
-    found = explained_boxes(explanation, index, (picture.height, picture.width), preparation)
-    return viz.draw_boxes(drawn, found[0], box_labels(found, classes)) if len(found[0]) else drawn
 
 
 def explained_boxes(

@@ -79,7 +79,7 @@ def test_a_scan_has_a_montage_and_a_map_over_it(run, place):
     np.testing.assert_array_equal(written.affine, affine)
     network, scan = load_model("net3d.py:scan"), open_scan("scan.nii.gz")
     made = torchsaliency.explain(network, ScanPreprocessing()(scan)[None], "gradcam")["gradcam"]
-    np.testing.assert_allclose(written.get_fdata(), scan.to_stored(made.map[0]), atol=1e-6)
+    np.testing.assert_allclose(written.get_fdata(), scan.to_stored_order(made.map[0]), atol=1e-6)
     facts = entry_of(folder)
     assert facts["preprocessing"]["intensity"] == "zscore"
     assert facts["photos"][0]["size"] == [6, 10, 8]

@@ -28,7 +28,7 @@ from torchsaliency.options import ExplainOptions
 from torchsaliency.viz import animate, montage
 from torchsaliency.viz.overlay import png
 from torchsaliency.zoo import Network
-from torchsaliency.zoo.preprocessing import PHOTOGRAPHIC
+from torchsaliency.zoo.preprocessing import PHOTOGRAPHIC, Preprocessing
 from torchsaliency.zoo.volumes import ClipPreprocessing, ScanPreprocessing
 
 _OF_PHOTOGRAPHS = ("size", "mean", "std", "channels", "fit")
@@ -40,6 +40,7 @@ class Medium(abc.ABC):
 
     Attributes:
         options: how maps are drawn.
+        preprocessing: how a file becomes the network's input.
         suffixes: of the files that are written for each map, the first one's is the picture's.
         alike: whether inputs have one size, so that they may share a batch.
     """
@@ -47,36 +48,41 @@ class Medium(abc.ABC):
     suffixes: tuple[str, ...]
     alike = True
 
-    def __init__(self, options: ExplainOptions) -> None:
-        self.options = options
+    def __init__(self, options: ExplainOptions, preprocessing: Any) -> None:
+        self.options, self.preprocessing = options, preprocessing
 
     @abc.abstractmethod
     def open(self, path: Path) -> Any:
         """Read a file."""
 
-    @abc.abstractmethod
-    def prepare(self, source: Any, path: Path) -> Tensor:
+    def prepare(self, source: Any, path: Path) -> Tensor:  # noqa: ARG002 (of use to photographs)
         """Return what was read of a file as the network's input (C, *size)."""
+        prepared: Tensor = self.preprocessing(source)
+        return prepared
 
-    @abc.abstractmethod
     def size_of(self, source: Any) -> tuple[int, ...]:
         """Return the spatial size of what was read."""
+        return tuple(source.size)
 
     def input_size(self, source: Any) -> tuple[int, ...]:
         """Return the spatial size of the network's input; inputs of one size share a batch."""
         return self.size_of(source)
 
-    @abc.abstractmethod
+    @final
     def baseline(self, name: str) -> Masking:
         """Return the masking of that name."""
+        masking: Masking = self.preprocessing.baseline(name)
+        return masking
 
     @abc.abstractmethod
     def draw(self, source: Any, explanation: Explanation, row: int) -> dict[str, bytes]:
         """Return the content of each file of a map, by what it is; as many as `suffixes`."""
 
-    @abc.abstractmethod
+    @final
     def to_dict(self) -> dict[str, Any]:
         """Return how inputs are made, as JSON-able values."""
+        facts: dict[str, Any] = self.preprocessing.to_dict()
+        return facts
 
     def digest(self, path: Path) -> str:
         """Return the SHA-256 of a file, or of all DICOM files in a folder."""
@@ -123,10 +129,10 @@ class Photographs(Medium):
     """Photographs, each with its overlay."""
 
     suffixes = (".png",)
+    preprocessing: Preprocessing
 
     def __init__(self, options: ExplainOptions, network: Network) -> None:
-        super().__init__(options)
-        self.preprocessing = network.frame(options.fit)
+        super().__init__(options, network.frame(options.fit))
         self._network = network
 
     def open(self, path: Path) -> Any:
@@ -140,10 +146,6 @@ class Photographs(Medium):
     def size_of(self, source: Any) -> tuple[int, ...]:
         """Return (H, W)."""
         return source.height, source.width
-
-    def baseline(self, name: str) -> Masking:
-        """Return the masking of that name."""
-        return self.preprocessing.baseline(name)
 
     def draw(self, source: Any, explanation: Explanation, row: int) -> dict[str, bytes]:
         """Return the overlay, at the photograph's size."""
@@ -163,10 +165,6 @@ class Photographs(Medium):
         """Return (height, width) of the network's input."""
         return self.preprocessing.input_size((source.height, source.width))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the preprocessing."""
-        return self.preprocessing.to_dict()
-
 
 @final
 class Scans(Medium):
@@ -174,26 +172,11 @@ class Scans(Medium):
 
     suffixes = (".png", ".nii.gz")
     alike = False
-
-    def __init__(self, options: ExplainOptions, preprocessing: ScanPreprocessing) -> None:
-        super().__init__(options)
-        self.preprocessing = preprocessing
+    preprocessing: ScanPreprocessing
 
     def open(self, path: Path) -> Any:
         """Read a NIfTI file or a DICOM series."""
         return open_scan(path)
-
-    def prepare(self, source: Any, path: Path) -> Tensor:  # noqa: ARG002
-        """Return the scan as the network's input."""
-        return self.preprocessing(source)
-
-    def size_of(self, source: Any) -> tuple[int, ...]:
-        """Return (D, H, W)."""
-        return tuple(source.size)
-
-    def baseline(self, name: str) -> Masking:
-        """Return the masking of that name."""
-        return self.preprocessing.baseline(name)
 
     def draw(self, source: Any, explanation: Explanation, row: int) -> dict[str, bytes]:
         """Return the montage, and the map in the scan's own order, size and affine."""
@@ -207,10 +190,6 @@ class Scans(Medium):
         )
         return {"overlay": png(drawn), "map": source.nifti(saliency)}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the preprocessing."""
-        return self.preprocessing.to_dict()
-
 
 @final
 class Clips(Medium):
@@ -218,26 +197,11 @@ class Clips(Medium):
 
     suffixes = (".gif",)
     alike = False
-
-    def __init__(self, options: ExplainOptions, preprocessing: ClipPreprocessing) -> None:
-        super().__init__(options)
-        self.preprocessing = preprocessing
+    preprocessing: ClipPreprocessing
 
     def open(self, path: Path) -> Any:
         """Read a video."""
         return open_clip(path)
-
-    def prepare(self, source: Any, path: Path) -> Tensor:  # noqa: ARG002
-        """Return the video as the network's input."""
-        return self.preprocessing(source)
-
-    def size_of(self, source: Any) -> tuple[int, ...]:
-        """Return (T, H, W)."""
-        return tuple(source.size)
-
-    def baseline(self, name: str) -> Masking:
-        """Return the masking of that name."""
-        return self.preprocessing.baseline(name)
 
     def draw(self, source: Any, explanation: Explanation, row: int) -> dict[str, bytes]:
         """Return the animation."""
@@ -249,10 +213,6 @@ class Clips(Medium):
             **self._look,
         )
         return {"overlay": drawn}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the preprocessing."""
-        return self.preprocessing.to_dict()
 
 
 def is_volume(path: Path) -> bool:

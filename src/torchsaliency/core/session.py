@@ -212,7 +212,7 @@ class Session:
             return self.call(self.net, leaf.clone())
 
     @property
-    def wrapped(self) -> NetworkWrapper:
+    def wrapper(self) -> NetworkWrapper:
         """The network with what was said or found of it, for another session."""
         return NetworkWrapper(self.net, scores=self.scores, output=self.output)
 

@@ -444,7 +444,7 @@ class View:
         """Trace variants (N, C, *size) of the same images: same layers, target and masking."""
         resized = size_of(images) != self.size  # another size has another grid
         with tracing(
-            self.session.wrapped,
+            self.session.wrapper,
             self.session.with_images(images),
             self.target,
             [Layer(layer.name) for layer in self.layers] if resized else self.layers,

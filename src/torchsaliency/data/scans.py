@@ -75,7 +75,7 @@ class Scan:
         low, high = np.percentile(self.voxels, (1, 99))
         return ((voxels - float(low)) / (float(high - low) or 1)).clamp(0, 1)
 
-    def to_stored(self, volume: Tensor) -> NDArray[np.float32]:
+    def to_stored_order(self, volume: Tensor) -> NDArray[np.float32]:
         """Return a volume over the scan, (d, h, w), in the file's own order and size."""
         import nibabel  # noqa: PLC0415 (an extra)
 
@@ -92,7 +92,7 @@ class Scan:
         """
         import nibabel  # noqa: PLC0415 (an extra)
 
-        image = nibabel.Nifti1Image(self.to_stored(volume), self.affine)
+        image = nibabel.Nifti1Image(self.to_stored_order(volume), self.affine)
         image.header.set_xyzt_units("mm")
         return gzip.compress(image.to_bytes(), mtime=0)
 

@@ -159,7 +159,7 @@ class InputFacts:
             given_std = given_std and tuple(value / _BYTE for value in given_std)
         return given_mean or mean, given_std or std
 
-    def assumed(self, preprocessing: Preprocessing) -> str:
+    def describe_assumptions(self, preprocessing: Preprocessing) -> str:
         """Return what of a preprocessing nobody said, in words; "" if all was said."""
         size = preprocessing.size
         parts = {

@@ -32,7 +32,7 @@ def test_every_orientation_is_read_alike_and_written_back(tmp_path, codes, suffi
 def test_a_smaller_map_is_spread_over_the_scan(tmp_path):
     write_nifti(tmp_path / "scan.nii.gz", phantom(), "LPS")
     scan = open_scan(tmp_path / "scan.nii.gz")
-    stored = scan.to_stored(torch.tensor([[[0.0]], [[1.0]]]))
+    stored = scan.to_stored_order(torch.tensor([[[0.0]], [[1.0]]]))
     assert stored.shape == scan.stored == (8, 10, 6)
     assert (np.diff(stored[0, 0]) >= 0).all(), "the slices of LPS rise to the head, too"
     assert stored[..., 0].max() == 0

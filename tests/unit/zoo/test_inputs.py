@@ -50,9 +50,9 @@ def test_facts_change_what_is_known():
 
 def test_what_nobody_said():
     found = InputFacts.parse(size=32).apply(None, GREY)
-    assert InputFacts.parse(size=32).assumed(found) == "mean 0.449, std 0.226"
+    assert InputFacts.parse(size=32).describe_assumptions(found) == "mean 0.449, std 0.226"
     told = InputFacts.parse(size=32, mean=0, std=1)
-    assert told.assumed(told.apply(None, GREY)) == ""
+    assert told.describe_assumptions(told.apply(None, GREY)) == ""
 
 
 @pytest.mark.parametrize(
@@ -104,4 +104,4 @@ def test_a_size_given_to_a_network_of_whole_photographs_crops_what_hangs_over():
     found = InputFacts(size=(32, 48)).apply(whole, nn.Identity())
     assert (found.size, found.resize) == ((32, 48), (32, 48))
     assert InputFacts().apply(whole, nn.Identity()) == whole
-    assert "the photograph's own size" in InputFacts().assumed(whole)
+    assert "the photograph's own size" in InputFacts().describe_assumptions(whole)

@@ -186,7 +186,7 @@ class Sees(nn.Module):
         return (self.cells(x).relu() * weights[:, None, None]).mean((2, 3))
 
 
-def seeing(*, any_aspect):
+def make_seeing_net(*, any_aspect):
     preparation = Preprocessing(
         size=(64, 64), resize=(72, 72), mean=(0.1, 0.1, 0.1), std=(0.5, 0.5, 0.5)
     )
@@ -202,7 +202,7 @@ def test_a_bright_spot_is_marked_where_it_is(any_aspect, size, corner):
     top, left = corner[0] * (height - spot), corner[1] * (width - spot)
     pixels = np.full((height, width, 3), 26, np.uint8)
     pixels[top : top + spot, left : left + spot] = 255
-    photo, net = Image.fromarray(pixels), seeing(any_aspect=any_aspect)
+    photo, net = Image.fromarray(pixels), make_seeing_net(any_aspect=any_aspect)
     x = torchsaliency.preprocess(photo, net, fit="whole")
     assert (x.shape[2:] == (64, 64)) == (not any_aspect or width == height)
     found = explain(net, x, "gradcam", 0, "cells")["gradcam"]
@@ -222,7 +222,7 @@ def test_a_bright_spot_is_marked_where_it_is(any_aspect, size, corner):
 
 
 def test_a_crop_ends_before_the_edges_and_the_whole_does_not():
-    net, photo = seeing(any_aspect=True), Image.new("RGB", (200, 100), "white")
+    net, photo = make_seeing_net(any_aspect=True), Image.new("RGB", (200, 100), "white")
     ones = []
     for fit in ("own", "whole"):
         x = torchsaliency.preprocess(photo, net, fit=fit)
@@ -235,7 +235,7 @@ def test_a_crop_ends_before_the_edges_and_the_whole_does_not():
 
 
 def test_signed_values_are_scaled_on_the_photograph_alone():
-    net, photo = seeing(any_aspect=False), Image.new("RGB", (200, 100), "white")
+    net, photo = make_seeing_net(any_aspect=False), Image.new("RGB", (200, 100), "white")
     x = torchsaliency.preprocess(photo, net, fit="whole")
     found = explain(net, x, "input-x-gradient", 0)["input-x-gradient"]
     drawn = torchsaliency.overlay(photo, found, net, fit="whole", signed=True, alpha=1.0)
@@ -244,7 +244,7 @@ def test_signed_values_are_scaled_on_the_photograph_alone():
 
 
 def test_photographs_of_different_aspects_are_given_one_by_one():
-    net = seeing(any_aspect=True)
+    net = make_seeing_net(any_aspect=True)
     photos = [Image.new("RGB", size) for size in ((100, 100), (200, 100))]
     with pytest.raises(
         InputError, match=r"inputs of \(3, 64, 64\), \(3, 64, 128\), which make no batch"
@@ -255,7 +255,7 @@ def test_photographs_of_different_aspects_are_given_one_by_one():
 
 
 def test_an_overlay_of_another_fit_is_refused():
-    net, photo = seeing(any_aspect=True), Image.new("RGB", (200, 100))
+    net, photo = make_seeing_net(any_aspect=True), Image.new("RGB", (200, 100))
     x = torchsaliency.preprocess(photo, net, fit="whole")
     found = explain(net, x, "gradcam", 0, "cells")["gradcam"]
     with pytest.raises(InputError, match=r"64x128 pixels.*has 64x64; give the photograph"):
@@ -263,7 +263,7 @@ def test_an_overlay_of_another_fit_is_refused():
 
 
 def test_the_trial_does_not_depend_on_torchs_default_device():
-    net = seeing(any_aspect=True)
+    net = make_seeing_net(any_aspect=True)
     before = torch.get_default_device()
     torch.set_default_device("meta")
     try:

@@ -20,10 +20,44 @@ from torchsaliency.errors import OptionError, TargetError
 from torchsaliency.methods.passes import IMAGE_PASSES, as_probability, score_under_masks, sum_dtype
 
 
+@dataclass(frozen=True)
+class _MaskAverage(Method):
+    """What RISE and D-RISE have in common: their masks, and the average."""
+
+    joint: ClassVar[bool] = True
+
+    samples: int = 4000
+    cells: int = 7
+    keep: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_positive(self.name, samples=self.samples, cells=self.cells)
+        if not 0 < self.keep <= 1:
+            raise OptionError(f"{self.name}.keep must be above 0 and at most 1, not {self.keep}.")
+
+    def _average(self, view: View, target: Target) -> Tensor:
+        """Return 1/(N·p₁) Σ_i y(x ⊙ M_i) M_i (N, *size); constant where all masks score alike."""
+        images = view.images
+        dtype = sum_dtype(images.device)
+        total = torch.zeros((len(images), *view.size), dtype=dtype, device=images.device)
+        low = total.new_full((len(images),), torch.inf)
+        high = -low
+        masks = RandomMasks(self, view.size, images.device)
+        for group, _, drawn, scores in score_under_masks(view, self.samples, masks, target):
+            total[group] += torch.einsum("nm,m...->n...", scores.to(dtype), drawn.to(dtype))
+            low[group] = torch.minimum(low[group], scores.to(dtype).amin(1))
+            high[group] = torch.maximum(high[group], scores.to(dtype).amax(1))
+        ends = torch.stack([low, high], 1).to(view.score)
+        alike = add_sides(is_constant(ends), total)
+        raw = total / (self.samples * self.keep)
+        return torch.where(alike, add_sides(low, total), raw).to(view.score.dtype)
+
+
 @register("rise", family="masking", cite="petsiuk2018", needs=IMAGE_PASSES)
 @final
 @dataclass(frozen=True)
-class RISE(Method):
+class RISE(_MaskAverage):
     """RISE: random masks averaged with the class probability of the image under each as weight.
 
     S = 1/(N·p₁) Σ_i p_c(x ⊙ M_i) M_i. A mask is a grid of s x s cells, each 1 with probability p₁,
@@ -45,25 +79,15 @@ class RISE(Method):
         seed: of the masks.
     """
 
-    joint: ClassVar[bool] = True
-
-    samples: int = 4000
-    cells: int = 7
-    keep: float = 0.5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _check(self)
-
     def saliency(self, view: View) -> Tensor:
         """Return the weighted mean mask at the image's own size, (N, *size)."""
-        return average_masks(self, view, as_probability(view.trace.target))
+        return self._average(view, as_probability(view.trace.target))
 
 
 @register("d-rise", family="masking", cite="petsiuk2021", needs=IMAGE_PASSES | Needs.DETECTIONS)
 @final
 @dataclass(frozen=True)
-class DRISE(Method):
+class DRISE(_MaskAverage):
     """D-RISE: random masks averaged with how surely the detector still finds the object as weight.
 
     S = 1/(N·p₁) Σ_i w_i M_i with w_i = max_j s(d, d_j) over the detections d_j in x ⊙ M_i, where
@@ -84,15 +108,8 @@ class DRISE(Method):
         seed: of the masks.
     """
 
-    joint: ClassVar[bool] = True
-
     samples: int = 5000
     cells: int = 16
-    keep: float = 0.5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _check(self)
 
     def saliency(self, view: View) -> Tensor:
         """Return the weighted mean mask at the image's own size, (N, *size).
@@ -105,32 +122,7 @@ class DRISE(Method):
                 "d-rise explains what a detector found, and this network gives no boxes; use rise, "
                 "which explains any score, or scorecam or gradcam."
             )
-        return average_masks(self, view, view.trace.target)
-
-
-def average_masks(options: RISE | DRISE, view: View, target: Target) -> Tensor:
-    """Return 1/(N·p₁) Σ_i y(x ⊙ M_i) M_i of each image, (N, *size); constant if all score alike."""
-    images = view.images
-    dtype = sum_dtype(images.device)
-    total = torch.zeros((len(images), *view.size), dtype=dtype, device=images.device)
-    low = total.new_full((len(images),), torch.inf)
-    high = -low
-    masks = RandomMasks(options, view.size, images.device)
-    for group, _, drawn, scores in score_under_masks(view, options.samples, masks, target):
-        total[group] += torch.einsum("nm,m...->n...", scores.to(dtype), drawn.to(dtype))
-        low[group] = torch.minimum(low[group], scores.to(dtype).amin(1))
-        high[group] = torch.maximum(high[group], scores.to(dtype).amax(1))
-    ends = torch.stack([low, high], 1).to(view.score)
-    alike = add_sides(is_constant(ends), total)
-    raw = total / (options.samples * options.keep)
-    return torch.where(alike, add_sides(low, total), raw).to(view.score.dtype)
-
-
-def _check(options: RISE | DRISE) -> None:
-    name = options.name
-    require_positive(name, samples=options.samples, cells=options.cells)
-    if not 0 < options.keep <= 1:
-        raise OptionError(f"{name}.keep must be above 0 and at most 1, not {options.keep}.")
+        return self._average(view, view.trace.target)
 
 
 @final
@@ -144,7 +136,7 @@ class RandomMasks:
         size: of the masks.
     """
 
-    def __init__(self, options: RISE | DRISE, size: Size, device: torch.device) -> None:
+    def __init__(self, options: _MaskAverage, size: Size, device: torch.device) -> None:
         draw = torch.Generator().manual_seed(options.seed)
         cells = options.cells
         grids = draw_uniform(draw, options.samples, *[cells] * len(size)) < options.keep

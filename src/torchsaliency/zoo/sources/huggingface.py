@@ -445,7 +445,7 @@ def _preprocessing(
         known = InputFacts(size=as_pair(getattr(config, "image_size", None) or 224))
         known = given.or_else(replace(known, channels=channels))
         preprocessing = known.apply(None, model)
-        words = given.assumed(preprocessing)
+        words = given.describe_assumptions(preprocessing)
         reason = f"{words} (there is no preprocessor_config.json)" if words else ""
         return preprocessing, {"assumed": reason} if reason else {}
 

@@ -53,7 +53,7 @@ def load(request: Request) -> Network:
         ) from error
     said = request.given.or_else(known)
     preprocessing = said.apply(None, model)
-    assumed = said.assumed(preprocessing)
+    assumed = said.describe_assumptions(preprocessing)
     return Network(
         model,
         name=request.name,

@@ -106,7 +106,7 @@ def load(request: Request) -> Network:
         said = said.or_else(checkpoint.facts)
     said = said.or_else(facts_of_file)
     preprocessing = said.apply(known, inner)
-    assumed = said.assumed(preprocessing) if known is None else ""
+    assumed = said.describe_assumptions(preprocessing) if known is None else ""
     return Network(
         model,
         name=request.name,
