@@ -25,7 +25,7 @@ _NEAR = 0.1
 """How far, relatively, pixels a cell may be from the power of two that the stride is taken for."""
 
 
-def stride_of_any_aspect(
+def find_stride_of_any_aspect(
     model: nn.Module, image: Float[Tensor, "1 c h w"], layer: Layer | None = None
 ) -> int | None:
     """Return the pixels from one cell of the layer to the next, of a network for any aspect.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from torchsaliency.core.aspect import stride_of_any_aspect
+from torchsaliency.core.aspect import find_stride_of_any_aspect
 from torchsaliency.core.layer import Layer
 from torchsaliency.core.network import NetworkWrapper, find_fact, unwrap_output
 from torchsaliency.core.scores import ScoresLike, parse_scores
@@ -145,7 +145,7 @@ def frame_for(model: nn.Module, preprocessing: Preprocessing, fit: str | None) -
         draw = torch.Generator().manual_seed(0)
         image = torch.rand(1, preprocessing.channels, *size, generator=draw, device="cpu")
         layer = find_fact(model, "layer")
-        known[size] = stride_of_any_aspect(
+        known[size] = find_stride_of_any_aspect(
             model, image, layer if isinstance(layer, Layer) else None
         )
     return preprocessing.whole(known[size])

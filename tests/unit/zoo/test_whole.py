@@ -11,7 +11,7 @@ from torch import nn
 import torchsaliency
 from nets import ChannelsLastNet, Fails, Joins, convnet, settle, tiny_vit, two_layer_head
 from torchsaliency import InputError, OptionError, Preprocessing, explain
-from torchsaliency.core.aspect import stride_of_any_aspect
+from torchsaliency.core.aspect import find_stride_of_any_aspect
 from torchsaliency.options import ExplainOptions, PlanOptions, validate_options
 from torchsaliency.zoo import Fit, Network, imagenet, load_model
 
@@ -147,7 +147,7 @@ def segmenter():
 )
 def test_strides_of_networks_that_take_any_aspect(net, side, stride):
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    assert stride_of_any_aspect(net.eval(), image) == stride
+    assert find_stride_of_any_aspect(net.eval(), image) == stride
 
 
 def test_strides_of_built_in_networks():
@@ -165,7 +165,7 @@ def test_sides_that_strides_do_not_divide(side, padding, expected):
         nn.Linear(8, 5),
     )
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    assert stride_of_any_aspect(settle(net), image) == expected
+    assert find_stride_of_any_aspect(settle(net), image) == expected
 
 
 # --- from the photograph to the picture -----------------------------------------------------------
