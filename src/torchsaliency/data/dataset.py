@@ -58,19 +58,6 @@ class Sample:
     label: int | None = None
     labels: tuple[int, ...] | None = None
 
-    @staticmethod
-    def of_labels(
-        name: str, source: Path | int, labels: Sequence[int], classes: Sequence[str]
-    ) -> tuple[Sample, ...]:
-        """Return a sample for each label of one image, called `name (class)`.
-
-        An image of which no label is true has one sample, without a label.
-        """
-        every = tuple(sorted(labels))
-        if not every:
-            return (Sample(name, source, None, every),)
-        return tuple(Sample(f"{name} ({classes[one]})", source, one, every) for one in every)
-
 
 @final
 @dataclass(frozen=True, eq=False)

@@ -154,16 +154,11 @@ def _read_several(
     """Make a data set of several labels an image: a sample for each image and label."""
     classes = tuple(map(readable_id, names))
     index = {name: place for place, name in enumerate(names)}
-    samples = (
-        Sample.of_labels(readable_id(name), path / name, [index[word] for word in words], classes)
+    images = (
+        (readable_id(name), path / name, [index[word] for word in words])
         for name, words in several.items()
     )
-    return PhotoSet(
-        name="folder",
-        samples=tuple(sample for of_image in samples for sample in of_image),
-        classes=classes,
-        annotations=frozenset({"labels"}),
-    )
+    return PhotoSet.of_labels("folder", images, classes)
 
 
 def _labels_file(path: Path) -> Path | None:

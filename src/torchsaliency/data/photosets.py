@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar, final
@@ -73,6 +73,37 @@ class PhotoSet(DataSet):
 
     boxes: Annotations[Tensor] | None = field(default=None, repr=False)
     masks: Annotations[Tensor] | None = field(default=None, repr=False)
+
+    @classmethod
+    def of_labels(
+        cls,
+        name: str,
+        images: Iterable[tuple[str, Path, Sequence[int]]],
+        classes: Sequence[str],
+        facts: tuple[str, ...] = (),
+    ) -> PhotoSet:
+        """Make a data set of several labels an image: a sample for each of them, `name (class)`.
+
+        An image of which no label is true has one sample, without a label.
+
+        Args:
+            name: of the data set.
+            images: name, file and labels of each.
+            classes: the names of all labels.
+            facts: as of any data set.
+        """
+        samples: list[Sample] = []
+        for image, source, labels in images:
+            every = tuple(sorted(labels))
+            samples += [Sample(f"{image} ({classes[n]})", source, n, every) for n in every]
+            samples += [] if every else [Sample(image, source, None, every)]
+        return cls(
+            name=name,
+            samples=tuple(samples),
+            classes=tuple(classes),
+            annotations=frozenset({"labels"}),
+            facts=facts,
+        )
 
     def picture(self, index: int) -> Picture:
         """Open one file and read its annotations.

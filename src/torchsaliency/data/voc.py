@@ -64,18 +64,9 @@ def voc2012_classes(path: Path, *, split: str = "val") -> PhotoSet:
         for line in read_lines(file):
             name, _, there = line.strip().partition(" ")
             labels.setdefault(name, []).extend([index] if there.strip() == "1" else [])
-    images = found[CLASSES[0]].parents[2] / "JPEGImages"
-    samples = (
-        Sample.of_labels(readable_id(name), images / f"{name}.jpg", numbers, CLASSES)
-        for name, numbers in labels.items()
-    )
-    return PhotoSet(
-        name="voc2012-classes",
-        samples=tuple(sample for of_image in samples for sample in of_image),
-        classes=CLASSES,
-        annotations=frozenset({"labels"}),
-        facts=(f"split {split}",),
-    )
+    folder = found[CLASSES[0]].parents[2] / "JPEGImages"
+    images = ((readable_id(name), folder / f"{name}.jpg", told) for name, told in labels.items())
+    return PhotoSet.of_labels("voc2012-classes", images, CLASSES, (f"split {split}",))
 
 
 @register_dataset("voc", layout=_LAYOUT, finds=find_voc)

@@ -52,8 +52,7 @@ class Accuracy:
     @property
     def balanced(self) -> float | None:
         """The mean over the classes; a network that always says the commonest gains nothing."""
-        known = [share for share in self.per_class.values() if share is not None]
-        return sum(known) / len(known) if known else None
+        return _mean(list(self.per_class.values()))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it in JSON types."""
