@@ -81,7 +81,12 @@ def _squares(_: Draw) -> Tensor:
     return torch.stack([low, low + 2, low + 7, low + 9], 1)
 
 
+def _distances(name: str) -> Callable[[Draw], Tensor]:
+    return lambda draw: draw.numbers(name, 3) + 0.1
+
+
 GENERATORS: Mapping[str, Callable[[Draw], Any]] = {
+    "attribution_sums": lambda draw: draw.numbers("attribution_sums") - 0.5,
     "boxes": _boxes,
     "clean": lambda draw: draw.numbers("clean"),
     "clean_rest": lambda draw: 1 - draw.numbers("clean"),
@@ -90,7 +95,10 @@ GENERATORS: Mapping[str, Callable[[Draw], Any]] = {
     "deletion": lambda draw: draw.numbers("deletion", 9),
     "drops": lambda draw: 4 * draw.numbers("drops", len(_squares(draw))) - 1,
     "embeddings": lambda draw: draw.rarely(draw.numbers("embeddings", 7) - 0.5, 0),
+    "feature_changes": _distances("feature_changes"),
     "fractions": lambda _: torch.linspace(0, 1, 9),
+    "image_changes": _distances("image_changes"),
+    "image_distances": _distances("image_distances"),
     "insertion": lambda draw: draw.numbers("insertion", 9),
     "least": lambda draw: draw.numbers("least", 9),
     "maps": _maps,
@@ -102,9 +110,20 @@ GENERATORS: Mapping[str, Callable[[Draw], Any]] = {
     "most": lambda draw: draw.numbers("most", 9),
     "noisy_maps": lambda draw: draw.numbers("noisy_maps", 3, *SIZE),
     "norms": lambda draw: draw.numbers("norms") + 1,
+    "other_class_maps": lambda draw: draw.numbers("other_class_maps", *SIZE),
+    "output_distances": _distances("output_distances"),
+    "predicted": lambda draw: (3 * draw.numbers("predicted")).long(),
     "random_maps": lambda draw: draw.numbers("random_maps", 5, *SIZE),
+    "random_network_maps": lambda draw: draw.numbers("random_network_maps", *SIZE),
     "regions": lambda draw: draw.numbers("regions", 11),
+    "rises": lambda draw: draw.rarely(draw.numbers("rises") + 0.1, 0),
+    "same_class": lambda draw: draw.rarely(draw.numbers("same_class", 3) > 0.1, False),
+    "shifted_maps": lambda draw: draw.numbers("shifted_maps", *SIZE),
+    "smooth_maps": lambda draw: draw.numbers("smooth_maps", *SIZE),
+    "smooth_random_maps": lambda draw: draw.numbers("smooth_random_maps", 5, *SIZE),
     "squares": _squares,
+    "translated_maps": lambda draw: draw.numbers("translated_maps", 3, *SIZE),
+    "translation_distances": _distances("translation_distances"),
 }
 """What makes each argument of `update`, by its name."""
 

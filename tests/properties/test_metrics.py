@@ -25,7 +25,11 @@ FUNCTIONS = {
         *(function_of(part)(x) for part in ("coherency", "complexity", "ad"))
     ),
     "avg-sensitivity": lambda x: functional.sensitivities(x["maps"], x["noisy_maps"]).mean(1),
+    "consistency": lambda x: functional.consistency(
+        functional.peak_cells(x["maps"]), x["predicted"]
+    ),
     "deletion": lambda x: functional.area_under_curve(x["deletion"], x["fractions"]),
+    "emprt": lambda x: functional.complexity_rise(x["maps"], x["random_network_maps"]),
     "f1": lambda x: functional.pixel_scores(x["maps"], x["boxes"]).f1,
     "hog": lambda x: functional.hog_similarity(x["maps"], x["random_maps"][:, -1]),
     "insertion": lambda x: functional.area_under_curve(x["insertion"], x["fractions"]),
@@ -34,9 +38,12 @@ FUNCTIONS = {
     "miou-sweep": lambda x: torch.stack(
         [functional.iou_at(x["maps"], x["masks"], cut / 10) for cut in range(4, 10)], 1
     ).mean(1),
+    "mprt": lambda x: functional.mean_rank_similarity(x["maps"], x["random_maps"]),
     "precision": lambda x: functional.pixel_scores(x["maps"], x["boxes"]).precision,
+    "random-logit": lambda x: functional.ssim_similarity(x["maps"], x["other_class_maps"]),
     "recall": lambda x: functional.pixel_scores(x["maps"], x["boxes"]).recall,
     "sm": lambda x: functional.saliency_metric(x["maps"], x["crop"]),
+    "smprt": lambda x: functional.mean_rank_similarity(x["smooth_maps"], x["smooth_random_maps"]),
     "spearman": lambda x: functional.rank_similarity(x["maps"], x["random_maps"][:, -1]),
     "spearman-abs": lambda x: functional.rank_similarity(
         x["maps"], x["random_maps"][:, -1], absolute=True

@@ -129,6 +129,14 @@ def rounding(low: Tensor, high: Tensor) -> Tensor:
     return 16 * torch.finfo(high.dtype).eps * torch.maximum(low.abs(), high.abs()).detach()
 
 
+def relative_change(
+    values: Float[Tensor, "n ..."], others: Float[Tensor, "n ..."], least: float = 1e-6
+) -> Float[Tensor, " n"]:
+    """Return ‖(v - w) / v‖ over each row's numbers, in float64; a v of 0 counts as `least`."""
+    before, after = to_float64(values).flatten(1), to_float64(others).flatten(1)
+    return ((before - after) / torch.where(before == 0, least, before)).norm(dim=1)
+
+
 def _extremes(maps: Tensor) -> tuple[Tensor, Tensor]:
     dims = tuple(range(1, maps.ndim))
     return maps.amin(dims, keepdim=True), maps.amax(dims, keepdim=True)

@@ -162,7 +162,7 @@ class Bench:
 
     def _run(self, entry: MeasureEntry, options: Mapping[str, Any]) -> Inputs:
         settings = {name: options[name] for name in entry.settings if name in options}
-        key = (entry.name, tuple(sorted((name, repr(value)) for name, value in settings.items())))
+        key = _key(entry.name, settings)
         if key not in self.measured:
             self.measured[key] = entry.factory(self, **settings)
         return self.measured[key]
@@ -216,6 +216,10 @@ class Bench:
         if target is None and isinstance(self.explanation.target, ClassTarget):
             target = self.explanation.target
         return class_labels(target, self.logits)
+
+
+def _key(name: str, settings: Mapping[str, Any]) -> Any:
+    return (name, tuple(sorted((option, repr(value)) for option, value in settings.items())))
 
 
 def _measures(metric: SaliencyMetric) -> list[MeasureEntry]:
@@ -324,7 +328,25 @@ def _crop_scores(bench: Bench, **settings: Any) -> Inputs:
 @measure("predictions")
 def _predictions(bench: Bench) -> Inputs:
     """Nothing: the judge's prediction on the clean image is known."""
-    return {"correct": bench.scores.predicts(bench.logits, bench.labels)}
+    return {
+        "correct": bench.scores.predicts(bench.logits, bench.labels),
+        "predicted": bench.logits.argmax(1),
+    }
+
+
+@measure("noisy_features", "radius", "samples", classes=False, first=True)
+def _noisy_features(bench: Bench, **settings: Any) -> Inputs:
+    """The method explains ten noisy copies, shared with the metrics that need no features."""
+    found = measures.noisy_maps(
+        bench.model,
+        bench.explanation,
+        seed=bench.seed,
+        features=True,
+        chunk=bench.chunk,
+        **settings,
+    ).inputs()
+    bench.measured[_key("noisy_maps", settings)] = found
+    return found
 
 
 @measure("noisy_maps", "radius", "samples", classes=False)
@@ -335,15 +357,75 @@ def _noisy_maps(bench: Bench, **settings: Any) -> Inputs:
     ).inputs()
 
 
+@measure("translated_maps", "steps", classes=False)
+def _translated_maps(bench: Bench, **settings: Any) -> Inputs:
+    """The method explains 28 copies that are moved sideways."""
+    return measures.translated_maps(
+        bench.model, bench.explanation, chunk=bench.chunk, **settings
+    ).inputs()
+
+
+@measure("other_class_maps", "seed", classes=False)
+def _other_class_maps(bench: Bench, **settings: Any) -> Inputs:
+    """The method explains another class."""
+    return measures.other_class_maps(
+        bench.model, bench.explanation, chunk=bench.chunk, **settings
+    ).inputs()
+
+
+@measure("random_network_maps", "seed", classes=False)
+def _random_network_maps(bench: Bench, **settings: Any) -> Inputs:
+    """The method explains with one randomised network."""
+    return measures.random_network_maps(
+        bench.model, bench.explanation, chunk=bench.chunk, **settings
+    ).inputs()
+
+
+@measure("smooth_randomised_maps", "mode", "stages", "seed", "samples", "noise", classes=False)
+def _smooth_randomised_maps(bench: Bench, stages: int, **settings: Any) -> Inputs:
+    """The method explains ten noisy copies with the network and with five randomised ones."""
+    return measures.smooth_randomised_maps(
+        bench.model,
+        bench.explanation,
+        stages=_name_stages(bench, stages),
+        chunk=bench.chunk,
+        **settings,
+    ).inputs()
+
+
+@measure("attribution_sums", classes=False)
+def _attribution_sums(bench: Bench) -> Inputs:
+    """One pass per image, on its baseline."""
+    found = measures.attribution_sums(bench.model, bench.explanation, chunk=bench.chunk)
+    bench.passes += found.passes
+    return found.inputs()
+
+
+@measure("shifted_maps", "shift", classes=False)
+def _shifted_maps(bench: Bench, **settings: Any) -> Inputs:
+    """The method explains the shifted image."""
+    return measures.shifted_maps(
+        bench.model, bench.explanation, chunk=bench.chunk, **settings
+    ).inputs()
+
+
 @measure("randomised_maps", "mode", "stages", "seed", classes=False)
 def _randomised_maps(bench: Bench, stages: int, **settings: Any) -> Inputs:
     """The method explains with five randomised networks."""
+    return measures.randomised_maps(
+        bench.model,
+        bench.explanation,
+        stages=_name_stages(bench, stages),
+        chunk=bench.chunk,
+        **settings,
+    ).inputs()
+
+
+def _name_stages(bench: Bench, count: int) -> list[str]:
     names = measures.network_stages(bench.model)
-    if stages > len(names):
+    if count > len(names):
         raise OptionError(
-            f"{stages} stages are to become random and the network has {len(names)}: "
+            f"{count} stages are to become random and the network has {len(names)}: "
             f"{', '.join(names)}."
         )
-    return measures.randomised_maps(
-        bench.model, bench.explanation, stages=names[:stages], chunk=bench.chunk, **settings
-    ).inputs()
+    return names[:count]

@@ -1,5 +1,11 @@
 """Measures: everything in evaluation that runs a network. Metrics make numbers of the results."""
 
+from torchsaliency.measures.axioms import (
+    AttributionSums,
+    ShiftedMaps,
+    attribution_sums,
+    shifted_maps,
+)
 from torchsaliency.measures.embeddings import MaskedEmbeddings, masked_embeddings
 from torchsaliency.measures.judge import ClassScores, Judge, class_scores, judging
 from torchsaliency.measures.masked import CropScores, MaskedScores, crop_scores, masked_scores
@@ -13,10 +19,18 @@ from torchsaliency.measures.randomised import network_stages, randomised_network
 from torchsaliency.measures.reexplained import (
     MaskedMaps,
     NoisyMaps,
+    OtherClassMaps,
     RandomisedMaps,
+    RandomNetworkMaps,
+    SmoothRandomisedMaps,
+    TranslatedMaps,
     masked_maps,
     noisy_maps,
+    other_class_maps,
+    random_network_maps,
     randomised_maps,
+    smooth_randomised_maps,
+    translated_maps,
 )
 from torchsaliency.measures.regions import (
     RegionCurve,
@@ -26,6 +40,7 @@ from torchsaliency.measures.regions import (
 )
 
 __all__ = [
+    "AttributionSums",
     "ClassScores",
     "CropScores",
     "Judge",
@@ -33,11 +48,17 @@ __all__ = [
     "MaskedMaps",
     "MaskedScores",
     "NoisyMaps",
+    "OtherClassMaps",
     "PerturbationCurve",
+    "RandomNetworkMaps",
     "RandomisedMaps",
     "RegionCurve",
     "RemovalCurves",
+    "ShiftedMaps",
+    "SmoothRandomisedMaps",
     "SquareRemovals",
+    "TranslatedMaps",
+    "attribution_sums",
     "class_scores",
     "crop_scores",
     "judging",
@@ -46,10 +67,15 @@ __all__ = [
     "masked_scores",
     "network_stages",
     "noisy_maps",
+    "other_class_maps",
     "perturbation_curve",
+    "random_network_maps",
     "randomised_maps",
     "randomised_networks",
     "region_curve",
     "removal_curves",
+    "shifted_maps",
+    "smooth_randomised_maps",
     "square_removals",
+    "translated_maps",
 ]

@@ -1,29 +1,24 @@
-"""Maps made again: of noisy images, of masked images, and by randomised networks."""
+"""Maps made again: of noisy, moved or masked images, of other classes, by changed networks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, cast, final
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation
-from torchsaliency.core.inputs import InputsLike
-from torchsaliency.core.layer import Layer, LayerLike, as_group
-from torchsaliency.core.maps import require_maps, to_float64
+from torchsaliency.core.maps import relative_change, require_maps, to_float64
 from torchsaliency.core.masking import Masking
-from torchsaliency.core.method import Method, Needs
-from torchsaliency.core.network import unwrap
 from torchsaliency.core.runtime import draw_uniform
-from torchsaliency.core.session import open_session
-from torchsaliency.errors import OptionError
+from torchsaliency.core.space import add_sides
+from torchsaliency.core.target import ClassTarget
+from torchsaliency.errors import OptionError, TargetError
+from torchsaliency.measures.again import Again, Layers, features_of
 from torchsaliency.measures.randomised import Cascade, randomised_networks
-
-Layers = LayerLike | Sequence[LayerLike] | None
 
 
 @final
@@ -36,32 +31,46 @@ class NoisyMaps:
         noisy_maps: (N, S, *size) of S noisy copies each.
         distances: (N, S), largest change of a pixel value, ‖ε‖_∞.
         norms: (N,), Euclidean norm of the images, for the oldest form of Max-Sensitivity.
+        image_distances: (N, S), ‖x - x'‖.
+        image_changes: (N, S), ‖(x - x') / x‖, see `relative_change`.
+        output_distances: (N, S), ‖f(x) - f(x')‖ of the network's numbers; None if these are no
+            tensor (N, K).
+        same_class: (N, S), whether the largest of these numbers is the same one; None likewise.
+        feature_changes: (N, S), ‖(A - A') / A‖ of the feature maps at the explained layers; None
+            if they were not asked for.
     """
 
     maps: Tensor
     noisy_maps: Tensor
     distances: Tensor
     norms: Tensor
+    image_distances: Tensor
+    image_changes: Tensor
+    output_distances: Tensor | None
+    same_class: Tensor | None
+    feature_changes: Tensor | None
 
-    def inputs(self) -> dict[str, Tensor]:
+    def inputs(self) -> dict[str, Tensor | None]:
         """Return what metrics take, by the names of their arguments."""
-        return {"maps": self.maps, "noisy_maps": self.noisy_maps, "norms": self.norms}
+        return {name: value for name, value in vars(self).items() if name != "distances"}
 
 
-def noisy_maps(
+def noisy_maps(  # noqa: PLR0913 (all but the first two by name)
     model: nn.Module,
     explanation: Explanation,
     *,
     radius: float | int = 0.2,
     samples: int = 10,
     seed: int = 0,
+    features: bool = False,
     layer: Layers = None,
     chunk: int | None = None,
 ) -> NoisyMaps:
     """Explain noisy copies x + ε by the same method, ε uniform in [-radius, radius] at every value.
 
     The class is that of the clean image, and the noise is the same for every image, so that a
-    result does not depend on the batch.
+    result does not depend on the batch. What the network says of the copies is read from the passes
+    that explain them.
 
     Args:
         model: the network that was explained.
@@ -69,6 +78,8 @@ def noisy_maps(
         radius: of the noise, in the units of the tensor that was explained (normalised images).
         samples: noisy copies of each image.
         seed: of the noise.
+        features: whether the layers' feature maps are compared, too; the clean images are then
+            explained once more, for theirs.
         layer: the layers, if `explain` was given `Layer` objects with a reshape of their own.
         chunk: copies in one pass; None finds it.
 
@@ -80,22 +91,127 @@ def noisy_maps(
             f"{samples} samples of radius {radius} were given; accepted are at least one sample "
             "and a radius above 0."
         )
-    images = explanation.images
-    draw = torch.Generator().manual_seed(seed)
-    noise = draw_uniform(draw, samples, *images.shape[1:]).mul_(2).sub_(1).mul_(radius)
-    noise = noise.to(images)
-    again = _Again(model, explanation, layer, chunk)
-    maps = []
-    for index in again.parts(len(images) * samples):
-        image = index // samples
-        maps.append(again.explain(images[image] + noise[index % samples], image).map)
-    found = torch.cat(maps)
+    images, output = explanation.images, explanation.output
+    noise = _draw_noise(images, samples, seed).mul_(2).sub_(1).mul_(radius).to(images)
+    again = Again(model, explanation, layer, chunk, features=features)
+    clean = None
+    if features:
+        found = again.variants(1, lambda image, _: images[image])
+        clean = torch.cat([features_of(made) for _, _, made in found])
+    rows: dict[str, list[Tensor]] = {}
+    for image, _, made in again.variants(
+        samples, lambda image, place: images[image] + noise[place]
+    ):
+        row = {
+            "noisy_maps": made.map,
+            "image_changes": relative_change(images[image], made.images),
+        }
+        if isinstance(output, Tensor) and output.ndim == 2:  # noqa: PLR2004
+            before, after = to_float64(output[image]), to_float64(made.output)
+            row["output_distances"] = (before - after).norm(dim=1)
+            row["same_class"] = before.argmax(1) == after.argmax(1)
+        if clean is not None:
+            row["feature_changes"] = relative_change(clean[image], features_of(made))
+        for name, value in row.items():
+            rows.setdefault(name, []).append(value)
+    sets = {
+        name: torch.cat(parts).unflatten(0, (len(images), samples)) for name, parts in rows.items()
+    }
+    sizes = to_float64(noise.flatten(1))
     return NoisyMaps(
         maps=explanation.map,
-        noisy_maps=found.view(len(images), samples, *found.shape[1:]),
         distances=noise.flatten(1).abs().amax(1).expand(len(images), -1),
         norms=to_float64(images.flatten(1)).norm(dim=1),
+        image_distances=sizes.norm(dim=1).expand(len(images), -1),
+        **{"output_distances": None, "same_class": None, "feature_changes": None, **sets},
     )
+
+
+def _draw_noise(images: Tensor, samples: int, seed: int) -> Tensor:
+    """Return uniform numbers in [0, 1), (samples, C, *size), the same for every image."""
+    draw = torch.Generator().manual_seed(seed)
+    return draw_uniform(draw, samples, *images.shape[1:])
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class TranslatedMaps:
+    """Maps of images and of their copies moved sideways.
+
+    Attributes:
+        maps: (N, *size) of the images.
+        translated_maps: (N, S, *size) of S copies each.
+        translation_distances: (N, S), ‖x - x'‖.
+    """
+
+    maps: Tensor
+    translated_maps: Tensor
+    translation_distances: Tensor
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return what metrics take, by the names of their arguments."""
+        return vars(self)
+
+
+def translated_maps(
+    model: nn.Module,
+    explanation: Explanation,
+    *,
+    steps: int = 28,
+    layer: Layers = None,
+    chunk: int | None = None,
+) -> TranslatedMaps:
+    """Explain copies of the images that are moved to the left and right (continuity).
+
+    The copies are moved by -W + k·⌊(2W + 1) / steps⌋ columns, k = 1…steps, but for those that are
+    not moved; the image's smallest value fills the columns that come in.
+
+    Args:
+        model: the network that was explained.
+        explanation: what `explain` made of it.
+        steps: how many copies of each image.
+        layer: the layers, if `explain` was given `Layer` objects with a reshape of their own.
+        chunk: copies in one pass; None finds it.
+
+    Raises:
+        OptionError: no steps, or more than there are places.
+    """
+    images = explanation.images
+    width = images.shape[-1]
+    if not 1 <= steps <= 2 * width + 1:
+        raise OptionError(
+            f"{steps} steps were given for images {width} columns wide; accepted are 1 to "
+            f"{2 * width + 1}."
+        )
+    stride = (2 * width + 1) // steps
+    columns = [move for k in range(steps) if (move := (k + 1) * stride - width)]
+    again = Again(model, explanation, layer, chunk)
+
+    def build(image: Tensor, place: Tensor) -> Tensor:
+        pairs = zip(images[image], place.tolist(), strict=True)
+        return torch.stack([_move(one, columns[at]) for one, at in pairs])
+
+    maps, distances = [], []
+    for image, _, made in again.variants(len(columns), build):
+        maps.append(made.map)
+        change = to_float64(images[image]) - to_float64(made.images)
+        distances.append(change.flatten(1).norm(dim=1))
+    shape = (len(images), len(columns))
+    return TranslatedMaps(
+        explanation.map,
+        torch.cat(maps).unflatten(0, shape),
+        torch.cat(distances).unflatten(0, shape),
+    )
+
+
+def _move(image: Tensor, columns: int) -> Tensor:
+    """Move an image (C, *size) to the right, or to the left for negative numbers."""
+    moved = torch.full_like(image, float(image.min()))
+    if columns > 0:
+        moved[..., columns:] = image[..., :-columns]
+    else:
+        moved[..., :columns] = image[..., -columns:]
+    return moved
 
 
 @final
@@ -138,7 +254,7 @@ def masked_maps(
     images = explanation.images
     kept = require_maps(explanation.map)
     mask_out = masking or explanation.masking
-    again = _Again(model, explanation, layer, chunk)
+    again = Again(model, explanation, layer, chunk)
     maps, outputs = [], []
     for index in again.parts(len(images)):
         found = again.explain(mask_out(images[index], kept[index]), index)
@@ -196,7 +312,7 @@ def randomised_maps(
         OptionError: there is no such stage, or nothing in it to randomise.
     """
     names, maps = [], []
-    again = _Again(model, explanation, layer, chunk)
+    again = Again(model, explanation, layer, chunk)
     parts = again.parts(len(explanation), substitute=False)
     for name, network in randomised_networks(model, mode=mode, stages=stages, seed=seed):
         names.append(name)
@@ -206,57 +322,180 @@ def randomised_maps(
 
 
 @final
-class _Again:
-    """Explains variants of images as these were explained, in chunks."""
+@dataclass(frozen=True, eq=False)
+class RandomNetworkMaps:
+    """Maps of the trained network, and of one without any trained weight.
 
-    def __init__(
-        self, model: nn.Module, explanation: Explanation, layer: Layers, chunk: int | None
-    ) -> None:
-        self._model, self._explanation, self._chunk = model, explanation, chunk
-        self._network = model
-        if layer is None:
-            pairs = zip(explanation.layers, explanation.reshapes, strict=True)
-            self._layers = [Layer(name, reshape) for name, reshape in pairs]
-        else:  # by name, so that a copy of the network has them, too
-            self._layers = [Layer.of(spec, unwrap(model)) for spec in as_group(layer)]
+    Attributes:
+        maps: (N, *size) of the trained network.
+        random_network_maps: (N, *size) of a network all of whose stages are random.
+    """
 
-    def parts(self, count: int, *, substitute: bool = True) -> tuple[Tensor, ...]:
-        """Return the numbers 0 … count-1 in chunks, and choose the network that runs them.
+    maps: Tensor
+    random_network_maps: Tensor
 
-        Args:
-            count: of the variants.
-            substitute: whether a faster copy of the network may run them.
+    def inputs(self) -> dict[str, Tensor]:
+        """Return what metrics take, by the names of their arguments."""
+        return vars(self)
 
-        Raises:
-            InputError: a chunk below 1.
-        """
-        more = Needs.PASSES | Needs.ATTENTION  # what else a method may read of the network
-        layers = self._layers if not self._explanation.method.entry.needs & more else []
-        images = self._explanation.images
-        with open_session(self._model, self._explanation.given, chunk=self._chunk) as session:
-            if substitute:
-                self._network = session.stand_in(session.chunk, layers)
-            parts: tuple[Tensor, ...] = torch.arange(count, device=images.device).split(
-                session.chunk
-            )
-            return parts
 
-    def _given(self, images: Tensor, index: Tensor) -> InputsLike:
-        inputs = self._explanation.inputs
-        return images if inputs is None else inputs.with_images(images, index)
+def random_network_maps(
+    model: nn.Module,
+    explanation: Explanation,
+    *,
+    seed: int = 0,
+    layer: Layers = None,
+    chunk: int | None = None,
+) -> RandomNetworkMaps:
+    """Explain the same images and classes with a network of random weights.
 
-    @torch.inference_mode(mode=False)
-    def explain(
-        self, images: Tensor, index: Tensor, network: nn.Module | None = None
-    ) -> Explanation:
-        """Explain variants of the images at `index`, of another network if one is given."""
-        index = index.clone()  # outside inference mode: they are saved for the backward pass
-        return explain(
-            self._explanation.wrap(unwrap(network or self._network)),
-            self._given(images.clone(), index),
-            {"again": cast("Method", self._explanation.method)},
-            self._explanation.target.take(index),
-            self._layers,
-            masking=self._explanation.masking,
-            chunk=self._chunk,
-        )["again"]
+    Args:
+        model: the network that was explained; a copy is changed, never it.
+        explanation: what `explain` made of it.
+        seed: of the weights.
+        layer: the layers, if `explain` was given `Layer` objects with a reshape of their own.
+        chunk: images in one pass; None finds it.
+    """
+    again = Again(model, explanation, layer, chunk)
+    parts = again.parts(len(explanation), substitute=False)
+    *_, (_, network) = randomised_networks(model, seed=seed)
+    found = [again.explain(explanation.images[i], i, network).map for i in parts]
+    return RandomNetworkMaps(explanation.map, torch.cat(found))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SmoothRandomisedMaps:
+    """Mean maps of noisy copies, by the trained network and by ever more random ones.
+
+    Attributes:
+        smooth_maps: (N, *size) of the trained network.
+        smooth_random_maps: (N, L, *size), one a stage.
+    """
+
+    smooth_maps: Tensor
+    smooth_random_maps: Tensor
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return what metrics take, by the names of their arguments."""
+        return vars(self)
+
+
+def smooth_randomised_maps(  # noqa: PLR0913 (options of a published protocol)
+    model: nn.Module,
+    explanation: Explanation,
+    *,
+    samples: int = 10,
+    noise: float | int = 0.1,
+    mode: Cascade = "cascading",
+    stages: Sequence[str] | None = None,
+    seed: int = 0,
+    layer: Layers = None,
+    chunk: int | None = None,
+) -> SmoothRandomisedMaps:
+    """Explain noisy copies with the network and with randomised ones, and average their maps.
+
+    The noise is Gaussian, its deviation a share of each image's range of values, and the same for
+    every network; the last copy has none.
+
+    Args:
+        model: the network that was explained; copies are changed, never it.
+        explanation: what `explain` made of it.
+        samples: copies of each image.
+        noise: its deviation, as a share of the range max x - min x.
+        mode: "cascading" or "independent", as `randomised_maps`.
+        stages: names of submodules, from the output downwards; `network_stages` by default.
+        seed: of the weights and of the noise.
+        layer: the layers, if `explain` was given `Layer` objects with a reshape of their own.
+        chunk: images in one pass; None finds it.
+
+    Raises:
+        OptionError: no samples, a negative noise, no such stage, or nothing in it to randomise.
+    """
+    if samples < 1 or not 0 <= noise < math.inf:
+        raise OptionError(
+            f"{samples} samples with noise of {noise} were given; accepted are at least one sample "
+            "and a noise of 0 or more."
+        )
+    images = explanation.images
+    draw = torch.Generator().manual_seed(seed)
+    drawn = torch.randn((samples, *images.shape[1:]), generator=draw, device="cpu")
+    drawn[-1] = 0
+    drawn = drawn.to(images)
+    flat = images.flatten(1)
+    scale = noise * add_sides(flat.amax(1) - flat.amin(1), images)
+    again = Again(model, explanation, layer, chunk)
+
+    def average(network: nn.Module | None) -> Tensor:
+        total = torch.zeros_like(explanation.map)
+        for index in again.parts(len(images) * samples, substitute=network is None):
+            image = index // samples
+            copies = images[image] + scale[image] * drawn[index % samples]
+            total.index_add_(0, image, again.explain(copies, image, network).map.to(total))
+        return total / samples
+
+    trained = average(None)
+    networks = randomised_networks(model, mode=mode, stages=stages, seed=seed)
+    return SmoothRandomisedMaps(trained, torch.stack([average(net) for _, net in networks], 1))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class OtherClassMaps:
+    """Maps for the explained class, and for another one.
+
+    Attributes:
+        maps: (N, *size) of the explained class.
+        other_class_maps: (N, *size) of another class.
+        labels: (N,) the other class.
+    """
+
+    maps: Tensor
+    other_class_maps: Tensor
+    labels: Tensor
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return what metrics take, by the names of their arguments."""
+        return {"maps": self.maps, "other_class_maps": self.other_class_maps}
+
+
+def other_class_maps(
+    model: nn.Module,
+    explanation: Explanation,
+    *,
+    seed: int = 0,
+    layer: Layers = None,
+    chunk: int | None = None,
+) -> OtherClassMaps:
+    """Explain the same images for another class, drawn at random (random logit test).
+
+    The class is the explained one plus a random number, modulo the number of classes: each of the
+    others is as probable, and an image's does not depend on its batch.
+
+    Args:
+        model: the network that was explained.
+        explanation: what `explain` made of it.
+        seed: of the class.
+        layer: the layers, if `explain` was given `Layer` objects with a reshape of their own.
+        chunk: images in one pass; None finds it.
+
+    Raises:
+        TargetError: no class was explained, or there is no other.
+    """
+    target, output = explanation.target, explanation.output
+    count = output.shape[1] if isinstance(output, Tensor) and output.ndim == 2 else 0  # noqa: PLR2004
+    if not isinstance(target, ClassTarget) or count < 2:  # noqa: PLR2004
+        raise TargetError(
+            f"A {type(target).__name__} of a network with {count} classes was explained; the map "
+            "of another class needs a class target and at least two classes."
+        )
+    draw = torch.Generator().manual_seed(seed)
+    step = int(torch.randint(1, count, (1,), generator=draw, device="cpu"))
+    others = (target.labels.expand(len(explanation)) + step) % count
+    other = replace(target, labels=others)
+    again = Again(model, explanation, layer, chunk)
+    found = [
+        again.explain(explanation.images[index], index, target=other).map
+        for index in again.parts(len(explanation))
+    ]
+    return OtherClassMaps(explanation.map, torch.cat(found), others)

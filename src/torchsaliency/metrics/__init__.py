@@ -5,6 +5,7 @@ from torchsaliency.errors import require_extra
 require_extra("eval", "torchmetrics")
 
 from torchsaliency.metrics import functional as functional
+from torchsaliency.metrics.axioms import Completeness, InputInvariance, NonSensitivity
 from torchsaliency.metrics.base import (
     MetricEntry,
     SaliencyMetric,
@@ -24,6 +25,8 @@ from torchsaliency.metrics.classification import (
     Complexity,
 )
 from torchsaliency.metrics.localisation import (
+    AreaUnderROC,
+    AttributionLocalisation,
     EnergyPointingGame,
     LocalisationError,
     MaxBoxAccuracy,
@@ -33,19 +36,39 @@ from torchsaliency.metrics.localisation import (
     PixelRecall,
     PixelScores,
     PointingGame,
+    RelevanceMassAccuracy,
+    RelevanceRankAccuracy,
     SaliencyCropMetric,
+    TopKIntersection,
 )
 from torchsaliency.metrics.perturbation import AOPC, ROAD, Deletion, Insertion
 from torchsaliency.metrics.robustness import AvgSensitivity, Infidelity, MaxSensitivity
 from torchsaliency.metrics.sanity import (
+    MPRT,
     AbsoluteSpearmanSimilarity,
+    EfficientMPRT,
     HOGSimilarity,
+    RandomLogit,
+    SmoothMPRT,
     SpearmanSimilarity,
     SSIMSimilarity,
 )
 from torchsaliency.metrics.segmentation import MeanIoU, MeanIoUSweep
 from torchsaliency.metrics.selfsupervised import EmbeddingCosine, EmbeddingMSE
-from torchsaliency.metrics.sparsity import EffectiveArea, Entropy, Sparseness
+from torchsaliency.metrics.sparsity import (
+    EffectiveArea,
+    EffectiveComplexity,
+    Entropy,
+    Sparseness,
+)
+from torchsaliency.metrics.stability import (
+    Consistency,
+    Continuity,
+    LocalLipschitz,
+    RelativeInputStability,
+    RelativeOutputStability,
+    RelativeRepresentationStability,
+)
 from torchsaliency.metrics.statistics import (
     Agreement,
     Comparison,
@@ -57,43 +80,62 @@ from torchsaliency.metrics.statistics import (
 __all__ = [
     "ADCC",
     "AOPC",
+    "MPRT",
     "ROAD",
     "AbsoluteSpearmanSimilarity",
     "Agreement",
+    "AreaUnderROC",
+    "AttributionLocalisation",
     "AverageDrop",
     "AverageGain",
     "AverageIncrease",
     "AvgSensitivity",
     "Coherency",
     "Comparison",
+    "Completeness",
     "Complexity",
+    "Consistency",
+    "Continuity",
     "Deletion",
     "EffectiveArea",
+    "EffectiveComplexity",
+    "EfficientMPRT",
     "EmbeddingCosine",
     "EmbeddingMSE",
     "EnergyPointingGame",
     "Entropy",
     "HOGSimilarity",
     "Infidelity",
+    "InputInvariance",
     "Insertion",
+    "LocalLipschitz",
     "LocalisationError",
     "MaxBoxAccuracy",
     "MaxSensitivity",
     "MeanIoU",
     "MeanIoUSweep",
     "MetricEntry",
+    "NonSensitivity",
     "OfficialMetric",
     "PixelF1",
     "PixelPrecision",
     "PixelRecall",
     "PixelScores",
     "PointingGame",
+    "RandomLogit",
+    "RelativeInputStability",
+    "RelativeOutputStability",
+    "RelativeRepresentationStability",
+    "RelevanceMassAccuracy",
+    "RelevanceRankAccuracy",
     "SSIMSimilarity",
     "SaliencyCropMetric",
     "SaliencyMetric",
+    "SmoothMPRT",
     "Sparseness",
     "SpearmanSimilarity",
     "Summary",
+    "TopKIntersection",
     "bootstrap",
     "collection",
     "compare",

@@ -37,7 +37,7 @@ class MetricEntry(Entry):
 
     Attributes:
         group: "classification", "perturbation", "robustness", "localisation", "segmentation",
-            "self-supervised", "sanity" or "complexity".
+            "self-supervised", "sanity", "axiomatic" or "complexity".
         cite: key of the paper.
         requires: the measures that run the network for it; "maps" alone if nothing runs.
         annotations: what a person must have drawn: "", "boxes" or "masks".

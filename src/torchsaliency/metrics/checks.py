@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from torchsaliency.core.maps import ROUNDING, require_maps
+from torchsaliency.core.space import describe_size
 from torchsaliency.errors import InputError
 
 VOID = 255
@@ -26,6 +27,52 @@ def check_pair(maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
             "two of the same images and size."
         )
     return require_maps(maps), require_maps(others)
+
+
+def check_copies(maps: Tensor, copies: Tensor) -> tuple[Tensor, Tensor]:
+    """Return maps (N, *size) and those of copies (N, S, *size) in float64.
+
+    Raises:
+        InputError: other shapes, no copies, or what `require_maps` refuses.
+    """
+    fits = copies.ndim == maps.ndim + 1 and copies.shape[0] == maps.shape[0]
+    if not fits or copies.shape[2:] != maps.shape[1:] or copies.shape[1] == 0:
+        raise InputError(
+            f"Maps of {tuple(maps.shape)} and noisy maps of {tuple(copies.shape)} were "
+            "given; give (N, *size) and (N, S, *size) with at least one copy."
+        )
+    values = require_maps(maps).double()
+    return values, require_maps(copies.flatten(0, 1)).double().view(copies.shape)
+
+
+def check_squares(maps: Tensor, squares: Tensor, drops: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the corners (S, 2 sides) of squares, and the score's drops (N, S) in float64.
+
+    Raises:
+        InputError: no squares, squares that do not lie inside the maps, or other numbers of drops.
+    """
+    if drops.shape != (len(maps), len(squares)) or not bool(drops.isfinite().all()):
+        raise InputError(
+            f"{len(maps)} maps, {len(squares)} squares and drops of {tuple(drops.shape)} were "
+            "given; give one finite drop a map and square."
+        )
+    corners = squares.long().to(maps.device)
+    size = tuple(maps.shape[1:])
+    limits = torch.tensor(size[::-1] * 2, device=maps.device)
+    if len(corners) == 0 or not _lie_inside(corners, limits):
+        raise InputError(
+            f"{len(corners)} squares were given; accepted are at least one, each with an area and "
+            f"inside the maps of {describe_size(size)}."
+        )
+    return corners, drops.detach().double().to(maps.device)
+
+
+def _lie_inside(corners: Tensor, limits: Tensor) -> bool:
+    """Whether boxes have an area and lie inside an image of these sides."""
+    if corners.shape[1] != len(limits):
+        return False
+    low, high = corners.chunk(2, 1)
+    return bool(((corners >= 0) & (corners <= limits)).all() & (high > low).all())
 
 
 def check_values(name: str, values: Tensor, count: int | None = None) -> Tensor:

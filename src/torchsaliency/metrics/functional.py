@@ -1,5 +1,6 @@
 """Every metric as a pure function: per-image numbers from tensors, in the metric's unit."""
 
+from torchsaliency.metrics.axioms import completeness, input_invariance, non_sensitivity
 from torchsaliency.metrics.classification import (
     adcc,
     average_drop,
@@ -9,6 +10,8 @@ from torchsaliency.metrics.classification import (
     complexity,
 )
 from torchsaliency.metrics.localisation import (
+    area_under_roc,
+    attribution_localisation,
     box_hits,
     box_iou,
     energy_pointing_game,
@@ -18,43 +21,85 @@ from torchsaliency.metrics.localisation import (
     pixel_scores,
     pointing_game,
     predicted_boxes,
+    relevance_mass_accuracy,
+    relevance_rank_accuracy,
     saliency_metric,
+    top_k_intersection,
 )
 from torchsaliency.metrics.perturbation import aopc, area_under_curve, road
 from torchsaliency.metrics.robustness import infidelity, sensitivities
-from torchsaliency.metrics.sanity import hog_similarity, rank_similarity, ssim_similarity
+from torchsaliency.metrics.sanity import (
+    complexity_rise,
+    hog_similarity,
+    mean_rank_similarity,
+    rank_similarity,
+    ssim_similarity,
+)
 from torchsaliency.metrics.segmentation import iou_at
 from torchsaliency.metrics.selfsupervised import embedding_cosine, embedding_mse
 from torchsaliency.metrics.similarity import pearson, spearman, ssim
-from torchsaliency.metrics.sparsity import effective_area, entropy, sparseness
+from torchsaliency.metrics.sparsity import (
+    effective_area,
+    effective_complexity,
+    entropy,
+    sparseness,
+)
+from torchsaliency.metrics.stability import (
+    consistency,
+    continuity,
+    local_lipschitz,
+    peak_cells,
+    relative_input_stability,
+    relative_output_stability,
+    relative_representation_stability,
+    relative_stability,
+)
 
 __all__ = [
     "adcc",
     "aopc",
     "area_under_curve",
+    "area_under_roc",
+    "attribution_localisation",
     "average_drop",
     "average_gain",
     "average_increase",
     "box_hits",
     "box_iou",
     "coherency",
+    "completeness",
     "complexity",
+    "complexity_rise",
+    "consistency",
+    "continuity",
     "effective_area",
+    "effective_complexity",
     "embedding_cosine",
     "embedding_mse",
     "energy_pointing_game",
     "entropy",
     "hog_similarity",
     "infidelity",
+    "input_invariance",
     "iou_at",
+    "local_lipschitz",
     "localisation_error",
     "max_box_accuracy",
+    "mean_rank_similarity",
+    "non_sensitivity",
     "official_metric",
+    "peak_cells",
     "pearson",
     "pixel_scores",
     "pointing_game",
     "predicted_boxes",
     "rank_similarity",
+    "relative_input_stability",
+    "relative_output_stability",
+    "relative_representation_stability",
+    "relative_stability",
+    "relevance_mass_accuracy",
+    "relevance_rank_accuracy",
     "road",
     "saliency_metric",
     "sensitivities",
@@ -62,4 +107,5 @@ __all__ = [
     "spearman",
     "ssim",
     "ssim_similarity",
+    "top_k_intersection",
 ]

@@ -10,10 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from torchsaliency.core.maps import require_maps
-from torchsaliency.core.space import describe_size
 from torchsaliency.errors import InputError
 from torchsaliency.metrics.base import SaliencyMetric, metric
-from torchsaliency.metrics.checks import check_values
+from torchsaliency.metrics.checks import check_copies, check_squares, check_values
 
 Norm = Literal["map", "input"]
 
@@ -34,14 +33,7 @@ def sensitivities(
     Raises:
         InputError: maps outside [0, 1] or of different sizes, or no copies.
     """
-    fits = noisy_maps.ndim == maps.ndim + 1 and noisy_maps.shape[0] == maps.shape[0]
-    if not fits or noisy_maps.shape[2:] != maps.shape[1:] or noisy_maps.shape[1] == 0:
-        raise InputError(
-            f"Maps of {tuple(maps.shape)} and noisy maps of {tuple(noisy_maps.shape)} were given; "
-            "give (N, *size) and (N, S, *size) with at least one copy."
-        )
-    values = require_maps(maps).double()
-    noisy = require_maps(noisy_maps.flatten(0, 1)).double().view(noisy_maps.shape)
+    values, noisy = check_copies(maps, noisy_maps)
     change = (noisy - values[:, None]).flatten(2).norm(dim=2)
     size = (
         values.flatten(1).norm(dim=1)
@@ -75,19 +67,8 @@ def infidelity(
         InputError: maps outside [0, 1], or numbers that do not fit together.
     """
     values = require_maps(maps).double()
-    if drops.shape != (len(values), len(squares)) or not bool(drops.isfinite().all()):
-        raise InputError(
-            f"{len(values)} maps, {len(squares)} squares and drops of {tuple(drops.shape)} were "
-            "given; give one finite drop a map and square."
-        )
-    corners = squares.long().to(values.device)
+    corners, measured = check_squares(values, squares, drops)
     size = tuple(values.shape[1:])
-    limits = torch.tensor(size[::-1] * 2, device=values.device)
-    if len(corners) == 0 or not _lie_inside(corners, limits):
-        raise InputError(
-            f"{len(corners)} squares were given; accepted are at least one, each with an area and "
-            f"inside the maps of {describe_size(size)}."
-        )
     # sums over squares from the integral image
     integral = values
     for side in range(1, values.ndim):
@@ -99,21 +80,12 @@ def infidelity(
         place = [(high if end else low)[:, axis] for axis, end in enumerate(ends)]
         part = integral.movedim(0, -1)[tuple(place[::-1])].mT
         predicted = predicted + part if sum(ends) % 2 == len(size) % 2 else predicted - part
-    measured = drops.detach().double().to(values.device)
     scale = torch.ones_like(predicted[:, :1])
     if normalise:
         power = predicted.square().sum(1, keepdim=True)
         fitted = (predicted * measured).sum(1, keepdim=True) / torch.where(power > 0, power, 1)
         scale = torch.where(power > 0, fitted, 0)
     return (scale * predicted - measured).square().mean(1)
-
-
-def _lie_inside(corners: Tensor, limits: Tensor) -> bool:
-    """Whether boxes have an area and lie inside an image of these sides."""
-    if corners.shape[1] != len(limits):
-        return False
-    low, high = corners.chunk(2, 1)
-    return bool(((corners >= 0) & (corners <= limits)).all() & (high > low).all())
 
 
 class SensitivityMetric(SaliencyMetric):

@@ -90,6 +90,58 @@ def ssim_similarity(
     return ssim(first, second, window=window).to(maps.device)
 
 
+def mean_rank_similarity(
+    maps: Float[Tensor, " n *size"], random_maps: Float[Tensor, "n l *size"]
+) -> Float[Tensor, " n"]:
+    """Return the mean over the stages of `rank_similarity`; NaN where one of them is.
+
+    Args:
+        maps: (N, H, W) in [0, 1].
+        random_maps: (N, L, H, W) in [0, 1], one a stage.
+
+    Raises:
+        InputError: maps outside [0, 1] or of different sizes.
+    """
+    return torch.stack([rank_similarity(maps, others) for others in random_maps.unbind(1)], 1).mean(
+        1
+    )
+
+
+def complexity_rise(
+    maps: Float[Tensor, " n *size"],
+    random_network_maps: Float[Tensor, " n *size"],
+    bins: int = 100,
+) -> Float[Tensor, " n"]:
+    """Return (ξ(S') - ξ(S)) / ξ(S) of two maps of every image, ξ the entropy of its histogram.
+
+    NaN where ξ(S) = 0, for a constant map.
+
+    Args:
+        maps: S (N, H, W) in [0, 1].
+        random_network_maps: S' (N, H, W) in [0, 1].
+        bins: of the histogram, from each map's smallest value to its largest.
+
+    Raises:
+        InputError: maps outside [0, 1] or of different sizes.
+        OptionError: fewer than two bins.
+    """
+    _check_bins(bins)
+    first, second = (_histogram_entropy(one, bins) for one in check_pair(maps, random_network_maps))
+    return torch.where(first > 0, (second - first) / torch.where(first > 0, first, 1), torch.nan)
+
+
+def _histogram_entropy(maps: Tensor, bins: int) -> Tensor:
+    """Return -Σ p ln p of the histogram of every map's values, in nats."""
+    values = maps.double().flatten(1)
+    low = values.amin(1, keepdim=True)
+    span = values.amax(1, keepdim=True) - low
+    places = ((values - low) / torch.where(span > 0, span, 1) * bins).long().clamp_max(bins - 1)
+    counts = torch.zeros(len(values), bins, dtype=torch.float64, device=values.device)
+    counts.scatter_add_(1, places, torch.ones_like(values))
+    shares = counts / values.shape[1]
+    return -torch.special.xlogy(shares, shares).sum(1)
+
+
 _sanity = functools.partial(
     metric,
     group="sanity",
@@ -253,6 +305,166 @@ class SSIMSimilarity(SanityMetric):
 
     def _similarity(self, maps: Tensor, others: Tensor) -> Tensor:
         return ssim_similarity(maps, others, self.window)
+
+
+@final
+@_sanity("mprt", unit="correlation")
+class MPRT(SanityMetric):
+    """Model parameter randomisation test: Spearman's correlation, averaged over the stages.
+
+    Formula: 1/N · Σ_i mean_l Spearman(S_i, S_i^l), S^l the map of the network whose l stages from
+    the output on are random; `curve` holds all stages.
+
+    Rewards: methods that depend on what was learned, in each of the stages.
+
+    Misleads: as `spearman`, which is the last stage of the same passes. The mean depends on how
+    many stages there are, and a method that reads the last layers alone changes at once.
+
+    Undefined: where a map is constant.
+
+    Differs: Quantus' average correlation, over stages of the network in place of all its layers.
+
+    Source: Adebayo et al., NeurIPS 2018.
+    """
+
+    def _similarity(self, maps: Tensor, others: Tensor) -> Tensor:
+        return rank_similarity(maps, others)
+
+    def image_values(self, rows: Tensor) -> Tensor:
+        """Return every image's mean over the stages."""
+        return rows.mean(1)
+
+
+@final
+@_sanity("smprt", unit="correlation", cite="hedstroem2024", requires="smooth_randomised_maps")
+class SmoothMPRT(SanityMetric):
+    """Smooth MPRT: the randomisation test of maps that are averaged over noisy copies first.
+
+    Formula: 1/N · Σ_i mean_l Spearman(S̄_i, S̄_i^l), S̄ the mean map of ten copies of the image, all
+    but one with Gaussian noise of a tenth of its range of values; S^l as for `mprt`.
+
+    Rewards: methods that depend on what was learned, once the noise of gradients is averaged out.
+
+    Misleads: averaging makes maps smooth, and smooth maps correlate by position alone; it raises
+    the number of noisy methods and costs ten times as much.
+
+    Undefined: where a mean map is constant.
+
+    Differs: ten copies, where the paper takes 50; stages in place of layers.
+
+    Source: Hedström et al., Sanity checks revisited, 2024.
+    """
+
+    def __init__(
+        self,
+        mode: Literal["cascading", "independent"] = "cascading",
+        stages: int = _STAGES,
+        seed: int = 0,
+        samples: int = 10,
+        noise: float | int = 0.1,
+        **options: Any,
+    ) -> None:
+        """Set how weights become random, and the noise."""
+        self.samples, self.noise = samples, noise
+        super().__init__(mode, stages, seed, **options)
+
+    def update(self, smooth_maps: Tensor, smooth_random_maps: Tensor) -> None:
+        """Add images: mean maps (N, H, W), and those of randomised networks (N, L, H, W)."""
+        super().update(smooth_maps, smooth_random_maps)
+
+    def _similarity(self, maps: Tensor, others: Tensor) -> Tensor:
+        return rank_similarity(maps, others)
+
+    def image_values(self, rows: Tensor) -> Tensor:
+        """Return every image's mean over the stages."""
+        return rows.mean(1)
+
+
+@final
+@metric(
+    "emprt",
+    group="sanity",
+    cite="hedstroem2024",
+    requires="random_network_maps",
+    direction="higher",
+    unit="ratio",
+    worst=-1.0,
+)
+class EfficientMPRT(SaliencyMetric):
+    """Efficient MPRT: by what share the map becomes more complex if all weights are random.
+
+    Formula: 1/N · Σ_i (ξ(S_i') - ξ(S_i)) / ξ(S_i), ξ the entropy of a histogram of the map's values
+    with 100 bins, S' the map of the network all of whose stages are random.
+
+    Rewards: methods whose maps lose their structure with the weights.
+
+    Misleads: the entropy is of values, not of places: a random network may give a plain map, too,
+    and the number then is below 0 though the method depends on the weights.
+
+    Undefined: for a constant map.
+
+    Source: Hedström et al., Sanity checks revisited, 2024.
+    """
+
+    def __init__(self, seed: int = 0, bins: int = 100, **options: Any) -> None:
+        """Set the seed of the weights, and the bins of the histogram."""
+        _check_bins(bins)
+        self.seed, self.bins = seed, bins
+        super().__init__(**options)
+
+    def update(self, maps: Tensor, random_network_maps: Tensor) -> None:
+        """Add images: maps (N, H, W), and those of a random network (N, H, W)."""
+        self._record(complexity_rise(maps, random_network_maps, self.bins))
+
+
+@final
+@metric(
+    "random-logit",
+    group="sanity",
+    cite="sixt2020",
+    requires="other_class_maps",
+    direction="lower",
+    unit="similarity",
+    best=-1.0,
+    worst=1.0,
+)
+class RandomLogit(SaliencyMetric):
+    """Random logit test: how alike are the maps of the class and of another one?
+
+    Formula: 1/N · Σ_i SSIM(S_i, S_i') with data range 1, S' the map for another class, drawn at
+    random; similarity="spearman" takes the rank correlation.
+
+    Rewards: methods whose maps depend on the class that is explained.
+
+    Misleads: two classes may rightly look at the same object, and a method that is random from call
+    to call passes. Methods without a class score 1.
+
+    Undefined: with "spearman", where a map is constant; with "ssim", never.
+
+    Differs: SSIM of the maps; Quantus takes that of the pixels in one row (erratum Q6).
+
+    Source: Sixt, Granz and Landgraf, ICML 2020.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        similarity: Literal["ssim", "spearman"] = "ssim",
+        **options: Any,
+    ) -> None:
+        """Set the seed of the class, and how maps are compared."""
+        self.seed, self.similarity = seed, similarity
+        super().__init__(**options)
+
+    def update(self, maps: Tensor, other_class_maps: Tensor) -> None:
+        """Add images: maps (N, H, W), and those of another class (N, H, W)."""
+        compare = ssim_similarity if self.similarity == "ssim" else rank_similarity
+        self._record(compare(maps, other_class_maps))
+
+
+def _check_bins(bins: int) -> None:
+    if bins < 2:  # noqa: PLR2004
+        raise OptionError(f"{bins} bins were given; a histogram needs at least 2.")
 
 
 def _check_window(window: int | None) -> None:

@@ -27,7 +27,7 @@ def pearson(a: Float[Tensor, "n ..."], b: Float[Tensor, "n ..."]) -> Float[Tenso
 
 def spearman(a: Float[Tensor, "n ..."], b: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
     """Return Spearman's rank correlation of every pair, average ranks for ties; NaN if constant."""
-    found = pearson(_ranks(a), _ranks(b)).to(a.device)
+    found = pearson(average_ranks(a), average_ranks(b)).to(a.device)
     return torch.where(pearson(a, b).isnan(), torch.nan, found)
 
 
@@ -55,7 +55,8 @@ def ssim(
     return torch.tensor(found, dtype=torch.float64, device="cpu")
 
 
-def _ranks(maps: Tensor) -> Tensor:
+def average_ranks(maps: Tensor) -> Tensor:
+    """Return each number's rank in its row from 1 on, (N, numbers); equal numbers share theirs."""
     flat = maps.detach().flatten(1).double().cpu().numpy()
     return torch.from_numpy(stats.rankdata(flat, axis=1)) if len(flat) else torch.from_numpy(flat)
 

@@ -1,14 +1,15 @@
-"""How concentrated is the map? Gini index, entropy, effective area."""
+"""How concentrated is the map? Gini index, entropy, effective area, pixels above a threshold."""
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from torchsaliency.core.maps import require_maps
+from torchsaliency.errors import OptionError
 from torchsaliency.metrics.base import SaliencyMetric, metric
 
 
@@ -58,6 +59,23 @@ def effective_area(maps: Float[Tensor, " n *size"]) -> Float[Tensor, " n"]:
     power = values.square().sum(1)
     found = values.sum(1).square() / (values.shape[1] * torch.where(power > 0, power, 1))
     return torch.where(power > 0, 100 * found, torch.nan)
+
+
+def effective_complexity(
+    maps: Float[Tensor, " n *size"], threshold: float | int = 1e-5
+) -> Float[Tensor, " n"]:
+    """Return how many pixels of every map are above the threshold.
+
+    Args:
+        maps: S (N, H, W) in [0, 1].
+        threshold: at least 0 and below 1.
+
+    Raises:
+        InputError: maps outside [0, 1].
+        OptionError: a threshold outside [0, 1).
+    """
+    _check_threshold(threshold)
+    return (require_maps(maps).double() > threshold).flatten(1).sum(1).double()
 
 
 @final
@@ -132,3 +150,46 @@ class EffectiveArea(SaliencyMetric):
     def update(self, maps: Tensor) -> None:
         """Add maps (N, H, W) in [0, 1]."""
         self._record(effective_area(maps))
+
+
+@final
+@metric(
+    "effective-complexity",
+    group="complexity",
+    cite="nguyen2020",
+    direction="lower",
+    unit="pixels",
+    best=0.0,
+)
+class EffectiveComplexity(SaliencyMetric):
+    """Effective complexity: how many pixels of the map are not negligible.
+
+    Formula: 1/N · Σ_i |{u : S_i(u) > 1e-5}|.
+
+    Rewards: maps that are exactly 0 on most pixels.
+
+    Misleads: a pixel of 0.0001 counts like one of 1, so that only exact zeros help, and a map of
+    zeros is perfect. It grows with the size of the map.
+
+    Undefined: never.
+
+    Differs: the paper counts the features that are needed to keep the expected loss below a
+    threshold, which asks the network; this is Quantus' count, of the map alone.
+
+    Source: Nguyen and Martínez, 2020, as in Quantus.
+    """
+
+    def __init__(self, threshold: float | int = 1e-5, **options: Any) -> None:
+        """Choose what is negligible."""
+        _check_threshold(threshold)
+        self.threshold = threshold
+        super().__init__(**options)
+
+    def update(self, maps: Tensor) -> None:
+        """Add maps (N, H, W) in [0, 1]."""
+        self._record(effective_complexity(maps, self.threshold))
+
+
+def _check_threshold(threshold: float | int) -> None:
+    if not 0 <= threshold < 1:
+        raise OptionError(f"A threshold of {threshold} was given; give one in [0, 1).")

@@ -1,5 +1,7 @@
 """Maps made again: of noisy images, of masked images, by networks with random weights."""
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -17,13 +19,18 @@ from nets import (
     tiny_vit,
     two_layer_head,
 )
-from torchsaliency import BlackPixel, Explanation, OptionError, explain
+from torchsaliency import BlackPixel, Explanation, OptionError, TargetError, explain
+from torchsaliency.evaluation import score
 from torchsaliency.measures import (
     masked_maps,
     network_stages,
     noisy_maps,
+    other_class_maps,
+    random_network_maps,
     randomised_maps,
     randomised_networks,
+    smooth_randomised_maps,
+    translated_maps,
 )
 from torchsaliency.metrics import functional
 
@@ -71,7 +78,7 @@ def test_noise_is_uniform_and_its_size_is_recorded():
     torch.testing.assert_close(found.distances[0], noise.flatten(1).abs().amax(1))
     assert found.distances.max() <= 0.2
     assert found.distances.min() > 0.19  # 768 uniform values come close to the radius
-    assert set(found.inputs()) == {"maps", "noisy_maps", "norms"}
+    assert set(found.inputs()) == set(vars(found)) - {"distances"}
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5, 100])
@@ -103,6 +110,107 @@ def test_noise_is_seeded():
     other = noisy_maps(net, made, samples=2, seed=2)
     assert torch.equal(one.noisy_maps, same.noisy_maps)
     assert not torch.allclose(one.noisy_maps, other.noisy_maps, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", SURE)
+def test_what_noise_changes_in_image_output_and_features_by_hand(name):
+    net, labels = convnet(seed=3), [4, 0, 2]
+    made = explained(name, net, target=labels)
+    found = noisy_maps(net, made, radius=0.5, samples=3, seed=7, features=True, chunk=4)
+    plain = noisy_maps(net, made, radius=0.5, samples=3, seed=7)
+    close(found.noisy_maps, plain.noisy_maps)
+    assert plain.feature_changes is None
+    body = net[:9]
+
+    def share(one, other):
+        return ((one - other) / torch.where(one == 0, 1e-6, one)).double().flatten(1).norm(dim=1)
+
+    with torch.no_grad():
+        for s, noise in enumerate(the_noise(3, 0.5, 7)):
+            moved = X + noise
+            size = noise.double().norm().expand(N)
+            torch.testing.assert_close(found.image_distances[:, s], size)
+            close(found.image_changes[:, s] / share(X, moved), torch.ones(N).double())
+            features = share(body(X.clone()), body(moved.clone()))
+            torch.testing.assert_close(found.feature_changes[:, s], features, rtol=0.02, atol=0.02)
+            one, other = net(X.clone()), net(moved.clone())
+            close(found.output_distances[:, s].float(), (one - other).norm(dim=1))
+            assert torch.equal(found.same_class[:, s], one.argmax(1) == other.argmax(1))
+
+
+def test_features_share_the_passes_of_the_noise():
+    net = convnet(seed=3)
+    made = explained(net=net)
+    counter = Counter(net)
+    found = score(net, made, ["max-sensitivity", "ris", "rrs", "local-lipschitz"])
+    assert counter.images == 10 * N + N  # the clean images once more, for their features
+    assert all(metric.per_image.isfinite().all() for metric in found.values())
+
+
+# --- moved copies, other classes, averages -------------------------------------------------------
+
+
+def test_translated_maps_are_those_of_moved_images_by_hand():
+    net, labels = convnet(seed=3), [4, 0, 2]
+    made = explained(net=net, target=labels)
+    found = translated_maps(net, made, steps=11, chunk=4)  # by 3 columns: -13, -10, … 17
+    moves = [move for move in range(-13, 18, 3) if move]
+    assert found.translated_maps.shape == (N, len(moves), 16, 16)
+    for place, move in enumerate(moves):
+        moved = torch.stack([torch.full_like(one, float(one.min())) for one in X])
+        if 0 < move < 16:
+            moved[..., move:] = X[..., :-move]
+        elif move < 0:
+            moved[..., :move] = X[..., -move:]
+        close(found.translated_maps[:, place], explained(net=net, x=moved, target=labels).map)
+        distance = (X - moved).double().flatten(1).norm(dim=1)
+        torch.testing.assert_close(found.translation_distances[:, place], distance)
+    with pytest.raises(OptionError, match="1 to 33"):
+        translated_maps(net, made, steps=34)
+
+
+def test_another_class_is_never_the_explained_one():
+    net, labels = convnet(seed=3), [4, 0, 2]
+    made = explained(net=net, target=labels)
+    steps = set()
+    for seed in range(12):
+        found = other_class_maps(net, made, seed=seed, chunk=2)
+        step = (found.labels - torch.tensor(labels)) % CLASSES
+        assert len(set(step.tolist())) == 1
+        steps |= set(step.tolist())
+        close(found.other_class_maps, explained(net=net, target=found.labels).map)
+    assert steps == set(range(1, CLASSES))
+    with pytest.raises(TargetError, match="class target"):
+        other_class_maps(net, explained(net=net, target=lambda output: output.sum(1)))
+
+
+def test_the_random_network_is_the_last_of_the_cascade():
+    net, labels = convnet(seed=3), [4, 0, 2]
+    made = explained(net=net, target=labels)
+    found = random_network_maps(net, made, seed=5)
+    cascade = randomised_maps(net, made, seed=5)
+    close(found.random_network_maps, cascade.random_maps[:, -1])
+
+
+def test_smooth_maps_are_means_by_hand():
+    net, labels = convnet(seed=3), [4, 0, 2]
+    made = explained(net=net, target=labels)
+    found = smooth_randomised_maps(net, made, samples=3, noise=0.2, seed=5, chunk=4)
+    drawn = torch.randn((3, *X.shape[1:]), generator=torch.Generator().manual_seed(5))
+    drawn[-1] = 0
+    flat = X.flatten(1)
+    scale = 0.2 * (flat.amax(1) - flat.amin(1))[:, None, None, None]
+    networks = [net, *(copied for _, copied in _copies(net))]
+    for place, network in enumerate(networks):
+        maps = [explained(net=network, x=X + scale * one, target=labels).map for one in drawn]
+        mean = torch.stack(maps).mean(0)
+        close(found.smooth_maps if not place else found.smooth_random_maps[:, place - 1], mean)
+    still = smooth_randomised_maps(net, made, samples=1, seed=5)
+    close(still.smooth_random_maps, randomised_maps(net, made, seed=5).random_maps)
+
+
+def _copies(net):
+    return [(name, copy.deepcopy(network)) for name, network in randomised_networks(net, seed=5)]
 
 
 def test_more_noise_moves_the_map_further():

@@ -11,6 +11,7 @@ from skimage.feature import hog
 from skimage.metrics import structural_similarity
 
 from torchsaliency.errors import InputError, OptionError
+from torchsaliency.metrics import functional
 from torchsaliency.metrics.base import create_metric, metric_entry, metrics
 from torchsaliency.metrics.sanity import (
     HOGSimilarity,
@@ -363,9 +364,47 @@ def test_no_images_are_no_error(name):
 
 
 def test_the_registry_knows():
-    assert [one for one, entry in metrics().items() if entry.group == "sanity"] == NAMES
+    found = [one for one, entry in metrics().items() if entry.group == "sanity"]
+    assert found == [*NAMES, "mprt", "smprt", "emprt", "random-logit"]
     for name in NAMES:
         entry = metric_entry(name)
         sections = ("Formula", "Rewards", "Misleads", "Undefined", "Source")
         assert all(entry.section(key) for key in sections)
         assert create_metric(name, entry.options).settings == dict(entry.options)
+
+
+# --- the average of the stages, complexity, other classes ----------------------------------------
+
+
+def test_mprt_is_the_mean_of_the_curve():
+    maps, random_maps = torch.rand(4, 9, 8), torch.rand(4, 5, 9, 8)
+    made = create_metric("mprt")
+    made.update(maps, random_maps)
+    assert made.compute().item() == pytest.approx(made.curve.mean().item())
+    same = create_metric("smprt")
+    same.update(maps, maps[:, None].expand(-1, 5, -1, -1))
+    assert same.compute().item() == pytest.approx(1) == same.entry.worst
+
+
+def test_the_rise_of_complexity_by_hand():
+    """Two values in equal shares have entropy ln 2, four have ln 4: a rise of 1."""
+    two = torch.tensor([[[0.0, 0.0], [1.0, 1.0]]])
+    four = torch.tensor([[[0.0, 0.3], [0.6, 1.0]]])
+    found = functional.complexity_rise(two, four)
+    assert found.item() == pytest.approx(1)
+    assert functional.complexity_rise(four, two).item() == pytest.approx(-0.5)
+    # the worst: a random network's map says nothing
+    flat = functional.complexity_rise(four, torch.full_like(four, 0.5))
+    assert flat.item() == create_metric("emprt").entry.worst
+    assert functional.complexity_rise(torch.zeros_like(two), four).isnan().all()
+
+
+@pytest.mark.parametrize("similarity", ["ssim", "spearman"])
+def test_random_logits(similarity):
+    maps = torch.rand(2, 12, 12)
+    made = create_metric("random-logit", {"similarity": similarity})
+    made.update(maps, maps)
+    assert made.compute().item() == pytest.approx(1) == made.entry.worst
+    made.reset()
+    made.update(maps, 1 - maps)
+    assert made.compute().item() < -0.5

@@ -1,4 +1,4 @@
-"""Is the map where the object is? Metrics on boxes that people drew: Opti-CAM, Appendix B."""
+"""Is the map where the object is? Metrics on boxes (Opti-CAM, Appendix B) and on masks."""
 
 from torchsaliency.metrics.localisation.boxes import box_iou, predicted_boxes
 
@@ -29,9 +29,23 @@ from torchsaliency.metrics.localisation.pointing import (
     pointing_game,
 )
 from torchsaliency.metrics.localisation.crop import SaliencyCropMetric, saliency_metric
+from torchsaliency.metrics.localisation.masks import (
+    AreaUnderROC,
+    AttributionLocalisation,
+    RelevanceMassAccuracy,
+    RelevanceRankAccuracy,
+    TopKIntersection,
+    area_under_roc,
+    attribution_localisation,
+    relevance_mass_accuracy,
+    relevance_rank_accuracy,
+    top_k_intersection,
+)
 # isort: on
 
 __all__ = [
+    "AreaUnderROC",
+    "AttributionLocalisation",
     "EnergyPointingGame",
     "LocalisationError",
     "MaxBoxAccuracy",
@@ -41,7 +55,12 @@ __all__ = [
     "PixelRecall",
     "PixelScores",
     "PointingGame",
+    "RelevanceMassAccuracy",
+    "RelevanceRankAccuracy",
     "SaliencyCropMetric",
+    "TopKIntersection",
+    "area_under_roc",
+    "attribution_localisation",
     "box_hits",
     "box_iou",
     "energy_pointing_game",
@@ -51,5 +70,8 @@ __all__ = [
     "pixel_scores",
     "pointing_game",
     "predicted_boxes",
+    "relevance_mass_accuracy",
+    "relevance_rank_accuracy",
     "saliency_metric",
+    "top_k_intersection",
 ]
