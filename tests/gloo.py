@@ -75,9 +75,11 @@ def find_together(cases: Sequence[Case], folder: Path) -> list[list[Found]]:
     forked = "forkserver" in multiprocessing.get_all_start_methods()
     if forked:
         multiprocessing.get_context("forkserver").set_forkserver_preload(["torchsaliency.metrics"])
+    # by a file: as arguments, every tensor would take a file descriptor
+    torch.save(list(cases), folder / "cases.pt")
     multiprocessing.start_processes(
         _work,
-        (processes, list(cases), str(folder)),
+        (processes, str(folder)),
         nprocs=processes,
         start_method="forkserver" if forked else "spawn",
     )
@@ -87,8 +89,9 @@ def find_together(cases: Sequence[Case], folder: Path) -> list[list[Found]]:
     return [list(found) for found in zip(*per_process, strict=True)]
 
 
-def _work(rank: int, processes: int, cases: Sequence[Case], folder: str) -> None:
+def _work(rank: int, processes: int, folder: str) -> None:
     torch.set_num_threads(1)
+    cases: list[Case] = torch.load(Path(folder) / "cases.pt", weights_only=False)
     if sys.platform == "linux":  # else gloo looks up the machine's name, which may not resolve
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     distributed.init_process_group(

@@ -49,6 +49,7 @@ FUNCTIONS = {
         x["maps"], x["random_maps"][:, -1], absolute=True
     ),
     "ssim": lambda x: functional.ssim_similarity(x["maps"], x["random_maps"][:, -1]),
+    "top-k": lambda x: functional.top_k_intersection(x["maps"], x["masks"]),
 }
 """What a metric is the mean of, where its function has not its class's name and arguments."""
 
