@@ -139,7 +139,8 @@ def _histogram_entropy(maps: Tensor, bins: int) -> Tensor:
     counts = torch.zeros(len(values), bins, dtype=torch.float64, device=values.device)
     counts.scatter_add_(1, places, torch.ones_like(values))
     shares = counts / values.shape[1]
-    return -torch.special.xlogy(shares, shares).sum(1)
+    found: Tensor = -torch.special.xlogy(shares, shares).sum(1)
+    return found
 
 
 _sanity = functools.partial(
