@@ -42,6 +42,9 @@ ATTENTION_NAMES = sorted(name for name, one in methods().items() if Needs.ATTENT
 DETECTION_NAMES = sorted(name for name, one in methods().items() if Needs.DETECTIONS in one.needs)
 """Every registered method of detectors alone."""
 
+SLOWEST = {"sscam", "iscam"}
+"""Score-CAM several times over: too slow for a network of a thousand channels."""
+
 FEW = {"iterations": 3, "steps": 3, "samples": 4}
 """Options that make a method quick, wherever it has them."""
 

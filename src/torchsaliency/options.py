@@ -24,6 +24,7 @@ RUNNING, TRAINING, WRITTEN = "How it runs", "Training", "What is written"
 
 Framing = Literal["crop", "squash", "fill"]
 PhotoFraming = Literal["whole", "own", "crop", "squash", "fill"]
+Fusion = Literal["mean", "max", "product", "grid-mean", "grid-max", "grid-product"]
 Baseline = Literal["mean", "black", "blur"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -151,9 +152,16 @@ LAYERS = option(
     (),
     EXPLAINED,
     "Where maps are read, see `torchsaliency layers MODEL`; the network's default layer if "
-    "none is given. Repeatable: the maps are fused.",
+    "none is given. Repeatable: the maps are fused, see --fuse.",
     metavar="NAME",
     spelling="--layer",
+)
+FUSE = option(
+    "mean",
+    EXPLAINED,
+    "How the maps of several layers become one: each is resized and then stretched to [0, 1]; or, "
+    "grid-…, stretched and then resized, as in pytorch-grad-cam (grid-mean) and torchcam "
+    "(grid-max).",
 )
 SETTINGS = option(
     (),
@@ -231,6 +239,7 @@ class ExplainOptions(Options):
         metavar="WORDS",
     )
     layer: tuple[str, ...] = LAYERS
+    fuse: Fusion = FUSE
     masking: Baseline = MASKING
     aug_smooth: bool = option(
         False, EXPLAINED, "Average the maps over mirrored and brightened copies."
@@ -379,6 +388,7 @@ class PlanOptions(Options):
         metavar="label|predicted|CLASS",
     )
     layers: tuple[str, ...] = LAYERS
+    fuse: Fusion = FUSE
     masking: Baseline = MASKING
     fit: Framing | None = FIT
     normalise: bool = option(

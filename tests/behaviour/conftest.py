@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import torchsaliency
-from nets import NAMES
+from nets import NAMES, SLOWEST
 from sharing import compute_once
 from torchsaliency import Explanation, Network
 from torchsaliency.core.method import create
@@ -22,6 +22,7 @@ FEW = {
     "kernelshap": {"passes": 20},
     "iba": {"samples": 4},
     "smoothgrad": {"samples": 4},
+    "smoothgradcam++": {"samples": 4},
     "gradientshap": {"samples": 4},
     "deepshap": {"samples": 2},
     "integrated-gradients": {"steps": 6},
@@ -64,7 +65,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     images = torchsaliency.preprocess([photo.open() for photo in photos.values()], net)
     labels = [photo.class_index for photo in photos.values()]
     # a third of a minute by ONNX Runtime, a minute and more without
-    methods = {name: create(name, FEW.get(name)) for name in NAMES if name != "scorecam"}
+    quick = [name for name in NAMES if name not in {"scorecam", *SLOWEST}]
+    methods = {name: create(name, FEW.get(name)) for name in quick}
 
     def compute() -> dict[str, Explanation]:
         found = torchsaliency.explain(net, images, methods, labels)

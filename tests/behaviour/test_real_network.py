@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import torchsaliency
-from nets import NAMES
+from nets import NAMES, SLOWEST
 from sharing import compute_once
 from torchsaliency import GradCAM, OptiCAM
 from torchsaliency.core.maps import is_constant
@@ -28,7 +28,7 @@ def test_the_network_knows_the_photographs(studio):
 
 
 def test_every_method_gives_a_map_of_every_photograph(studio):
-    assert set(studio.explanations) == set(NAMES)
+    assert set(studio.explanations) == set(NAMES) - SLOWEST
     for name, explanation in studio.explanations.items():
         assert explanation.map.shape == (6, 224, 224), name
         assert set(explanation.status) == {"ok"}, name

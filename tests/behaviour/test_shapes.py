@@ -50,16 +50,19 @@ IMAGES = {
     "extremal-perturbation": 16,
     "feature-ablation": 32,
     "iba": 32,
+    "iscam": 16,
     "kernelshap": 32,
     "lime": 32,
     "meaningful-perturbation": 32,
     "rise": 32,
     "scorecam": 32,
+    "sscam": 16,
 }
 PAIRS = {
     "extremal-perturbation": 8,
     "feature-ablation": 12,
     "iba": 8,
+    "iscam": 8,
     "kernelshap": 8,
     "lime": 16,
     "meaningful-perturbation": 8,
@@ -67,11 +70,12 @@ PAIRS = {
     "opticam": 12,
     "rise": 8,
     "scorecam": 8,
+    "sscam": 8,
 }
 MOST_IMAGES, MOST_PAIRS = 64, 24
 """The slowest methods see fewer images."""
 
-CONTROLS = {"fakecam"}
+CONTROLS = {name for name, entry in methods().items() if entry.control}
 """Made to say nothing of the image."""
 
 LABEL_FREE = {name for name, entry in methods().items() if Needs.TARGET not in entry.needs}

@@ -1,14 +1,19 @@
-"""Grad-CAM against captum's, CAM against torchcam's."""
+"""Grad-CAM against captum's, CAM and the smoothed CAMs against torchcam's.
+
+torchcam's Smooth Grad-CAM++ and IS-CAM differ on purpose (errata L15, L16).
+"""
 
 import pytest
 import torch
+import torchcam.methods
 import torchvision
 from captum.attr import LayerGradCam
 from torchcam.methods import CAM as TheirCAM
 
 from nets import convnet, images
-from torchsaliency import CAM, GradCAM
+from torchsaliency import CAM, ISCAM, SSCAM, GradCAM, SmoothGradCAMPlusPlus, explain, tracing
 from torchsaliency.core.maps import minmax, upsample
+from torchsaliency.methods.attribution.gradient import normal_draws
 
 
 @pytest.mark.parametrize("layer", ["relu2", "relu3"])
@@ -40,3 +45,63 @@ def test_cam_is_torchcams(label):
         theirs = extractor(label, net(x), normalized=False)[0]
     made = CAM()(net, x, label, "relu3")
     torch.testing.assert_close(made.raw, theirs.detach().reshape(1, 8, 8), atol=1e-5, rtol=1e-4)
+
+
+def their_map(kind, net, x, label, layer="relu3", draws=(), **options):
+    """Explain by torchcam, (1, h, w), not normalised; what it draws is given."""
+    with getattr(torchcam.methods, kind)(net, target_layer=layer, **options) as extractor:
+        rest = iter(draws)
+        extractor._distrib = type(
+            "Drawn", (), {"sample": lambda _, size: next(rest).expand(size)}
+        )()
+        return extractor(label, net(x), normalized=False)[0].detach()
+
+
+def test_sscam_is_torchcams():
+    """With the same noise for all channels."""
+    net, x = convnet(seed=3), images(1, seed=1)
+    noise = 0.5 * normal_draws(x[:, 0], 3, 0)
+    theirs = their_map("SSCAM", net, x, 2, draws=noise[:, None], num_samples=3)
+    made = SSCAM(samples=3, spread=0.5)(net, x, 2, "relu3")
+    torch.testing.assert_close(made.raw, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_smooth_gradcam_plus_plus_is_torchcams_for_one_copy_and_even_gradients():
+    net, x = convnet(seed=3), images(1, seed=1)
+    spread = 0.1 * (x.amax() - x.amin())
+    noise = [spread * one for one in normal_draws(x, 4, 0)]
+    theirs = their_map("SmoothGradCAMpp", net, x, 2, draws=noise[:1], num_samples=1)
+    made = SmoothGradCAMPlusPlus(samples=1, spread=0.1, eps=1e-8)(net, x, 2, "relu3")
+    torch.testing.assert_close(made.raw, theirs.relu(), atol=1e-5, rtol=1e-3)
+    # at an earlier layer gradients differ from copy to copy, and from position to position
+    theirs = their_map("SmoothGradCAMpp", net, x, 2, "relu2", draws=noise, num_samples=4)
+    made = SmoothGradCAMPlusPlus(samples=4, spread=0.1, eps=1e-8)(net, x, 2, "relu2")
+    assert (minmax(made.raw) - minmax(theirs.relu())).abs().max() > 1e-2
+
+
+def test_iscam_differs_for_torchcams_masks_grow_beyond_one():
+    net, x = convnet(seed=3), images(1, seed=1)
+    theirs = their_map("ISCAM", net, x, 2, num_samples=1)
+    torch.testing.assert_close(ISCAM(steps=1)(net, x, 2, "relu3").raw, theirs, atol=1e-5, rtol=1e-4)
+    with tracing(net, x, 2, ["relu3"]) as trace:
+        features = trace["relu3"].activations
+        factors = torch.arange(1, 5).cumsum(0) / 4
+        assert factors[-1] == 2.5
+        scores = torch.stack(
+            [trace["relu3"].rescore(features, edit=lambda m, by=by: m * by) for by in factors]
+        )
+    running = torch.einsum("nk,nkhw->nhw", scores.mean(0).softmax(1), features).relu()
+    torch.testing.assert_close(
+        their_map("ISCAM", net, x, 2, num_samples=4), running, atol=1e-5, rtol=1e-3
+    )
+    assert (ISCAM(steps=4)(net, x, 2, "relu3").raw - running).abs().max() > 1e-3
+
+
+def test_layers_are_fused_as_torchcam_does():
+    """The maximum of maps that are stretched before they are resized, here to the image."""
+    net, x = convnet(seed=3), images(1, seed=1)
+    with torchcam.methods.GradCAM(net, target_layer=["relu1", "relu3"]) as extractor:
+        maps = extractor(2, net(x))
+        theirs = extractor.fuse_cams(maps, (16, 16))
+    made = explain(net, x, "gradcam", 2, ["relu1", "relu3"], fuse="grid-max")["gradcam"]
+    torch.testing.assert_close(made.map, minmax(theirs.detach()), atol=1e-4, rtol=0)

@@ -6,13 +6,15 @@ Different on purpose, each with a test below:
   the score is not positive, its ratio turns the sign of the map and ours is the plain difference.
 - Eigen-CAM: its sign is whatever numpy's LAPACK gives; ours is fixed. Either sign is accepted, also
   from `sign="raw"`, because torch may bring another LAPACK.
-- Several layers: it stretches each layer's map before resizing and ours after.
+- Several layers: it stretches each layer's map before resizing, which is our fuse="grid-mean".
+- FEM: it weights features that are not binarised (erratum L17). Eigen-Grad-CAM: the sign question.
 - XGrad-CAM: our eps keeps the sign of the denominator; the same for features after a ReLU.
 - Eigen-smoothing: the same sign question.
 - Augmentation: its mean of six maps is not stretched to [0, 1] again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,23 +25,34 @@ from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import (
     ClassifierOutputTarget,
     FasterRCNNBoxScoreTarget,
+    FinerWeightedTarget,
     SemanticSegmentationTarget,
 )
 from torch import Tensor, nn
 
 from nets import TinySegmenter, convnet, images, tiny_detector, two_layer_head
 from torchsaliency import (
+    FEM,
+    KPCACAM,
     AblationCAM,
     Augmented,
     DetectionScore,
+    Edges,
     EigenCAM,
+    EigenGradCAM,
     EigenSmoothed,
+    Finer,
+    FinerCAM,
     GradCAM,
+    GradCAMElementwise,
     GradCAMPlusPlus,
     HiResCAM,
     LayerCAM,
+    RefineCAM,
     ScoreCAM,
+    SegEigenCAM,
     Segment,
+    ShapleyCAM,
     XGradCAM,
     explain,
     tracing,
@@ -54,12 +67,18 @@ PAIRS = [
     (LayerCAM(), peers.LayerCAM),
     (AblationCAM(), peers.AblationCAM),
     (ScoreCAM(), peers.ScoreCAM),
+    (GradCAMElementwise(), peers.GradCAMElementWise),
+    (ShapleyCAM(), peers.ShapleyCAM),
+    (SegEigenCAM(), peers.SegEigenCAM),
+    (KPCACAM(), peers.KPCA_CAM),
+    (FinerCAM(), peers.FinerCAM),
+    (RefineCAM(base="layercam"), partial(peers.RefineCAM, base_method=peers.LayerCAM)),
 ]
 IDS = [ours.name for ours, _ in PAIRS]
 
 
 def grad_cam(
-    kind: type[BaseCAM],
+    kind: Callable[..., BaseCAM],
     net: nn.Module,
     x: Tensor,
     layers: Sequence[nn.Module],
@@ -68,8 +87,13 @@ def grad_cam(
 ) -> Tensor:
     """Explain by pytorch-grad-cam, (N, H, W)."""
     targets = [ClassifierOutputTarget(label) for label in labels]
-    with kind(net, list(layers)) as cam:
-        return torch.from_numpy(np.asarray(cam(x, targets, **smooth))).float()
+    if kind is peers.FinerCAM:  # it compares the predicted class if no target is given
+        targets = None
+    cam = kind(net, list(layers))
+    made = torch.from_numpy(np.asarray(cam(x, targets, **smooth))).float()
+    for part in getattr(cam, "base_cam_per_layer", [getattr(cam, "base_cam", cam)]):
+        part.activations_and_grads.release()
+    return made
 
 
 NETS = {
@@ -114,11 +138,54 @@ def test_resnet18(resnet18, ours, peer):
     same(ours(resnet18, x, labels, layer).map, theirs)
 
 
-def test_several_layers_are_fused_in_nearly_the_same_way():
+def test_several_layers_are_fused_in_the_same_way():
     net, x, labels = convnet(seed=3), images(2, seed=1), [1, 3]
-    theirs = grad_cam(peers.GradCAM, net, x, [net.relu2, net.relu3], labels)
-    made = GradCAM()(net, x, labels, ["relu2", "relu3"])
-    torch.testing.assert_close(made.map, theirs, atol=5e-2, rtol=0)
+    theirs = grad_cam(peers.GradCAM, net, x, [net.relu1, net.relu3], labels)
+    made = explain(net, x, "gradcam", labels, ["relu1", "relu3"], fuse="grid-mean")["gradcam"]
+    same(made.map, theirs)
+    ours = GradCAM()(net, x, labels, ["relu1", "relu3"])
+    assert (ours.map - theirs).abs().max() > 1e-3
+    assert made.manifest()["fuse"] == "grid-mean"
+
+
+def test_several_layers_are_multiplied_in_nearly_the_same_way():
+    """Theirs is the product of maps that are stretched before they are resized."""
+    net, x, labels = convnet(seed=3), images(2, seed=1), [1, 3]
+    kind = partial(peers.RefineCAM, base_method=peers.LayerCAM)
+    theirs = grad_cam(kind, net, x, [net.relu1, net.relu3], labels)
+    layers = ["relu1", "relu3"]
+    made = explain(net, x, "layercam", labels, layers, fuse="grid-product")["layercam"]
+    same(made.map, theirs)
+
+
+def test_finercam_differs_where_the_network_is_sure():
+    """Their 1e-9 is as large as the probabilities of the classes that are compared (L18)."""
+    net, x = convnet(seed=3), images(1, seed=1)
+    with torch.no_grad():
+        net.fc.bias[1] += 30
+    target = [FinerWeightedTarget(1, Finer(1).resolve(net(x)).others[0].tolist(), 1.0)]
+    with peers.GradCAM(net, [net.relu3]) as cam:
+        theirs = torch.from_numpy(np.asarray(cam(x, target)))
+    made = FinerCAM()(net, x, 1, "relu3").map
+    with torch.no_grad():
+        net.fc.bias[1] -= 30
+    same(FinerCAM()(net, x, 1, "relu3").map, made)  # a bias of the class changes no contrast
+    assert (made - theirs).abs().max() > 1e-2
+
+
+def test_fem_differs_for_it_does_not_binarise():
+    net, x = convnet(seed=3), images(1, seed=1)
+    theirs = grad_cam(peers.FEM, net, x, [net.relu3], [0])
+    assert (FEM()(net, x, 0, "relu3").map - theirs).abs().max() > 0.1
+
+
+def test_edges_are_their_sobel_filter():
+    grey = (images(1, 20, 24)[0, 0] * 20 + 100).round()
+    theirs = peers.sobel_cam(grey.byte()[..., None].expand(-1, -1, 3).numpy().copy())
+    made = Edges()(convnet(), grey.expand(1, 3, -1, -1)).raw[0]
+    inner = (slice(1, -1), slice(1, -1))
+    difference = made[inner] - torch.from_numpy(theirs).float()[inner]
+    assert difference.abs().max() <= 1  # theirs is rounded to bytes
 
 
 @pytest.mark.parametrize(
@@ -168,6 +235,14 @@ def test_eigen_smoothing_up_to_its_sign(ours, peer):
         component = signed_component(ours.contributions(trace["relu3"]))
     made = EigenSmoothed(ours)(net, x, labels, "relu3")
     check_up_to_the_sign(component, made.map, theirs)
+
+
+def test_eigengradcam_up_to_its_sign(resnet18):
+    x = images(3, 64, 64, seed=2)
+    theirs = grad_cam(peers.EigenGradCAM, resnet18, x, [resnet18.layer3], [0] * 3)
+    with tracing(resnet18, x, 0, ["layer3"]) as trace:
+        component = signed_component(trace["layer3"].gradients * trace["layer3"].activations)
+    check_up_to_the_sign(component, EigenGradCAM()(resnet18, x, 0, "layer3").map, theirs)
 
 
 @pytest.mark.parametrize(("small", "layer"), [(True, "relu3"), (False, "layer3.1")])

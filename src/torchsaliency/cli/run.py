@@ -322,6 +322,7 @@ class Run:
                 list(layers) or None,
                 masking=self.masking,
                 chunk=self.options.chunk,
+                fuse=self.options.fuse,
             )
             output = next(iter(maps.values())).output
             require_numbers(self.network.name, output)

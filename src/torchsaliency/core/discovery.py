@@ -8,6 +8,7 @@ the logits; a detector's the last one on which every detection of the first imag
 
 from __future__ import annotations
 
+import math
 import re
 import weakref
 from collections import Counter
@@ -114,6 +115,55 @@ def _find(model: nn.Module, x: InputsLike) -> Layer:
         "the output depends; "
         'name one with layer=…, or use layer="input".'
     )
+
+
+_FINEST = 4
+"""A finer layer's grid has at most one cell for so many pixels of a side."""
+
+
+def finer_layers(model: nn.Module, x: InputsLike, layer: Layer) -> list[Layer]:
+    """Return the last layer on each grid that is finer than a layer's and ran before it.
+
+    Those on which the output depends, the finest first, on grids of at most a quarter of the
+    image's sides; none for the input, or where all layers have one grid. One image is traced.
+
+    Args:
+        model: any network; wrappers are looked through.
+        x: one image (1, C, *size), or several inputs of one.
+        layer: a layer of the network.
+    """
+    net = unwrap(model)
+    with open_session(model, x, scores=REGRESSION) as session, torch.enable_grad():
+        outputs, output, grids = _trace(session)
+        if layer.name not in outputs:
+            return []
+        order = list(outputs)
+        places = _candidates(net, outputs, session.size, grids)
+        before = order[: order.index(layer.name)]
+        sizes = {
+            name: tuple(_to_maps(place, outputs[name]).shape[2:]) for name, place in places.items()
+        }
+        own = layer if layer.reshape is not None else places.get(layer.name)
+        if own is None:
+            return []
+        cells = math.prod(_to_maps(own, outputs[layer.name]).shape[2:])
+        fine = [
+            name
+            for name in before
+            if name in places
+            and math.prod(sizes[name]) > cells
+            and all(
+                side * _FINEST <= whole
+                for side, whole in zip(sizes[name], session.size, strict=True)
+            )
+        ]
+        chosen = list({sizes[name]: name for name in fine}.values())  # the last on each grid
+        scores = output[0]["scores"] if is_detections(output) else output
+        if not chosen or not isinstance(scores, Tensor) or not scores.requires_grad:
+            return []
+        found = differentiate(scores.float().sum() * 1024, [outputs[name] for name in chosen])
+        read = [name for name, one in zip(chosen, found, strict=True) if one is not None]
+        return [places[name] for name in sorted(read, key=lambda name: -math.prod(sizes[name]))]
 
 
 def _below_top_score(

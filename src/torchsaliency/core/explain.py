@@ -16,7 +16,8 @@ from torchsaliency.core.discovery import default_layer
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.inputs import Inputs, InputsLike, as_inputs, images_of
 from torchsaliency.core.layer import Layer, LayerLike, as_group
-from torchsaliency.core.maps import is_constant, minmax, normalise, upsample
+from torchsaliency.core.maps import Fusion, is_constant, require_fusion, upsample
+from torchsaliency.core.maps import fuse as fuse_maps
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method, Needs, Saliency, as_saliency, create, set_explainer
 from torchsaliency.core.network import NetworkWrapper, as_module, find_fact, unwrap
@@ -46,6 +47,7 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
     output: int | str | None = None,
     of: int | str | None = None,
     forward_kwargs: Mapping[str, Any] | None = None,
+    fuse: Fusion = "mean",
 ) -> dict[str, Explanation]:
     """Explain a batch of images by one or several methods, sharing one pass of the network.
 
@@ -78,6 +80,11 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
         of: which of several inputs is explained, by name or place; None for the only one that can
             be. The others pass unchanged, each variant of an image with its own row of them.
         forward_kwargs: keyword arguments with which the network is always called.
+        fuse: how the maps of several layers become one: "mean", "max" or "product" of maps that are
+            resized and then stretched, or "grid-mean" (pytorch-grad-cam's order), "grid-max"
+            (torchcam's) or "grid-product" of maps that are stretched and then resized. Signed
+            values and attributions are always averaged; a method that reads several layers as one
+            (Opti-CAM, RefineCAM) goes its own way.
 
     Returns:
         One `Explanation` a method, by name or label, in the order given.
@@ -93,6 +100,7 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
         torch.Size([2, 64, 64])
     """
     load_all()
+    require_fusion(fuse)
     chosen = resolve_methods(methods)
     needs = functools.reduce(operator.or_, (method.entry.needs for method in chosen.values()))
     texts = isinstance(x, Inputs | Mapping | tuple) or forward_kwargs is not None
@@ -120,7 +128,7 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
             shared = seconds_now(view.images.device) - begun, view.passes
             names = [layer.name for layer in layers]
             return {
-                label: _explain_by(method, label, view, names, shared)
+                label: _explain_by(method, label, view, names, shared, fuse)
                 for label, method in chosen.items()
             }
 
@@ -177,7 +185,12 @@ def _choose_layers(
 
 
 def _explain_by(
-    method: Method, label: str, view: View, names: list[str], shared: tuple[float, int]
+    method: Method,
+    label: str,
+    view: View,
+    names: list[str],
+    shared: tuple[float, int],
+    fusion: Fusion,
 ) -> Explanation:
     """Run one method on the traced pass, which took `shared` seconds and passes."""
     traced, device = view.traced, view.images.device
@@ -189,9 +202,7 @@ def _explain_by(
         for seen in views
     ]
     raws = [saliency.raw for saliency in found]
-    maps = [normalise(upsample(raw, view.size), method.scaling) for raw in raws]
-    # Several layers: the mean of their maps, stretched after resizing (pytorch-grad-cam: before).
-    fused = minmax(torch.stack(maps).mean(0)) if len(maps) > 1 else maps[0]
+    fused = fuse_maps(raws, view.size, fusion, method.scaling)
     raw = fused if len(raws) > 1 else raws[0]
     signed = _mean([saliency.signed for saliency in found], view.size)
     attributions = _mean([saliency.attributions for saliency in found])
@@ -221,6 +232,7 @@ def _explain_by(
         place=view.session.output,
         signed=signed,
         attributions=attributions,
+        fusion=fusion,
     )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torchsaliency.core.files import OutputFolder, file_name, file_names, finite
 from torchsaliency.core.inputs import Inputs, InputsLike
 from torchsaliency.core.layer import Reshape
+from torchsaliency.core.maps import Fusion
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.network import NetworkWrapper
 from torchsaliency.core.scores import SOFTMAX, ScoreKind
@@ -90,6 +91,7 @@ class Explanation:
             the mean. None where the method has no signs.
         attributions: (N, C, *size), what each number of the images adds to the score, where the
             method says so; else None.
+        fusion: how the maps of several layers became one, as `fuse` of `explain`.
     """
 
     map: Tensor
@@ -112,6 +114,7 @@ class Explanation:
     place: int | str | None = None
     signed: Tensor | None = None
     attributions: Tensor | None = None
+    fusion: Fusion = "mean"
 
     def __len__(self) -> int:
         return len(self.map)
@@ -163,6 +166,7 @@ class Explanation:
             "method": self.method.name,
             "options": _jsonable(self.method.options),
             "layers": list(self.layers),
+            **({} if self.fusion == "mean" else {"fuse": self.fusion}),
             "target": self.target.describe(),
             "score": finite(self.score.tolist()),
             "scores": self.scores.name,
@@ -259,6 +263,7 @@ def _fits(manifest: Mapping[str, Any]) -> bool:
 def _identity(facts: Mapping[str, Any], one: Explanation) -> str:
     """Return what tells explanations of an image apart, as a digest."""
     kept = [facts[name] for name in ("label", "method", "options", "layers", "masking")]
+    kept += [facts["fuse"]] if "fuse" in facts else []
     text = json.dumps([*kept, one.target.describe()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

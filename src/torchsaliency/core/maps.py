@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torchsaliency.core.space import LINEAR, MOST_SIDES, Size, add_sides, multiply_sides
-from torchsaliency.errors import InputError
+from torchsaliency.errors import InputError, OptionError
 
 Normalisation = Literal["range", "max", "sigmoid"]
 
@@ -102,6 +103,56 @@ def normalise(maps: Float[Tensor, " n *size"], kind: Normalisation) -> Float[Ten
     high = _extremes(maps)[1]
     usable = (high > 0) & high.isfinite()
     return torch.where(usable, (maps / torch.where(usable, high, 1)).clamp_min(0), 0)
+
+
+Fusion = Literal["mean", "max", "product", "grid-mean", "grid-max", "grid-product"]
+"""How maps of several layers become one, see `fuse`."""
+
+
+def fuse(
+    raws: Sequence[Float[Tensor, " n *grid"]],
+    size: Size,
+    fusion: Fusion = "mean",
+    kind: Normalisation = "range",
+) -> Float[Tensor, " n *size"]:
+    """Make one map in [0, 1] of the raw maps of one layer or several.
+
+    Each is resized to the image and stretched; then "mean", "max" or "product" of them all is
+    stretched again. Of "grid-mean", "grid-max" and "grid-product" each is stretched on its own grid
+    first, and then resized: bilinear weights flatten its peak, so a coarse layer counts for less.
+    pytorch-grad-cam's order is "grid-mean", torchcam's "grid-max".
+
+    Args:
+        raws: of each layer (N, *grid), not normalised.
+        size: of the image.
+        fusion: the way.
+        kind: how each map is stretched, see `normalise`.
+
+    Raises:
+        OptionError: an unknown way.
+    """
+    require_fusion(fusion)
+    if len(raws) == 1:
+        return normalise(upsample(raws[0], size), kind)
+    if fusion.startswith("grid-"):
+        maps = [upsample(normalise(raw, kind), size) for raw in raws]
+    else:
+        maps = [normalise(upsample(raw, size), kind) for raw in raws]
+    stacked, way = torch.stack(maps), fusion.removeprefix("grid-")
+    if way == "product":
+        return minmax(stacked.prod(0))
+    return minmax(stacked.amax(0) if way == "max" else stacked.mean(0))
+
+
+def require_fusion(fusion: str) -> None:
+    """Check that a way to fuse exists.
+
+    Raises:
+        OptionError: it does not.
+    """
+    if fusion not in get_args(Fusion):
+        known = ", ".join(get_args(Fusion))
+        raise OptionError(f"fuse={fusion!r} was given; choose one of {known}.")
 
 
 def normalise_signed(maps: Float[Tensor, " n *size"]) -> Float[Tensor, " n *size"]:

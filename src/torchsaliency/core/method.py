@@ -59,12 +59,15 @@ class MethodEntry(Entry):
         signed: whether its numbers have a sign: above 0 they speak for the target, below against
             it. False where it weighs by absolute values, positive parts or softmax, or where the
             sign is arbitrary, as of a singular vector.
+        control: whether it is no explanation, but what explanations are compared with: it takes
+            no part in a table's ranks.
     """
 
     family: str
     cite: str
     needs: Needs
     signed: bool = False
+    control: bool = False
 
 
 @final
@@ -163,7 +166,13 @@ M = TypeVar("M", bound=type[Method])
 
 
 def register(
-    name: str, *, family: str, cite: str, needs: Needs, signed: bool = False
+    name: str,
+    *,
+    family: str,
+    cite: str,
+    needs: Needs,
+    signed: bool = False,
+    control: bool = False,
 ) -> Callable[[M], M]:
     """Add a method to the registry under `name`; every hyper-parameter must have a default.
 
@@ -174,7 +183,8 @@ def register(
     """
 
     def add(factory: M) -> M:
-        factory.entry = METHODS.register(MethodEntry(name, factory, family, cite, needs, signed))
+        entry = MethodEntry(name, factory, family, cite, needs, signed, control)
+        factory.entry = METHODS.register(entry)
         return factory
 
     return add

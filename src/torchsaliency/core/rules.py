@@ -350,6 +350,7 @@ def differentiate(
     weight: Tensor | None = None,
     *,
     keep_graph: bool = False,
+    create_graph: bool = False,
 ) -> tuple[Tensor | None, ...]:
     """Return Σ weight · ∂scores/∂source through a network, None where it does not depend on one.
 
@@ -358,6 +359,7 @@ def differentiate(
         sources: what they depend on.
         weight: of each score; may be left out for one number.
         keep_graph: whether other scores of the same graph are differentiated later.
+        create_graph: whether what is returned is differentiated later.
 
     Raises:
         LayerError: reentrant checkpointing hides the graph, or the source lies inside a stretch
@@ -365,7 +367,12 @@ def differentiate(
     """
     try:
         return torch.autograd.grad(
-            scores, sources, weight, retain_graph=keep_graph, allow_unused=True
+            scores,
+            sources,
+            weight,
+            retain_graph=keep_graph or create_graph,
+            create_graph=create_graph,
+            allow_unused=True,
         )
     except CheckpointError as error:
         raise LayerError(

@@ -174,6 +174,12 @@ class Session:
             return images
         return self.inputs.with_images(images, self._require_rows(len(images), rows))
 
+    @property
+    def first_image(self) -> InputsLike:
+        """The first image (1, C, *size) with all else that the network takes."""
+        first = torch.zeros(1, dtype=torch.int64, device=self.images.device)
+        return self.with_images(self.images[:1], first)
+
     def _require_rows(self, count: int, rows: Tensor | None) -> Tensor | None:
         if self.inputs is None or not self.inputs.follows or rows is not None:
             return rows

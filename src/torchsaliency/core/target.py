@@ -14,7 +14,7 @@ import abc
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar, final
+from typing import Any, ClassVar, TypeVar, final
 
 import torch
 from jaxtyping import Float
@@ -278,6 +278,104 @@ class Margin(ClassTarget):
     def of_logits(self, logits: Float[Tensor, "n k"]) -> Scores:
         """Return y_c minus the largest other logit."""
         return self.kind.margin(logits, self.labels)
+
+
+@register_target("rest")
+@final
+@dataclass(frozen=True, eq=False)
+class ResidualSoftmax(ClassTarget):
+    """The residual softmax target-class score y_c + log p_c: logit and log-probability together.
+
+    Source: Cai, "CAMs as Shapley value-based explainers", 2025 (see `shapleycam`).
+    """
+
+    def of_logits(self, logits: Float[Tensor, "n k"]) -> Scores:
+        """Return y_c + log p_c."""
+        return _pick(logits + self.kind.log_probabilities(logits), self.labels)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Contrast(Target):
+    """A class against others: Σ_d q_d (y_c - α y_d), q the softmax of the others' logits.
+
+    Attributes:
+        labels: the class c of each image (N,), int64.
+        others: the classes d of each image (N, R), int64.
+        alpha: α, how much the others count.
+    """
+
+    labels: Tensor
+    others: Tensor
+    alpha: float = 1.0
+
+    def __call__(self, output: Any) -> Scores:
+        """Return how far the class leads the others."""
+        logits = _require_logits(output, self.labels)
+        against = logits.gather(1, self.others.to(logits.device))
+        leads = _pick(logits, self.labels.to(logits.device))[:, None] - self.alpha * against
+        return (against.softmax(1) * leads).sum(1)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the kind, the classes and α."""
+        return {
+            "kind": "Contrast",
+            "labels": self.labels.tolist(),
+            "others": self.others.tolist(),
+            "alpha": self.alpha,
+        }
+
+
+@register_target("finer")
+@final
+@dataclass(frozen=True, eq=False)
+class Finer(TargetSpec):
+    """A class against those that the network finds nearest to it: what tells it from them?
+
+    Becomes a `Contrast` with the classes whose logits on the clean image are nearest to y_c, the
+    same for all variants of the image. Their weights q_d are part of the score, as in the authors'
+    code, which adds 1e-9 to Σ_d p_d: of a network so sure that all others' p_d are smaller than
+    that, its maps are others (erratum L18).
+
+    Source: Zhang et al., "Finer-CAM", CVPR 2025.
+
+    Attributes:
+        labels: as `ClassTarget`; None for the predicted class.
+        alpha: α, how much the others count: 0 is the class logit.
+        nearest: how many classes it is compared with, at least 1; all others, if they are fewer.
+    """
+
+    words: ClassVar[tuple[str, ...]] = ("CLASS",)
+
+    labels: Any = None
+    alpha: float = 1.0
+    nearest: int = 3
+
+    def __post_init__(self) -> None:
+        if self.nearest < 1:
+            raise OptionError(f"finer.nearest must be at least 1, and {self.nearest} was given.")
+
+    @classmethod
+    def read_word(cls, word: str, class_index: Callable[[str], int]) -> dict[str, Any]:
+        """Return the options that a word stands for: a class."""
+        return {"labels": class_index(word)}
+
+    def resolve(self, output: Any) -> Target:
+        """Return the target of images whose output this is.
+
+        Raises:
+            TargetError: the output is no (N, K) tensor of two classes or more.
+        """
+        labels = Logit(self.labels).resolve(output).labels
+        if output.shape[1] < 2:  # noqa: PLR2004
+            raise TargetError(
+                "finer compares a class with others, and the network gives one number an image; "
+                'say scores="binary" if it is a logit, or choose another target.'
+            )
+        away = (output.detach().float() - _pick(output.detach().float(), labels)[:, None]).abs()
+        away = away.scatter(1, labels[:, None], torch.inf)
+        nearest = away.argsort(dim=1, stable=True)[:, : min(self.nearest, output.shape[1] - 1)]
+        return Contrast(labels, nearest, float(self.alpha))
 
 
 @final

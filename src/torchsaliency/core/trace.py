@@ -17,6 +17,7 @@ from typing import Any, TypeVar, final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torchsaliency.core.attention import Attention, record_attention
 from torchsaliency.core.inputs import InputsLike
@@ -33,11 +34,12 @@ from torchsaliency.core.target import (
     ClassTarget,
     Target,
     TargetLike,
+    TargetSpec,
     names_classes,
     resolve_target,
     score,
 )
-from torchsaliency.errors import LayerError
+from torchsaliency.errors import LayerError, out_of_memory
 
 T = TypeVar("T")
 
@@ -280,6 +282,48 @@ class View:
             raise _no_gradient(name)
         return _to_maps(self.layer, gradient)
 
+    def differentiate_twice(self) -> tuple[Tensor, Tensor]:
+        """Return ∂y_c/∂A and (∂²y_c/∂A²) A, both (N, K, *grid), from one more pass.
+
+        Raises:
+            LayerError: the score does not depend on the layer, or an operation after it has no
+                second derivative.
+        """
+        # fused attention has a first derivative alone
+        with sdpa_kernel(SDPBackend.MATH), self.trace_variants(self.images) as other:
+            name, scale = self.layer.name, _HALF_SCALE if self.is_rounded_to(torch.float16) else 1.0
+            score, parts = other.traced.graph_score, other.traced.outputs[name]
+            if score is None:
+                raise _no_gradient(name)
+            weight = torch.full_like(score, scale)
+            found = differentiate(score, parts, weight, create_graph=True)
+            if any(gradient is None for gradient in found):
+                raise _no_gradient(name)
+            first = [gradient for gradient in found if gradient is not None]
+            second: Sequence[Tensor | None] = [None] * len(parts)
+            if all(gradient.requires_grad for gradient in first):
+                with torch.enable_grad():
+                    pairs = zip(first, parts, strict=True)
+                    sums = [(upcast(one) * upcast(part.detach())).sum() for one, part in pairs]
+                    product = torch.stack(sums).sum()
+                try:
+                    second = differentiate(product, parts)
+                except (RuntimeError, NotImplementedError) as error:
+                    if out_of_memory(error):
+                        raise
+                    raise LayerError(
+                        f"What follows layer {name!r} cannot be differentiated twice ({error}); "
+                        "use gradcam, or a later layer."
+                    ) from error
+            curved = [
+                torch.zeros_like(part) if two is None else two
+                for two, part in zip(second, parts, strict=True)
+            ]
+            return tuple(  # type: ignore[return-value]
+                _to_maps(self.layer, upcast(_join([part.detach() for part in many]))) / scale
+                for many in (first, curved)
+            )
+
     @cached_property
     def shared(self) -> Shared:
         """What methods compute of these layers once for all of them."""
@@ -414,7 +458,11 @@ class View:
         return torch.cat([tail.score(image, edits(step)) for step in steps])
 
     def rescore(
-        self, masks: Float[Tensor, "n m *grid"], *, align_corners: bool = False
+        self,
+        masks: Float[Tensor, "n m *grid"],
+        *,
+        align_corners: bool = False,
+        edit: Callable[[Tensor], Tensor] = lambda grown: grown,
     ) -> Float[Tensor, "n m"]:
         """Score every image under each of its masks: f(x ⊙ n(up(mask)))_c, chunk by chunk.
 
@@ -423,6 +471,7 @@ class View:
         Args:
             masks: any values; each is upsampled and stretched to [0, 1] inside the chunk.
             align_corners: as in `maps.upsample`.
+            edit: changes the stretched masks (m, *size), each by itself.
 
         Returns:
             (N, M) scores.
@@ -432,28 +481,41 @@ class View:
         for pairs in (~hidden).nonzero().split(self.chunk):
             image, row = pairs.unbind(1)
             grown = upsample(masks[image, row], self.size, align_corners=align_corners)
-            scores[image, row] = self.masked_scores(minmax(grown), image).to(scores.dtype)
+            scores[image, row] = self.masked_scores(edit(minmax(grown)), image).to(scores.dtype)
         for images in hidden.any(1).nonzero()[:, 0].split(self.chunk):
             nothing = self.images.new_zeros((len(images), *self.size))
-            blank = self.masked_scores(nothing, images).to(scores.dtype)
+            blank = self.masked_scores(edit(nothing), images).to(scores.dtype)
             scores[images] = torch.where(hidden[images], blank[:, None], scores[images])
         return scores
 
     @contextmanager
-    def trace_variants(self, images: Tensor) -> Iterator[View]:
-        """Trace variants (N, C, *size) of the same images: same layers, target and masking."""
+    def trace_variants(
+        self,
+        images: Tensor,
+        *,
+        target: TargetSpec | None = None,
+        layers: Sequence[Layer] | None = None,
+    ) -> Iterator[View]:
+        """Trace variants (N, C, *size) of the same images, with the same masking.
+
+        Args:
+            images: the variants.
+            target: what is explained; the view's own target by default.
+            layers: what is read; the view's own layers by default.
+        """
+        chosen = self.layers if layers is None else tuple(layers)
         resized = size_of(images) != self.size  # another size has another grid
         with tracing(
             self.session.wrapper,
             self.session.with_images(images),
-            self.target,
-            [Layer(layer.name) for layer in self.layers] if resized else self.layers,
+            target or self.target,
+            [Layer(layer.name) for layer in chosen] if resized else chosen,
             gradients=self.traced.graph_score is not None or bool(self.traced.gradients),
             attentions=self.traced.attentions is not None,
             masking=self.masking,
             chunk=self.session.given_chunk,
         ) as view:
-            yield view[self.layers]
+            yield view[chosen]
             self.session.passes += view.passes
 
 

@@ -123,7 +123,7 @@ def load_results(folder: str | Path) -> Results:
     for name, known in places.items():
         frame = frame[frame[name].isin(known)]
     frame = frame.sort_values(KEY, key=lambda column: column.map(places[column.name]))
-    references = frozenset(label for label, method in methods.items() if method.name == "fakecam")
+    references = frozenset(label for label, method in methods.items() if method.entry.control)
     return Results(frame.reset_index(drop=True), metrics, tuple(methods), references)
 
 

@@ -73,6 +73,7 @@ class Setting:
             list(self.plan.layers) or None,
             masking=self.masking,
             chunk=self.plan.chunk,
+            fuse=self.plan.fuse,
         )
 
     def identity(self) -> dict[str, Any]:

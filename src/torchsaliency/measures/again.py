@@ -104,6 +104,7 @@ class Again:
             self._layers,
             masking=self._explanation.masking,
             chunk=self._chunk,
+            fuse=self._explanation.fusion,
         )["again"]
 
 

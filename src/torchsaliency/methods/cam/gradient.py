@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
 
-from torchsaliency.core.method import GRADIENTS, ChannelCAM, register, require_positive
+from torchsaliency.core.method import GRADIENTS, PASSES, ChannelCAM, register, require_positive
 from torchsaliency.core.space import repeat_image, sides_of
 from torchsaliency.core.trace import View
 from torchsaliency.errors import LayerError
+from torchsaliency.methods.attribution.gradient import draw_noise
+from torchsaliency.methods.passes import images_of
 
 _SPREAD = 1e-3
 """How far the gradient may vary over positions, relative to its size, for a head that pools."""
@@ -31,6 +33,10 @@ class GradCAM(ChannelCAM):
         return view.gradients.mean(sides_of(view.gradients))
 
 
+EpsScale = Literal["absolute", "relative"]
+"""Whether eps is a number, or a share of the largest squared gradient of the image."""
+
+
 @register("gradcam++", family="cam", cite="chattopadhay2018", needs=GRADIENTS)
 @final
 @dataclass(frozen=True)
@@ -44,9 +50,12 @@ class GradCAMPlusPlus(ChannelCAM):
 
     Attributes:
         eps: added to the denominator; above 0.
+        eps_scale: "absolute", or "relative": eps times the largest g² of the image, which leaves
+            the map as it is when features or scores change their scale.
     """
 
     eps: float = 1e-6
+    eps_scale: EpsScale = "absolute"
 
     def __post_init__(self) -> None:
         require_positive("gradcam++", eps=self.eps)
@@ -54,10 +63,68 @@ class GradCAMPlusPlus(ChannelCAM):
     def weights(self, view: View) -> Tensor:
         """Return Σ_u α_k(u) ReLU(g_k(u)), shape (N, K)."""
         g = view.gradients
-        total = view.activations.sum(sides_of(g), keepdim=True)
-        squared = g.square()
-        alpha = squared / (2 * squared + total * squared * g + self.eps)
-        return (torch.where(g == 0, 0, alpha) * g.relu()).sum(sides_of(g))
+        return _weigh_instances(self, view.activations, g, g.square(), g.square() * g)
+
+
+@register("smoothgradcam++", family="cam", cite="omeiza2019", needs=GRADIENTS | PASSES)
+@final
+@dataclass(frozen=True)
+class SmoothGradCAMPlusPlus(ChannelCAM):
+    """Smooth Grad-CAM++: Grad-CAM++ with the derivatives averaged over noisy copies of the image.
+
+    With D_p = mean_s g_s^p over copies x + ε_s, ε_s ~ N(0, σ²), σ = spread · (max x - min x):
+    α_k(u) = D_2 / (2 D_2 + (Σ_v A_k(v)) D_3 + eps), w_k = Σ_u α_k(u) ReLU(D_1). A are the features
+    of the image itself. Costs `samples` passes, forward and backward, plus the shared one.
+
+    Source: Omeiza et al., 2019. Differs from the print, whose numerator of α is D_1: that has
+    another unit than its denominator, and is not Grad-CAM++ without noise. Differs from torchcam,
+    which rectifies the gradient of the last copy alone and sums A ⊙ D_3 (errata L14, L15). All
+    images get the same noise, so a map does not depend on its batch.
+
+    Attributes:
+        samples: noisy copies; above 0.
+        spread: the noise's σ as a share of the image's range; above 0.
+        eps: as `gradcam++`.
+        eps_scale: as `gradcam++`.
+        seed: of the noise.
+    """
+
+    samples: int = 10
+    spread: float | int = 0.15
+    eps: float = 1e-6
+    eps_scale: EpsScale = "absolute"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_positive(self.name, samples=self.samples, spread=self.spread, eps=self.eps)
+
+    def weights(self, view: View) -> Tensor:
+        """Return Σ_u α_k(u) ReLU(D_1), shape (N, K)."""
+        images = images_of(view)
+        noise = draw_noise(images, self.samples, self.spread, self.seed)
+        index = torch.arange(len(images), device=images.device)
+        sums = [torch.zeros_like(view.activations) for _ in range(3)]
+        for draw in range(self.samples):
+            with view.trace_variants(images + noise(torch.full_like(index, draw), index)) as other:
+                for power, total in enumerate(sums, 1):
+                    total.add_(other.gradients**power / self.samples)
+        return _weigh_instances(self, view.activations, *sums)
+
+
+def _weigh_instances(
+    method: GradCAMPlusPlus | SmoothGradCAMPlusPlus,
+    activations: Tensor,
+    first: Tensor,
+    second: Tensor,
+    third: Tensor,
+) -> Tensor:
+    """Return Σ_u α_k(u) ReLU(D_1), α = D_2 / (2 D_2 + (Σ A) D_3 + eps), (N, K)."""
+    total = activations.sum(sides_of(activations), keepdim=True)
+    eps: float | Tensor = method.eps
+    if method.eps_scale == "relative":
+        eps = method.eps * second.amax((1, *sides_of(second)), keepdim=True)
+    alpha = second / (2 * second + total * third + eps)
+    return (torch.where(second == 0, 0, alpha) * first.relu()).sum(sides_of(first))
 
 
 @register("xgradcam", family="cam", cite="fu2020", needs=GRADIENTS, signed=True)
@@ -115,6 +182,47 @@ class LayerCAM(ChannelCAM):
     def weights(self, view: View) -> Tensor:
         """Return ReLU(g_k(u)), shape (N, K, *grid)."""
         return view.gradients.relu()
+
+
+@register("gradcam-elementwise", family="cam", cite="gildenblat2021", needs=GRADIENTS)
+@final
+@dataclass(frozen=True)
+class GradCAMElementwise(ChannelCAM):
+    """Grad-CAM element by element: the positive products alone, Σ_k ReLU(g_k(u) A_k(u)).
+
+    Equal to LayerCAM where no feature is negative; where features have signs, a negative gradient
+    on a negative feature speaks for the target, too.
+
+    Source: Gildenblat et al., pytorch-grad-cam, 2021; there is no paper.
+    """
+
+    def weights(self, view: View) -> Tensor:
+        """Return g_k(u) where g_k(u) A_k(u) is positive, else 0, shape (N, K, *grid)."""
+        gradients = view.gradients
+        return torch.where(gradients * view.activations > 0, gradients, 0)
+
+
+@register("shapleycam", family="cam", cite="cai2025", needs=GRADIENTS | PASSES, signed=True)
+@final
+@dataclass(frozen=True)
+class ShapleyCAM(ChannelCAM):
+    """ShapleyCAM: channels weighted by the gradient less half the Hessian times the features.
+
+    w_k = mean_u (g - ½ H A)_k(u), H = ∂²y_c/∂A², then ReLU: the Shapley values of the features in
+    the game whose worth is y_c, expanded to second order. Where the score is linear in the features
+    (pooling and one linear layer, the class logit) H = 0 and it is Grad-CAM; the paper explains the
+    residual softmax target-class score instead: the target `rest`. Costs one more pass.
+
+    Source: Cai, 2025.
+
+    Raises:
+        LayerError: an operation after the layer has no second derivative.
+    """
+
+    def weights(self, view: View) -> Tensor:
+        """Return mean_u (g - ½ H A)_k(u), shape (N, K)."""
+        gradients, curved = view.differentiate_twice()
+        return (gradients - curved / 2).mean(sides_of(gradients))
 
 
 @register("cam", family="cam", cite="zhou2016", needs=GRADIENTS, signed=True)

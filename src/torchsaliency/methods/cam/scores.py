@@ -1,4 +1,4 @@
-"""CAMs weighted by scores of further passes, and Fake-CAM, a control for them."""
+"""CAMs weighted by scores of further passes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,21 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from torchsaliency.core.method import PASSES, ChannelCAM, Method, Needs, register
-from torchsaliency.core.space import repeat_image
+from torchsaliency.core.maps import minmax, upsample
+from torchsaliency.core.method import (
+    GRADIENTS,
+    PASSES,
+    ChannelCAM,
+    Method,
+    register,
+    require_positive,
+)
+from torchsaliency.core.space import add_sides, repeat_image, sides_of
+from torchsaliency.core.target import Probability
 from torchsaliency.core.trace import View
+from torchsaliency.errors import OptionError
+from torchsaliency.methods.attribution.gradient import normal_draws
+from torchsaliency.methods.passes import images_of
 
 
 @register("scorecam", family="cam", cite="wang2020", needs=PASSES)
@@ -36,6 +48,93 @@ class ScoreCAM(ChannelCAM):
     def weights(self, view: View) -> Tensor:
         """Return softmax_k of the masked scores, shape (N, K)."""
         return view.rescore(view.activations, align_corners=self.align_corners).softmax(1)
+
+
+@register("sscam", family="cam", cite="wang2020ss", needs=PASSES)
+@final
+@dataclass(frozen=True)
+class SSCAM(ChannelCAM):
+    """SS-CAM: Score-CAM whose scores are means over noise, on the masks or on the image.
+
+    w = softmax_k(mean_s f(x ⊙ (n(up(A_k)) + ε_s))_c), ε_s ~ N(0, spread²) at every pixel, or with
+    `noise="image"` softmax_k(mean_s f((x + ε_s) ⊙ n(up(A_k)))_c); then ReLU. Costs `samples` times
+    the passes of Score-CAM.
+
+    Source: Wang et al., 2020. Differs from torchcam, whose noise is another one for each channel:
+    here all channels and images get the same, so that channels differ by themselves alone, dead
+    ones share one pass, and a map does not depend on its batch.
+
+    Attributes:
+        samples: draws of the noise; above 0.
+        spread: σ of the noise: of masks in [0, 1], or of the network's normalised colours; above 0.
+        noise: "masks" or "image", the paper's first and second variant.
+        align_corners: how masks are upsampled.
+        seed: of the noise.
+    """
+
+    samples: int = 10
+    spread: float | int = 2.0
+    noise: Literal["masks", "image"] = "masks"
+    align_corners: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_positive("sscam", samples=self.samples, spread=self.spread)
+
+    def weights(self, view: View) -> Tensor:
+        """Return softmax_k of the mean scores, shape (N, K)."""
+        images, masks = images_of(view), view.activations
+        of_image = self.noise == "image"
+        drawn = normal_draws(images if of_image else images[:, 0], self.samples, self.seed)
+        total = torch.zeros(masks.shape[:2]).to(masks)
+        for noise in drawn * self.spread:
+            if of_image:
+                with view.trace_variants(images + noise) as other:
+                    total += other.rescore(masks, align_corners=self.align_corners)
+            else:
+                total += view.rescore(
+                    masks,
+                    align_corners=self.align_corners,
+                    edit=lambda grown, noise=noise: grown + noise,  # type: ignore[misc]
+                )
+        return (total / self.samples).softmax(1)
+
+
+@register("iscam", family="cam", cite="naidu2020", needs=PASSES)
+@final
+@dataclass(frozen=True)
+class ISCAM(ChannelCAM):
+    """IS-CAM: Score-CAM whose scores are means over masks that grow from nothing to themselves.
+
+    w = softmax_k(1/N Σ_{i=1}^N f(x ⊙ (i/N) n(up(A_k)))_c), then ReLU. Costs N times the passes of
+    Score-CAM.
+
+    Source: Naidu et al., 2020. Differs from torchcam, whose factors are the running sums
+    Σ_{j≤i} j/N: they grow to (N+1)/2, so its masks multiply the image's colours by up to 5.5, and
+    the mean is no integral from 0 to 1 (erratum L16).
+
+    Attributes:
+        steps: N; above 0.
+        align_corners: how masks are upsampled.
+    """
+
+    steps: int = 10
+    align_corners: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive("iscam", steps=self.steps)
+
+    def weights(self, view: View) -> Tensor:
+        """Return softmax_k of the mean scores, shape (N, K)."""
+        scores = [
+            view.rescore(
+                view.activations,
+                align_corners=self.align_corners,
+                edit=lambda grown, step=step: grown * (step / self.steps),  # type: ignore[misc]
+            )
+            for step in range(1, self.steps + 1)
+        ]
+        return torch.stack(scores).mean(0).softmax(1)
 
 
 @register("ablationcam", family="cam", cite="desai2020", needs=PASSES, signed=True)
@@ -81,17 +180,48 @@ class AblationCAM(ChannelCAM):
         return drops
 
 
-@register("fakecam", family="cam", cite="poppi2021", needs=Needs.NOTHING)
+@register("group-cam", family="cam", cite="zhang2021", needs=GRADIENTS | PASSES)
 @final
 @dataclass(frozen=True)
-class FakeCAM(Method):
-    """Fake-CAM: 1 everywhere but for the first pixel, top left, which is 0; a control for metrics.
+class GroupCAM(Method):
+    """Group-CAM: Grad-CAMs of groups of channels, weighted by what showing each of them gains.
 
-    Source: Poppi et al., CVPRW 2021.
+    M_l = ReLU(Σ_{k in group l} w_k A_k) with Grad-CAM's w_k, its values up to the given quantile
+    set to 0; S = ReLU(Σ_l (p_c(x ⊙ n(up(M_l))) - p_c(all hidden)) n(up(M_l))). A target that is no
+    class gives its own score in place of a probability. Costs one pass a group and one more.
+
+    Source: Zhang et al., 2021; groups of consecutive channels, as in the authors' code. What hides
+    the image is the masking in use, in the paper a blur: `masking=Blur(50)`.
+
+    Attributes:
+        groups: number of groups; channels, if there are fewer, stand alone.
+        quantile: share of each M_l that is set to 0, in [0, 1).
     """
 
+    groups: int = 32
+    quantile: float | int = 0.7
+
+    def __post_init__(self) -> None:
+        require_positive("group-cam", groups=self.groups)
+        if not 0 <= self.quantile < 1:
+            raise OptionError(
+                f"group-cam.quantile must be at least 0 and below 1, not {self.quantile}."
+            )
+
     def saliency(self, view: View) -> Tensor:
-        """Return the map at the image's own size, (N, *size)."""
-        raw = view.images.new_ones((len(view.images), *view.size)).float()
-        raw.flatten(1)[:, 0] = 0
-        return raw
+        """Return the weighted sum of masks at the image's own size, (N, *size)."""
+        gradients = view.gradients
+        parts = add_sides(gradients.mean(sides_of(gradients)), gradients) * view.activations
+        groups = [group.sum(1).relu() for group in parts.chunk(self.groups, 1)]
+        masks = torch.stack([self._cut(group) for group in groups], 1)
+        nothing = torch.zeros_like(masks[:, :1])  # constant: it hides everything
+        scores = view.of_class_score(Probability).rescore(torch.cat([masks, nothing], 1))
+        gains = scores[:, :-1] - scores[:, -1:]
+        summed = view.score.new_zeros((len(masks), *view.size))
+        for mask, gain in zip(masks.unbind(1), gains.unbind(1), strict=True):
+            summed += add_sides(gain, summed) * minmax(upsample(mask, view.size))
+        return summed.relu()
+
+    def _cut(self, group: Tensor) -> Tensor:
+        least = group.flatten(1).quantile(self.quantile, dim=1)
+        return torch.where(group > add_sides(least, group), group, 0)

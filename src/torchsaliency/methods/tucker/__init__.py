@@ -1,7 +1,22 @@
-"""Label-independent maps from the structure of the feature maps: no class, no gradient."""
+"""Maps from the structure of the feature maps, most of them without a class or a gradient."""
 
-from torchsaliency.methods.tucker.eigen import EigenCAM, MultivecEigenCAM
+from torchsaliency.methods.tucker.eigen import (
+    KPCACAM,
+    EigenCAM,
+    EigenGradCAM,
+    MultivecEigenCAM,
+    SegEigenCAM,
+)
 from torchsaliency.methods.tucker.spectrum import dominant_variance
 from torchsaliency.methods.tucker.tucker import MTSM, TSM
 
-__all__ = ["MTSM", "TSM", "EigenCAM", "MultivecEigenCAM", "dominant_variance"]
+__all__ = [
+    "KPCACAM",
+    "MTSM",
+    "TSM",
+    "EigenCAM",
+    "EigenGradCAM",
+    "MultivecEigenCAM",
+    "SegEigenCAM",
+    "dominant_variance",
+]

@@ -8,9 +8,10 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from torchsaliency.core.method import ACTIVATIONS, Method, register
+from torchsaliency.core.maps import to_float64
+from torchsaliency.core.method import ACTIVATIONS, GRADIENTS, Method, register, require_positive
 from torchsaliency.core.trace import View
-from torchsaliency.methods.tucker.spectrum import orient, spectrum_of, sum_projections
+from torchsaliency.methods.tucker.spectrum import orient, spectrum, spectrum_of, sum_projections
 
 
 @register("eigencam", family="decomposition", cite="muhammad2020", needs=ACTIVATIONS)
@@ -64,6 +65,107 @@ class MultivecEigenCAM(Method):
     def saliency(self, view: View) -> Tensor:
         """Return the weighted sum of absolute projections (N, *grid)."""
         return sum_projections(spectrum_of(view, centred=self.centred))
+
+
+@register("eigengradcam", family="decomposition", cite="gildenblat2021", needs=GRADIENTS)
+@final
+@dataclass(frozen=True)
+class EigenGradCAM(Method):
+    """Eigen-Grad-CAM: gradient times feature, projected on its first singular vector, then ReLU.
+
+    As Eigen-CAM of g_k(u) A_k(u) in place of A, centred; so it is of a class, and equal to
+    `EigenSmoothed(HiResCAM())`. The sign is chosen so that the largest absolute value is positive.
+
+    Source: Gildenblat et al., pytorch-grad-cam, 2021, where the sign is that of LAPACK (erratum
+    L1); there is no paper.
+    """
+
+    def saliency(self, view: View) -> Tensor:
+        """Return the projection (N, *grid)."""
+        return _first_component(view.gradients * view.activations)
+
+
+@register("seg-eigencam", family="decomposition", cite="chung2025", needs=GRADIENTS)
+@final
+@dataclass(frozen=True)
+class SegEigenCAM(Method):
+    """Seg-Eigen-CAM: features times absolute gradients, projected on their first singular vector.
+
+    As Eigen-CAM of |g_k(u)| A_k(u) (Eq. 10), centred, its sign such that the largest absolute value
+    is positive (Eq. 13), then ReLU. Made for segmenters, whose target is `segment`.
+
+    Source: Chung and Ying, Applied Sciences 2025.
+    """
+
+    def saliency(self, view: View) -> Tensor:
+        """Return the projection (N, *grid)."""
+        return _first_component(view.gradients.abs() * view.activations)
+
+
+Kernel = Literal["sigmoid", "rbf", "poly", "cosine", "linear"]
+
+
+@register("kpcacam", family="decomposition", cite="karmani2024", needs=ACTIVATIONS)
+@final
+@dataclass(frozen=True)
+class KPCACAM(Method):
+    """KPCA-CAM: the positions' first principal component under a kernel, then ReLU.
+
+    With x_u the centred features at position u, the kernel matrix K_uv = k(x_u, x_v), centred, has
+    the largest eigenvalue λ and its vector v: S = ReLU(√λ v), the sign such that the largest
+    absolute value is positive. "linear" is Eigen-CAM. The matrix has the square of the number of
+    positions, so a grid of 56 x 56 takes seconds.
+
+    Source: Karmani et al., 2024; kernels as in scikit-learn and pytorch-grad-cam.
+
+    Attributes:
+        kernel: k(x, y): "sigmoid" tanh(γ⟨x, y⟩ + 1), "rbf" exp(-γ‖x - y‖²), "poly"
+            (γ⟨x, y⟩ + 1)³, "cosine" ⟨x, y⟩ / (‖x‖‖y‖) or "linear" ⟨x, y⟩.
+        gamma: γ; None for 1 / the number of channels.
+    """
+
+    kernel: Kernel = "sigmoid"
+    gamma: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.gamma is not None:
+            require_positive("kpcacam", gamma=self.gamma)
+
+    def saliency(self, view: View) -> Tensor:
+        """Return the first component (N, *grid)."""
+        matrix = to_float64(view.activations).flatten(2).mT
+        finite = matrix.isfinite().flatten(1).all(1)[:, None, None]
+        matrix = matrix.where(finite, 0)
+        centred = matrix - matrix.mean(1, keepdim=True)
+        # as in `Unfolding`: what rounding leaves of constant features is no direction
+        noise = 4 * torch.finfo(view.activations.dtype).eps
+        norms = [part.norm(dim=(1, 2), keepdim=True) for part in (centred, matrix)]
+        kernel = self._kernel(torch.where(norms[0] > noise * norms[1], centred, 0))
+        rows = kernel - kernel.mean(2, keepdim=True)
+        values, vectors = torch.linalg.eigh(rows - rows.mean(1, keepdim=True))
+        real = values[:, -1:] > 1e-12 * kernel.abs().amax((1, 2))[:, None]
+        first = torch.where(real, vectors[:, :, -1] * values[:, -1:].clamp_min(0).sqrt(), 0)
+        first = first.where(finite[..., 0], torch.nan).to(view.activations)
+        return orient(first.unflatten(1, view.activations.shape[2:])).relu()
+
+    def _kernel(self, x: Tensor) -> Tensor:
+        gamma = 1 / x.shape[2] if self.gamma is None else self.gamma
+        products = x @ x.mT
+        squares = products.diagonal(dim1=1, dim2=2)
+        if self.kernel == "sigmoid":
+            return (gamma * products + 1).tanh()
+        if self.kernel == "rbf":
+            return (-gamma * (squares[:, :, None] + squares[:, None] - 2 * products)).exp()
+        if self.kernel == "poly":
+            return (gamma * products + 1) ** 3
+        if self.kernel == "cosine":
+            lengths = squares.clamp_min(torch.finfo(x.dtype).tiny).sqrt()
+            return products / (lengths[:, :, None] * lengths[:, None])
+        return products
+
+
+def _first_component(parts: Tensor) -> Tensor:
+    return orient(spectrum(parts, centred=True, most=1).projections[:, 0]).relu()
 
 
 def _lapack_projection(features: Tensor, *, centred: bool) -> Tensor:
