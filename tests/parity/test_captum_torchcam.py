@@ -71,11 +71,12 @@ def test_smooth_gradcam_plus_plus_is_torchcams_for_one_copy_and_even_gradients()
     spread = 0.1 * (x.amax() - x.amin())
     noise = [spread * one for one in normal_draws(x, 4, 0)]
     theirs = their_map("SmoothGradCAMpp", net, x, 2, draws=noise[:1], num_samples=1)
-    made = SmoothGradCAMPlusPlus(samples=1, spread=0.1, eps=1e-8)(net, x, 2, "relu3")
+    options = {"spread": 0.1, "eps": 1e-8, "eps_scale": "absolute"}
+    made = SmoothGradCAMPlusPlus(samples=1, **options)(net, x, 2, "relu3")
     torch.testing.assert_close(made.raw, theirs.relu(), atol=1e-5, rtol=1e-3)
     # at an earlier layer gradients differ from copy to copy, and from position to position
     theirs = their_map("SmoothGradCAMpp", net, x, 2, "relu2", draws=noise, num_samples=4)
-    made = SmoothGradCAMPlusPlus(samples=4, spread=0.1, eps=1e-8)(net, x, 2, "relu2")
+    made = SmoothGradCAMPlusPlus(samples=4, **options)(net, x, 2, "relu2")
     assert (minmax(made.raw) - minmax(theirs.relu())).abs().max() > 1e-2
 
 

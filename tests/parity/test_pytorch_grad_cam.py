@@ -8,6 +8,7 @@ Different on purpose, each with a test below:
   from `sign="raw"`, because torch may bring another LAPACK.
 - Several layers: it stretches each layer's map before resizing, which is our fuse="grid-mean".
 - FEM: it weights features that are not binarised (erratum L17). Eigen-Grad-CAM: the sign question.
+- Grad-CAM++: our eps is relative by default, theirs absolute.
 - XGrad-CAM: our eps keeps the sign of the denominator; the same for features after a ReLU.
 - Eigen-smoothing: the same sign question.
 - Augmentation: its mean of six maps is not stretched to [0, 1] again.
@@ -61,7 +62,7 @@ from torchsaliency.core.maps import minmax, upsample
 
 PAIRS = [
     (GradCAM(), peers.GradCAM),
-    (GradCAMPlusPlus(), peers.GradCAMPlusPlus),
+    (GradCAMPlusPlus(eps_scale="absolute"), peers.GradCAMPlusPlus),
     (XGradCAM(), peers.XGradCAM),
     (HiResCAM(), peers.HiResCAM),
     (LayerCAM(), peers.LayerCAM),

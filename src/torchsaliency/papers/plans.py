@@ -280,6 +280,7 @@ class Planner:
                 f"by `torchsaliency finetune --data {part['data']} --arch {architecture}`, and "
                 f"give --model {fields['model']}=finetuned/model.safetensors."
             )
+        fields["methods"] = _add_options(fields["methods"], _PUBLISHED)
         fields["methods"] = _add_options(fields["methods"], self.version.options)
         counts = [count for count in (fields.get("count"), self.limit) if count is not None]
         fields |= {"count": min(counts, default=None), **self.changes}
@@ -365,6 +366,10 @@ def _find_unannotated(plans: Mapping[str, Plan], source: str) -> dict[str, str]:
 def read_methods(methods: Any) -> tuple[Choice, ...]:
     """Return methods as a plan reads them."""
     return make_plan({"methods": methods, "metrics": "ad"}).methods
+
+
+_PUBLISHED = {"gradcam++": {"eps_scale": "absolute"}}
+"""Options by method that differ from the defaults: pytorch-grad-cam's, which made the tables."""
 
 
 def _add_options(methods: Any, options: Mapping[str, Mapping[str, Any]]) -> list[Choice]:

@@ -65,7 +65,7 @@ def test_elementwise_is_the_positive_part_of_each_product():
 
 def test_smooth_gradcam_plus_plus_averages_powers_of_gradients():
     net, x = two_layer_head().double(), images(2, 12, 12).double()
-    method = SmoothGradCAMPlusPlus(samples=3, spread=0.2, seed=5)
+    method = SmoothGradCAMPlusPlus(samples=3, spread=0.2, eps_scale="absolute", seed=5)
     sigma = 0.2 * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))
     noise = normal_draws(x, 3, 5)
     slopes = [

@@ -45,17 +45,18 @@ class GradCAMPlusPlus(ChannelCAM):
 
     α_k(u) = g² / (2g² + (Σ_v A_k(v)) g³ + eps), 0 where g = 0; w_k = Σ_u α_k(u) ReLU(g_k(u)).
 
-    Source: Chattopadhay et al., WACV 2018. As in pytorch-grad-cam, with which tables are made, eps
-    is absolute: gradients well below √eps are weighted by their square (erratum L3).
+    Source: Chattopadhay et al., WACV 2018. Differs from pytorch-grad-cam, with which tables are
+    made and whose eps is absolute: there gradients well below √eps are weighted by their square, so
+    the map depends on the scale of features and scores (erratum L3, with numbers).
 
     Attributes:
         eps: added to the denominator; above 0.
-        eps_scale: "absolute", or "relative": eps times the largest g² of the image, which leaves
-            the map as it is when features or scores change their scale.
+        eps_scale: "relative": eps times the largest g² of the image, so that the map knows no
+            scale; or "absolute", as in pytorch-grad-cam and the papers' recipes.
     """
 
     eps: float = 1e-6
-    eps_scale: EpsScale = "absolute"
+    eps_scale: EpsScale = "relative"
 
     def __post_init__(self) -> None:
         require_positive("gradcam++", eps=self.eps)
@@ -92,7 +93,7 @@ class SmoothGradCAMPlusPlus(ChannelCAM):
     samples: int = 10
     spread: float | int = 0.15
     eps: float = 1e-6
-    eps_scale: EpsScale = "absolute"
+    eps_scale: EpsScale = "relative"
     seed: int = 0
 
     def __post_init__(self) -> None:
