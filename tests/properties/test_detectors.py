@@ -31,19 +31,22 @@ REFUSED = {
     "two-stage detector": {
         **dict.fromkeys([*ATTENTION_NAMES, "tibav"], "no attention"),
         **dict.fromkeys(NEEDS_A_LINEAR_HEAD, "global average pooling"),
+        "finercam": "compares a class with others",
         **dict.fromkeys(["guided-backprop", "deconvnet"], "at ReLU"),
         **dict.fromkeys(["deeplift", "deepshap"], "another way for the baseline"),
-        "lrp": "roi_align",
+        **dict.fromkeys(["lrp", "relevance-cam", "shapleycam"], "roi_align"),
     },
     "single-shot detector": {
         **dict.fromkeys(["guided-backprop", "deconvnet"], "at ReLU"),
         **dict.fromkeys(["deeplift", "deepshap"], "another way for the baseline"),
         **dict.fromkeys(ATTENTION_NAMES, "no attention"),
         **dict.fromkeys(NEEDS_A_LINEAR_HEAD, "global average pooling"),
+        "finercam": "compares a class with others",
     },
     "segmenter": {
         **dict.fromkeys(ATTENTION_NAMES, "no attention"),
         **dict.fromkeys(NEEDS_A_LINEAR_HEAD, "global average pooling"),
+        "finercam": "compares a class with others",
         **dict.fromkeys(DETECTION_NAMES, "use rise"),
     },
 }

@@ -47,9 +47,9 @@ def assert_signs(made, name, *, signed):
 def test_the_methods_with_signs():
     assert {
         "ablationcam", "attention-gradcam", "cam", "deconvnet", "deeplift", "deepshap",
-        "feature-ablation", "gradcam", "gradientshap", "guided-backprop", "hirescam",
+        "feature-ablation", "finercam", "gradcam", "gradientshap", "guided-backprop", "hirescam",
         "input-x-gradient", "integrated-gradients", "kernelshap", "lime", "lrp", "occlusion",
-        "saliency", "smoothgrad", "xgradcam",
+        "relevance-cam", "saliency", "shapleycam", "smoothgrad", "xgradcam",
     } == set(SIGNED)  # fmt: skip
 
 

@@ -153,7 +153,7 @@ def finer_layers(model: nn.Module, x: InputsLike, layer: Layer) -> list[Layer]:
             if name in places
             and math.prod(sizes[name]) > cells
             and all(
-                side * _FINEST <= whole
+                side <= math.ceil(whole / _FINEST)
                 for side, whole in zip(sizes[name], session.size, strict=True)
             )
         ]

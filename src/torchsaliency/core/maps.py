@@ -110,7 +110,7 @@ Fusion = Literal["mean", "max", "product", "grid-mean", "grid-max", "grid-produc
 
 
 def fuse(
-    raws: Sequence[Float[Tensor, " n *grid"]],
+    raws: Sequence[Tensor],
     size: Size,
     fusion: Fusion = "mean",
     kind: Normalisation = "range",

@@ -295,7 +295,8 @@ class View:
             score, parts = other.traced.graph_score, other.traced.outputs[name]
             if score is None:
                 raise _no_gradient(name)
-            weight = torch.full_like(score, scale)
+            # a function without a second derivative notices that one is asked for by its gradient
+            weight = torch.full_like(score, scale).requires_grad_()
             found = differentiate(score, parts, weight, create_graph=True)
             if any(gradient is None for gradient in found):
                 raise _no_gradient(name)

@@ -319,7 +319,7 @@ def test_finercam_is_gradcam_of_that_target():
 
 def test_finercam_says_what_it_cannot_compare():
     net, x = convnet(), images(1)
-    with pytest.raises(TargetError, match="the target is RowWise"):
+    with pytest.raises(TargetError, match="in place of RowWise"):
         FinerCAM()(net, x, lambda y: y[:, 0], "relu3")
     with pytest.raises(TargetError, match="one number an image"):
         Finer(0).resolve(torch.ones(2, 1))

@@ -59,8 +59,8 @@ class FinerCAM(Method):
         target = view.target
         if not isinstance(target, ClassTarget):
             raise TargetError(
-                f"finercam compares a class with others, and the target is "
-                f"{type(target).__name__}; give a class, or use {self.base}."
+                "finercam compares a class with others, and no class is explained; give one in "
+                f"place of {type(target).__name__}, or use {self.base}."
             )
         contrast = Finer(target.labels, self.alpha, self.nearest).resolve(view.output)
         with view.trace_variants(view.images, target=contrast) as other:
