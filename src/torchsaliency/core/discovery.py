@@ -120,6 +120,9 @@ def _find(model: nn.Module, x: InputsLike) -> Layer:
 _FINEST = 4
 """A finer layer's grid has at most one cell for so many pixels of a side."""
 
+_COARSER = 2
+"""A finer layer's grid has so many times the cells of the next: padding makes no other grid."""
+
 
 def finer_layers(model: nn.Module, x: InputsLike, layer: Layer) -> list[Layer]:
     """Return the last layer on each grid that is finer than a layer's and ran before it.
@@ -157,13 +160,18 @@ def finer_layers(model: nn.Module, x: InputsLike, layer: Layer) -> list[Layer]:
                 for side, whole in zip(sizes[name], session.size, strict=True)
             )
         ]
-        chosen = list({sizes[name]: name for name in fine}.values())  # the last on each grid
+        chosen: list[str] = []
+        last = {sizes[name]: name for name in fine}
+        for name in sorted(last.values(), key=lambda name: math.prod(sizes[name])):
+            if math.prod(sizes[name]) >= _COARSER * cells:
+                chosen.append(name)
+                cells = math.prod(sizes[name])
         scores = output[0]["scores"] if is_detections(output) else output
         if not chosen or not isinstance(scores, Tensor) or not scores.requires_grad:
             return []
         found = differentiate(scores.float().sum() * 1024, [outputs[name] for name in chosen])
         read = [name for name, one in zip(chosen, found, strict=True) if one is not None]
-        return [places[name] for name in sorted(read, key=lambda name: -math.prod(sizes[name]))]
+        return [places[name] for name in reversed(read)]
 
 
 def _below_top_score(

@@ -367,7 +367,7 @@ def test_refinecam_finds_the_last_layer_of_each_finer_grid():
         nn.Conv2d(4, 6, 3, stride=2, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(6, 5),
     )  # fmt: skip
-    x = images(1, 35, 35)
+    x = images(1, 36, 36)
     settle(net)
     found = RefineCAM()(net, x, 1, "5")
     torch.testing.assert_close(found.map, RefineCAM()(net, x, 1, ["3", "5"]).map)

@@ -30,7 +30,8 @@ class RefineCAM(Method):
     S = Π_l n(up(S_l)). Coarse maps say where the class is, fine ones where its parts end. Of one
     layer given (or found), the last layer of each finer grid before it is read too, from a quarter
     of the image's sides on; these cost two further passes. A network of one grid, a plain
-    transformer, has no finer ones, and the map is the CAM's own.
+    transformer, has no finer ones, and the map is the CAM's own. Where early layers pad, borders
+    may shine in Grad-CAM++'s maps and so in the product; "layercam" is calmer.
 
     Source: Domeniconi et al., "How to evaluate and refine your CAM", 2026; the paper's text was not
     at hand, so this is its published code: the product, Grad-CAM++, and the last block of each
