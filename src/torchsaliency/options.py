@@ -137,6 +137,22 @@ OUTPUT_KEY = option(
     "heads.main; found by default.",
     metavar="PATH",
 )
+INPUTS = option(
+    (),
+    NETWORK,
+    "What else the network's forward takes: NAME=63 or NAME=0.2,1.5, the same for all images; "
+    "NAME=age,sex, columns of the data set's labels table; or NAME=rows.npy (.npz, .pt, .json), a "
+    "row for each image or one for all. Repeatable.",
+    metavar="NAME=VALUE",
+    spelling="--input",
+)
+OF = option(
+    None,
+    NETWORK,
+    "The argument of the network's forward that takes the images, if it has several; the one that "
+    "no --input gives by default.",
+    metavar="NAME",
+)
 DEVICE = option("cpu", RUNNING, "cpu, cuda, cuda:1, mps …", metavar="NAME")
 PRECISION = option("float32", RUNNING, "The network's number type.")
 FIT = option(
@@ -256,6 +272,8 @@ class ExplainOptions(Options):
     class_names: Path | None = CLASS_NAMES
     scores: str | None = SCORES
     output_key: str | None = OUTPUT_KEY
+    inputs: tuple[str, ...] = INPUTS
+    of: str | None = OF
     fit: PhotoFraming = option(
         "whole",
         NETWORK,
@@ -357,6 +375,8 @@ class PlanOptions(Options):
     class_names: Path | None = CLASS_NAMES
     scores: str | None = SCORES
     output_key: str | None = OUTPUT_KEY
+    inputs: tuple[str, ...] = INPUTS
+    of: str | None = OF
     judge: str | None = option(
         None, NETWORK, "The network that scores, if it is another.", metavar="NAME"
     )
@@ -416,6 +436,17 @@ class PlanOptions(Options):
             return value
         parts = [part.split(",") if isinstance(part, str) else [part] for part in value]
         return tuple(itertools.chain.from_iterable(parts))
+
+    @field_validator("inputs", mode="before")
+    @classmethod
+    def _as_words(cls, value: Any) -> Any:
+        """Read {"meta": ["age", "sex"], "dose": 0.5} as ("meta=age,sex", "dose=0.5")."""
+        if not isinstance(value, Mapping):
+            return (value,) if isinstance(value, str) else value
+        several = {
+            name: part if isinstance(part, list | tuple) else [part] for name, part in value.items()
+        }
+        return tuple(f"{name}={','.join(map(str, parts))}" for name, parts in several.items())
 
     @field_validator("layers", "classes", mode="before")
     @classmethod

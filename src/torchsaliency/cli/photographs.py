@@ -25,8 +25,10 @@ from torchsaliency.core.method import METHODS, Method, Needs, require_signs
 from torchsaliency.core.segmentation import Segment
 from torchsaliency.core.target import parse_target
 from torchsaliency.data import find_photos, sample_photo, sample_photos
+from torchsaliency.data.dataset import Sample
 from torchsaliency.data.files import images_below
 from torchsaliency.data.scans import is_scan
+from torchsaliency.data.side_inputs import SideInputs, list_images, read_side_inputs
 from torchsaliency.errors import DataError, OptionError
 from torchsaliency.methods.smoothing import smooth
 from torchsaliency.viz import colourise
@@ -96,6 +98,8 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
     ]
     for method in smoothed if options.signed else ():
         require_signs(method)
+    facts = list_images(Sample(name, path) for name, path in photos.items())
+    side = read_side_inputs(options.inputs, options.of, facts, network)
     folder = Folder(options.output)
     run = Run(
         options,
@@ -105,8 +109,9 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
         {method.name: method for method in smoothed},
         metrics,
         targets=_choose_targets(options.target, network),
-        references=_references(options, network, photos, methods),
+        references=_references(options, network, photos, methods, side),
         pictures=Grid(folder, options.colormap, signed=options.signed) if options.grid else None,
+        side_inputs=side,
         medium=medium,
     )
     with accelerated(options.accelerate):
@@ -236,6 +241,7 @@ def _references(
     network: Network,
     photos: Mapping[str, Path],
     methods: Mapping[str, Method],
+    side: SideInputs | None,
 ) -> dict[str, tuple[Tensor, str]]:
     """Return the embedding that each photograph is compared with, and what that is of.
 
@@ -266,7 +272,8 @@ def _references(
     for name, path in photos.items():
         with name_network_errors(network.name):
             image = preprocessing(path)[None]
-            found[name] = embeddings(network, image, chunk=options.chunk)[0]
+            x = image if side is None else side.beside(image, [name])
+            found[name] = embeddings(network, x, chunk=options.chunk)[0]
     real = chosen[0].resolve()
     other = next(name for name, path in photos.items() if path.resolve() == real)
     rest = [name for name in photos if name != other]

@@ -29,12 +29,14 @@ from torchsaliency.core.detection import DetectionScore
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation, versions
 from torchsaliency.core.files import file_name, finite, json_bytes, sha256_of
+from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.isolation import Isolation, describe_failure, require_numbers
 from torchsaliency.core.method import Method, Needs
 from torchsaliency.core.scores import ScoreKind
 from torchsaliency.core.segmentation import MaskScore
 from torchsaliency.core.target import TargetSpec
 from torchsaliency.data import open_photo
+from torchsaliency.data.side_inputs import SideInputs
 from torchsaliency.errors import (
     DataError,
     OptionError,
@@ -136,6 +138,7 @@ class Run:
     references: Mapping[str, tuple[Tensor, str]] = field(default_factory=dict)
     masked: bool = False  # whether the class's probability on the masked photograph is measured
     pictures: Grid | None = None  # draws every photograph, too
+    side_inputs: SideInputs | None = None  # what the network takes beside the photographs
     medium: Medium | None = None  # how files are read and drawn; photographs by default
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)  # of finished photographs
     skipped: dict[Path, str] = field(default_factory=dict)  # why a photograph was left out
@@ -223,7 +226,7 @@ class Run:
 
             for rows, found in isolation.run(work, len(batch)):
                 for place, photo in enumerate(batch[rows]):
-                    if photo.sha256 in self._finished:
+                    if self._is_finished(photo.name, photo.sha256):
                         self._advance(1)
                         yield self._recall(photo)
                     elif not isinstance(found, Exception):
@@ -234,6 +237,14 @@ class Run:
                         reason = f"{photo.path}: {describe_failure(found)}"
                         self._unexplained.append(reason)
                         self._skip(photo.path, reason)
+
+    def _is_finished(self, name: str, sha256: str) -> bool:
+        """Whether an earlier run finished a photograph, with the same numbers beside it."""
+        record = self._finished.get(sha256)
+        return record is not None and record["photo"].get("inputs", {}) == self._numbers(name)
+
+    def _numbers(self, name: str) -> dict[str, Any]:
+        return {} if self.side_inputs is None else self.side_inputs.describe_row(name)
 
     def _skip(self, path: Path, reason: str) -> None:
         self.skipped[path] = reason
@@ -253,7 +264,7 @@ class Run:
         most = self.options.batch_size if self._medium.alike else 1
 
         def ready() -> tuple[list[Photo], Tensor | None]:
-            if all(photo.sha256 in self._finished for photo in batch):
+            if all(self._is_finished(photo.name, photo.sha256) for photo in batch):
                 return batch, None
             open_, prepare = self._medium.open, self._medium.prepare
             made = [x if isinstance(x, Tensor) else prepare(open_(x), x) for x in inputs]
@@ -263,7 +274,7 @@ class Run:
             try:
                 sha256 = self._medium.digest(path)
                 picture = self._medium.open(path)
-                known = sha256 in self._finished
+                known = self._is_finished(name, sha256)
                 prepared = path if known else self._medium.prepare(picture, path)
             except Exception as error:  # a decoder may raise anything
                 if len(self.photos) == 1 and isinstance(error, DataError):
@@ -287,8 +298,9 @@ class Run:
 
     # --- one batch --------------------------------------------------------------------------------
 
-    def _explain_targets(self, batch: Sequence[Photo], x: Tensor) -> list[Answer]:
-        found = []
+    def _explain_targets(self, batch: Sequence[Photo], images: Tensor) -> list[Answer]:
+        found, side = [], self.side_inputs
+        x = images if side is None else side.beside(images, [photo.name for photo in batch])
         for tag, spec in self.targets.items():
             target = spec.read(batch, self.preprocessing) if isinstance(spec, MaskFile) else spec
             if self.references:
@@ -305,7 +317,7 @@ class Run:
         return found
 
     def _maps(
-        self, x: Tensor, target: int | TargetSpec | None
+        self, x: InputsLike, target: int | TargetSpec | None
     ) -> tuple[dict[str, Explanation], Tensor | None]:
         """Return each fitting method's explanation, and the batch's logits of classes."""
         layers, guards = self.options.layer, {}
@@ -358,9 +370,9 @@ class Run:
 
     def _masked_scores(self, explanation: Explanation) -> Tensor:
         """Return the probability of each predicted class on the image masked by its map."""
-        images, maps, clean = explanation.images, explanation.map, explanation.output
+        x, maps, clean = explanation.given, explanation.map, explanation.output
         return masked_scores(
-            self.network, images, maps, masking=self.masking, clean=clean, chunk=self.options.chunk
+            self.network, x, maps, masking=self.masking, clean=clean, chunk=self.options.chunk
         ).masked
 
     # --- one photograph ---------------------------------------------------------------------------
@@ -380,6 +392,7 @@ class Run:
             "sha256": photo.sha256,
             "size": list(photo.size),
             "input": list(next(iter(answers[0].maps.values())).map.shape[1:]),
+            **({"inputs": numbers} if (numbers := self._numbers(photo.name)) else {}),
             "predicted": predicted,
             "scores": meaning.name,
             "maps": [],
@@ -509,6 +522,7 @@ class Run:
             "versions": versions(),
             "network": {"name": network.name, "classes": network.class_count, **network.source},
             "preprocessing": self._medium.to_dict(),
+            "inputs": None if self.side_inputs is None else self.side_inputs.describe(),
             "masking": self.masking.describe(),
             "methods": self._methods,
             "photos": list(self.entries.values()),

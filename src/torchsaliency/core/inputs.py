@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
@@ -15,6 +15,8 @@ from torchsaliency.errors import InputError
 
 _USUAL = ("pixel_values", "pixel_values_videos", "images", "image")
 """What networks call the images among several inputs."""
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 @final
@@ -124,14 +126,13 @@ class Inputs:
         """
         if not isinstance(self.values, Mapping):
             return tuple(self.values), dict(self.more)
-        try:
-            known = inspect.signature(getattr(net, "forward", net)).parameters
-        except (TypeError, ValueError):  # some of C's functions do not say
+        known = _signature(net)
+        if not known:
             return (), {**self.values, **self.more}
         anything = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known.values())
         if anything or all(name in known for name in self.values):
             return (), {**self.values, **self.more}
-        needed = [name for name, one in known.items() if one.default is inspect.Parameter.empty]
+        needed = required_arguments(net)
         if len(needed) == 1 and needed[0] not in self.values:
             return (dict(self.values),), dict(self.more)
         raise InputError(
@@ -164,6 +165,50 @@ def as_inputs(
         return Inputs(x, of, more)
     more = {**more, **x.more}
     return replace(x, more=more) if of in (None, x.of) else Inputs(x.values, of, more)
+
+
+def find_images_argument(net: Callable[..., Any], given: Collection[str]) -> str:
+    """Return the argument of a network's forward that takes the images.
+
+    It is one with a usual name, such as image or pixel_values, or the only one that must be given
+    and is not.
+
+    Args:
+        net: the network.
+        given: the names of all other inputs.
+
+    Raises:
+        InputError: there is no such argument, or there are several.
+
+    Example:
+        >>> find_images_argument(lambda x, age: x, ["age"])
+        'x'
+    """
+    known = _signature(net)
+    left = {name: one for name, one in known.items() if one.kind in _NAMED and name not in given}
+    needed = [name for name in required_arguments(net) if name in left]
+    for found in ([name for name in _USUAL if name in left][:1], needed, [*left]):
+        if len(found) == 1 and known.keys() >= {*given}:
+            return found[0]
+    raise InputError(
+        f"The network's forward takes {', '.join(known) or 'nothing that it says'}, and "
+        f"{', '.join(given) or 'nothing'} was given beside the images; name the inputs as it does, "
+        "and the argument of the images by of."
+    )
+
+
+def required_arguments(net: Callable[..., Any]) -> list[str]:
+    """Return the arguments that a network's forward has no default for, none if it does not say."""
+    known = _signature(net).items()
+    empty = inspect.Parameter.empty
+    return [name for name, one in known if one.kind in _NAMED and one.default is empty]
+
+
+def _signature(net: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(getattr(net, "forward", net)).parameters
+    except (TypeError, ValueError):  # some of C's functions do not say
+        return {}
 
 
 def images_of(x: InputsLike) -> Tensor:

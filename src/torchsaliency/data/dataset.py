@@ -51,12 +51,14 @@ class Sample:
         label: class index; None where it is unknown.
         labels: in a data set of several labels an image, all of them that are true of it, none
             perhaps; there is a sample for each of them. None in a data set of one label an image.
+        columns: what else a table of labels says of it, by column; None without a table.
     """
 
     id: str
     source: Path | int
     label: int | None = None
     labels: tuple[int, ...] | None = None
+    columns: Mapping[str, str] | None = field(default=None, repr=False, compare=False)
 
 
 @final

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from torchsaliency.data.dataset import Sample
@@ -19,7 +19,7 @@ from torchsaliency.data.files import (
 )
 from torchsaliency.data.opening import make_layout_error, register_dataset
 from torchsaliency.data.photosets import PhotoSet, TableBoxes
-from torchsaliency.data.tables import is_table, read_table
+from torchsaliency.data.tables import Table, is_table, read_table
 from torchsaliency.errors import DataError, OptionError
 
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test"})
@@ -120,7 +120,7 @@ def _read_table(path: Path, labels: Path) -> PhotoSet:
     """
     table = read_table(labels)
     if table.several is not None:
-        return _read_several(path, table.several, table.classes)
+        return _read_several(path, table)
     words = sorted({word for word in table.labels.values() if word is not None})
     classes = None
     if all(map(_NUMBER.fullmatch, words)):
@@ -139,7 +139,12 @@ def _read_table(path: Path, labels: Path) -> PhotoSet:
     return PhotoSet(
         name="folder",
         samples=tuple(
-            Sample(readable_id(name), path / name, None if word is None else index[word])
+            Sample(
+                readable_id(name),
+                path / name,
+                None if word is None else index[word],
+                columns=table.columns.get(name),
+            )
             for name, word in table.labels.items()
         ),
         classes=classes,
@@ -148,17 +153,16 @@ def _read_table(path: Path, labels: Path) -> PhotoSet:
     )
 
 
-def _read_several(
-    path: Path, several: Mapping[str, Sequence[str]], names: Sequence[str]
-) -> PhotoSet:
+def _read_several(path: Path, table: Table) -> PhotoSet:
     """Make a data set of several labels an image: a sample for each image and label."""
-    classes = tuple(map(readable_id, names))
-    index = {name: place for place, name in enumerate(names)}
+    classes = tuple(map(readable_id, table.classes))
+    index = {name: place for place, name in enumerate(table.classes)}
     images = (
         (readable_id(name), path / name, [index[word] for word in words])
-        for name, words in several.items()
+        for name, words in (table.several or {}).items()
     )
-    return PhotoSet.of_labels("folder", images, classes)
+    columns = {path / name: cells for name, cells in table.columns.items()}
+    return PhotoSet.of_labels("folder", images, classes, columns=columns)
 
 
 def _labels_file(path: Path) -> Path | None:

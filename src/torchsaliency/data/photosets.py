@@ -13,7 +13,7 @@ from __future__ import annotations
 import abc
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar, final
 from xml.etree import ElementTree
@@ -81,6 +81,7 @@ class PhotoSet(DataSet):
         images: Iterable[tuple[str, Path, Sequence[int]]],
         classes: Sequence[str],
         facts: tuple[str, ...] = (),
+        columns: Mapping[Path, Mapping[str, str]] | None = None,
     ) -> PhotoSet:
         """Make a data set of several labels an image: a sample for each of them, `name (class)`.
 
@@ -91,12 +92,14 @@ class PhotoSet(DataSet):
             images: name, file and labels of each.
             classes: the names of all labels.
             facts: as of any data set.
+            columns: what else is known of each file, see `Sample`.
         """
         samples: list[Sample] = []
         for image, source, labels in images:
             every = tuple(sorted(labels))
-            samples += [Sample(f"{image} ({classes[n]})", source, n, every) for n in every]
-            samples += [] if every else [Sample(image, source, None, every)]
+            first = Sample(image, source, None, every, (columns or {}).get(source))
+            samples += [replace(first, id=f"{image} ({classes[n]})", label=n) for n in every]
+            samples += [] if every else [first]
         return cls(
             name=name,
             samples=tuple(samples),

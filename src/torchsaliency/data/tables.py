@@ -6,7 +6,7 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import final
 
@@ -39,12 +39,15 @@ class Table:
         boxes: of the images that have some.
         several: the classes that are true of each image, if several may be; else None.
         classes: of `several`, in order.
+        columns: the cells of each image in all other columns, by their names. Where the rows of an
+            image's boxes have different ones, both.
     """
 
     labels: dict[str, str | None]
     boxes: dict[str, tuple[Box, ...]]
     several: dict[str, tuple[str, ...]] | None = None
     classes: tuple[str, ...] = ()
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def defuse(cell: str) -> str:
@@ -100,6 +103,7 @@ def read_table(path: Path) -> Table:
         return several
     labels: dict[str, str | None] = {}
     boxes: defaultdict[str, list[Box]] = defaultdict(list)
+    others: dict[str, dict[str, str]] = {}
     separator = _find_separator(columns, rows, label)
     for number, cells in enumerate(rows, start=2):
         where = f"{place}, row {number},"
@@ -118,6 +122,11 @@ def read_table(path: Path) -> Table:
                 f"{where} labels {printable(name)} {word!r} and an earlier one {labels[name]!r}; "
                 "give one label."
             )
+        more = {key: cell for key, cell in row.items() if key and key not in _KNOWN}
+        others[name] = {
+            key: cell if cell == (old := others.get(name, more)[key]) else f"{old} and {cell}"
+            for key, cell in more.items()
+        }
         if box := _box([row.get(corner, "") for corner in corners], where):
             boxes[name].append(box)
     if separator:
@@ -126,8 +135,9 @@ def read_table(path: Path) -> Table:
                 f"{place} has boxes beside several labels an image, and of which label a box is "
                 "cannot be known; leave the boxes out, or give one label an image."
             )
-        return _split_labels(labels, separator)
-    return Table(labels, {name: tuple(found) for name, found in boxes.items()})
+        return replace(_split_labels(labels, separator), columns=others)
+    placed = {name: tuple(found) for name, found in boxes.items()}
+    return Table(labels, placed, columns=others)
 
 
 def _find_separator(
@@ -167,6 +177,7 @@ def _read_columns(
     if len(classes) < 2:  # noqa: PLR2004
         return None
     several: dict[str, tuple[str, ...]] = {}
+    more: dict[str, dict[str, str]] = {}
     for number, row in enumerate(cells, start=2):
         name = Path(_restore(row.get(file, ""))).as_posix()
         if not row.get(file) or name in several:
@@ -175,7 +186,8 @@ def _read_columns(
                 "image one row."
             )
         several[name] = tuple(one for one in classes if _TRUTHS[row.get(one, "")])
-    return Table({}, {}, several, classes)
+        more[name] = {one: row.get(one, "") for one in others if one not in classes}
+    return Table({}, {}, several, classes, more)
 
 
 def _box(cells: Sequence[str], where: str) -> Box | None:

@@ -180,12 +180,13 @@ class Run:
             raise DataError(f"None of the {len(data)} images can be used: {reason}")
 
     def _facts(self) -> dict[str, Any]:
-        plan, classes = self.setting.plan, self.setting.data.classes
+        plan, classes, side = self.setting.plan, self.setting.data.classes, self.setting.side_inputs
         return {
             "identity": self.setting.identity(),
             "methods": plan.method_identity(),
             "plan": plan.model_dump(mode="json"),
             "classes": None if classes is None else [*classes],
+            "inputs": None if side is None else side.describe(),
             "session": {
                 "begun": _now(),
                 "versions": versions(),
@@ -215,7 +216,8 @@ class Run:
         for batch, _ in batches(setting):
             if batch is None:
                 continue
-            with judging(setting.network, batch.images.to(setting.plan.device)) as judge:
+            x = setting.inputs(batch.images.to(setting.plan.device), batch.ids)
+            with judging(setting.network, x) as judge:
                 known = torch.tensor([label or 0 for label in batch.labels], device="cpu")
                 right = judge.scores.predicts(judge.clean_logits(None), known).tolist()
             for name, label, is_right in zip(batch.ids, batch.labels, right, strict=True):

@@ -121,7 +121,7 @@ def explain_batch(
     device, network, judge = setting.plan.device, setting.network, setting.judge
     target: Labels = setting.target_of(batch.labels)
     explanations = setting.explain(
-        batch.images.to(device, non_blocking=True),
+        setting.inputs(batch.images.to(device, non_blocking=True), batch.ids),
         None if network.encoder else target,
         methods=methods,
     )
@@ -130,7 +130,7 @@ def explain_batch(
     judged = clean = None
     passes = 0
     if judge is not None and batch.judged is not None:
-        judged = batch.judged.to(device, non_blocking=True)
+        judged = setting.judge_inputs(batch.judged.to(device, non_blocking=True), batch.ids)
         with judging(judge, judged, chunk=setting.plan.chunk) as judgement:
             clean = judgement.clean_logits(None)
             passes = judgement.passes
@@ -189,7 +189,7 @@ def _score_study(
     first = next(iter(benches.values()))
 
     def explain_classes(classes: Tensor) -> dict[str, Explanation]:
-        return setting.explain(first.explanation.images, classes, methods=benches)
+        return setting.explain(first.explanation.given, classes, methods=benches)
 
     if name == "classes":
         variants = class_variants(explanations, explain_classes)

@@ -14,12 +14,14 @@ from torch import Tensor
 
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.inputs import InputsLike, find_images_argument
 from torchsaliency.core.layer import Layer
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method
 from torchsaliency.core.network import unwrap
 from torchsaliency.data import DataSet, as_dataset, select
-from torchsaliency.errors import OptionError, TargetError, TorchSaliencyError
+from torchsaliency.data.side_inputs import SideInputs, list_images, read_side_inputs
+from torchsaliency.errors import InputError, OptionError, TargetError, TorchSaliencyError
 from torchsaliency.evaluation.bench import find_class_measure
 from torchsaliency.evaluation.plan import Plan
 from torchsaliency.metrics import SaliencyMetric
@@ -48,6 +50,8 @@ class Setting:
     # "label", "predicted" or a class, explained and judged; of an encoder its own embedding is
     # explained, and this is what a judge looks at
     target: int | str
+    side_inputs: SideInputs | None  # what the network takes beside the images
+    judge_side_inputs: SideInputs | None  # what the judge takes of that
     # the network's (or, of an encoder, its judge's) class of each of the data's labels; empty if
     # they do not fit
     class_of_label: dict[int | None, int]
@@ -60,14 +64,23 @@ class Setting:
             return [-1 if label is None else label for label in labels]
         return int(self.target)
 
+    def inputs(self, images: Tensor, ids: Sequence[str]) -> InputsLike:
+        """Return what the explained network takes: images (N, C, *size) and what is beside them."""
+        return images if self.side_inputs is None else self.side_inputs.beside(images, ids)
+
+    def judge_inputs(self, images: Tensor, ids: Sequence[str]) -> InputsLike:
+        """Return what the judge takes: images (N, C, *size) and what is beside them."""
+        side = self.judge_side_inputs
+        return images if side is None else side.beside(images, ids)
+
     def explain(
-        self, images: Tensor, target: Any, *, methods: Collection[str] | None = None
+        self, x: InputsLike, target: Any, *, methods: Collection[str] | None = None
     ) -> dict[str, Explanation]:
-        """Explain images (N, 3, H, W) as the plan says, by all methods or by those labels."""
+        """Explain images (N, C, *size) as the plan says, by all methods or by those labels."""
         labels = self.methods if methods is None else methods
         return explain(
             self.network,
-            images,
+            x,
             {label: self.methods[label] for label in labels},
             target,
             list(self.plan.layers) or None,
@@ -79,8 +92,10 @@ class Setting:
     def identity(self) -> dict[str, Any]:
         """Return all that decides the numbers of every method, in JSON types."""
         judge, judge_preprocessing = self.judge, self.judge_preprocessing
+        side = self.side_inputs
         return {
             **self.plan.identity(),
+            **({} if side is None else {"side inputs": side.identity()}),
             "fingerprint of the data": self.data.fingerprint(),
             "weights of the network": state_dict_sha256(self.network.module),
             "preprocessing": self.preprocessing.to_dict(),
@@ -129,6 +144,8 @@ def make_setting(
         judge_preprocessing = replace(preprocessing, mean=statistics.mean, std=statistics.std)
         judge_masking = judge_preprocessing.baseline(plan.masking)
     require_classes(metrics, network, judge)
+    with _field("inputs"):  # of all images, before some are drawn
+        side = read_side_inputs(plan.inputs, plan.of, list_images(images.samples), network)
     classifier = judge if network.encoder and judge is not None else network
     labels = match_classes(images, classifier)
     with _field("target"):
@@ -155,6 +172,8 @@ def make_setting(
         masking=preprocessing.baseline(plan.masking),
         judge_masking=judge_masking,
         target=target,
+        side_inputs=side,
+        judge_side_inputs=_side_inputs_of(judge, side),
         class_of_label=dict(enumerate(labels or ())),
     )
 
@@ -178,6 +197,17 @@ def _load(field: str, plan: Plan, name: str, weights: Path | None) -> Network:
 def _preprocess(plan: Plan, network: Network) -> Preprocessing:
     framed = network.preprocessing.frame(plan.fit)
     return framed if plan.normalise else framed.skip_normalisation()
+
+
+def _side_inputs_of(judge: Network | None, side: SideInputs | None) -> SideInputs | None:
+    """Return what a judge takes beside the images: all that is given, or nothing."""
+    if judge is None or side is None:
+        return None
+    try:
+        argument = find_images_argument(unwrap(judge), side.rows)
+    except InputError:
+        return None
+    return replace(side, of=argument)
 
 
 def _check_annotations(plan: Plan, data: DataSet) -> None:
