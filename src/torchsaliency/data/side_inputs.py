@@ -133,7 +133,9 @@ def read_side_inputs(
             raise OptionError(f"The input {name} was given twice; give each argument once.")
         given[name] = value.strip()
     images_argument = find_images_argument(net, {*given, *always}) if of is None else of
-    if missing := {*required_arguments(net)} - {*given, *always, images_argument}:
+    needed = required_arguments(net)
+    missing = {*needed} - {*given, *always, images_argument}
+    if missing and images_argument in needed:  # or it takes one dict, or it says what it takes
         name = min(missing)
         raise InputError(
             f"The network's forward takes {name} beside {images_argument}, and it was not given; "
