@@ -12,27 +12,23 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchsaliency.api import overlay
 from torchsaliency.cli.console import say
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.files import sha256_of
 from torchsaliency.core.masking import Masking
-from torchsaliency.core.network import unwrap
-from torchsaliency.core.space import describe_size
-from torchsaliency.data.clips import ANIMATION_SUFFIXES, is_clip, open_clip
-from torchsaliency.data.scans import dicom_files, is_scan, open_scan
+from torchsaliency.data.clips import open_clip
+from torchsaliency.data.scans import dicom_files, open_scan
 from torchsaliency.errors import OptionError
 from torchsaliency.options import ExplainOptions
 from torchsaliency.viz import animate, montage
 from torchsaliency.viz.overlay import png
 from torchsaliency.zoo import Network
+from torchsaliency.zoo.media import choose_volume_preprocessing, find_kind
 from torchsaliency.zoo.preprocessing import PHOTOGRAPHIC, Preprocessing
 from torchsaliency.zoo.volumes import ClipPreprocessing, ScanPreprocessing
-
-_OF_PHOTOGRAPHS = ("size", "mean", "std", "channels", "fit")
-"""Options that say how a photograph becomes the network's input."""
 
 
 class Medium(abc.ABC):
@@ -215,25 +211,14 @@ class Clips(Medium):
         return {"overlay": drawn}
 
 
-def is_volume(path: Path) -> bool:
-    """Whether a file can be nothing but a scan or a video, by its name."""
-    return not path.is_dir() and (is_scan(path) or is_clip(path))
-
-
 def choose_medium(options: ExplainOptions, network: Network, paths: list[Path]) -> Medium:
     """Return how files are read and drawn.
 
     Raises:
         OptionError: they are of different kinds, or are drawn in no grid.
     """
-    kinds = {_kind_of(path, network) for path in paths}
-    if len(kinds) > 1:
-        raise OptionError(
-            f"{' and '.join(sorted(kind.__name__.lower() for kind in kinds))} were given together; "
-            "explain each kind by itself."
-        )
-    kind = next(iter(kinds))
-    if kind is Photographs:
+    kind = find_kind(paths, network)
+    if kind == "photographs":
         return Photographs(options, network)
     for name in ("grid", "signed"):
         if getattr(options, name):
@@ -241,49 +226,7 @@ def choose_medium(options: ExplainOptions, network: Network, paths: list[Path]) 
                 f"--{name} draws photographs; leave it out: a scan has a montage and a video an "
                 "animation of its own."
             )
-    known = ExplainOptions.model_fields
-    given = [name for name in _OF_PHOTOGRAPHS if getattr(options, name) != known[name].default]
-    if given:
-        raise OptionError(
-            f"--{given[0]} is for photographs; let the network's file say how its input is made, "
-            "such as volumes = ScanPreprocessing(size=(32, 64, 64))."
-        )
-    if kind is Clips:
-        return Clips(options, _said(network, ClipPreprocessing, ClipPreprocessing()))
-    channels = next((m.in_channels for m in network.modules() if isinstance(m, nn.Conv3d)), 1)
-    return Scans(options, _said(network, ScanPreprocessing, ScanPreprocessing(channels=channels)))
-
-
-def _kind_of(path: Path, network: Network) -> type[Medium]:
-    """Return what a file is; a folder or an animation may also stand for photographs."""
-    if is_volume(path):
-        return Scans if is_scan(path) else Clips
-    if takes_volumes(network):
-        if path.is_dir() and is_scan(path):
-            return Scans
-        if path.name.lower().endswith(ANIMATION_SUFFIXES):
-            return Clips
-    return Photographs
-
-
-def takes_volumes(network: Network) -> bool:
-    """Whether a network says that its inputs are volumes, or convolves nothing else."""
-    kinds = {type(module) for module in unwrap(network).modules()}
-    volumes = any(issubclass(kind, nn.Conv3d) for kind in kinds)
-    pictures = any(issubclass(kind, nn.Conv2d) for kind in kinds)
-    return network.volumes is not None or (volumes and not pictures)
-
-
-def _said(network: Network, kind: Any, otherwise: Any) -> Any:
-    """Return the preprocessing that a network says for a kind of input, or else the usual one."""
-    if isinstance(network.volumes, kind):
-        return network.volumes
-    facts = ", ".join(f"{key} {_word(value)}" for key, value in otherwise.to_dict().items())
-    say(f"{network.name} does not say how its input is made; assumed: {facts}.")
-    return otherwise
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, dict):
-        return describe_size(value["size"]) if "size" in value else str(value)
-    return "as it is" if value is None else str(value)
+    preprocessing, assumed = choose_volume_preprocessing(network, kind, options)
+    if assumed:
+        say(assumed)
+    return (Scans if kind == "scans" else Clips)(options, preprocessing)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torchsaliency.cli.console import say
 from torchsaliency.cli.folder import Folder
 from torchsaliency.cli.grid import Grid
-from torchsaliency.cli.media import choose_medium, is_volume, takes_volumes
+from torchsaliency.cli.media import choose_medium
 from torchsaliency.cli.monitoring import name_network_errors
 from torchsaliency.cli.options import ExplainCommandOptions, parse_settings, require_chosen
 from torchsaliency.cli.run import ALL, MaskFile, Run, Target
@@ -26,14 +26,14 @@ from torchsaliency.core.segmentation import Segment
 from torchsaliency.core.target import parse_target
 from torchsaliency.data import find_photos, sample_photo, sample_photos
 from torchsaliency.data.dataset import Sample
-from torchsaliency.data.files import images_below
-from torchsaliency.data.scans import is_scan
+from torchsaliency.data.media import find_volumes
 from torchsaliency.data.side_inputs import SideInputs, list_images, read_side_inputs
 from torchsaliency.errors import DataError, OptionError
 from torchsaliency.methods.smoothing import smooth
 from torchsaliency.viz import colourise
 from torchsaliency.zoo import Network, load_model, similarity_to_text
 from torchsaliency.zoo.inputs import given_facts
+from torchsaliency.zoo.media import takes_volumes
 
 if TYPE_CHECKING:
     from torchsaliency.metrics import SaliencyMetric
@@ -181,7 +181,7 @@ def _choose_photos(words: Sequence[str], output: Path, *, series: bool = False) 
                 f"{word} does not exist; give image files, folders of them, or samples "
                 f"({', '.join(sample_photos())})."
             )
-        for photo in _find_volumes(path, series=series) or find_photos(path):
+        for photo in find_volumes(path, series=series) or find_photos(path):
             real = os.path.realpath(photo)  # not Path.resolve, which raises for a link to itself
             if not (path.is_dir() and Path(real).is_relative_to(below)):
                 found.setdefault(real, photo)
@@ -190,16 +190,6 @@ def _choose_photos(words: Sequence[str], output: Path, *, series: bool = False) 
             f"There are no photographs in {', '.join(words)} but those below {output}; give others."
         )
     return list(found.values())
-
-
-def _find_volumes(path: Path, *, series: bool) -> list[Path]:
-    """Return the scans and videos that a path stands for."""
-    if not path.is_dir():
-        return [path] if is_volume(path) else []
-    # files without a suffix are no photographs, so their folder can be nothing else
-    if is_scan(path) and (series or not images_below(path)):
-        return [path]
-    return sorted(file for file in path.rglob("*") if is_volume(file))
 
 
 def unique_names(paths: Sequence[Path]) -> dict[str, Path]:

@@ -68,14 +68,15 @@ class Picture:
 
     Attributes:
         sample: which.
-        image: RGB, upright.
+        image: RGB, upright; of files that are read as another kind, a `Scan`, a `Clip` or an array
+            (H, W, C).
         boxes: x0 y0 x1 y1 of the objects of the sample's class in the image's pixels, the maximum
             side exclusive; None where the image has no boxes.
         mask: 0 background, 1 and more an object or its class, 255 void; None where there is none.
     """
 
     sample: Sample
-    image: Image.Image
+    image: Any
     boxes: Float[Tensor, "b 4"] | None = None
     mask: UInt8[Tensor, "h w"] | None = None
 

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from torchsaliency.core.files import PRIVATE
@@ -76,7 +76,21 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[str]:
     Raises:
         DataError: a folder cannot be read.
     """
-    found = []
+    ends = tuple(suffixes)
+    return sorted(
+        prefix + name
+        for prefix, files in walk_files(folder)
+        for name in files
+        if name.lower().endswith(ends)
+    )
+
+
+def walk_files(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield the path of a folder, and of each below it, with a slash at its end, and its files.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
     waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while waiting:
         prefix, above = waiting.pop()
@@ -84,9 +98,8 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[str]:
         if here in above:
             continue
         folders, files = _members(folder / prefix)
-        found += [prefix + name for name in files if _suffix(name) in suffixes]
+        yield prefix, files
         waiting += [(f"{prefix}{name}/", above | {here}) for name in folders]
-    return sorted(found)
 
 
 def is_image(name: str) -> bool:

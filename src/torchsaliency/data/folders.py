@@ -11,12 +11,12 @@ from pathlib import Path
 from torchsaliency.data.dataset import Sample
 from torchsaliency.data.files import (
     folders_in,
-    images_below,
     list_names,
     printable,
     read_lines,
     readable_id,
 )
+from torchsaliency.data.media import media_below
 from torchsaliency.data.opening import make_layout_error, register_dataset
 from torchsaliency.data.photosets import PhotoSet, TableBoxes
 from torchsaliency.data.tables import Table, is_table, read_table
@@ -40,6 +40,8 @@ folder/
 or
 folder/
 └── 1.jpg …                           images without labels
+
+(scans (.nii, .nii.gz, a folder of DICOM files) and videos lie as images do)
 """
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _INDEX = re.compile(r"[0-9]{1,9}")
@@ -47,7 +49,7 @@ _INDEX = re.compile(r"[0-9]{1,9}")
 
 def find_image_folder(path: Path) -> bool:
     """Whether a folder holds images, directly or in folders, or a CSV that names some."""
-    return bool(images_below(path)) or _labels_file(path) is not None
+    return bool(media_below(path)) or _labels_file(path) is not None
 
 
 @register_dataset("folder", layout=_LAYOUT, finds=find_image_folder)
@@ -75,7 +77,7 @@ def image_folder(path: Path, *, split: str | None = None, labels: Path | None = 
     if labels is not None:
         return _read_table(path, labels)
     folders, filled, loose = folders_in(path), defaultdict(list), []
-    for name in images_below(path):
+    for name in media_below(path):
         folder, slash, file = name.partition("/")
         if slash:
             filled[folder].append(file)

@@ -32,7 +32,8 @@ from torchsaliency.data.decoding import (
     pixel_limit,
 )
 from torchsaliency.data.files import hash_of, printable
-from torchsaliency.data.photos import Frame, read_photo, turn_boxes, turn_pixels
+from torchsaliency.data.media import Kind, group_series, hash_medium, open_medium
+from torchsaliency.data.photos import Frame, turn_boxes, turn_pixels
 from torchsaliency.errors import DataError
 
 Box = tuple[float, float, float, float]
@@ -69,10 +70,14 @@ class PhotoSet(DataSet):
     Attributes:
         boxes: where they are, if there are any.
         masks: where they are, if there are any.
+        kind: what the files are read as.
+        channels: of images whose numbers stay as they are; None for photographs.
     """
 
     boxes: Annotations[Tensor] | None = field(default=None, repr=False)
     masks: Annotations[Tensor] | None = field(default=None, repr=False)
+    kind: Kind = "photographs"
+    channels: int | None = None
 
     @classmethod
     def of_labels(
@@ -115,16 +120,25 @@ class PhotoSet(DataSet):
             DataError: the image or an annotation is missing, damaged or does not fit.
         """
         sample = self.samples[index]
-        image, frame = read_photo(Path(str(sample.source)))
+        image, frame = open_medium(Path(str(sample.source)), self.kind, self.channels)
         boxes, mask = (
-            None if found is None else found.of(sample, frame) for found in (self.boxes, self.masks)
+            None if found is None or frame is None else found.of(sample, frame)
+            for found in (self.boxes, self.masks)
         )
         return Picture(sample, image, boxes=boxes, mask=mask)
 
     def mark(self, sample: Sample) -> str:
         """Return the hash of the file's content, and its annotations' marks."""
         marks = [found.mark(sample) for found in (self.boxes, self.masks) if found is not None]
-        return " ".join([hash_of(Path(str(sample.source))), *marks])
+        return " ".join([hash_medium(Path(str(sample.source))), *marks])
+
+    def group_series(self) -> PhotoSet:
+        """Return the data set with one sample for all DICOM files of a folder: a scan."""
+        return replace(self, samples=group_series(self.samples))
+
+    def read_as(self, kind: Kind, channels: int | None = None) -> PhotoSet:
+        """Return the data set with its files read as another kind, see `open_medium`."""
+        return replace(self, kind=kind, channels=channels)
 
 
 @final

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader
@@ -19,6 +20,7 @@ from torchsaliency.data.dataset import Picture
 from torchsaliency.errors import DataError
 from torchsaliency.evaluation.setting import Setting
 from torchsaliency.zoo import Preprocessing
+from torchsaliency.zoo.volumes import VolumePreprocessing
 
 T = TypeVar("T")
 
@@ -32,8 +34,8 @@ class Batch:
     """Images that share a pass; None for what the data or the plan does not have."""
 
     ids: tuple[str, ...]
-    images: Tensor  # (N, 3, H, W) for the explained network
-    judged: Tensor | None  # (N, 3, H', W') for the judge; None if it takes the same images
+    images: Tensor  # (N, C, *size) for the explained network
+    judged: Tensor | None  # (N, C', *size) for the judge; None if it takes the same images
     labels: tuple[int | None, ...]  # the network's classes
     boxes: tuple[Tensor, ...] | None  # (B, 4) each, in pixels of the network's input
     masks: Tensor | None  # (N, H, W), 0 background, 255 void
@@ -78,7 +80,7 @@ def batches(
     By default all of the data is read, in batches of the plan's size, by the plan's workers.
     """
     if groups is None:
-        groups = cut(len(setting.data), setting.plan.batch_size)
+        groups = cut(len(setting.data), setting.batch_size)
     workers = setting.plan.workers if workers is None else workers
     prepare = functools.partial(
         _prepare,
@@ -93,8 +95,8 @@ def batches(
 
 def _prepare(
     needs: Collection[str],
-    preprocessing: Preprocessing,
-    judge: Preprocessing | None,
+    preprocessing: Preprocessing | VolumePreprocessing,
+    judge: Preprocessing | VolumePreprocessing | None,
     class_of_label: Mapping[int | None, int],
     picture: Picture,
 ) -> Batch:
@@ -104,12 +106,14 @@ def _prepare(
     if "boxes" in needs:
         if picture.boxes is None or len(picture.boxes) == 0:
             raise DataError(f"{name} has no box of its object.")
-        photo_size = (image.height, image.width)
+        assert isinstance(preprocessing, Preprocessing)  # boxes are of photographs
+        photo_size = image.shape[:2] if isinstance(image, np.ndarray) else image.size[::-1]
         place = preprocessing.placement(photo_size)
         boxes = (place.boxes_to_input(picture.boxes, preprocessing.input_size(photo_size)),)
     if "masks" in needs:
         if picture.mask is None:
             raise DataError(f"{name} has no mask of its objects.")
+        assert isinstance(preprocessing, Preprocessing)  # masks are, too
         masks = preprocessing.mask(picture.mask)[None]
     judged = None if judge is None else judge(image)[None]
     label = class_of_label.get(picture.sample.label)

@@ -9,10 +9,12 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
 import torch
+from torch import Tensor
 
 from torchsaliency.core.acceleration import accelerated
 from torchsaliency.core.explanation import versions
@@ -26,7 +28,7 @@ from torchsaliency.evaluation.setting import Setting, make_setting
 from torchsaliency.evaluation.store import KEY, Store
 from torchsaliency.evaluation.studies import study_metrics
 from torchsaliency.measures import judging
-from torchsaliency.zoo import Network
+from torchsaliency.zoo import Network, ScanPreprocessing
 
 FLUSH_SECONDS = 20.0
 """At most so much work is lost when the process is killed."""
@@ -232,7 +234,7 @@ class Run:
         """
         samples = self.setting.data.samples
         missing: list[tuple[tuple[str, ...], list[int]]] = []
-        for group in cut(len(samples), self.setting.plan.batch_size):
+        for group in cut(len(samples), self.setting.batch_size):
             lacking: dict[tuple[str, ...], list[int]] = {}
             for place in group:
                 left = tuple(m for m in self.setting.methods if (samples[place].id, m) not in done)
@@ -280,9 +282,22 @@ class Run:
                     )
                 ]
             if self.setting.plan.maps:
-                for name, saliency in zip(batch.ids, explanation.map, strict=True):
-                    self.store.keep_map(name, label, saliency.half().cpu().numpy())
+                self._keep_maps(batch, label, explanation.map)
         return found
+
+    def _keep_maps(self, batch: Batch, method: str, maps: Tensor) -> None:
+        """Write the maps of a method; of scans in the scan's own order, size and affine, too."""
+        data, preprocessing = self.setting.data, self.setting.preprocessing
+        for name, saliency in zip(batch.ids, maps, strict=True):
+            self.store.keep_map(name, method, saliency.half().cpu().numpy())
+            if isinstance(preprocessing, ScanPreprocessing):
+                scan = data.picture(self._places[name]).image
+                volume = preprocessing.place_map(saliency).float().cpu()
+                self.store.keep_scan(name, method, scan.nifti(volume))
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {sample.id: place for place, sample in enumerate(self.setting.data.samples)}
 
     def _flush(self, *, now: bool = False) -> None:
         late = time.monotonic() - self._flushed > FLUSH_SECONDS

@@ -20,14 +20,19 @@ from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method
 from torchsaliency.core.network import unwrap
 from torchsaliency.data import DataSet, as_dataset, select
+from torchsaliency.data.media import Kind
+from torchsaliency.data.photosets import PhotoSet
 from torchsaliency.data.side_inputs import SideInputs, list_images, read_side_inputs
-from torchsaliency.errors import InputError, OptionError, TargetError, TorchSaliencyError
+from torchsaliency.errors import DataError, InputError, OptionError, TargetError, TorchSaliencyError
 from torchsaliency.evaluation.bench import find_class_measure
 from torchsaliency.evaluation.plan import Plan
 from torchsaliency.metrics import SaliencyMetric
 from torchsaliency.zoo import Network, Preprocessing, load_model
 from torchsaliency.zoo.checkpoints import state_dict_sha256
 from torchsaliency.zoo.inputs import given_facts
+from torchsaliency.zoo.media import choose_volume_preprocessing, find_kind, takes_volumes
+from torchsaliency.zoo.preprocessing import PHOTOGRAPHIC
+from torchsaliency.zoo.volumes import ClipPreprocessing, ScanPreprocessing, VolumePreprocessing
 
 LABEL, PREDICTED = "label", "predicted"
 
@@ -40,9 +45,11 @@ class Setting:
     plan: Plan
     data: DataSet  # already a subset (but for `keep`, which needs the network)
     network: Network
-    preprocessing: Preprocessing  # of the network, as the plan changes it
+    # of the network, as the plan changes it
+    preprocessing: Preprocessing | VolumePreprocessing
     judge: Network | None  # None if the explained network scores
-    judge_preprocessing: Preprocessing | None  # the same pixels in the judge's normalisation
+    # the same pixels in the judge's normalisation
+    judge_preprocessing: Preprocessing | VolumePreprocessing | None
     methods: dict[str, Method]
     metrics: dict[str, SaliencyMetric]
     masking: Masking  # of methods, and of measures of the same network
@@ -63,6 +70,18 @@ class Setting:
         if self.target == LABEL:
             return [-1 if label is None else label for label in labels]
         return int(self.target)
+
+    @property
+    def photo_preprocessing(self) -> Preprocessing:
+        """How photographs become the network's input, where the data holds photographs."""
+        assert isinstance(self.preprocessing, Preprocessing)
+        return self.preprocessing
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a batch; one, where they differ in size."""
+        differ = isinstance(self.preprocessing, ScanPreprocessing) and not self.preprocessing.size
+        return 1 if differ else self.plan.batch_size
 
     def inputs(self, images: Tensor, ids: Sequence[str]) -> InputsLike:
         """Return what the explained network takes: images (N, C, *size) and what is beside them."""
@@ -131,17 +150,17 @@ def make_setting(
         judge_name = network.judge if needed else None
     if judge is None and judge_name is not None:
         judge = _load("judge", plan, judge_name, plan.judge_weights)
-    if network.preprocessing.size is None:
+    kind, images = _read_media(images, network)
+    if kind == "photographs" and network.preprocessing.size is None:
         raise OptionError(
             f"model: {network.name} takes photographs of any size and finds objects or segments in "
             "them, and an evaluation is of one class an image; use `torchsaliency explain`, and "
             "torchsaliency.measures.perturbation_curve with the explanation's target."
         )
-    preprocessing = _preprocess(plan, network)
+    preprocessing = _preprocess(plan, network, kind)
     judge_preprocessing = judge_masking = None
-    if judge is not None:  # the pixels that were explained, in the judge's normalisation
-        statistics = _preprocess(plan, judge)
-        judge_preprocessing = replace(preprocessing, mean=statistics.mean, std=statistics.std)
+    if judge is not None:
+        judge_preprocessing = _normalise_for_judge(preprocessing, _preprocess(plan, judge, kind))
         judge_masking = judge_preprocessing.baseline(plan.masking)
     require_classes(metrics, network, judge)
     with _field("inputs"):  # of all images, before some are drawn
@@ -194,7 +213,56 @@ def _load(field: str, plan: Plan, name: str, weights: Path | None) -> Network:
         return load_model(name, weights=weights, device=plan.device, dtype=dtype, given=given)
 
 
-def _preprocess(plan: Plan, network: Network) -> Preprocessing:
+def _read_media(data: DataSet, network: Network) -> tuple[Kind, DataSet]:
+    """Return what the files of a data set are to the network, and the data set that reads them so.
+
+    Raises:
+        DataError: the network takes volumes, and the data set has pictures that lie in no file.
+        OptionError: there are files of several kinds.
+    """
+    volumes = takes_volumes(network)
+    if not isinstance(data, PhotoSet):
+        if volumes:
+            raise DataError(
+                f"data: The data set {data.name} has pictures and {network.name} takes volumes; "
+                "give a folder of scans or videos."
+            )
+        return "photographs", data
+    data = data.group_series() if volumes else data
+    with _field("data"):
+        kind = find_kind({Path(str(sample.source)) for sample in data.samples}, network)
+    channels = network.preprocessing.channels
+    counted = kind == "photographs" and channels not in PHOTOGRAPHIC
+    return kind, data.read_as(kind, channels if counted else None)
+
+
+def _normalise_for_judge(
+    preprocessing: Preprocessing | VolumePreprocessing, judge: Preprocessing | VolumePreprocessing
+) -> Preprocessing | VolumePreprocessing:
+    """Return how the pixels that are explained become the judge's input: in its normalisation."""
+    if isinstance(preprocessing, ScanPreprocessing) and isinstance(judge, ScanPreprocessing):
+        return replace(
+            judge, size=preprocessing.size, spacing=preprocessing.spacing, axes=preprocessing.axes
+        )
+    if isinstance(preprocessing, ClipPreprocessing) and isinstance(judge, ClipPreprocessing):
+        frame = replace(preprocessing.frame, mean=judge.frame.mean, std=judge.frame.std)
+        return replace(preprocessing, frame=frame)
+    assert isinstance(preprocessing, Preprocessing)  # both are of one kind
+    assert isinstance(judge, Preprocessing)
+    return replace(preprocessing, mean=judge.mean, std=judge.std)
+
+
+def _preprocess(plan: Plan, network: Network, kind: Kind) -> Preprocessing | VolumePreprocessing:
+    if kind != "photographs":
+        if not plan.normalise or plan.needs.keys() - {"labels"}:
+            what = ", ".join([*plan.needs.values()] if plan.normalise else ["normalise: false"])
+            raise OptionError(
+                f"{what} is for photographs, and the data holds {kind}; leave it out."
+            )
+        found, assumed = choose_volume_preprocessing(network, kind, plan)
+        if assumed:
+            warnings.warn(assumed, stacklevel=2)
+        return found
     framed = network.preprocessing.frame(plan.fit)
     return framed if plan.normalise else framed.skip_normalisation()
 

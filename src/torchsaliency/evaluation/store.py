@@ -149,6 +149,11 @@ class Store:
         np.save(buffer, saliency)
         self._output.write(self._map_name(sample, method), buffer.getvalue())
 
+    def keep_scan(self, sample: str, method: str, nifti: bytes) -> None:
+        """Write one map over a scan as `maps/METHOD/SAMPLE.nii.gz`."""
+        name = self._map_name(sample, method).removesuffix(".npy")
+        self._output.write(f"{name}.nii.gz", nifti)
+
     def map_path(self, sample: str, method: str) -> Path:
         """Return where the map of a sample lies if maps are kept."""
         return self.folder / self._map_name(sample, method)

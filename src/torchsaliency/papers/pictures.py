@@ -190,7 +190,7 @@ def _rows(
 
 def _photo(setting: Setting, image: Tensor, side: int = _CELL) -> Image.Image:
     """Return what the network saw, at a cell's size: small inputs would show their pixels."""
-    values = setting.preprocessing.denormalise(image[None])[0].permute(1, 2, 0)
+    values = setting.photo_preprocessing.denormalise(image[None])[0].permute(1, 2, 0)
     picture = Image.fromarray(values.mul(255).round().byte().cpu().numpy())
     height, width = image.shape[1:]
     scale = side / max(height, width)
@@ -308,7 +308,7 @@ def _explain_cases(settings: Mapping[str, Setting], pictures: list[Picture]) -> 
         _case(
             picture,
             [
-                setting.preprocessing.placement((picture.image.height, picture.image.width))
+                setting.photo_preprocessing.placement((picture.image.height, picture.image.width))
                 for setting in settings.values()
             ],
             {name: values[place] for name, values in maps.items()},
