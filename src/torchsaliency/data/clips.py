@@ -42,11 +42,6 @@ class Clip:
         return len(self.frames), self.frames[0].height, self.frames[0].width
 
 
-def is_clip(path: Path) -> bool:
-    """Whether a file is a video by its name; an animation may also stand for its first picture."""
-    return path.name.lower().endswith(VIDEO_SUFFIXES)
-
-
 def open_clip(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> Clip:
     """Open a video or an animation as RGB frames.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torchsaliency.data.channels import read_channels
-from torchsaliency.data.clips import VIDEO_SUFFIXES, is_clip, open_clip
+from torchsaliency.data.clips import VIDEO_SUFFIXES, open_clip
 from torchsaliency.data.dataset import Sample
 from torchsaliency.data.dicom import is_dicom
 from torchsaliency.data.files import (
@@ -33,7 +33,7 @@ _SUFFIXES = (*NIFTI_SUFFIXES, *VIDEO_SUFFIXES)
 
 def is_volume(path: Path) -> bool:
     """Whether a file can be nothing but a scan or a video, by its name."""
-    return not path.is_dir() and (is_scan(path) or is_clip(path))
+    return path.name.lower().endswith(_SUFFIXES) and not path.is_dir()
 
 
 def find_volumes(path: Path, *, series: bool) -> list[Path]:
