@@ -126,7 +126,7 @@ def test_mistakes_are_said(run, place):
     write_nifti(place / "scan.nii.gz", phantom())
     write_video(place / "clip.mp4", moving_square())
     for words, factory, message in (
-        (["scan.nii.gz", "clip.mp4"], "scan", "explain each kind by itself"),
+        (["scan.nii.gz", "clip.mp4"], "scan", "take each kind by itself"),
         (["scan.nii.gz", "--grid"], "scan", "a scan has a montage"),
         (["scan.nii.gz"], "wrong", "volumes a ScanPreprocessing or a ClipPreprocessing"),
         (["scan.nii.gz", "--masking", "black"], "scan", "choose mean or blur"),
