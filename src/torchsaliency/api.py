@@ -104,7 +104,8 @@ def read_images(model: nn.Module, x: Any) -> Any:
     """Return what `explain` was given as inputs of the network.
 
     Floating-point tensors are inputs already, as are several of them in a tuple or a dict. A list
-    of such tensors (C, H, W) becomes a batch; all else are photographs, see `preprocess`.
+    of such tensors (C, H, W) becomes a batch; all else are photographs, see `preprocess`, and so
+    are paths and PIL images among several inputs.
 
     Raises:
         DataError: a photograph cannot be read.
@@ -115,7 +116,24 @@ def read_images(model: nn.Module, x: Any) -> Any:
     if _is_input(x):
         _warn_of_pixels(model, x)
         return x
-    return x if isinstance(x, Inputs | Mapping | tuple) else preprocess(x, model)
+    if isinstance(x, Mapping):
+        return {name: _read_part(model, part) for name, part in x.items()}
+    if isinstance(x, tuple):
+        return tuple(_read_part(model, part) for part in x)
+    return x if isinstance(x, Inputs) else preprocess(x, model)
+
+
+def _read_part(model: nn.Module, part: Any) -> Any:
+    """Return one of several inputs; photographs, and lists of them, are prepared."""
+    several = part if isinstance(part, list) and part else [part]
+    return preprocess(part, model) if all(map(_is_photo, several)) else part
+
+
+def _is_photo(part: Any) -> bool:
+    """Whether this is a photograph; other strings may be texts."""
+    return isinstance(part, Image.Image | os.PathLike) or (
+        isinstance(part, str) and os.path.isfile(part)
+    )
 
 
 def _is_input(x: Any) -> bool:
@@ -255,11 +273,16 @@ def overlay(  # noqa: PLR0913 (all but the first three by name)
 
     Raises:
         DataError: the photograph cannot be read.
-        InputError: there are other photographs than explained images, or the explained image is of
-            another size than the photograph's input.
+        InputError: there are other photographs than explained images, the explained image is of
+            another size than the photograph's input, or the model takes scans or videos.
         OptionError: there is no such colormap, or signed values of a method without signs are to
             be drawn.
     """
+    if isinstance(model, Network) and model.volumes is not None:
+        raise InputError(
+            f"{model.name} takes scans or videos, and overlay draws over photographs; draw with "
+            "torchsaliency.viz.montage(volume, map) or torchsaliency.viz.animate(frames, maps)."
+        )
     preparation = _preprocessing(model, fit)
     if signed:
         require_signs(explanation.method)
@@ -358,8 +381,9 @@ def _preprocessing(
         return model.frame(fit)
     found = find_preprocessing(model) if isinstance(model, nn.Module) else None
     if found is None:
+        kind = type(unwrap(model) if isinstance(model, nn.Module) else model).__name__
         raise InputError(
-            f"Photographs ({given}) were given, and this {type(model).__name__} does not say how "
+            f"Photographs ({given}) were given, and this {kind} does not say how "
             "photographs are prepared for it; set its attribute preprocessing to a "
             "torchsaliency.zoo.Preprocessing, such as from_torchvision(weights), "
             "from_hf(processor) or imagenet(224), or give a tensor of preprocessed floats."

@@ -69,3 +69,10 @@ def test_thirteen_channels(file, tmp_path):
     assert manifest["photos"][0]["size"] == [20, 30]
     with Image.open(output / "scene.rise.png") as picture:
         assert picture.size == (30, 20)
+
+
+def test_of_a_regression_the_first_number_is_explained(file, tmp_path):
+    words = "camera", "--model", f"{file}:net", "--size", 16, "--scores", "regression"
+    manifest, _, said = explain(tmp_path, *words)
+    assert manifest["photos"][0]["maps"][0]["target"]["name"] == "the first number"
+    assert "embedding" not in said

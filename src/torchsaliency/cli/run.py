@@ -32,7 +32,7 @@ from torchsaliency.core.files import file_name, finite, json_bytes, sha256_of
 from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.isolation import Isolation, describe_failure, require_numbers
 from torchsaliency.core.method import Method, Needs
-from torchsaliency.core.scores import ScoreKind
+from torchsaliency.core.scores import REGRESSION, ScoreKind
 from torchsaliency.core.segmentation import MaskScore
 from torchsaliency.core.target import TargetSpec
 from torchsaliency.data import open_photo
@@ -483,7 +483,8 @@ class Run:
         if photo.name in self.references:
             name = f"similarity {score:.2f} to {self.references[photo.name][1]}"
         else:
-            name = answer.target or "its own embedding"
+            first = "the first number" if explanation.scores is REGRESSION else "its own embedding"
+            name = answer.target or first
         return facts | {"index": None, "name": name, "logit": score, "probability": None}
 
     def _box_facts(self, photo: Photo, explanation: Explanation, row: int) -> dict[str, Any]:

@@ -113,7 +113,8 @@ def _find(model: nn.Module, x: InputsLike) -> Layer:
     raise LayerError(
         "No layer of this network gives a feature map larger than one cell on which "
         "the output depends; "
-        'name one with layer=…, or use layer="input".'
+        'name one with layer=…, use layer="input", or choose a method that reads none, such as '
+        "rise, occlusion or saliency."
     )
 
 

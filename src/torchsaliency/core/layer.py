@@ -24,8 +24,8 @@ INPUT = "input"
 """The name of the layer that is the image itself."""
 
 NO_LAYERS = (
-    "choose a method that reads none, such as rise, occlusion or saliency, or give the network as "
-    "a torch.nn.Module or as torch.export.export's program."
+    "choose a method that reads none, such as rise or occlusion, or give the network as a "
+    "torch.nn.Module or as torch.export.export's program."
 )
 """What to do where layers cannot be watched."""
 

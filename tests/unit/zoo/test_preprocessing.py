@@ -150,11 +150,17 @@ def test_the_channels_of_an_input():
         Preprocessing((7, 9), None, mean=(0.5,), std=(0.5,), order="bgr")
 
 
-def test_a_hugging_face_processor_without_a_fixed_size_is_refused():
-    with pytest.raises(CheckpointError, match="no fixed input size"):
-        from_hf({"size": {"shortest_edge": 224}, "do_center_crop": False})
+def test_a_hugging_face_processor_without_a_size_is_refused():
+    with pytest.raises(CheckpointError, match="neither resizes nor crops"):
+        from_hf({"size": {"shortest_edge": 224}, "do_resize": False, "do_center_crop": False})
     with pytest.raises(CheckpointError, match="shortest_edge"):
         from_hf({"size": {"longest_edge": 224}})
+
+
+def test_a_hugging_face_processor_that_crops_nothing_gives_the_square_in_the_middle():
+    found = from_hf({"size": {"shortest_edge": 224}, "do_center_crop": False})
+    assert (found.size, found.resize, found.fit) == ((224, 224), (224, 224), Fit.COVER)
+    assert found.frame("whole", 32).input_size((480, 640)) == (224, 288)
 
 
 def test_something_else_is_no_torchvision_preset():

@@ -83,6 +83,10 @@ def load(request: Request) -> Network:
 def from_hf(processor: Any, channels: int = 3, *, whole: bool = False) -> Preprocessing:
     """Read a Hugging Face image processor or its configuration (`preprocessor_config.json`).
 
+    A processor that scales the shorter side and crops nothing gives each photograph its own size,
+    which makes no batch: the network's own way is then the square in the middle, and the fit
+    "whole" shows all of a photograph, at its own aspect where the network takes any.
+
     Args:
         processor: as described.
         channels: of the network's input, the `num_channels` of its config.
@@ -90,7 +94,7 @@ def from_hf(processor: Any, channels: int = 3, *, whole: bool = False) -> Prepro
             detectors want it.
 
     Raises:
-        CheckpointError: the processor describes no fixed input size, and `whole` is False.
+        CheckpointError: the processor neither resizes nor crops, and `whole` is False.
     """
     if not isinstance(processor, Mapping):
         # a class is named in the file, and not by every version's to_dict
@@ -123,9 +127,8 @@ def from_hf(processor: Any, channels: int = 3, *, whole: bool = False) -> Prepro
         uncropped, resize, fit = _read_uncropped(config, resize, fit)
         if uncropped is None:
             raise CheckpointError(
-                f"The image processor resizes to {config.get('size')} and crops nothing, which "
-                "gives no fixed input size; give a processor with a height and a width, or one "
-                "that crops."
+                "The image processor neither resizes nor crops, which gives no input size; give a "
+                "processor with a size."
             )
         size = uncropped
     mean, std = _read_statistics(config, kind, channels)
@@ -144,6 +147,17 @@ def from_hf(processor: Any, channels: int = 3, *, whole: bool = False) -> Prepro
         order="bgr" if bgr else "rgb",
         longest=config["size"].get("longest_edge") if size is None and resize else None,
     )
+
+
+def _describe_square(processor: Any, found: Preprocessing) -> str:
+    """Return what is assumed of a processor that crops nothing, in words; "" of any other."""
+    config = processor.to_dict()
+    crops = config.get("do_center_crop") or "crop_pct" in config
+    resizes, size = config.get("do_resize", True), config.get("size")
+    if not resizes or crops or not isinstance(size, Mapping) or "shortest_edge" not in size:
+        return ""
+    sides = "x".join(map(str, found.size or ()))
+    return f"size {sides} (its processor gives each photograph its own)"
 
 
 def find_processor(model: Any) -> Preprocessing | None:
@@ -180,8 +194,8 @@ def _read_uncropped(
     """Return input size, box and fit of a processor without a crop step of its own."""
     if resize is None or fit is Fit.SQUASH:
         return resize, resize, fit
-    if "crop_pct" not in config:  # every photograph has its own size
-        return None, resize, fit
+    if "crop_pct" not in config:
+        return resize, resize, fit
     if resize[0] >= _WARPED_FROM:
         return resize, resize, Fit.SQUASH
     side = int(resize[0] / (config["crop_pct"] or 224 / 256))
@@ -351,6 +365,12 @@ def _kind(config: Any) -> Any:
         for name in ([tower] if tower else []) + [name for name in named if name.endswith("Model")]:
             if hasattr(transformers, name):
                 return getattr(transformers, name)
+        if named and type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
+            raise CheckpointError(
+                f"A {named[0]} was given, whose output is not read; give a network "
+                "ForImageClassification, ForObjectDetection or ForSemanticSegmentation, or an "
+                "encoder of images."
+            )
     return transformers.AutoModelForImageClassification
 
 
@@ -369,6 +389,8 @@ def _build(place: str, num_classes: int | None) -> nn.Module:
             if hasattr(kind, "from_config")
             else kind(config)
         )
+    except CheckpointError:
+        raise
     except Exception as error:  # the hub's clients raise their own kinds of errors
         raise make_download_error(f"hf/{place}", error) from error
     return model.float()
@@ -402,6 +424,8 @@ def _load_pretrained(place: str) -> nn.Module:
     try:
         kind = _kind(AutoConfig.from_pretrained(place))
         model, report = kind.from_pretrained(place, output_loading_info=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # the hub's clients raise their own kinds of errors
         raise make_download_error(f"hf/{place}", error) from error
     return _check(model, report, f"hf/{place}")
@@ -432,7 +456,9 @@ def _preprocessing(
     channels = getattr(config, "num_channels", None) or len("RGB")
     try:
         whole = any(task in type(model).__name__ for task in _WHOLE)
-        return from_hf(AutoImageProcessor.from_pretrained(place), channels, whole=whole), {}
+        processor = AutoImageProcessor.from_pretrained(place)
+        found = from_hf(processor, channels, whole=whole)
+        words = "" if whole or given.size is not None else _describe_square(processor, found)
     except CheckpointError:
         raise
     except Exception as error:  # the hub's clients raise their own kinds of errors
@@ -448,6 +474,7 @@ def _preprocessing(
         words = given.describe_assumptions(preprocessing)
         reason = f"{words} (there is no preprocessor_config.json)" if words else ""
         return preprocessing, {"assumed": reason} if reason else {}
+    return found, {"assumed": words} if words else {}
 
 
 def _classes(model: Any) -> tuple[str, ...] | None:
