@@ -58,44 +58,48 @@ def their_map(kind, net, x, label, layer="relu3", draws=(), **options):
 
 
 def test_sscam_is_torchcams():
-    """With the same noise for all channels."""
+    """With the same noise for all channels, on a grid as fine as the image: theirs stretches first.
+
+    Like Score-CAM's, our masks are stretched after they are resized.
+    """
     net, x = convnet(seed=3), images(1, seed=1)
     noise = 0.5 * normal_draws(x[:, 0], 3, 0)
-    theirs = their_map("SSCAM", net, x, 2, draws=noise[:, None], num_samples=3)
-    made = SSCAM(samples=3, spread=0.5)(net, x, 2, "relu3")
+    theirs = their_map("SSCAM", net, x, 2, "relu1", draws=noise[:, None], num_samples=3)
+    made = SSCAM(samples=3, spread=0.5)(net, x, 2, "relu1")
     torch.testing.assert_close(made.raw, theirs, atol=1e-5, rtol=1e-4)
 
 
-def test_smooth_gradcam_plus_plus_is_torchcams_for_one_copy_and_even_gradients():
+def test_smooth_gradcam_plus_plus_has_torchcams_weights_for_one_copy_and_even_gradients():
+    """Their weights are of the clean image's features; their map is of the last copy's (L15)."""
     net, x = convnet(seed=3), images(1, seed=1)
-    spread = 0.1 * (x.amax() - x.amin())
-    noise = [spread * one for one in normal_draws(x, 4, 0)]
-    theirs = their_map("SmoothGradCAMpp", net, x, 2, draws=noise[:1], num_samples=1)
-    options = {"spread": 0.1, "eps": 1e-8, "eps_scale": "absolute"}
-    made = SmoothGradCAMPlusPlus(samples=1, **options)(net, x, 2, "relu3")
-    torch.testing.assert_close(made.raw, theirs.relu(), atol=1e-5, rtol=1e-3)
-    # at an earlier layer gradients differ from copy to copy, and from position to position
-    theirs = their_map("SmoothGradCAMpp", net, x, 2, "relu2", draws=noise, num_samples=4)
-    made = SmoothGradCAMPlusPlus(samples=4, **options)(net, x, 2, "relu2")
+    noise = 0.1 * (x.amax() - x.amin()) * normal_draws(x, 1, 0)
+    theirs = their_map("SmoothGradCAMpp", net, x, 2, draws=noise[:, None], num_samples=1)
+    method = SmoothGradCAMPlusPlus(samples=1, spread=0.1, eps=1e-8, eps_scale="absolute")
+    with tracing(net, x, 2, ["relu3"]) as clean, tracing(net, x + noise, 2, ["relu3"]) as noisy:
+        weights = method.weights(clean["relu3"])
+        features = noisy["relu3"].activations
+    expected = torch.einsum("nk,nkhw->nhw", weights, features).relu()
+    torch.testing.assert_close(expected, theirs.relu(), atol=1e-5, rtol=1e-3)
+    made = method(net, x, 2, "relu3")
     assert (minmax(made.raw) - minmax(theirs.relu())).abs().max() > 1e-2
 
 
 def test_iscam_differs_for_torchcams_masks_grow_beyond_one():
     net, x = convnet(seed=3), images(1, seed=1)
-    theirs = their_map("ISCAM", net, x, 2, num_samples=1)
-    torch.testing.assert_close(ISCAM(steps=1)(net, x, 2, "relu3").raw, theirs, atol=1e-5, rtol=1e-4)
-    with tracing(net, x, 2, ["relu3"]) as trace:
-        features = trace["relu3"].activations
-        factors = torch.arange(1, 5).cumsum(0) / 4
-        assert factors[-1] == 2.5
-        scores = torch.stack(
-            [trace["relu3"].rescore(features, edit=lambda m, by=by: m * by) for by in factors]
-        )
-    running = torch.einsum("nk,nkhw->nhw", scores.mean(0).softmax(1), features).relu()
-    torch.testing.assert_close(
-        their_map("ISCAM", net, x, 2, num_samples=4), running, atol=1e-5, rtol=1e-3
-    )
-    assert (ISCAM(steps=4)(net, x, 2, "relu3").raw - running).abs().max() > 1e-3
+    theirs = their_map("ISCAM", net, x, 2, "relu1", num_samples=1)
+    made = ISCAM(steps=1)(net, x, 2, "relu1")
+    torch.testing.assert_close(made.raw, theirs, atol=1e-5, rtol=1e-4)
+    factors = torch.arange(1, 5).cumsum(0) / 4
+    assert factors[-1] == 2.5
+    with tracing(net, x, 2, ["relu1"]) as trace:
+        view = trace["relu1"]
+        scores = [view.rescore(view.activations, edit=lambda m, by=by: m * by) for by in factors]
+        weights = torch.stack(scores).mean(0).softmax(1)
+        running = torch.einsum("nk,nkhw->nhw", weights, view.activations).relu()
+    theirs = their_map("ISCAM", net, x, 2, "relu1", num_samples=4)
+    torch.testing.assert_close(theirs, running, atol=1e-5, rtol=1e-3)
+    made = ISCAM(steps=4)(net, x, 2, "relu1")
+    assert (made.raw - running).abs().max() > 1e-3
 
 
 def test_layers_are_fused_as_torchcam_does():

@@ -23,6 +23,7 @@ import pytorch_grad_cam as peers
 import torch
 import torchvision
 from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.sobel_cam import sobel_cam
 from pytorch_grad_cam.utils.model_targets import (
     ClassifierOutputTarget,
     FasterRCNNBoxScoreTarget,
@@ -73,7 +74,6 @@ PAIRS = [
     (SegEigenCAM(), peers.SegEigenCAM),
     (KPCACAM(), peers.KPCA_CAM),
     (FinerCAM(), peers.FinerCAM),
-    (RefineCAM(base="layercam"), partial(peers.RefineCAM, base_method=peers.LayerCAM)),
 ]
 IDS = [ours.name for ours, _ in PAIRS]
 
@@ -143,20 +143,20 @@ def test_several_layers_are_fused_in_the_same_way():
     net, x, labels = convnet(seed=3), images(2, seed=1), [1, 3]
     theirs = grad_cam(peers.GradCAM, net, x, [net.relu1, net.relu3], labels)
     made = explain(net, x, "gradcam", labels, ["relu1", "relu3"], fuse="grid-mean")["gradcam"]
-    same(made.map, theirs)
+    # their eps of 1e-7 is no small share of these small maps' maximum
+    torch.testing.assert_close(made.map, theirs, atol=3e-3, rtol=0)
     ours = GradCAM()(net, x, labels, ["relu1", "relu3"])
-    assert (ours.map - theirs).abs().max() > 1e-3
+    assert (ours.map - theirs).abs().max() > 6e-3
     assert made.manifest()["fuse"] == "grid-mean"
 
 
-def test_several_layers_are_multiplied_in_nearly_the_same_way():
-    """Theirs is the product of maps that are stretched before they are resized."""
+def test_several_layers_are_multiplied_in_the_same_way():
+    """Theirs are stretched before and after they are resized, which is the same as after."""
     net, x, labels = convnet(seed=3), images(2, seed=1), [1, 3]
     kind = partial(peers.RefineCAM, base_method=peers.LayerCAM)
     theirs = grad_cam(kind, net, x, [net.relu1, net.relu3], labels)
-    layers = ["relu1", "relu3"]
-    made = explain(net, x, "layercam", labels, layers, fuse="grid-product")["layercam"]
-    same(made.map, theirs)
+    made = RefineCAM(base="layercam")(net, x, labels, ["relu1", "relu3"])
+    torch.testing.assert_close(made.map, theirs, atol=3e-3, rtol=0)
 
 
 def test_finercam_differs_where_the_network_is_sure():
@@ -182,7 +182,7 @@ def test_fem_differs_for_it_does_not_binarise():
 
 def test_edges_are_their_sobel_filter():
     grey = (images(1, 20, 24)[0, 0] * 20 + 100).round()
-    theirs = peers.sobel_cam(grey.byte()[..., None].expand(-1, -1, 3).numpy().copy())
+    theirs = sobel_cam(grey.byte()[..., None].expand(-1, -1, 3).numpy().copy())
     made = Edges()(convnet(), grey.expand(1, 3, -1, -1)).raw[0]
     inner = (slice(1, -1), slice(1, -1))
     difference = made[inner] - torch.from_numpy(theirs).float()[inner]

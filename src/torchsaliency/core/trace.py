@@ -295,27 +295,33 @@ class View:
             score, parts = other.traced.graph_score, other.traced.outputs[name]
             if score is None:
                 raise _no_gradient(name)
-            # a function without a second derivative notices that one is asked for by its gradient
             weight = torch.full_like(score, scale).requires_grad_()
             found = differentiate(score, parts, weight, create_graph=True)
             if any(gradient is None for gradient in found):
                 raise _no_gradient(name)
             first = [gradient for gradient in found if gradient is not None]
-            second: Sequence[Tensor | None] = [None] * len(parts)
-            if all(gradient.requires_grad for gradient in first):
-                with torch.enable_grad():
-                    pairs = zip(first, parts, strict=True)
-                    sums = [(upcast(one) * upcast(part.detach())).sum() for one, part in pairs]
-                    product = torch.stack(sums).sum()
-                try:
-                    second = differentiate(product, parts)
-                except (RuntimeError, NotImplementedError) as error:
-                    if out_of_memory(error):
-                        raise
-                    raise LayerError(
-                        f"What follows layer {name!r} cannot be differentiated twice ({error}); "
-                        "use gradcam, or a later layer."
-                    ) from error
+            with torch.enable_grad():
+                pairs = zip(first, parts, strict=True)
+                shares = [upcast(one) * upcast(part.detach()) for one, part in pairs]
+                product = torch.stack([share.sum() for share in shares]).sum()
+            fault = "an operation's gradient has none"
+            second: list[Tensor | None]
+            back: Tensor | None
+            try:
+                *second, back = differentiate(product, [*parts, weight])
+            except (RuntimeError, NotImplementedError) as error:
+                if out_of_memory(error):
+                    raise
+                second, back, fault = [None] * len(parts), None, str(error)
+            # gradients are linear in the weight, unless one of them was cut from its graph
+            reached = 0.0 if back is None else float((upcast(back) * scale).sum())
+            whole = float(torch.stack([share.detach().abs().sum() for share in shares]).sum())
+            near = 5e-2 if self.is_rounded_to(torch.float16, torch.bfloat16) else 1e-3
+            if abs(reached - float(product.detach())) > near * whole:  # not of NaN
+                raise LayerError(
+                    f"What follows layer {name!r} cannot be differentiated twice ({fault}); use "
+                    "gradcam, or a later layer."
+                )
             curved = [
                 torch.zeros_like(part) if two is None else two
                 for two, part in zip(second, parts, strict=True)

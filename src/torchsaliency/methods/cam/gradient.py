@@ -79,8 +79,8 @@ class SmoothGradCAMPlusPlus(ChannelCAM):
 
     Source: Omeiza et al., 2019. Differs from the print, whose numerator of α is D_1: that has
     another unit than its denominator, and is not Grad-CAM++ without noise. Differs from torchcam,
-    which rectifies the gradient of the last copy alone and sums A ⊙ D_3 (errata L14, L15). All
-    images get the same noise, so a map does not depend on its batch.
+    which weights the last copy's features, rectifies its gradient alone, and sums
+    A ⊙ D_3 (errata L14, L15). All images get the same noise, so a map does not depend on its batch.
 
     Attributes:
         samples: noisy copies; above 0.

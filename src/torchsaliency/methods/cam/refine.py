@@ -54,6 +54,7 @@ class RefineCAM(Method):
             return self._multiply(view)
         session = view.session
         finer = finer_layers(session.wrapper, session.first_image, view.layer)
+        session.passes += 1
         if not finer:
             return self._multiply(view)
         with view.trace_variants(view.images, layers=[*finer, *view.layers]) as other:
