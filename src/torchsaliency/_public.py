@@ -14,6 +14,7 @@ from torchsaliency.core.embedding import embeddings as embeddings
 from torchsaliency.core.embedding import similarity_to as similarity_to
 from torchsaliency.core.explain import explain as explain
 from torchsaliency.core.explanation import Explanation as Explanation
+from torchsaliency.core.given import GivenMaps as GivenMaps
 from torchsaliency.core.inputs import Inputs as Inputs
 from torchsaliency.core.layer import ChannelsLast as ChannelsLast
 from torchsaliency.core.layer import Grid as Grid

@@ -387,6 +387,13 @@ class PlanOptions(Options):
         "See `torchsaliency methods`; in YAML also with options and labels.",
         metavar="NAME,NAME",
     )
+    maps_from: tuple[str, ...] = option(
+        (),
+        EXPLAINED,
+        "Maps that another program made, scored like a method: a folder with a .npy, .png, .tif or "
+        ".nii.gz an image, named by its id, at the size of the network's input. Repeatable.",
+        metavar="NAME=FOLDER",
+    )
     metrics: tuple[Choice, ...] = option(
         (),
         SCORED,
@@ -448,7 +455,7 @@ class PlanOptions(Options):
         }
         return tuple(f"{name}={','.join(map(str, parts))}" for name, parts in several.items())
 
-    @field_validator("layers", "classes", mode="before")
+    @field_validator("layers", "classes", "maps_from", mode="before")
     @classmethod
     def _as_several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, int | str) else value

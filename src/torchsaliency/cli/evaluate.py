@@ -54,10 +54,11 @@ def plan_of(options: EvaluateOptions) -> Plan:
 
     fields = options.model_fields_set & PlanOptions.model_fields.keys()
     given = options.model_dump(include=fields)
-    if options.plan is None and not {"methods", "metrics"} <= fields:
+    explained = fields & {"methods", "maps_from"}
+    if options.plan is None and not (explained and "metrics" in fields):
         raise OptionError(
             "An evaluation needs --methods and --metrics, such as --methods gradcam,opticam "
-            "--metrics ad,ai,ag; or a plan in YAML."
+            "--metrics ad,ai,ag, or --maps-from NAME=FOLDER in place of methods; or a plan in YAML."
         )
     plan = make_plan(given) if options.plan is None else read_plan(options.plan, given)
     if not options.settings:

@@ -54,7 +54,7 @@ def read_channels(photo: Photo, channels: int) -> NDArray[np.float32]:
     first, name = isinstance(photo, Tensor), "The image"
     if isinstance(photo, str | os.PathLike):
         name = printable(photo)
-        values = _read_file(Path(photo))
+        values = read_values(Path(photo))
     elif isinstance(photo, Image.Image):
         values = _read_pages(photo)
     elif isinstance(photo, Tensor):
@@ -98,7 +98,12 @@ def picture_of(values: NDArray[np.float32]) -> Image.Image:
     return Image.fromarray((shown * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
 
 
-def _read_file(path: Path) -> NDArray[Any]:
+def read_values(path: Path) -> NDArray[Any]:
+    """Return the numbers of a .npy file, a TIFF or another image, as they are stored.
+
+    Raises:
+        DataError: it cannot be read, or is too large.
+    """
     limit = pixel_limit()
     if fault := find_fault(path):
         raise DataError(f"{printable(path)} {fault}; give an image file.")

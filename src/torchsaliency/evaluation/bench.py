@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torchsaliency import measures
 from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.given import require_repeatable
 from torchsaliency.core.inputs import InputsLike, images_of
 from torchsaliency.core.masking import BlackPixel, Masking, MeanColour, RISEBlur
 from torchsaliency.core.network import unwrap
@@ -34,6 +35,7 @@ class MeasureEntry(Entry):
     settings: tuple[str, ...]
     classes: bool
     first: bool
+    explains: bool
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -47,7 +49,11 @@ MeasureFunction = Callable[..., Inputs]
 
 
 def measure(
-    name: str, *settings: str, classes: bool = True, first: bool = False
+    name: str,
+    *settings: str,
+    classes: bool = True,
+    first: bool = False,
+    explains: bool = False,
 ) -> Callable[[MeasureFunction], MeasureFunction]:
     """Register a function as the measure that metrics require under `name`.
 
@@ -60,6 +66,7 @@ def measure(
         settings: names of options of the metric.
         classes: whether it reads class probabilities.
         first: whether it runs before other measures, because it saves them passes.
+        explains: whether the method must explain further images or networks.
 
     Raises:
         OptionError: the name is taken.
@@ -70,13 +77,18 @@ def measure(
         ...     return {"brightness": bench.images.mean((1, 2, 3))}
     """
     return MEASURES.decorate(
-        lambda function: MeasureEntry(name, function, settings, classes, first)
+        lambda function: MeasureEntry(name, function, settings, classes, first, explains)
     )
 
 
 def find_class_measure(metric: SaliencyMetric) -> str:
     """Return the first measure of a metric that reads class probabilities, "" if none does."""
     return next((name for name in metric.entry.requires if MEASURES.get(name).classes), "")
+
+
+def explains_again(metric: SaliencyMetric) -> bool:
+    """Whether a metric needs the method to explain further images or networks."""
+    return any(MEASURES.get(name).explains for name in metric.entry.requires)
 
 
 @final
@@ -161,6 +173,8 @@ class Bench:
         return {name: _for_float64(known[name]) for name in needed if name in known}
 
     def _run(self, entry: MeasureEntry, options: Mapping[str, Any]) -> Inputs:
+        if entry.explains:
+            require_repeatable(self.explanation.method)
         settings = {name: options[name] for name in entry.settings if name in options}
         key = _key(entry.name, settings)
         if key not in self.measured:
@@ -254,7 +268,7 @@ def _masked_scores(bench: Bench) -> Inputs:
     return bench.ask_judge(measures.masked_scores, bench.explanation.map, masking=bench.masking)
 
 
-@measure("masked_maps", classes=False, first=True)
+@measure("masked_maps", classes=False, first=True, explains=True)
 def _masked_maps(bench: Bench) -> Inputs:
     """The method explains the masked image."""
     found = measures.masked_maps(
@@ -334,7 +348,7 @@ def _predictions(bench: Bench) -> Inputs:
     }
 
 
-@measure("noisy_features", "radius", "samples", classes=False, first=True)
+@measure("noisy_features", "radius", "samples", classes=False, first=True, explains=True)
 def _noisy_features(bench: Bench, **settings: Any) -> Inputs:
     """The method explains ten noisy copies, shared with the metrics that need no features."""
     found = measures.noisy_maps(
@@ -349,7 +363,7 @@ def _noisy_features(bench: Bench, **settings: Any) -> Inputs:
     return found
 
 
-@measure("noisy_maps", "radius", "samples", classes=False)
+@measure("noisy_maps", "radius", "samples", classes=False, explains=True)
 def _noisy_maps(bench: Bench, **settings: Any) -> Inputs:
     """The method explains ten noisy copies."""
     return measures.noisy_maps(
@@ -357,7 +371,7 @@ def _noisy_maps(bench: Bench, **settings: Any) -> Inputs:
     ).inputs()
 
 
-@measure("translated_maps", "steps", classes=False)
+@measure("translated_maps", "steps", classes=False, explains=True)
 def _translated_maps(bench: Bench, **settings: Any) -> Inputs:
     """The method explains 28 copies that are moved sideways."""
     return measures.translated_maps(
@@ -365,7 +379,7 @@ def _translated_maps(bench: Bench, **settings: Any) -> Inputs:
     ).inputs()
 
 
-@measure("other_class_maps", "seed", classes=False)
+@measure("other_class_maps", "seed", classes=False, explains=True)
 def _other_class_maps(bench: Bench, **settings: Any) -> Inputs:
     """The method explains another class."""
     return measures.other_class_maps(
@@ -373,7 +387,7 @@ def _other_class_maps(bench: Bench, **settings: Any) -> Inputs:
     ).inputs()
 
 
-@measure("random_network_maps", "seed", classes=False)
+@measure("random_network_maps", "seed", classes=False, explains=True)
 def _random_network_maps(bench: Bench, **settings: Any) -> Inputs:
     """The method explains with one randomised network."""
     return measures.random_network_maps(
@@ -381,7 +395,16 @@ def _random_network_maps(bench: Bench, **settings: Any) -> Inputs:
     ).inputs()
 
 
-@measure("smooth_randomised_maps", "mode", "stages", "seed", "samples", "noise", classes=False)
+@measure(
+    "smooth_randomised_maps",
+    "mode",
+    "stages",
+    "seed",
+    "samples",
+    "noise",
+    classes=False,
+    explains=True,
+)
 def _smooth_randomised_maps(bench: Bench, stages: int, **settings: Any) -> Inputs:
     """The method explains ten noisy copies with the network and with five randomised ones."""
     return measures.smooth_randomised_maps(
@@ -401,7 +424,7 @@ def _attribution_sums(bench: Bench) -> Inputs:
     return found.inputs()
 
 
-@measure("shifted_maps", "shift", classes=False)
+@measure("shifted_maps", "shift", classes=False, explains=True)
 def _shifted_maps(bench: Bench, **settings: Any) -> Inputs:
     """The method explains the shifted image."""
     return measures.shifted_maps(
@@ -409,7 +432,7 @@ def _shifted_maps(bench: Bench, **settings: Any) -> Inputs:
     ).inputs()
 
 
-@measure("randomised_maps", "mode", "stages", "seed", classes=False)
+@measure("randomised_maps", "mode", "stages", "seed", classes=False, explains=True)
 def _randomised_maps(bench: Bench, stages: int, **settings: Any) -> Inputs:
     """The method explains with five randomised networks."""
     return measures.randomised_maps(

@@ -11,10 +11,12 @@ from pydantic import PrivateAttr
 from yaml.constructor import ConstructorError
 
 from torchsaliency.core.acceleration import ENGINES
+from torchsaliency.core.given import GIVEN
 from torchsaliency.core.method import Method, create
 from torchsaliency.data import DataSet, as_dataset, open_data
 from torchsaliency.data.opening import IN_MEMORY
 from torchsaliency.errors import DataError, OptionError
+from torchsaliency.evaluation.given import create_given, parse_given
 from torchsaliency.methods.smoothing import smooth
 from torchsaliency.metrics import SaliencyMetric, create_metric
 from torchsaliency.options import Choice, PlanOptions, validate_options
@@ -67,6 +69,8 @@ class Plan(PlanOptions):
         """
 
         def create_one(choice: Choice) -> Method:
+            if choice.name == GIVEN.name:
+                return create_given(choice.options)
             method = create(choice.name, choice.options)
             return smooth(method, eigen=choice.eigen, augmented=choice.augmented)
 
@@ -133,6 +137,9 @@ def make_plan(facts: Mapping[str, Any]) -> Plan:
             raise DataError(f"data: {error}") from error
         facts = {**facts, "data": IN_MEMORY + images.name}
     plan = validate_options(Plan, facts, where=" in a plan")
+    if plan.maps_from:
+        given = [Choice.model_validate(parse_given(text)) for text in plan.maps_from]
+        plan = plan.model_copy(update={"methods": (*plan.methods, *given), "maps_from": ()})
     plan._images = images
     if plan.accelerate not in ENGINES:
         known = ", ".join(ENGINES.names())

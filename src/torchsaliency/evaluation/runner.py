@@ -21,6 +21,7 @@ from torchsaliency.core.explanation import versions
 from torchsaliency.core.isolation import Isolation, describe_failure
 from torchsaliency.errors import DataError
 from torchsaliency.evaluation.batches import Batch, batches, cut
+from torchsaliency.evaluation.given import FolderMaps
 from torchsaliency.evaluation.plan import Plan
 from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.scoring import explain_batch, score_batch
@@ -185,7 +186,7 @@ class Run:
         plan, classes, side = self.setting.plan, self.setting.data.classes, self.setting.side_inputs
         return {
             "identity": self.setting.identity(),
-            "methods": plan.method_identity(),
+            "methods": self._method_identity(),
             "plan": plan.model_dump(mode="json"),
             "classes": None if classes is None else [*classes],
             "inputs": None if side is None else side.describe(),
@@ -197,6 +198,14 @@ class Run:
                 "chunk": plan.chunk,
             },
         }
+
+    def _method_identity(self) -> dict[str, Any]:
+        """Return what decides each method's numbers; of given maps, their digest, too."""
+        known = self.setting.plan.method_identity()
+        for label, method in self.setting.methods.items():
+            if isinstance(method, FolderMaps):
+                known[label] = {**known[label], "options": method.options}
+        return known
 
     # --- which images, which methods -------------------------------------------------------------
 

@@ -124,6 +124,7 @@ def explain_batch(
         setting.inputs(batch.images.to(device, non_blocking=True), batch.ids),
         None if network.encoder else target,
         methods=methods,
+        ids=batch.ids,
     )
     first = next(iter(explanations.values()))
     require_numbers(network.name, first.output)

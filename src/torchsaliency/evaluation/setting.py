@@ -24,7 +24,8 @@ from torchsaliency.data.media import Kind
 from torchsaliency.data.photosets import PhotoSet
 from torchsaliency.data.side_inputs import SideInputs, list_images, read_side_inputs
 from torchsaliency.errors import DataError, InputError, OptionError, TargetError, TorchSaliencyError
-from torchsaliency.evaluation.bench import find_class_measure
+from torchsaliency.evaluation.bench import explains_again, find_class_measure
+from torchsaliency.evaluation.given import FolderMaps
 from torchsaliency.evaluation.plan import Plan
 from torchsaliency.metrics import SaliencyMetric
 from torchsaliency.zoo import Network, Preprocessing, load_model
@@ -93,14 +94,26 @@ class Setting:
         return images if side is None else side.beside(images, ids)
 
     def explain(
-        self, x: InputsLike, target: Any, *, methods: Collection[str] | None = None
+        self,
+        x: InputsLike,
+        target: Any,
+        *,
+        methods: Collection[str] | None = None,
+        ids: Sequence[str] = (),
     ) -> dict[str, Explanation]:
-        """Explain images (N, C, *size) as the plan says, by all methods or by those labels."""
+        """Explain images (N, C, *size) as the plan says, by all methods or by those labels.
+
+        By `ids`, maps that another program made are found.
+        """
         labels = self.methods if methods is None else methods
+        chosen = {label: self.methods[label] for label in labels}
         return explain(
             self.network,
             x,
-            {label: self.methods[label] for label in labels},
+            {
+                label: method.take(ids) if isinstance(method, FolderMaps) else method
+                for label, method in chosen.items()
+            },
             target,
             list(self.plan.layers) or None,
             masking=self.masking,
@@ -176,6 +189,7 @@ def make_setting(
             images = images.subset(
                 count=plan.count, seed=plan.subset_seed, classes=plan.classes or None
             )
+    methods = _find_given(plan, methods, metrics, images)
     with _field("layers"):
         for name in plan.layers:
             Layer(name).module_of(unwrap(network))
@@ -195,6 +209,29 @@ def make_setting(
         judge_side_inputs=_side_inputs_of(judge, side),
         class_of_label=dict(enumerate(labels or ())),
     )
+
+
+def _find_given(
+    plan: Plan,
+    methods: Mapping[str, Method],
+    metrics: Mapping[str, SaliencyMetric],
+    images: DataSet,
+) -> dict[str, Method]:
+    """Return the methods; maps that another program made are checked, and have their digest."""
+    given = [label for label, method in methods.items() if isinstance(method, FolderMaps)]
+    again = [label for label, metric in metrics.items() if explains_again(metric)]
+    if given and (again or plan.study == "classes"):
+        raise OptionError(
+            f"metrics: {again[0] if again else 'the study classes'} needs the methods to explain "
+            f"further images, and the maps {given[0]} were made by another program; leave one of "
+            "them out."
+        )
+    ids = [sample.id for sample in images.samples]
+    found: dict[str, Method] = {}
+    for label, method in methods.items():
+        with _field(label):
+            found[label] = method.with_digest(ids) if isinstance(method, FolderMaps) else method
+    return found
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.given import require_repeatable
 from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.layer import Layer, LayerLike, as_group
 from torchsaliency.core.method import ACTIVATIONS, Method, Needs, Saliency, as_saliency
@@ -35,6 +36,7 @@ class Again:
         *,
         features: bool = False,
     ) -> None:
+        require_repeatable(explanation.method)
         self._model, self._explanation, self._chunk = model, explanation, chunk
         self._network = model
         method = cast("Method", explanation.method)
