@@ -128,7 +128,7 @@ def known_apart(net: Net) -> Net:
 
     Its images do not mix, and 8 x 8 cells of 8 channels are laid out (N, C, h, w).
     """
-    session._mixing[net] = tuple(type(module) for module in net.modules()), False
+    session._mixing[net] = {None: (tuple(type(module) for module in net.modules()), False)}
     layout._decided[net] = _AllGrids()
     return net
 

@@ -319,6 +319,36 @@ def test_rows_that_are_none_of_the_images_are_noticed():
     assert_same_map(found, explain(plain, X, "rise", 1))
 
 
+class Packed(Holds):
+    """Takes the other input packed in a dict or a list, or as a keyword."""
+
+    def forward(self, image: Tensor, meta: Any) -> Tensor:
+        rows = meta["rows"] if isinstance(meta, dict) else meta
+        rows = torch.stack(rows) if isinstance(rows, list) else rows
+        return self.net(image) * rows.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("pack", [lambda rows: {"rows": rows}, list], ids=["dict", "list"])
+def test_rows_follow_in_dicts_and_lists(pack):
+    net, rows = Packed(convnet()).eval(), META.exp()
+    explain(net, {"image": X[:1], "meta": pack(rows[:1])}, "rise", 1)  # another batch, earlier
+    found = ts.explain(net, {"image": X, "meta": pack(rows)}, quick("rise"), 1, LAYER, chunk=3)
+    expected = ts.explain(net, {"image": X, "meta": rows}, quick("rise"), 1, LAYER, chunk=3)
+    assert_same_map(found["rise"], expected["rise"])
+    options = {"meta": pack(rows)}
+    with pytest.raises(InputError, match=r"'meta' was given with a row for each of 3 images"):
+        ts.explain(net, X, quick("rise"), 1, LAYER, chunk=3, forward_kwargs=options)
+
+
+def test_rows_that_are_none_of_the_images_are_noticed_after_another_batch():
+    net, texts = Prompts(convnet()).eval(), torch.ones(3, 5)
+    ts.explain(net, {"image": X[:2], "texts": texts}, quick("rise"), 1, LAYER, chunk=2)
+    with pytest.raises(InputError, match="for one image and"):
+        ts.explain(net, {"image": X, "texts": texts}, quick("rise"), 1, LAYER, chunk=2)
+    kept = ts.explain(net, X, quick("rise"), 1, LAYER, chunk=2, forward_kwargs={"texts": texts})
+    assert len(kept["rise"]) == 3
+
+
 def test_keyword_arguments_alone():
     class Scaled(Holds):
         def forward(self, x, *, scale):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from torchsaliency.errors import InputError
 
@@ -25,7 +27,8 @@ class Inputs:
     """Several inputs of a network, one of which is explained.
 
     Of variants of the images (masked, noisy …) each gets the others' row of the image it derives
-    from. An input whose first dimension is not the number of images passes unchanged.
+    from. An input whose first dimension is not the number of images passes unchanged. Of a dict,
+    list or tuple that is an input, the tensors are meant; or a list has one item for each image.
 
     Attributes:
         values: tensors and others by name, for `forward(**values)` (or `forward(values)` of a
@@ -88,7 +91,7 @@ class Inputs:
         parts[self.of] = images
         if rows is not None:
             for name in self.follows or ():
-                parts[name] = parts[name][rows.to(parts[name].device)]
+                parts[name] = _take_rows(parts[name], rows, len(self))
         values = parts if isinstance(self.values, Mapping) else tuple(parts.values())
         return replace(self, values=values)
 
@@ -96,15 +99,23 @@ class Inputs:
         """Return the inputs of the images at `rows`."""
         return self.with_images(self.images[rows.to(self.images.device)], rows)
 
+    def rows_left_alone(self) -> list[str | int]:
+        """Return the names of what does not follow the images, and has as many rows as they."""
+        others = {**self._parts(), **self.more}
+        follow = {self.of, *(self.follows or ())}
+        count = len(self)
+        return [
+            name for name, part in others.items() if name not in follow and _has_rows(part, count)
+        ]
+
     def like(self, images: Tensor) -> Inputs:
         """Return the inputs on the device, and in the precision, of the images (N, C, *size)."""
 
-        def move(part: Any) -> Any:
-            if not isinstance(part, Tensor):
-                return part
+        def move_tensor(part: Tensor) -> Tensor:
             part = part.clone() if part.is_inference() else part.detach()
             return part.to(images.device, images.dtype if part.is_floating_point() else part.dtype)
 
+        move = partial(tree_map_only, Tensor, move_tensor)
         moved = {name: move(part) for name, part in self._parts().items()}
         moved[self.of] = images
         values = moved if isinstance(self.values, Mapping) else tuple(moved.values())
@@ -244,7 +255,21 @@ def _find_images(parts: Mapping[Any, Any]) -> Any:
 
 
 def _has_rows(part: Any, count: int) -> bool:
+    """Whether an input has a row for each image, in a tensor or as the items of a list."""
+    listed = isinstance(part, list) and len(part) == count
+    return listed or any(_is_row_wise(leaf, count) for leaf in tree_leaves(part))
+
+
+def _is_row_wise(part: Any, count: int) -> bool:
     return isinstance(part, Tensor) and part.ndim > 0 and len(part) == count
+
+
+def _take_rows(part: Any, rows: Tensor, count: int) -> Any:
+    if isinstance(part, list) and not any(_is_row_wise(leaf, count) for leaf in tree_leaves(part)):
+        return [part[row] for row in rows.tolist()] if len(part) == count else part
+    return tree_map(
+        lambda leaf: leaf[rows.to(leaf.device)] if _is_row_wise(leaf, count) else leaf, part
+    )
 
 
 def _describe(part: Any) -> Any:

@@ -203,8 +203,9 @@ def infer_reshape(
 ) -> Reshape | None:
     """Guess the layout of a layer's output from its shape; None when it has no spatial map.
 
-    Of the layouts that fit, the one whose grid has the image's aspect ratio is taken: a stride or a
-    patch is square. The smallest prefix that leaves a full grid is the number of prefix tokens.
+    Of the layouts that fit, the one whose grid occurs in the network is taken, or else has the
+    image's aspect ratio: a stride or a patch is square. The smallest prefix that leaves a full grid
+    is the number of prefix tokens.
 
     Args:
         shape: of the output.
@@ -214,6 +215,8 @@ def infer_reshape(
     """
     if len(shape) == len(image_size) + 2:
         first, last = shape[2:], shape[1:-1]
+        if (first in grids) != (last in grids):  # a convolution's grid is one whatever its stride
+            return Grid() if first in grids else ChannelsLast()
         if not is_square(first, image_size) and not is_square(last, image_size):
             return None
         off = cells_off(last, image_size) < cells_off(first, image_size)

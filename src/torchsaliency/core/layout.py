@@ -30,7 +30,7 @@ from torchsaliency.core.layer import (
 )
 from torchsaliency.core.maps import upsample
 from torchsaliency.core.session import call_network
-from torchsaliency.core.space import SIDE_NAMES, Size, size_of
+from torchsaliency.core.space import SIDE_NAMES, Size, is_square, size_of
 from torchsaliency.errors import LayerError
 
 _decided: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Reshape]] = (
@@ -73,7 +73,9 @@ def decide_layout(
 def find_grids(
     net: nn.Module, output: Tensor, image: Tensor, call: Call = call_network
 ) -> set[Size]:
-    """Return the grids of the network's features, where the tokens of an output need them.
+    """Return the grids of the network's features, where the layout of an output needs them.
+
+    Tokens do, and maps whose cells are not square: of spectrograms, or of lines of text.
 
     Args:
         net: frozen.
@@ -83,7 +85,8 @@ def find_grids(
     """
     size = size_of(image)
     square = len(size) == 2 and size[0] == size[1]  # noqa: PLR2004
-    if square or output.ndim != 3 or len(size) + 2 == output.ndim:  # noqa: PLR2004
+    mapped = output.ndim == len(size) + 2
+    if is_square(size_of(output), size) if mapped else square or output.ndim != 3:  # noqa: PLR2004
         return set()
     known = _grids.setdefault(net, {})
     if size not in known:

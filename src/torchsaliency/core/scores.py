@@ -419,16 +419,23 @@ def _see(net: nn.Module, output: Any, differentiable: Callable[[], Any] | None) 
     if bool(((rows >= 0) & (rows <= 1)).all()):
         near = _SUMMED if output.dtype in (torch.float32, torch.float64) else _SUMMED_HALF
         summed = not single and bool(((rows.sum(1) - 1).abs() < near).all())
-        if summed or isinstance(list(net.modules())[-1], nn.Sigmoid):
+        if summed:
             return PROBABILITIES
         if output.grad_fn is None and differentiable is not None:
             output = differentiable()
-        if _ends_in_sigmoid(output):
+        if isinstance(output, Tensor) and output.grad_fn is not None:
+            squashed = _ends_in_sigmoid(output)
+        else:  # the last module may be a gate, so it is asked only where there is no graph
+            squashed = isinstance(list(net.modules())[-1], nn.Sigmoid)
+        if squashed:
             return PROBABILITIES
     return BINARY if single else SOFTMAX
 
 
-_MOVES = ("View", "Reshape", "Squeeze", "Unsqueeze", "Select", "Slice", "Clone", "ToCopy", "Cat")
+_MOVES = (
+    *("View", "Reshape", "Squeeze", "Unsqueeze", "Select", "Slice", "Clone", "ToCopy", "Cat"),
+    "BackwardHookFunction",
+)
 """Operations that leave numbers as they are, by the beginnings of their nodes' names."""
 
 

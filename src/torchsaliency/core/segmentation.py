@@ -74,8 +74,11 @@ class Segment(TargetSpec):
             )
         if self.category is not None:
             _require_class(output, self.category)
-        single = output.shape[1] == 1  # one logit: is the object here or not?
-        predicted = torch.where(output[:, 0] > 0, 0, -1) if single else output.argmax(1)
+        if output.shape[1] == 1:  # one logit or probability: is the object here or not?
+            probabilities = bool(((output >= 0) & (output <= 1)).all())
+            predicted = torch.where(output[:, 0] > (0.5 if probabilities else 0), 0, -1)
+        else:
+            predicted = output.argmax(1)
         categories = self._categories(predicted)
         masks = predicted == add_sides(categories, predicted)
         if self.box is not None:

@@ -50,9 +50,10 @@ _SEVERAL = "it takes more than images"
 _MIXED = 1e-3
 """How far an image's output may be off beside another image, relative to the largest number."""
 
-_mixing: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[type, ...], bool]] = (
-    weakref.WeakKeyDictionary()
-)
+_mixing: weakref.WeakKeyDictionary[
+    nn.Module, dict[frozenset[str | int] | None, tuple[tuple[type, ...], bool]]
+] = weakref.WeakKeyDictionary()
+"""By the names of the inputs that follow the images."""
 
 
 def call_network(
@@ -230,9 +231,40 @@ class Session:
     @cached_property
     def mixes_images(self) -> bool:
         """Whether an image's output depends on its batch mates; images then run one by one."""
-        if self.inputs is not None and self.inputs.follows and self.net not in _mixing:
+        follows = None if self.inputs is None else self.inputs.follows
+        if self.inputs is not None:
+            self._check_order()
+        if follows and follows not in _mixing.get(self.net, {}):
             self._check_rows()
-        return mixes_images(self.net, self.images, self.call)
+        return mixes_images(self.net, self.images, self.call, follows)
+
+    def _check_order(self) -> None:
+        """Refuse inputs that have a row for each image and do not follow them.
+
+        As many rows may be a coincidence; then the order of the images does not matter.
+        """
+        count = len(self.images)
+        names = [] if self.inputs is None else self.inputs.rows_left_alone()
+        if count == 1 or not names:
+            return
+        order = torch.arange(count - 1, -1, -1, device=self.images.device)
+        try:
+            with torch.no_grad():
+                straight = self.call(self.net, self.images.clone())
+                turned = self.call(self.net, self.images[order], order)
+        except Exception as error:  # a network may raise anything
+            if out_of_memory(error):
+                raise
+            return
+        if not isinstance(straight, Tensor) or not isinstance(turned, Tensor):
+            return
+        if len(straight) == len(turned) == count and _differ(straight[order], turned):
+            raise InputError(
+                f"{', '.join(map(repr, names))} was given with a row for each of {count} images "
+                "and does not follow them, so that copies of one would get another's; give it "
+                "among the inputs, as in x={'image': …, 'meta': …}, and not in forward_kwargs, "
+                "or name it in Inputs(…, follows=…)."
+            )
 
     def _check_rows(self) -> None:
         """Refuse inputs whose rows are none of the images: with more of them, the output widens."""
@@ -389,7 +421,12 @@ def find_chunk(net: nn.Module, images: Tensor, call: Call = call_network) -> int
     return memory.chunk_of(net, images)
 
 
-def mixes_images(net: nn.Module, images: Tensor, call: Call = call_network) -> bool:
+def mixes_images(
+    net: nn.Module,
+    images: Tensor,
+    call: Call = call_network,
+    follows: frozenset[str | int] | None = None,
+) -> bool:
     """Whether an image's output depends on its batch mates, or a batch cannot be run at all.
 
     Found once a network by running an image alone and beside another one: normalisation by the
@@ -400,12 +437,14 @@ def mixes_images(net: nn.Module, images: Tensor, call: Call = call_network) -> b
         net: frozen.
         images: (N, C, *size), N at least 1.
         call: runs it.
+        follows: the names of its other inputs with a row for each image.
     """
     hold = get_hold(net)
     kinds = tuple(map(type, net.modules() if hold is None else hold.modules))
-    known = _mixing.get(net)
+    found = _mixing.setdefault(net, {})
+    known = found.get(follows)
     if known is None or known[0] != kinds:
-        known = _mixing[net] = kinds, _try_two_images(net, images, call)
+        known = found[follows] = kinds, _try_two_images(net, images, call)
     return known[1]
 
 

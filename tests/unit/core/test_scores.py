@@ -344,3 +344,20 @@ def test_a_kind_is_seen_after_the_pass_that_methods_read():
         made = ts.explain(fresh, X, method, 1, "net.relu2")[method]
         assert made.scores is SOFTMAX
         assert made.passes == 3
+
+
+def test_a_gate_that_is_the_last_module_makes_no_probabilities():
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 1, bias=False)
+            self.fc.weight.data.fill_(0.1)
+            self.gate = nn.Sigmoid()
+
+        def forward(self, x):
+            means = x.mean((2, 3))
+            return self.fc(means * self.gate(means))
+
+    noticed = pytest.warns(UserWarning, match="one number an image")
+    with open_session(Gated().eval(), torch.ones(2, 4, 8, 8)) as session, noticed:
+        assert session.scores.name == "binary"

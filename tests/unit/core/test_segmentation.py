@@ -64,3 +64,9 @@ def test_words():
 
 def test_the_default_layer_is_the_last_of_the_coarsest_grid():
     assert default_layer(TinySegmenter(), images(1, 32, 32)).name == "coarse"
+
+
+def test_the_region_of_one_probability_is_where_it_is_above_one_half():
+    logits = torch.tensor([[[[2.0, -1.0], [-3.0, 0.5]]]])
+    for output in (logits, logits.sigmoid()):
+        assert Segment().resolve(output).masks.tolist() == [[[1, 0], [0, 1]]]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from nets import convnet_of, quick, volumes
 from torchsaliency import explain
@@ -45,3 +46,14 @@ def test_two_sides_of_three_have_square_cells():
     assert not is_square((512, 2, 7), (16, 112, 112)), "finer than the image"
     assert not is_square((16, 14, 9), (16, 112, 112))
     assert is_square((9,), (64,))
+
+
+@pytest.mark.parametrize(("size", "strides"), [((8, 64), (1, 2)), ((64, 64), (2, 1))])
+def test_maps_need_no_square_cells(size, strides):
+    """As of spectrograms and lines of text, whose networks stride along one side."""
+    body = nn.Sequential(nn.Conv2d(1, 8, 3, strides, 1), nn.BatchNorm2d(8), nn.ReLU())
+    net = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)).eval()
+    grid = tuple(side // stride for side, stride in zip(size, strides, strict=True))
+    for layer in (None, "0.1"):
+        made = explain(net, torch.rand(1, 1, *size), "gradcam", 0, layer)["gradcam"]
+        assert tuple(made.raw.shape[1:]) == grid

@@ -18,7 +18,16 @@ from nets import (
     state_of,
     tiny_vit,
 )
-from torchsaliency import LayerError, OptionError, create, explain, tracing
+from torchsaliency import (
+    LayerError,
+    LogProbability,
+    OptionError,
+    Probability,
+    create,
+    explain,
+    tracing,
+)
+from torchsaliency.core.network import NetworkWrapper
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting")
 
@@ -377,3 +386,19 @@ def test_a_gate_takes_nothing_whichever_factor_it_is(rule):
     expected = found(lambda y, gate: y * gate.detach())
     torch.testing.assert_close(found(lambda y, gate: y * gate), expected)
     torch.testing.assert_close(found(lambda y, gate: gate * y), expected)
+
+
+@pytest.mark.parametrize("target", [Probability, LogProbability])
+@pytest.mark.parametrize("inside", [False, True], ids=["logits", "probabilities"])
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_probability_has_the_relevance_of_its_logit(target, inside, label):
+    """One of the logits is below zero, and its contributions keep their signs."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+    net[1].weight.data = torch.tensor([[1.0, -2.0, 3.0, -1.0], [1.0, 2.0, -3.0, -1.0]])
+    x = torch.tensor([1.0, 2.0, 1.0, 0.5]).view(1, 1, 2, 2)
+    expected = net[1].weight.data[label] * x.flatten()
+    net = nn.Sequential(*net, *([nn.Sigmoid()] if inside else []))
+    kind = "probabilities" if inside else "sigmoid"
+    wrapped = NetworkWrapper(net.eval(), scores=kind)
+    found, _ = relevance(wrapped, x, target(label), rule="epsilon")
+    torch.testing.assert_close(found.flatten(), expected)

@@ -53,9 +53,10 @@ class LRP(Attribution):
     by z^B, for a first layer whose inputs lie in [l, h], the extremes of the image: the same of
     (x_i - l) w_ij⁺ + (x_i - h) w_ij⁻. Batch normalisation belongs to the layer before it.
     Max-pooling: all to the largest. Sums and means: by ε, or else to the terms of the sum's own
-    sign. ReLU and its like, softmax, other norms: unchanged. Products: to the signal, for gates
-    (sigmoid, softmax, or the smaller factor) count as constant; so attention hands relevance to
-    its values alone.
+    sign. ReLU and its like, softmax, other norms: unchanged. A sigmoid, softmax or logarithm at the
+    network's end: to its logit, which then has itself as relevance, not its probability. Products:
+    to the signal, for gates (sigmoid, softmax, or the smaller factor) count as constant; so
+    attention hands relevance to its values alone.
 
     Source: Bach et al., PLOS ONE 2015; z^B: Montavon et al., Pattern Recognition 2017. Differs from
     captum, which sees only modules, refuses those used twice, and has no rule for sums.
@@ -100,9 +101,8 @@ def lrp_rules(
     """Return LRP's table of rules, for `propagate`; the options are those of `LRP`."""
     by = _Rules(rule, epsilon, bias == "excluded")
     return {
-        **dict.fromkeys(
-            ops.ACTIVATIONS | ops.GATES | ops.FUNCTIONS | SOFTMAXES | ops.NORMS, ops.pass_unchanged
-        ),
+        **dict.fromkeys(ops.ACTIVATIONS | ops.FUNCTIONS | ops.NORMS, ops.pass_unchanged),
+        **dict.fromkeys((*ops.GATES, *SOFTMAXES, "log_sigmoid_forward", "log"), _pass_to_logit),
         **dict.fromkeys(ops.EXTREMES, ops.pass_gradient),
         **dict.fromkeys(ops.BATCH_NORMS, by.normalise),
         **dict.fromkeys([*ops.CONVOLUTIONS, *ops.MATRICES], by.weigh),
@@ -302,6 +302,37 @@ class _Rules:
         if self._by_epsilon(step, x):
             return share_by_epsilon(relevance, x, apply, self.epsilon)
         return share_by_sign(relevance, x, apply)
+
+
+_WEIGHTED = {*ops.CONVOLUTIONS, *ops.MATRICES, *ops.NORMS, *FUSED}
+
+
+def _pass_to_logit(step: Step) -> Gradients:
+    """Hand relevance through unchanged inside the network, and as the logit's own share at its end.
+
+    A probability is above zero and its logarithm below, whatever the sign of the logit; unchanged,
+    they would turn the sign of all contributions to a logit of the other sign.
+    """
+    unchanged = ops.pass_unchanged(step)
+    if unchanged is step.gradients or not _ends_network(step):
+        return unchanged
+    logits, out = ops.plain(step.operation.args[0]), step.operation.out
+    out = ops.plain(out[0] if isinstance(out, tuple) else out)
+    return [divide(step.relevance * logits, out)]
+
+
+def _ends_network(step: Step) -> bool:
+    """Whether nothing with weights reads the result of an operation."""
+    found = list(step.consumers_of())
+    seen = set(found)
+    while found:
+        operation = found.pop()
+        if operation is not None and operation.name in _WEIGHTED:
+            return False
+        later = () if operation is None else step.consumers_of(operation)
+        found += [other for other in later if other not in seen]
+        seen.update(later)
+    return True
 
 
 def _pass_glu(step: Step) -> Gradients:
