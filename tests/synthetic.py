@@ -76,6 +76,20 @@ def _masks(draw: Draw) -> Tensor:
     return masks
 
 
+def _segments(draw: Draw) -> Tensor:
+    """Images of one class score have fewer segments than others; one has no score."""
+    curves = draw.rarely(draw.numbers("segments", 6), 0)
+    curves[1::2, -2:] = torch.nan
+    return curves
+
+
+def _known(draw: Draw) -> Tensor:
+    """From nothing to all, but in one image of four the same throughout."""
+    curves = draw.numbers("known", 6)
+    curves[:, 0], curves[:, -1] = 0, 1
+    return draw.rarely(curves, 0.5)
+
+
 def _squares(_: Draw) -> Tensor:
     low = torch.arange(0, 35, 5)
     return torch.stack([low, low + 2, low + 7, low + 9], 1)
@@ -99,8 +113,15 @@ GENERATORS: Mapping[str, Callable[[Draw], Any]] = {
     "fractions": lambda _: torch.linspace(0, 1, 9),
     "image_changes": _distances("image_changes"),
     "image_distances": _distances("image_distances"),
+    "group_changes": lambda draw: draw.rarely(draw.numbers("group_changes", 5), 0),
+    "group_drops": lambda draw: 2 * draw.numbers("group_drops", 5) - 1,
+    "group_sums": lambda draw: draw.rarely(draw.numbers("group_sums", 5), 2),
+    "information": lambda draw: draw.numbers("information", 6).cumsum(1),
     "insertion": lambda draw: draw.numbers("insertion", 9),
+    "known": _known,
+    "known_predicted": lambda draw: _known(draw) > 0.6,
     "least": lambda draw: draw.numbers("least", 9),
+    "least_regions": lambda draw: draw.numbers("least_regions", 11),
     "maps": _maps,
     "masked": lambda draw: draw.numbers("masked"),
     "masked_embeddings": lambda draw: draw.numbers("masked_embeddings", 7) - 0.5,
@@ -121,9 +142,12 @@ GENERATORS: Mapping[str, Callable[[Draw], Any]] = {
     "shifted_maps": lambda draw: draw.numbers("shifted_maps", *SIZE),
     "smooth_maps": lambda draw: draw.numbers("smooth_maps", *SIZE),
     "smooth_random_maps": lambda draw: draw.numbers("smooth_random_maps", 5, *SIZE),
-    "squares": _squares,
     "translated_maps": lambda draw: draw.numbers("translated_maps", 3, *SIZE),
     "translation_distances": _distances("translation_distances"),
+    "segments": _segments,
+    "squares": _squares,
+    "subset_drops": lambda draw: 2 * draw.numbers("subset_drops", 2, 6) - 1,
+    "subset_sums": lambda draw: draw.rarely(draw.numbers("subset_sums", 2, 6), 3),
 }
 """What makes each argument of `update`, by its name."""
 

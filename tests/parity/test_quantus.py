@@ -12,7 +12,15 @@ import torch
 
 from nets import convnet, images, quick
 from torchsaliency import GivenImage, MeanColour, explain
-from torchsaliency.measures import noisy_maps, perturbation_curve, region_curve
+from torchsaliency.measures import (
+    group_removals,
+    group_resamplings,
+    noisy_maps,
+    perturbation_curve,
+    region_curve,
+    segment_curve,
+    subset_removals,
+)
 from torchsaliency.metrics import functional
 
 with warnings.catch_warnings():
@@ -213,3 +221,219 @@ def test_maps_of_zeros():
         theirs(metric, convnet(), zeros)
     assert functional.sparseness(zeros).isnan().all()
     assert functional.entropy(zeros).isnan().all()
+
+
+# --- faithfulness -------------------------------------------------------------------------------
+# one grey channel: a feature of Quantus is then a pixel, as ours are
+
+
+class Grey(torch.nn.Module):
+    """A convolutional network of grey images."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = convnet(seed=3)
+
+    def forward(self, x):
+        return self.net(x.expand(-1, 3, -1, -1))
+
+
+class Sum(torch.nn.Module):
+    """Two numbers an image: the sum of its numbers, and its negative."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        own = self.scale * x.flatten(1).sum(1)
+        return torch.stack([own, -own], 1)
+
+
+GREY = X[:, :1].contiguous()
+
+
+def grey(metric, maps=MAPS, **options):
+    """Quantus's numbers of grey images, by the class probability."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = metric(perturb_baseline=0.0, **{**PLAIN, "abs": False, **options})
+        return np.asarray(
+            made(
+                model=Grey().eval(),
+                x_batch=GREY.numpy().copy(),
+                y_batch=LABELS.numpy().copy(),
+                a_batch=maps[:, None].double().numpy().copy(),
+                softmax=True,
+            )
+        )
+
+
+def test_faithfulness_estimate():
+    expected = grey(quantus.FaithfulnessEstimate, features_in_step=W)
+    found = group_removals(Grey(), GREY, MAPS, LABELS, groups=H)
+    close(functional.faithfulness_estimate(found.sums, found.drops), expected, atol=1e-4)
+
+
+def test_faithfulness_correlation(monkeypatch):
+    """Quantus draws subsets of each image; given ours, its numbers are ours."""
+    found = subset_removals(Grey(), GREY, MAPS, LABELS, shares=(0.25,), samples=7, seed=4)
+    draw = torch.Generator().manual_seed(4)
+    orders = [torch.randperm(H * W, generator=draw) for _ in range(7)]
+    subsets = iter([one[: H * W // 4].numpy() for one in orders for _ in range(N)])
+    monkeypatch.setattr(np.random, "choice", lambda *_, **__: next(subsets))
+    expected = grey(
+        quantus.FaithfulnessCorrelation, nr_runs=7, subset_size=H * W // 4, return_aggregate=False
+    )
+    close(functional.sensitivity_n(found.sums, found.drops), expected, atol=1e-4)
+
+
+def test_monotonicity_of_quantus_is_true_of_every_map():
+    """Erratum Q16: it replaces baseline pixels by the baseline, so that no score ever changes.
+
+    Ours are the scores as the image's pixels come back, which rise on no map here.
+    """
+    for reverse in (False, True):
+        maps = 1 - MAPS if reverse else MAPS
+        assert grey(quantus.Monotonicity, maps=maps, features_in_step=W).all()
+        found = perturbation_curve(
+            Grey(), GREY, maps, LABELS, order="deletion", masking=MeanColour()
+        )
+        rises = [bool((curve[:-1].flip(0).diff() >= 0).all()) for curve in found.probabilities]
+        assert not all(rises)
+        close(functional.monotonicity(found.probabilities), 100.0 * np.asarray(rises))
+
+
+def test_monotonicity_correlation():
+    """Quantus draws one number an image and sample; ours are replayed in its perturbation."""
+    samples, groups = 3, H
+    found = group_resamplings(Grey(), GREY, MAPS, LABELS, groups=groups, samples=samples, seed=4)
+    draws = torch.rand(samples, 1, generator=torch.Generator().manual_seed(4)).numpy()
+    low, high = (GREY.flatten(1).aminmax(dim=1)[place].numpy() for place in (0, 1))
+    calls = iter(range(groups * samples))
+
+    def replaced(arr, indices, **_):
+        value = low + (high - low) * draws[next(calls) % samples]
+        changed = arr.copy()
+        np.put_along_axis(changed, indices, value[:, None].astype(arr.dtype), axis=1)
+        return changed
+
+    expected = grey(
+        quantus.MonotonicityCorrelation,
+        features_in_step=W,
+        nr_samples=samples,
+        perturb_func=replaced,
+    )
+    close(functional.monotonicity_correlation(found.sums, found.changes), expected)
+
+
+def test_selectivity_is_our_curve_and_sums_it_from_the_second_point(monkeypatch):
+    """Erratum Q14: steps of 1, without the clean image."""
+    monkeypatch.setattr(np, "trapz", np.trapezoid, raising=False)  # NumPy 2.4 has it no more
+    net = convnet(seed=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        metric = quantus.Selectivity(patch_size=4, perturb_baseline="black", **PLAIN)
+    expected = theirs(metric, net, softmax=True)
+    found = region_curve(net, X, MAPS, LABELS, patch=4, regions=None, placement="grid")
+    close(found.probabilities[:, 1:], expected)
+    area = torch.trapezoid(found.probabilities[:, 1:], dim=1).mean()
+    assert float(metric.get_auc_score) == pytest.approx(float(area), rel=1e-4)
+
+
+@pytest.mark.parametrize("order", ["least", "most"])
+def test_region_perturbation_in_both_orders(order):
+    net = convnet(seed=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        metric = quantus.RegionPerturbation(
+            patch_size=4,
+            regions_evaluation=6,
+            order={"least": "lerf", "most": "morf"}[order],
+            perturb_baseline="black",
+            **PLAIN,
+        )
+    expected = theirs(metric, net, softmax=True)
+    found = region_curve(
+        net, X, MAPS, LABELS, patch=4, regions=6, placement="grid", order=order
+    ).probabilities
+    close(found[:, :1] - found[:, 1:], expected)
+
+
+def test_sensitivity_n_of_quantus_is_another_quantity():
+    """Erratum Q11: of an additive score, whose contributions must score 1, it gives less.
+
+    The drop after k groups is Σ_{j<=k} s_j, and Quantus correlates it, over the images of a batch,
+    with s_k alone; ours correlates a subset's drop with its own sum.
+    """
+
+    labels = torch.zeros(N, dtype=torch.long)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        metric = quantus.SensitivityN(
+            features_in_step=W, perturb_baseline=0.0, return_aggregate=False, **PLAIN
+        )
+        made = metric(
+            model=Sum().eval(),
+            x_batch=MAPS[:, None].numpy().copy(),
+            y_batch=labels.numpy(),
+            a_batch=MAPS[:, None].double().numpy().copy(),
+            softmax=False,
+        )
+    falling = MAPS.double().flatten(1).sort(dim=1, descending=True).values
+    groups = falling.unflatten(1, (H, W)).sum(2)
+    series = zip(groups.cumsum(1).T, groups.T, strict=True)
+    rows = [np.corrcoef(drop, last)[0, 1] for drop, last in series][: int(0.8 * H)]
+    np.testing.assert_allclose(np.asarray(made).ravel(), rows, rtol=1e-3, atol=1e-4)
+    assert min(rows) < 0.9
+    found = subset_removals(Sum(), MAPS[:, None], MAPS, 0, samples=9, shares=(0.2, 0.7), by="logit")
+    close(functional.sensitivity_n(found.sums, found.drops), np.ones(N))
+
+
+def test_irof_of_quantus_depends_on_the_number_of_segments_and_the_batch(monkeypatch):
+    """Erratum Q12: M - Σ trapezoids from the second point, and half a step of the batch."""
+    monkeypatch.setattr(np, "trapz", np.trapezoid, raising=False)
+    segments = torch.arange(H * W).view(H, W).div(32, rounding_mode="floor")
+    fewer = segments.clamp_max(3)
+    each = {0: segments, 1: fewer, 2: segments}
+    calls = iter([0, 1, 2, 1])
+    monkeypatch.setattr(
+        quantus.helpers.utils, "get_superpixel_segments", lambda **_: each[next(calls)].numpy()
+    )
+    net = Grey()
+    parts = torch.stack([segments, fewer, segments])
+    curve = segment_curve(net, GREY, MAPS, parts, LABELS).scores
+    ratio = (curve / curve[:, :1]).numpy()
+    together = grey(quantus.IROF, return_aggregate=False)
+    counts = [6, 4, 6]
+    areas = [
+        count - np.trapezoid(row[1 : count + 1]) for count, row in zip(counts, ratio, strict=True)
+    ]
+    areas[1] -= ratio[1, 4] / 2  # the padding of the batch
+    np.testing.assert_allclose(together, areas, rtol=1e-4)
+    ours = [
+        100 * (1 - np.trapezoid(row[: count + 1]) / count)
+        for count, row in zip(counts, ratio, strict=True)
+    ]
+    close(functional.irof(curve), ours)
+
+
+def test_sufficiency():
+    """Quantus leaves an image out of its neighbours, and gives 0 where there is no other."""
+    share = torch.rand(12, 1, 1, generator=torch.Generator().manual_seed(2))
+    maps = torch.lerp(MAPS[:1], MAPS[1:2], share)  # on a line, so that some are near
+    x = images(12, 12, 16, seed=5)
+    predicted = (x.flatten(1).sum(1) < 0).long()
+    assert 0 < predicted.sum() < 12
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        metric = quantus.Sufficiency(threshold=0.7, return_aggregate=False, **PLAIN)
+        expected = metric(
+            model=Sum().eval(),
+            x_batch=x.numpy().copy(),
+            y_batch=predicted.numpy(),
+            a_batch=maps[:, None].double().numpy().copy(),
+        )
+    found = functional.sufficiency(maps, predicted, threshold=0.7, itself=False)
+    close(found.nan_to_num(0.0), 100 * np.asarray(expected))
+    assert 0 < float(found.nanmean()) < 100

@@ -12,6 +12,7 @@ from gloo import Case, Found, find, find_together
 from sharing import compute_once
 from synthetic import GENERATORS, NAMES, batches_of, chosen, inputs
 from torchsaliency.metrics import collection, create_metric, functional, metric_entry
+from torchsaliency.metrics.sufficiency import pool_cells
 
 SCORES = ("ad", "ai", "ag")
 MAPS = ("coherency", "complexity", "adcc")
@@ -24,6 +25,9 @@ FUNCTIONS = {
     "adcc": lambda x: functional.adcc(
         *(function_of(part)(x) for part in ("coherency", "complexity", "ad"))
     ),
+    "arcc": lambda x: functional.arcc(
+        *(function_of(part)(x) for part in ("coherency", "complexity", "road"))
+    ),
     "avg-sensitivity": lambda x: functional.sensitivities(x["maps"], x["noisy_maps"]).mean(1),
     "consistency": lambda x: functional.consistency(
         functional.peak_cells(x["maps"]), x["predicted"]
@@ -31,6 +35,9 @@ FUNCTIONS = {
     "deletion": lambda x: functional.area_under_curve(x["deletion"], x["fractions"]),
     "emprt": lambda x: functional.complexity_rise(x["maps"], x["random_network_maps"]),
     "f1": lambda x: functional.pixel_scores(x["maps"], x["boxes"]).f1,
+    "faithfulness-correlation": lambda x: functional.sensitivity_n(
+        x["subset_sums"], x["subset_drops"]
+    ),
     "hog": lambda x: functional.hog_similarity(x["maps"], x["random_maps"][:, -1]),
     "insertion": lambda x: functional.area_under_curve(x["insertion"], x["fractions"]),
     "max-sensitivity": lambda x: functional.sensitivities(x["maps"], x["noisy_maps"]).amax(1),
@@ -42,6 +49,7 @@ FUNCTIONS = {
     "precision": lambda x: functional.pixel_scores(x["maps"], x["boxes"]).precision,
     "random-logit": lambda x: functional.ssim_similarity(x["maps"], x["other_class_maps"]),
     "recall": lambda x: functional.pixel_scores(x["maps"], x["boxes"]).recall,
+    "saco": lambda x: functional.saco(x["group_sums"], x["group_drops"]),
     "sm": lambda x: functional.saliency_metric(x["maps"], x["crop"]),
     "smprt": lambda x: functional.mean_rank_similarity(x["smooth_maps"], x["smooth_random_maps"]),
     "spearman": lambda x: functional.rank_similarity(x["maps"], x["random_maps"][:, -1]),
@@ -50,6 +58,7 @@ FUNCTIONS = {
     ),
     "ssim": lambda x: functional.ssim_similarity(x["maps"], x["random_maps"][:, -1]),
     "top-k": lambda x: functional.top_k_intersection(x["maps"], x["masks"]),
+    "sufficiency": lambda x: functional.sufficiency(pool_cells(x["maps"]), x["predicted"]),
 }
 """What a metric is the mean of, where its function has not its class's name and arguments."""
 

@@ -11,7 +11,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from jaxtyping import Float, Int
@@ -293,6 +293,12 @@ SCORE_KINDS: Mapping[str, ScoreKind] = {
     kind.name: kind for kind in (SOFTMAX, SIGMOID, BINARY, PROBABILITIES, REGRESSION, EMBEDDING)
 }
 """What can be said of a network's numbers, by the word for it."""
+
+By = Literal["probability", "logit", "target"]
+"""The number that is read of a class: its probability, its logit, or what the target itself says.
+
+A target that is no class (an embedding's similarity, a detection, a callable) always says itself.
+"""
 
 ScoresLike = str | ScoreKind | Callable[[Any], Tensor] | None
 """A word of `SCORE_KINDS`, or a function from the output to probabilities (N, K); or None."""

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
+import torch
 from torch import Tensor, nn
 
 from torchsaliency import measures
@@ -15,10 +16,11 @@ from torchsaliency.core.inputs import InputsLike, images_of
 from torchsaliency.core.masking import BlackPixel, Masking, MeanColour, RISEBlur
 from torchsaliency.core.network import unwrap
 from torchsaliency.core.scores import ScoreKind
-from torchsaliency.core.target import ClassTarget
+from torchsaliency.core.target import ClassTarget, names_classes
 from torchsaliency.errors import InputError, OptionError
 from torchsaliency.measures.judge import Labels, class_labels
 from torchsaliency.measures.masked import MaskedScores
+from torchsaliency.methods.attribution.segments import superpixels as find_superpixels
 from torchsaliency.metrics.base import SaliencyMetric
 from torchsaliency.metrics.localisation import predicted_boxes
 from torchsaliency.registry import Entry, Registry
@@ -183,14 +185,11 @@ class Bench:
 
     def ask_judge(self, function: Callable[..., Any], *maps: Tensor, **options: Any) -> Inputs:
         """Call a function of `measures` for the judge, and count its passes."""
+        target, clean = self.target, None
+        if names_classes(target):
+            target, clean = self.labels, self.logits
         found = function(
-            self.judge,
-            self.given,
-            *maps,
-            self.labels,
-            clean=self.logits,
-            chunk=self.chunk,
-            **options,
+            self.judge, self.given, *maps, target, clean=clean, chunk=self.chunk, **options
         )
         self.passes += found.passes
         inputs: Inputs = found.inputs()
@@ -205,11 +204,16 @@ class Bench:
             return judge.scores
 
     @property
-    def explains_objects(self) -> bool:
-        """Whether a detection or a segment was explained, which has a score and no class logits."""
-        output = self.explanation.output
-        of_classes = isinstance(output, Tensor) and output.ndim <= 2  # noqa: PLR2004
-        return self.judges_itself and self._target is None and not of_classes
+    def target(self) -> Labels:
+        """What is judged: as given, or else what was explained if the judge can say it.
+
+        A target that is no class (a detection, an embedding's similarity, a callable) is judged by
+        its own score, if the judge is the explained network; another judge has classes of its own.
+        """
+        explained = self.explanation.target
+        if self._target is None and (self.judges_itself or isinstance(explained, ClassTarget)):
+            return explained
+        return self._target
 
     @property
     def logits(self) -> Tensor:
@@ -226,10 +230,7 @@ class Bench:
     @property
     def labels(self) -> Tensor:
         """The class of each image that is judged."""
-        target = self._target
-        if target is None and isinstance(self.explanation.target, ClassTarget):
-            target = self.explanation.target
-        return class_labels(target, self.logits)
+        return class_labels(self.target, self.logits)
 
 
 def _key(name: str, settings: Mapping[str, Any]) -> Any:
@@ -261,7 +262,7 @@ def _masked_scores(bench: Bench) -> Inputs:
     """One masked pass per image, shared by all metrics."""
     # masked images that were explained again have their scores already
     output = bench.measured.get(("masked_maps", ()), {}).get("output")
-    if bench.judges_itself and isinstance(output, Tensor):
+    if bench.judges_itself and isinstance(output, Tensor) and names_classes(bench.target):
         scores = bench.explanation.scores
         found = MaskedScores.of_logits(bench.logits, output, bench.labels, scores=scores)
         return found.inputs()
@@ -303,13 +304,6 @@ def _perturbation_curve(bench: Bench, **settings: Any) -> Inputs:
         plain = isinstance(masking, MeanColour | BlackPixel)
         masking = RISEBlur(masking) if plain else RISEBlur()
     maps = bench.explanation.map
-    if bench.explains_objects:
-        target = bench.explanation.target
-        found = measures.perturbation_curve(
-            bench.judge, bench.given, maps, target, masking=masking, chunk=bench.chunk, **settings
-        )
-        bench.passes += found.passes
-        return found.inputs()
     return bench.ask_judge(measures.perturbation_curve, maps, masking=masking, **settings)
 
 
@@ -319,6 +313,73 @@ def _region_curve(bench: Bench, **settings: Any) -> Inputs:
     return bench.ask_judge(measures.region_curve, bench.explanation.map, **settings)
 
 
+@measure("least_region_curve", "patch", "regions", "placement")
+def _least_region_curve(bench: Bench, **settings: Any) -> Inputs:
+    """One pass per region (10), the least relevant first."""
+    found = bench.ask_judge(measures.region_curve, bench.explanation.map, order="least", **settings)
+    return {"least_regions": found["regions"]}
+
+
+@measure("block_curve", "patch")
+def _block_curve(bench: Bench, **settings: Any) -> Inputs:
+    """One pass per block of 8 pixels (784)."""
+    how: dict[str, Any] = {"placement": "grid", "regions": None}
+    return bench.ask_judge(measures.region_curve, bench.explanation.map, **how, **settings)
+
+
+@measure("group_removals", "groups", "by")
+def _group_removals(bench: Bench, **settings: Any) -> Inputs:
+    """One pass per group of pixels (10)."""
+    maps = bench.explanation.map
+    return bench.ask_judge(measures.group_removals, maps, masking=bench.masking, **settings)
+
+
+@measure("group_resamplings", "groups", "samples", "by")
+def _group_resamplings(bench: Bench, **settings: Any) -> Inputs:
+    """One pass per group of pixels and colour (100)."""
+    maps = bench.explanation.map
+    return bench.ask_judge(measures.group_resamplings, maps, seed=bench.seed, **settings)
+
+
+@measure("subset_removals", "shares", "samples", "by")
+def _subset_removals(bench: Bench, shares: tuple[float, ...], **settings: Any) -> Inputs:
+    """One pass per share and sample (50 a share); metrics that name the same share share them."""
+    parts = []
+    for share in shares:
+        key = ("subset_removals", share, *settings.items())
+        if key not in bench.measured:
+            bench.measured[key] = bench.ask_judge(
+                measures.subset_removals,
+                bench.explanation.map,
+                shares=(share,),
+                masking=bench.masking,
+                seed=bench.seed,
+                **settings,
+            )
+        parts.append(bench.measured[key])
+    return {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
+
+
+@measure("segment_curve", "superpixels", "by")
+def _segment_curve(bench: Bench, superpixels: int, **settings: Any) -> Inputs:
+    """One pass per superpixel (50)."""
+    segments = torch.stack([find_superpixels(one, "slic", superpixels) for one in bench.images])
+    return bench.ask_judge(
+        measures.segment_curve,
+        bench.explanation.map,
+        segments,
+        masking=bench.masking,
+        **settings,
+    )
+
+
+@measure("information_curve", "known")
+def _information_curve(bench: Bench, **settings: Any) -> Inputs:
+    """Fourteen passes per image, shared by `sic` and `aic`."""
+    maps = bench.explanation.map
+    return bench.ask_judge(measures.information_curve, maps, seed=bench.seed, **settings)
+
+
 @measure("removal_curves", "percentages", "noise")
 def _removal_curves(bench: Bench, **settings: Any) -> Inputs:
     """Two passes per percentage (18)."""
@@ -326,7 +387,7 @@ def _removal_curves(bench: Bench, **settings: Any) -> Inputs:
     return bench.ask_judge(measures.removal_curves, maps, seed=bench.seed, **settings)
 
 
-@measure("square_removals", "samples", "side")
+@measure("square_removals", "samples", "side", "by")
 def _square_removals(bench: Bench, **settings: Any) -> Inputs:
     """One pass per square (100), shared by all methods."""
     how = {"seed": bench.seed, "masking": bench.masking}
@@ -361,6 +422,12 @@ def _noisy_features(bench: Bench, **settings: Any) -> Inputs:
     ).inputs()
     bench.measured[_key("noisy_maps", settings)] = found
     return found
+
+
+@measure("predicted_classes")
+def _predicted_classes(bench: Bench) -> Inputs:
+    """Nothing: the judge's prediction on the clean image is known."""
+    return {"predicted": bench.logits.argmax(1)}
 
 
 @measure("noisy_maps", "radius", "samples", classes=False, explains=True)

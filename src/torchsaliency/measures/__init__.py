@@ -7,7 +7,8 @@ from torchsaliency.measures.axioms import (
     shifted_maps,
 )
 from torchsaliency.measures.embeddings import MaskedEmbeddings, masked_embeddings
-from torchsaliency.measures.judge import ClassScores, Judge, class_scores, judging
+from torchsaliency.measures.information import InformationCurve, information_curve
+from torchsaliency.measures.judge import ClassScores, Judge, Reading, class_scores, judging
 from torchsaliency.measures.masked import CropScores, MaskedScores, crop_scores, masked_scores
 from torchsaliency.measures.perturbation import (
     PerturbationCurve,
@@ -38,11 +39,24 @@ from torchsaliency.measures.regions import (
     region_curve,
     square_removals,
 )
+from torchsaliency.measures.removals import (
+    GroupRemovals,
+    GroupResamplings,
+    SegmentCurve,
+    SubsetRemovals,
+    group_removals,
+    group_resamplings,
+    segment_curve,
+    subset_removals,
+)
 
 __all__ = [
     "AttributionSums",
     "ClassScores",
     "CropScores",
+    "GroupRemovals",
+    "GroupResamplings",
+    "InformationCurve",
     "Judge",
     "MaskedEmbeddings",
     "MaskedMaps",
@@ -52,15 +66,21 @@ __all__ = [
     "PerturbationCurve",
     "RandomNetworkMaps",
     "RandomisedMaps",
+    "Reading",
     "RegionCurve",
     "RemovalCurves",
+    "SegmentCurve",
     "ShiftedMaps",
     "SmoothRandomisedMaps",
     "SquareRemovals",
+    "SubsetRemovals",
     "TranslatedMaps",
     "attribution_sums",
     "class_scores",
     "crop_scores",
+    "group_removals",
+    "group_resamplings",
+    "information_curve",
     "judging",
     "masked_embeddings",
     "masked_maps",
@@ -74,8 +94,10 @@ __all__ = [
     "randomised_networks",
     "region_curve",
     "removal_curves",
+    "segment_curve",
     "shifted_maps",
     "smooth_randomised_maps",
     "square_removals",
+    "subset_removals",
     "translated_maps",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, cast, final, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -13,13 +13,21 @@ from torch import Tensor, nn
 
 from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.maps import to_float64, upcast
-from torchsaliency.core.scores import SOFTMAX, ScoreKind
+from torchsaliency.core.scores import SOFTMAX, By, ScoreKind
 from torchsaliency.core.session import Session, open_session
-from torchsaliency.core.target import ClassTarget, Target, TargetSpec, resolve_target, score
-from torchsaliency.errors import InputError, TargetError
+from torchsaliency.core.target import (
+    ClassTarget,
+    RowWise,
+    Target,
+    TargetSpec,
+    names_classes,
+    resolve_target,
+    score,
+)
+from torchsaliency.errors import InputError, OptionError, TargetError
 
 Labels = None | int | Sequence[int] | Tensor | Target | Any
-"""Classes as a measure takes them: None is the one predicted on the clean image."""
+"""What a measure takes: classes, None for the one predicted on the clean image, or any target."""
 
 
 @contextmanager
@@ -110,10 +118,12 @@ class Judge:
         sets: Tensor = logits.unflatten(0, (count, each))
         return sets
 
-    def resolve(self, target: TargetSpec) -> Target:
+    def resolve(self, target: TargetSpec | Callable[[Any], Tensor]) -> Target:
         """Return the target of the clean images; one pass if it has to see the judge's output."""
         if isinstance(target, Target):
-            return target
+            return target.of_scores(self.scores)
+        if not isinstance(target, TargetSpec):
+            return RowWise(target)
         outputs = []
         with torch.no_grad():
             for part in torch.arange(len(self.images)).split(self.session.chunk):
@@ -172,6 +182,35 @@ class Judge:
         """Return what the judge's logits say of each image's class; see `class_scores`."""
         return class_scores(logits, labels, self.scores)
 
+    def reading(self, target: Labels, clean: Tensor | None, by: By) -> Reading:
+        """Return how one score an image is read: of its class, or of any target.
+
+        Args:
+            target: classes, None for the predicted ones, or any target.
+            clean: logits of the clean images if they are known; they then cost no pass.
+            by: what is read of a class.
+
+        Raises:
+            OptionError: there is no such score.
+            TargetError: the target does not fit the network.
+        """
+        if by not in get_args(By):
+            raise OptionError(
+                f"by={by!r} was given; choose {', '.join(get_args(By))}: the score that is read."
+            )
+        if not names_classes(target):
+            resolved = self.resolve(cast("TargetSpec", target))
+            before = self.target_scores(resolved, 1, lambda image, _: self.images[image])[:, 0]
+            return Reading(self, before, resolved)
+        logits = self.clean_logits(clean)
+        labels = class_labels(target, logits)
+        if by == "target":
+            resolved = resolve_target(target, logits, self.scores)
+            before = to_float64(score(resolved, logits, len(logits)))
+            return Reading(self, before, resolved, labels, logits)
+        before = _read_class(logits, labels, by, self.scores)
+        return Reading(self, before, None, labels, logits, by)
+
     def maps(self, maps: Tensor, *, several: bool = False) -> Tensor:
         """Return maps on the judge's device, of the images' number and size.
 
@@ -186,6 +225,43 @@ class Judge:
                 f"{tuple(self.images.shape)}; give one map of the same size an image."
             )
         return maps.to(self.images.device)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """One score an image, and how it is read off variants of the images.
+
+    Attributes:
+        judge: the network.
+        clean: (N,) scores of the clean images, in float64.
+        target: what gives the scores; None for the class itself.
+        labels: the class of each image; None for a target that is no class.
+        logits: (N, K) of the clean images; None for a target that is no class.
+        by: what is read of the class.
+    """
+
+    judge: Judge
+    clean: Tensor
+    target: Target | None
+    labels: Tensor | None = None
+    logits: Tensor | None = None
+    by: By = "probability"
+
+    def variants(
+        self, each: int, build: Callable[[Tensor, Tensor], Tensor]
+    ) -> Float[Tensor, "n m"]:
+        """Return the scores (N, each) of as many variants of every image, see `Judge.variants`."""
+        if self.target is not None:
+            return self.judge.target_scores(self.target, each, build)
+        numbers = self.judge.variants(each, build)
+        return _read_class(numbers, cast("Tensor", self.labels), self.by, self.judge.scores)
+
+
+def _read_class(numbers: Tensor, labels: Tensor, by: By, scores: ScoreKind) -> Tensor:
+    if by == "logit":
+        return class_logits(numbers, labels)
+    return class_scores(numbers, labels, scores).probability
 
 
 @final

@@ -15,6 +15,7 @@ from torchsaliency.core.maps import require_maps
 from torchsaliency.core.masking import Masking, MeanColour
 from torchsaliency.core.scores import SOFTMAX, ScoreKind
 from torchsaliency.core.space import describe_size
+from torchsaliency.core.target import names_classes
 from torchsaliency.errors import InputError
 from torchsaliency.measures.judge import Labels, class_labels, class_scores, judging
 
@@ -27,9 +28,10 @@ class MaskedScores:
     With several masks an image, the masked ones are (N, M); else all are (N,).
 
     Attributes:
-        labels: the class of each image.
+        labels: the class of each image; None for a target that is no class, whose own score then
+            stands for the probability.
         correct: whether the judge predicts it of the clean image: its top class, or a label that
-            is true by itself with p at least 1/2.
+            is true by itself with p at least 1/2; None for a target that is no class.
         clean: class probability p of the image.
         clean_rest: 1 - p, summed from the other classes.
         clean_logit: class logit of the image.
@@ -39,8 +41,8 @@ class MaskedScores:
         passes: images that went through the judge.
     """
 
-    labels: Tensor
-    correct: Tensor
+    labels: Tensor | None
+    correct: Tensor | None
     clean: Tensor
     clean_rest: Tensor
     clean_logit: Tensor
@@ -83,7 +85,8 @@ class MaskedScores:
     def inputs(self) -> dict[str, Tensor]:
         """Return what metrics take, by the names of their arguments."""
         names = ("clean", "clean_rest", "masked", "masked_rest", "correct")
-        return {name: getattr(self, name) for name in names}
+        found = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def masked_scores(
@@ -102,7 +105,8 @@ def masked_scores(
         model: the judge.
         x: images (N, C, H, W), preprocessed for the judge.
         masks: (N, *size) or, several an image, (N, M, *size), in [0, 1].
-        target: classes; None for those predicted on the clean images.
+        target: classes; None for those predicted on the clean images; or any target, which gives
+            its own score.
         masking: the baseline b; mean colour by default.
         clean: logits of the clean images if they are known (an `Explanation.output` of the same
             network); they then cost no pass.
@@ -118,12 +122,28 @@ def masked_scores(
         sets = masks if several else masks[:, None]
         kept = require_maps(sets.flatten(0, 1)).view_as(sets)
         masked = (masking or MeanColour()).over(judge.images)
+
+        def build(image: Tensor, place: Tensor) -> Tensor:
+            return masked(kept[image, place], image)
+
+        if not names_classes(target):
+            read = judge.reading(target, clean, "target")
+            scores = read.variants(kept.shape[1], build)
+            scores = scores if several else scores[:, 0]
+            return MaskedScores(
+                labels=None,
+                correct=None,
+                clean=read.clean,
+                clean_rest=1 - read.clean,
+                clean_logit=read.clean,
+                masked=scores,
+                masked_rest=1 - scores,
+                masked_logit=scores,
+                passes=judge.passes,
+            )
         before = judge.clean_logits(clean)
         labels = class_labels(target, before)
-        after = judge.variants(
-            kept.shape[1],
-            lambda image, place: masked(kept[image, place], image),
-        )
+        after = judge.variants(kept.shape[1], build)
         found = after if several else after[:, 0]
         return MaskedScores.of_logits(before, found, labels, judge.passes, judge.scores)
 
@@ -134,12 +154,12 @@ class CropScores:
     """Class probability of what lies in one box an image, enlarged to the whole.
 
     Attributes:
-        labels: the class of each image.
-        crop: its probability (N,) on the crop.
+        labels: the class of each image; None for a target that is no class.
+        crop: its probability (N,) on the crop, or the target's own score.
         passes: images that went through the judge.
     """
 
-    labels: Tensor
+    labels: Tensor | None
     crop: Tensor
     passes: int
 
@@ -164,7 +184,8 @@ def crop_scores(
         x: images (N, C, H, W), preprocessed for the judge.
         boxes: (N, 4), x0 y0 x1 y1 in pixels inside the image, x1 and y1 exclusive; a box without
             area stands for nothing, and an image of zeros is scored.
-        target: classes; None for those predicted on the clean images.
+        target: classes; None for those predicted on the clean images; or any target, which gives
+            its own score.
         clean: logits of the clean images if they are known; with a target they are not needed.
         chunk: images in one pass; None finds it.
 
@@ -190,6 +211,10 @@ def crop_scores(
         def build(index: Tensor) -> Tensor:
             return torch.stack([_crop(judge.images[i], corners[i]) for i in index.tolist()])
 
+        if not names_classes(target):
+            read = judge.reading(target, clean, "target")
+            found = read.variants(1, lambda image, _: build(image))[:, 0]
+            return CropScores(None, found, judge.passes)
         before = judge.clean_logits(clean) if target is None else None
         after = judge.logits(len(judge.images), build)
         # the classes come from the crops' logits only in their number, never in their value

@@ -18,11 +18,11 @@ from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.maps import require_maps, to_float64, upcast
 from torchsaliency.core.masking import Masking, MeanColour, RISEBlur
 from torchsaliency.core.runtime import draw_normal
+from torchsaliency.core.scores import By
 from torchsaliency.core.space import Size
-from torchsaliency.core.target import TargetSpec, names_classes
 from torchsaliency.errors import OptionError
 from torchsaliency.measures.imputation import impute_neighbours
-from torchsaliency.measures.judge import Labels, class_labels, judging
+from torchsaliency.measures.judge import Labels, judging
 
 Order = Literal["insertion", "deletion"]
 
@@ -35,7 +35,7 @@ class PerturbationCurve:
     Attributes:
         order: "insertion" or "deletion".
         fractions: (S + 1,) shares of the pixels inserted or deleted, from 0 to 1.
-        probabilities: (N, S + 1) class probabilities, or scores of a target, in float64.
+        probabilities: (N, S + 1) class probabilities, or what else is read, in float64.
         labels: the class of each image; None for a target that is no class.
         passes: images that went through the judge.
         clean: (N, K) logits of the clean images, for the `clean` of the next measure; None for a
@@ -63,6 +63,7 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
     order: Order = "insertion",
     step: int | None = None,
     masking: Masking | None = None,
+    by: By = "probability",
     clean: Float[Tensor, "n k"] | None = None,
     budget: int | None = None,
     chunk: int | None = None,
@@ -77,13 +78,14 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
         x: images (N, C, *size), preprocessed for the judge.
         maps: (N, *size) in [0, 1].
         target: classes; None for those predicted on the clean images, as in RISE. Another target
-            (a `Box` of a detector, an explanation's `target`) gives its own score in place of the
-            class probability; that of one box is in [0, 1].
+            (a `Box` of a detector, an explanation's `target`, a callable) gives its own score in
+            place of the class probability; that of one box is in [0, 1].
         order: "insertion" or "deletion".
         step: pixels a step; None for W, that is H steps (224 of 224 pixels, as in RISE); for D·W in
             a volume or a video, that is H steps, too; for one in a signal.
         masking: the baseline; by default RISE's blur for insertion and the mean colour for
             deletion. For pixel space give `RISEBlur(BlackPixel(…))` and `BlackPixel(…)`.
+        by: what is read of a class: "probability", "logit", or what the "target" itself says.
         clean: logits of the clean images if they are known; they then cost no pass.
         budget: most passes an image; the steps are then spread evenly over the curve.
         chunk: images in one pass; None finds it.
@@ -98,7 +100,7 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
     insert = order == "insertion"
     fill = masking or (RISEBlur() if insert else MeanColour())
     with judging(model, x, chunk=chunk) as judge:
-        ranks = _ranks(require_maps(judge.maps(maps)))
+        ranks = saliency_ranks(require_maps(judge.maps(maps)))
         size = _row(judge.size) if step is None else step
         counts = _counts(ranks.shape[1], size, budget).to(ranks.device)
         # the clean image is one end of either curve, and is known
@@ -110,23 +112,15 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
             shown = (taken if insert else ~taken).view(-1, *judge.size)
             return masked(shown.to(judge.images.dtype), image)
 
-        before = labels = None
-        if isinstance(target, TargetSpec) and not names_classes(target):
-            resolved = judge.resolve(target)
-            found = judge.target_scores(resolved, len(open_steps), build)
-            known = judge.target_scores(resolved, 1, lambda image, _: judge.images[image])
-        else:
-            before = judge.clean_logits(clean)
-            labels = class_labels(target, before)
-            found = judge.class_scores(judge.variants(len(open_steps), build), labels).probability
-            known = judge.class_scores(before, labels).probability[:, None]
+        read = judge.reading(target, clean, by)
+        found, known = read.variants(len(open_steps), build), read.clean[:, None]
         return PerturbationCurve(
             order=order,
             fractions=to_float64(counts) / ranks.shape[1],
             probabilities=torch.cat([found, known] if insert else [known, found], 1),
-            labels=labels,
+            labels=read.labels,
             passes=judge.passes,
-            clean=before,
+            clean=read.logits,
         )
 
 
@@ -139,14 +133,14 @@ class RemovalCurves:
         fractions: (Q,) shares removed, in (0, 1).
         most: (N, Q) with the most relevant pixels removed, in float64.
         least: (N, Q) with the least relevant removed.
-        labels: the class of each image.
+        labels: the class of each image; None for a target that is no class.
         passes: images that went through the judge.
     """
 
     fractions: Tensor
     most: Tensor
     least: Tensor
-    labels: Tensor
+    labels: Tensor | None
     passes: int
 
     def inputs(self) -> dict[str, Tensor]:
@@ -163,6 +157,7 @@ def removal_curves(  # noqa: PLR0913 (options of a published protocol)
     percentages: tuple[float | int, ...] = (10, 20, 30, 40, 50, 60, 70, 80, 90),
     noise: float | int = 0.01,
     seed: int = 0,
+    by: By = "probability",
     clean: Float[Tensor, "n k"] | None = None,
     chunk: int | None = None,
 ) -> RemovalCurves:
@@ -176,10 +171,12 @@ def removal_curves(  # noqa: PLR0913 (options of a published protocol)
         model: the judge.
         x: images (N, C, *size), preprocessed for the judge.
         maps: (N, *size) in [0, 1].
-        target: classes; None for those predicted on the clean images.
+        target: classes; None for those predicted on the clean images; or any target, which gives
+            its own score.
         percentages: of the pixels that are removed, each in (0, 100).
         noise: standard deviation of the noise, in the images' units.
         seed: of the noise, the same for every image.
+        by: what is read of a class: "probability", "logit", or what the "target" itself says.
         clean: logits of the clean images if they are known; used for the classes alone.
         chunk: images in one pass; None finds it.
 
@@ -191,11 +188,11 @@ def removal_curves(  # noqa: PLR0913 (options of a published protocol)
     if not percentages or not all(0 < one < 100 for one in percentages):  # noqa: PLR2004
         raise OptionError(f"Percentages must lie between 0 and 100, and {percentages} were given.")
     with judging(model, x, chunk=chunk) as judge:
-        ranks = _ranks(require_maps(judge.maps(maps)))
+        ranks = saliency_ranks(require_maps(judge.maps(maps)))
         pixels = ranks.shape[1]
         fractions = torch.tensor(percentages, dtype=torch.float64, device="cpu") / 100
         counts = (fractions * pixels).round().long().to(ranks.device)
-        labels = class_labels(target, judge.clean_logits(clean))
+        read = judge.reading(target, clean, by)
         each = 2 * len(counts)
         draw = torch.Generator().manual_seed(seed)
         shape = (each, *judge.images.shape[1:])
@@ -209,12 +206,11 @@ def removal_curves(  # noqa: PLR0913 (options of a published protocol)
             grain = speckle[place.cpu()].to(filled.device) * removed[:, None]
             return filled + grain
 
-        found = judge.class_scores(judge.variants(each, build), labels).probability
-        most, least = found.unflatten(1, (2, -1)).unbind(1)
-        return RemovalCurves(fractions, most, least, labels, judge.passes)
+        most, least = read.variants(each, build).unflatten(1, (2, -1)).unbind(1)
+        return RemovalCurves(fractions, most, least, read.labels, judge.passes)
 
 
-def _ranks(maps: Tensor) -> Int[Tensor, "n p"]:
+def saliency_ranks(maps: Tensor) -> Int[Tensor, "n p"]:
     """Return the place of every pixel in descending order of the map, ties in reading order."""
     order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
     places = torch.arange(order.shape[1], device=maps.device).expand_as(order)

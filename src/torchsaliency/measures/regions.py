@@ -6,6 +6,7 @@ images takes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, final, get_args
@@ -18,16 +19,13 @@ from torch.nn import functional as F
 from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.maps import require_maps, to_float64
 from torchsaliency.core.masking import ImageMinimum, Masking, MeanColour
+from torchsaliency.core.scores import By
 from torchsaliency.core.space import AVERAGE, Size, add_sides, describe_size, window_of
 from torchsaliency.errors import OptionError
-from torchsaliency.measures.judge import (
-    Labels,
-    class_labels,
-    class_logits,
-    judging,
-)
+from torchsaliency.measures.judge import Labels, judging
 
 Placement = Literal["sliding", "grid"]
+Relevance = Literal["most", "least"]
 
 
 @final
@@ -39,13 +37,13 @@ class RegionCurve:
         probabilities: (N, L + 1), the first of the clean image, in float64.
         corners: (N, L, 2), top and left of each region in pixels, perhaps outside the image; (N, L,
             3) in a volume, front, top and left.
-        labels: the class of each image.
+        labels: the class of each image; None for a target that is no class.
         passes: images that went through the judge.
     """
 
     probabilities: Tensor
     corners: Tensor
-    labels: Tensor
+    labels: Tensor | None
     passes: int
 
     def inputs(self) -> dict[str, Tensor]:
@@ -60,24 +58,29 @@ def region_curve(  # noqa: PLR0913 (options of a published protocol)
     target: Labels = None,
     *,
     patch: int = 14,
-    regions: int = 10,
+    regions: int | None = 10,
     placement: Placement = "sliding",
+    order: Relevance = "most",
     masking: Masking | None = None,
+    by: By = "probability",
     clean: Float[Tensor, "n k"] | None = None,
     chunk: int | None = None,
 ) -> RegionCurve:
-    """Replace the most relevant square regions one after another (AOPC's perturbation).
+    """Replace square regions one after another, the most relevant first (AOPC's perturbation).
 
     Args:
         model: the judge.
         x: images (N, C, *size), preprocessed for the judge.
         maps: (N, *size) in [0, 1].
-        target: classes; None for those predicted on the clean images.
+        target: classes; None for those predicted on the clean images; or any target, which gives
+            its own score.
         patch: side of a region in pixels; a cube in a volume or a video.
-        regions: how many are replaced.
+        regions: how many are replaced; None for all blocks of the grid.
         placement: "sliding": every position, also partly outside, the best first and none that
             overlaps an earlier one (Quantus before 0.6); "grid": aligned blocks (Quantus since).
+        order: whether the "most" or the "least" relevant regions are replaced first.
         masking: the baseline; the image's smallest number by default, as in Quantus.
+        by: what is read of a class: "probability", "logit", or what the "target" itself says.
         clean: logits of the clean images if they are known; they then cost no pass.
         chunk: images in one pass; None finds it.
 
@@ -88,23 +91,31 @@ def region_curve(  # noqa: PLR0913 (options of a published protocol)
     """
     if placement not in get_args(Placement):
         raise OptionError(f"The placement {placement!r} was given; choose sliding or grid.")
+    if order not in get_args(Relevance):
+        raise OptionError(f"The order {order!r} was given; choose most or least.")
+    if placement == "sliding" and (regions is None or order == "least"):
+        # the least relevant positions would be those that hardly touch the image
+        raise OptionError(
+            f"regions={regions} and order={order!r} were given for sliding regions; all regions, "
+            'or the least relevant first, need placement="grid".'
+        )
     fill = masking or ImageMinimum()
     with judging(model, x, chunk=chunk) as judge:
         saliency = require_maps(judge.maps(maps))
-        corners = _corners(saliency, patch, regions, placement)
-        before = judge.clean_logits(clean)
-        labels = class_labels(target, before)
-        order = _region_ranks(corners, patch, judge.size)
+        if regions is None:
+            regions = math.prod(side // patch for side in judge.size)
+        signed = saliency if order == "most" else -saliency
+        corners = _corners(signed, patch, regions, placement)
+        read = judge.reading(target, clean, by)
+        ranks = _region_ranks(corners, patch, judge.size)
         masked = fill.over(judge.images)
 
         def build(image: Tensor, place: Tensor) -> Tensor:
-            shown = order[image] > add_sides(place, order)
+            shown = ranks[image] > add_sides(place, ranks)
             return masked(shown.to(judge.images.dtype), image)
 
-        found = judge.class_scores(judge.variants(regions, build), labels).probability
-        known = judge.class_scores(before, labels).probability[:, None]
-        curve = torch.cat([known, found], 1)
-        return RegionCurve(curve, corners, labels, judge.passes)
+        curve = torch.cat([read.clean[:, None], read.variants(regions, build)], 1)
+        return RegionCurve(curve, corners, read.labels, judge.passes)
 
 
 @final
@@ -116,13 +127,13 @@ class SquareRemovals:
         squares: (S, 4), x0 y0 x1 y1 in pixels, the same for every image; in a volume or a video
             (S, 6), x0 y0 z0 x1 y1 z1.
         drops: (N, S) score of the image minus that without the square, in float64.
-        labels: the class of each image.
+        labels: the class of each image; None for a target that is no class.
         passes: images that went through the judge.
     """
 
     squares: Tensor
     drops: Tensor
-    labels: Tensor
+    labels: Tensor | None
     passes: int
 
     def inputs(self) -> dict[str, Tensor]:
@@ -139,20 +150,23 @@ def square_removals(  # noqa: PLR0913 (options of a published protocol)
     side: float | int = 0.15,
     masking: Masking | None = None,
     seed: int = 0,
+    by: By = "logit",
     clean: Float[Tensor, "n k"] | None = None,
     chunk: int | None = None,
 ) -> SquareRemovals:
-    """Replace random squares one at a time and record how much the class logit drops.
+    """Replace random squares one at a time and record how much the score drops.
 
     Args:
         model: the judge.
         x: images (N, C, *size), preprocessed for the judge.
-        target: classes; None for those predicted on the clean images.
+        target: classes; None for those predicted on the clean images; or any target, which gives
+            its own score.
         samples: how many squares.
         side: of a square, as a share of the image's shorter side, in (0, 1]; in a volume, a video
             or a signal, of a box, as a share of each side.
         masking: the baseline; mean colour by default.
         seed: of the positions, the same for every image.
+        by: what is read of a class: "logit", "probability", or what the "target" itself says.
         clean: logits of the clean images if they are known; they then cost no pass.
         chunk: images in one pass; None finds it.
 
@@ -179,8 +193,7 @@ def square_removals(  # noqa: PLR0913 (options of a published protocol)
             1,
         )
         squares = torch.cat([starts, starts + torch.tensor(edges[::-1], device="cpu")], 1)
-        before = judge.clean_logits(clean)
-        labels = class_labels(target, before)
+        read = judge.reading(target, clean, by)
         inside = _inside(squares.to(judge.images.device), judge.size)
         masked = fill.over(judge.images)
 
@@ -188,9 +201,8 @@ def square_removals(  # noqa: PLR0913 (options of a published protocol)
             shown = ~inside(place)
             return masked(shown.to(judge.images.dtype), image)
 
-        after = class_logits(judge.variants(samples, build), labels)
-        known = class_logits(before, labels)[:, None]
-        return SquareRemovals(squares, known - after, labels, judge.passes)
+        drops = read.clean[:, None] - read.variants(samples, build)
+        return SquareRemovals(squares, drops, read.labels, judge.passes)
 
 
 def _corners(
@@ -207,6 +219,10 @@ def _corners(
     room = F.pad(to_float64(saliency[:, None]), (pad, pad) * len(size))
     scores = AVERAGE[len(size)](room, patch, stride)[:, 0].clone()
     reach = patch - 1 if placement == "sliding" else 0
+    if placement == "grid" and regions <= scores[0].numel():  # blocks never overlap
+        places = scores.flatten(1).argsort(dim=1, descending=True, stable=True)[:, :regions]
+        blocks = torch.stack(torch.unravel_index(places, scores.shape[1:]), 2)
+        return (blocks * stride).to(saliency.device)
     found = []
     for _ in range(regions):
         best, place = scores.flatten(1).max(1)

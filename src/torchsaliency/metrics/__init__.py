@@ -18,12 +18,25 @@ from torchsaliency.metrics.base import (
 )
 from torchsaliency.metrics.classification import (
     ADCC,
+    ARCC,
     AverageDrop,
     AverageGain,
     AverageIncrease,
     Coherency,
     Complexity,
 )
+from torchsaliency.metrics.faithfulness import (
+    ABPC,
+    IROF,
+    FaithfulnessCorrelation,
+    FaithfulnessEstimate,
+    Monotonicity,
+    MonotonicityCorrelation,
+    SaCo,
+    Selectivity,
+    SensitivityN,
+)
+from torchsaliency.metrics.information import AccuracyInformation, SoftmaxInformation
 from torchsaliency.metrics.localisation import (
     AreaUnderROC,
     AttributionLocalisation,
@@ -76,13 +89,18 @@ from torchsaliency.metrics.statistics import (
     compare,
     rank_agreement,
 )
+from torchsaliency.metrics.sufficiency import Sufficiency
 
 __all__ = [
+    "ABPC",
     "ADCC",
     "AOPC",
+    "ARCC",
+    "IROF",
     "MPRT",
     "ROAD",
     "AbsoluteSpearmanSimilarity",
+    "AccuracyInformation",
     "Agreement",
     "AreaUnderROC",
     "AttributionLocalisation",
@@ -104,6 +122,8 @@ __all__ = [
     "EmbeddingMSE",
     "EnergyPointingGame",
     "Entropy",
+    "FaithfulnessCorrelation",
+    "FaithfulnessEstimate",
     "HOGSimilarity",
     "Infidelity",
     "InputInvariance",
@@ -115,6 +135,8 @@ __all__ = [
     "MeanIoU",
     "MeanIoUSweep",
     "MetricEntry",
+    "Monotonicity",
+    "MonotonicityCorrelation",
     "NonSensitivity",
     "OfficialMetric",
     "PixelF1",
@@ -129,11 +151,16 @@ __all__ = [
     "RelevanceMassAccuracy",
     "RelevanceRankAccuracy",
     "SSIMSimilarity",
+    "SaCo",
     "SaliencyCropMetric",
     "SaliencyMetric",
+    "Selectivity",
+    "SensitivityN",
     "SmoothMPRT",
+    "SoftmaxInformation",
     "Sparseness",
     "SpearmanSimilarity",
+    "Sufficiency",
     "Summary",
     "TopKIntersection",
     "bootstrap",

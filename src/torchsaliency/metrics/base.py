@@ -36,8 +36,8 @@ class MetricEntry(Entry):
     """A registered metric.
 
     Attributes:
-        group: "classification", "perturbation", "robustness", "localisation", "segmentation",
-            "self-supervised", "sanity", "axiomatic" or "complexity".
+        group: "classification", "perturbation", "faithfulness", "robustness", "localisation",
+            "segmentation", "self-supervised", "sanity", "axiomatic" or "complexity".
         cite: key of the paper.
         requires: the measures that run the network for it; "maps" alone if nothing runs.
         annotations: what a person must have drawn: "", "boxes" or "masks".
@@ -191,9 +191,23 @@ class SaliencyMetric(Metric, abc.ABC):
     """
 
     entry: ClassVar[MetricEntry]
-    width: int = 1
+    width = 1
     full_state_update = False
     is_differentiable = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Leave the properties to Python where `torch.jit.script` compiles the metric.
+
+        TorchScript compiles the properties of a class, of its base classes too, and ours read lists
+        and registries; like torchmetrics' own they are named here, and `forward` is unused there.
+        """
+        super().__init_subclass__(**options)
+        cls.__jit_unused_properties__ = [
+            name
+            for kind in cls.__mro__
+            for name, value in vars(kind).items()
+            if isinstance(value, property)
+        ]
 
     def __init__(self, **options: Any) -> None:
         """Collect nothing yet; `options` are torchmetrics' own (dist_sync_on_step, …)."""

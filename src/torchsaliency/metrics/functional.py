@@ -3,12 +3,25 @@
 from torchsaliency.metrics.axioms import completeness, input_invariance, non_sensitivity
 from torchsaliency.metrics.classification import (
     adcc,
+    arcc,
     average_drop,
     average_gain,
     average_increase,
     coherency,
     complexity,
 )
+from torchsaliency.metrics.faithfulness import (
+    abpc,
+    faithfulness_correlation,
+    faithfulness_estimate,
+    irof,
+    monotonicity,
+    monotonicity_correlation,
+    saco,
+    selectivity,
+    sensitivity_n,
+)
+from torchsaliency.metrics.information import accuracy_information, softmax_information
 from torchsaliency.metrics.localisation import (
     area_under_roc,
     attribution_localisation,
@@ -54,10 +67,14 @@ from torchsaliency.metrics.stability import (
     relative_representation_stability,
     relative_stability,
 )
+from torchsaliency.metrics.sufficiency import sufficiency
 
 __all__ = [
+    "abpc",
+    "accuracy_information",
     "adcc",
     "aopc",
+    "arcc",
     "area_under_curve",
     "area_under_roc",
     "attribution_localisation",
@@ -78,14 +95,19 @@ __all__ = [
     "embedding_mse",
     "energy_pointing_game",
     "entropy",
+    "faithfulness_correlation",
+    "faithfulness_estimate",
     "hog_similarity",
     "infidelity",
     "input_invariance",
     "iou_at",
+    "irof",
     "local_lipschitz",
     "localisation_error",
     "max_box_accuracy",
     "mean_rank_similarity",
+    "monotonicity",
+    "monotonicity_correlation",
     "non_sensitivity",
     "official_metric",
     "peak_cells",
@@ -101,11 +123,16 @@ __all__ = [
     "relevance_mass_accuracy",
     "relevance_rank_accuracy",
     "road",
+    "saco",
     "saliency_metric",
+    "selectivity",
     "sensitivities",
+    "sensitivity_n",
+    "softmax_information",
     "sparseness",
     "spearman",
     "ssim",
     "ssim_similarity",
+    "sufficiency",
     "top_k_intersection",
 ]

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from torchsaliency.core.maps import require_maps
+from torchsaliency.core.scores import By
 from torchsaliency.errors import InputError
 from torchsaliency.metrics.base import SaliencyMetric, metric
 from torchsaliency.metrics.checks import check_copies, check_squares, check_values
@@ -185,7 +186,8 @@ class Infidelity(SaliencyMetric):
     """Infidelity: does the map's sum over a square tell how much the score drops without it?
 
     Formula: 1/N · Σ_i mean_s (β_i Σ_{u in square s} a_i(u) - (f(x_i) - f(x_i without square s)))²,
-    f the class logit, β_i the least-squares scale of image i, 100 random squares.
+    f the class logit (or what `by` names), β_i the least-squares scale of image i, 100 random
+    squares.
 
     Rewards: maps that are proportional to what removal costs.
 
@@ -205,10 +207,11 @@ class Infidelity(SaliencyMetric):
         samples: int = 100,
         side: float | int = 0.15,
         normalise: bool = True,
+        by: By = "logit",
         **options: Any,
     ) -> None:
-        """Tell the measure the squares, and whether the map is scaled."""
-        self.samples, self.side, self.normalise = samples, side, normalise
+        """Tell the measure the squares and the score, and whether the map is scaled."""
+        self.samples, self.side, self.normalise, self.by = samples, side, normalise, by
         super().__init__(**options)
 
     def update(self, maps: Tensor, squares: Tensor, drops: Tensor) -> None:

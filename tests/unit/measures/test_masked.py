@@ -12,7 +12,6 @@ from nets import CLASSES, WRAPPINGS, Counter, Wraps, convnet, images, two_layer_
 from torchsaliency import (
     BlackPixel,
     Blur,
-    EmbeddingSimilarity,
     GivenImage,
     InputError,
     Logit,
@@ -292,9 +291,8 @@ def test_images_that_cannot_be_scored():
         (-1, "classes 0 to 4"),
         ([0, 1], "2 target classes"),
         ([0.5, 1.0, 2.0], "integers"),
-        (EmbeddingSimilarity(torch.zeros(N, CLASSES)), "EmbeddingSimilarity names no class"),
     ],
-    ids=["too large", "negative", "too few", "floats", "embedding"],
+    ids=["too large", "negative", "too few", "floats"],
 )
 def test_targets_that_name_no_class(target, words):
     net = convnet()

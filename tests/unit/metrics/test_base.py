@@ -501,3 +501,14 @@ class TestRegistering:
 )
 def test_the_defaults_are_the_published_settings(name, published):
     assert dict(create_metric(name).settings) == published
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:This property will be removed:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This property will be removed:FutureWarning")
+def test_torchscript_takes_every_metric():
+    """As torchmetrics' own tester asks of a metric: it is scripted as it is made."""
+    for name in NAMES:
+        scripted = torch.jit.script(create_metric(name))
+        assert isinstance(scripted, torch.jit.ScriptModule), name

@@ -1,0 +1,565 @@
+"""Do the map's numbers say what the score loses? Correlations, monotonicity, SaCo, IROF."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from torchsaliency.core.scores import By
+from torchsaliency.errors import InputError
+from torchsaliency.metrics.base import SaliencyMetric, metric
+from torchsaliency.metrics.checks import check_curves
+from torchsaliency.metrics.perturbation import aopc, area_under_curve
+from torchsaliency.metrics.similarity import pearson, spearman
+
+
+def faithfulness_estimate(
+    group_sums: Float[Tensor, "n g"], group_drops: Float[Tensor, "n g"]
+) -> Float[Tensor, " n"]:
+    """Return Pearson's correlation of what groups weigh and what they cost, in [-1, 1].
+
+    NaN (undefined) where the sums or the drops are all the same.
+
+    Args:
+        group_sums: (N, G) the map's sum over each group of pixels.
+        group_drops: (N, G) score of the image minus that without the group.
+
+    Raises:
+        InputError: different shapes, fewer than two groups, or numbers that are not finite.
+    """
+    return pearson(*_check_series(group_sums, group_drops))
+
+
+def saco(
+    group_sums: Float[Tensor, "n g"], group_drops: Float[Tensor, "n g"]
+) -> Float[Tensor, " n"]:
+    """Return Σ ±(s_i - s_j) / Σ |s_i - s_j| over pairs of groups with s_i ≥ s_j, in [-1, 1].
+
+    A pair counts + where the heavier group costs at least as much, else -. NaN (undefined) where
+    all sums are the same.
+
+    Args:
+        group_sums: s (N, G), the map's sum over each group of pixels.
+        group_drops: (N, G) score of the image minus that without the group.
+
+    Raises:
+        InputError: different shapes, fewer than two groups, or numbers that are not finite.
+    """
+    sums, drops = _check_series(group_sums, group_drops)
+    # by descending sum, so that no weight is below 0
+    sums, order = sums.sort(dim=1, descending=True, stable=True)
+    drops = drops.gather(1, order)
+    first, second = torch.triu_indices(sums.shape[1], sums.shape[1], 1, device=sums.device)
+    weights = sums[:, first] - sums[:, second]
+    signs = torch.where(drops[:, first] >= drops[:, second], 1.0, -1.0).double()
+    total = weights.sum(1)
+    return torch.where(total > 0, (signs * weights).sum(1) / total, torch.nan)
+
+
+def monotonicity_correlation(
+    group_sums: Float[Tensor, "n g"], group_changes: Float[Tensor, "n g"]
+) -> Float[Tensor, " n"]:
+    """Return Spearman's correlation of what groups weigh and how far they move the score.
+
+    In [-1, 1]; NaN (undefined) where the sums or the changes are all the same.
+
+    Args:
+        group_sums: (N, G) the map's sum over each group of pixels.
+        group_changes: (N, G) mean squared change of the score as the group's pixels are random.
+
+    Raises:
+        InputError: different shapes, fewer than two groups, or numbers that are not finite.
+    """
+    return spearman(*_check_series(group_sums, group_changes))
+
+
+def monotonicity(deletion: Float[Tensor, "n s"]) -> Float[Tensor, " n"]:
+    """Return 100 where no deletion raises the score, else 0.
+
+    Read backwards, a deletion curve shows the image as its pixels return to the baseline, the
+    least salient first. The step from the bare baseline is not judged.
+
+    Args:
+        deletion: (N, S) scores, the first of the clean image, the last of the bare baseline.
+
+    Raises:
+        InputError: fewer than three points, or numbers that are not finite.
+    """
+    if deletion.ndim != 2 or deletion.shape[1] < 3:  # noqa: PLR2004
+        raise InputError(
+            f"Curves of {tuple(deletion.shape)} were given; monotonicity needs (N, S) with at "
+            "least two steps, and the baseline's at the end."
+        )
+    curves = deletion.detach().double()
+    if not bool(curves.isfinite().all()):
+        raise InputError("A curve holds NaN or infinite values; look at the network's output.")
+    return 100 * (curves[:, :-1].diff(dim=1) <= 0).all(1).double()
+
+
+def faithfulness_correlation(
+    subset_sums: Float[Tensor, "n s"], subset_drops: Float[Tensor, "n s"]
+) -> Float[Tensor, " n"]:
+    """Return Pearson's correlation of what random subsets weigh and what they cost, in [-1, 1].
+
+    NaN (undefined) where the sums or the drops are all the same.
+
+    Args:
+        subset_sums: (N, S) the map's sum over each subset of pixels.
+        subset_drops: (N, S) score of the image minus that without the subset.
+
+    Raises:
+        InputError: different shapes, fewer than two subsets, or numbers that are not finite.
+    """
+    return pearson(*_check_series(subset_sums, subset_drops))
+
+
+def sensitivity_n(
+    subset_sums: Float[Tensor, "n q s"], subset_drops: Float[Tensor, "n q s"]
+) -> Float[Tensor, " n"]:
+    """Return the mean over sizes of the correlation of what subsets weigh and cost, in [-1, 1].
+
+    NaN (undefined) where it is undefined for one size.
+
+    Args:
+        subset_sums: (N, Q, S) the map's sum over S subsets of Q sizes.
+        subset_drops: (N, Q, S) score of the image minus that without the subset.
+
+    Raises:
+        InputError: different shapes, fewer than two subsets, or numbers that are not finite.
+    """
+    if subset_sums.ndim != 3 or subset_sums.shape != subset_drops.shape:  # noqa: PLR2004
+        raise InputError(
+            f"Sums of {tuple(subset_sums.shape)} and drops of {tuple(subset_drops.shape)} were "
+            "given; give (N, Q, S) both: Q sizes of S subsets."
+        )
+    flat = faithfulness_correlation(subset_sums.flatten(0, 1), subset_drops.flatten(0, 1))
+    return flat.view(subset_sums.shape[:2]).mean(1)
+
+
+def selectivity(regions: Float[Tensor, "n l"]) -> Float[Tensor, " n"]:
+    """Return 100 times the area under the curve of replaced regions, in [0, 100].
+
+    Args:
+        regions: (N, L + 1) class probabilities, the first of the clean image, each further one
+            after one more region was replaced; the step between two is 1/L.
+
+    Raises:
+        InputError: no regions, or values outside [0, 1].
+    """
+    steps = torch.linspace(0, 1, regions.shape[-1], dtype=torch.float64, device=regions.device)
+    return area_under_curve(regions, steps)
+
+
+def abpc(regions: Float[Tensor, "n l"], least_regions: Float[Tensor, "n l"]) -> Float[Tensor, " n"]:
+    """Return AOPC with the most relevant regions first minus AOPC with the least, in [-100, 100].
+
+    Args:
+        regions: (N, L + 1) class probabilities as in `aopc`.
+        least_regions: (N, L + 1), the least relevant regions replaced first.
+
+    Raises:
+        InputError: different shapes, no regions, or values outside [0, 1].
+    """
+    if regions.shape != least_regions.shape:
+        raise InputError(
+            f"Curves of {tuple(regions.shape)} and {tuple(least_regions.shape)} were given; the "
+            "area between them needs both orders of the same regions."
+        )
+    return aopc(regions) - aopc(least_regions)
+
+
+def irof(segments: Float[Tensor, "n m"]) -> Float[Tensor, " n"]:
+    """Return 100 times the area over the curve of replaced segments, at most 100.
+
+    Each image's curve is divided by its first point and runs over 0 … 1, however many segments it
+    has. NaN (undefined) where the first point is not above 0.
+
+    Args:
+        segments: (N, M + 1) scores, the first of the clean image, each further one after one more
+            segment was replaced; NaN after an image's last segment.
+
+    Raises:
+        InputError: no segment, or infinite numbers.
+    """
+    if segments.ndim != 2 or segments.shape[1] < 2:  # noqa: PLR2004
+        raise InputError(
+            f"Curves of {tuple(segments.shape)} were given; IROF needs (N, M + 1) with at least "
+            "one segment."
+        )
+    curves = segments.detach().double()
+    known = ~curves.isnan()
+    ends_once = bool((known[:, 1:] <= known[:, :-1]).all()) and bool(known[:, :2].all())
+    if not ends_once or bool(curves.isinf().any()):
+        raise InputError(
+            "A curve holds infinite values, or NaN before its last segment; look at the network's "
+            "output."
+        )
+    first = curves[:, :1]
+    ratio = curves / torch.where(first > 0, first, 1)
+    means = ((ratio[:, 1:] + ratio[:, :-1]) / 2).nan_to_num(0.0)
+    area = means.sum(1) / known[:, 1:].sum(1)
+    return torch.where(first[:, 0] > 0, 100 * (1 - area), torch.nan)
+
+
+def _check_series(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two series (N, G) of every image in float64, on one device."""
+    if first.ndim != 2 or first.shape != second.shape or first.shape[1] < 2:  # noqa: PLR2004
+        raise InputError(
+            f"Series of {tuple(first.shape)} and {tuple(second.shape)} were given; give (N, G) "
+            "both, with at least two numbers an image."
+        )
+    values = first.detach().double(), second.detach().double().to(first.device)
+    if not all(bool(one.isfinite().all()) for one in values):
+        raise InputError("NaN or infinite values were given; look at the network's output.")
+    return values
+
+
+class GroupMetric(SaliencyMetric):
+    """What equal groups of pixels weigh in the map, against what the score does without them."""
+
+    def __init__(self, groups: int = 10, by: By = "probability", **options: Any) -> None:
+        """Set the number of `groups`, and `by` which score they are judged."""
+        self.groups, self.by = groups, by
+        super().__init__(**options)
+
+
+def _correlates(name: str, cite: str, requires: str) -> Any:
+    return metric(
+        name,
+        group="faithfulness",
+        cite=cite,
+        requires=requires,
+        direction="higher",
+        unit="correlation",
+        best=1.0,
+        worst=-1.0,
+    )
+
+
+@final
+@_correlates("faithfulness-estimate", "alvarez2018", "group_removals")
+class FaithfulnessEstimate(GroupMetric):
+    """Faithfulness estimate: do groups of pixels cost what they weigh in the map?
+
+    Formula: 1/N · Σ_i Pearson_g(Σ_{u in g} S_i(u), f(x_i) - f(x_i without g)), g = 10 equal groups
+    of pixels by descending saliency, each replaced alone; f the class probability.
+
+    Rewards: maps that are proportional to what removal costs.
+
+    Misleads: ten groups are ten points: one group with all the evidence decides the number. Groups
+    that are removed alone leave the others to stand in for them, so redundant evidence counts as
+    none.
+
+    Undefined: for a constant map, and where no group changes the score.
+
+    Differs: groups of whole pixels; Quantus replaces single channel values, one a step by default.
+
+    Source: Alvarez-Melis and Jaakkola, NeurIPS 2018.
+    """
+
+    def update(self, group_sums: Tensor, group_drops: Tensor) -> None:
+        """Add images: the map's sums (N, G) over groups, and the score's drops (N, G)."""
+        self._record(faithfulness_estimate(group_sums, group_drops))
+
+
+@final
+@_correlates("saco", "wu2024", "group_removals")
+class SaCo(GroupMetric):
+    """SaCo: does the heavier of two groups of pixels cost more, weighted by how much heavier it is?
+
+    Formula: 1/N · Σ_i Σ_{j<k} ±(s_j - s_k) / Σ_{j<k} |s_j - s_k|, s the map's sum over K = 10 equal
+    groups of pixels by descending saliency, + where replacing group j alone drops the score at
+    least as much as replacing group k.
+
+    Rewards: maps whose differences are in the order of what removal costs.
+
+    Misleads: it asks for the order of the drops alone: a map may be right by a hair or by far. The
+    many pairs of equal groups of a sparse map weigh nothing, so the first group decides.
+
+    Undefined: for a constant map.
+
+    Differs: pixels become the mean colour, or what the masking says; the paper's are the image's
+    own mean.
+
+    Source: Wu et al., CVPR 2024.
+    """
+
+    def update(self, group_sums: Tensor, group_drops: Tensor) -> None:
+        """Add images: the map's sums (N, G) over groups, and the score's drops (N, G)."""
+        self._record(saco(group_sums, group_drops))
+
+
+@final
+@_correlates("monotonicity-correlation", "nguyen2020", "group_resamplings")
+class MonotonicityCorrelation(GroupMetric):
+    """Monotonicity correlation: does the score move further where heavier pixels are random?
+
+    Formula: 1/N · Σ_i Spearman_g(Σ_{u in g} S_i(u), mean_s (f(x_i) - f(x_i with g of colour s))²),
+    g = 10 equal groups of pixels by descending saliency, s = 10 random colours.
+
+    Rewards: maps whose order is that of the score's uncertainty about the pixels.
+
+    Misleads: the square forgets the sign, so evidence against the class counts like evidence for
+    it, which a map of [0, 1] does not show. Colours are not what the network was trained on.
+
+    Undefined: for a constant map, and where no group changes the score.
+
+    Differs: colours are uniform between the image's smallest and largest number of each channel,
+    the same draws for all groups; Quantus draws from [0, 1] whatever the normalisation (erratum
+    Q13). The published division by f(x)² is a factor an image, which ranks do not see.
+
+    Source: Nguyen and Martínez, arXiv 2007.07584, 2020.
+    """
+
+    def __init__(
+        self, groups: int = 10, samples: int = 10, by: By = "probability", **options: Any
+    ) -> None:
+        """Set the number of `groups` and of colours each is given, and `by` which score."""
+        self.samples = samples
+        super().__init__(groups, by, **options)
+
+    def update(self, group_sums: Tensor, group_changes: Tensor) -> None:
+        """Add images: the map's sums (N, G) over groups, and the score's changes (N, G)."""
+        self._record(monotonicity_correlation(group_sums, group_changes))
+
+
+@final
+@metric(
+    "monotonicity",
+    group="faithfulness",
+    cite="arya2019",
+    requires="perturbation_curve",
+    direction="higher",
+)
+class Monotonicity(SaliencyMetric):
+    """Monotonicity: does the score rise with every row of pixels, from the least salient on?
+
+    Formula: 100/N · Σ_i 1[p_i(x^(1)) ≤ p_i(x^(2)) ≤ … ≤ p_i(x)], x^(k) the baseline with as many
+    of the image's least salient pixels as k rows hold.
+
+    Rewards: maps that order all pixels by what they add.
+
+    Misleads: one step back in 224 makes an image 0, so that real networks score near 0 with any
+    map; a small budget makes it easier. Compare with the correlation.
+
+    Undefined: never.
+
+    Differs: the curve is that of deletion, read backwards, and shares its passes; pixels start from
+    the mean colour, or what the masking says. Quantus adds nothing, so that every map is monotone
+    (erratum Q16).
+
+    Source: Arya et al., arXiv 1909.03012, 2019.
+    """
+
+    def __init__(self, step: int | None = None, budget: int | None = None, **options: Any) -> None:
+        """Set the pixels of a `step` (None: one row), and the `budget` of passes."""
+        self.step, self.budget = step, budget
+        super().__init__(**options)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Order, step and budget of `perturbation_curve`: those of deletion."""
+        return {"order": "deletion", **super().settings}
+
+    def update(self, deletion: Tensor) -> None:
+        """Add images: scores (N, S) as pixels are deleted, the most salient first."""
+        self._record(monotonicity(deletion))
+
+
+@final
+@_correlates("faithfulness-correlation", "bhatt2020", "subset_removals")
+class FaithfulnessCorrelation(SaliencyMetric):
+    """Faithfulness correlation: do random subsets of pixels cost what they weigh in the map?
+
+    Formula: 1/N · Σ_i Pearson_s(Σ_{u in s} S_i(u), f(x_i) - f(x_i without s)), s = 50 random
+    subsets of 10 % of the pixels; f the class probability.
+
+    Rewards: maps that are additive: the sum over any pixels says what they cost together.
+
+    Misleads: scattered pixels hardly hide an object, so drops are small and noisy and the
+    correlation of any map is near 0; a subset's size decides what is seen.
+
+    Undefined: for a constant map, and where no subset changes the score.
+
+    Differs: subsets of whole pixels, the same for all images; Quantus draws 224 single channel
+    values for each.
+
+    Source: Bhatt et al., IJCAI 2020.
+    """
+
+    def __init__(
+        self, share: float = 0.1, samples: int = 50, by: By = "probability", **options: Any
+    ) -> None:
+        """Set the `share` of the pixels in a subset, how many subsets, and `by` which score."""
+        self.share, self.samples, self.by = share, samples, by
+        super().__init__(**options)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The one share, the samples and the score of `subset_removals`."""
+        return {"shares": (self.share,), **super().settings}
+
+    def update(self, subset_sums: Tensor, subset_drops: Tensor) -> None:
+        """Add images: the map's sums (N, Q, S) over subsets of Q sizes, and the score's drops."""
+        self._record(sensitivity_n(subset_sums, subset_drops))
+
+
+@final
+@_correlates("sensitivity-n", "ancona2018", "subset_removals")
+class SensitivityN(SaliencyMetric):
+    """Sensitivity-n: do random subsets cost what they weigh in the map, whatever their size?
+
+    Formula: 1/N · Σ_i mean_n Pearson_s(Σ_{u in s} S_i(u), f(x_i) - f(x_i without s)), s = 50 random
+    subsets of n = 1, 3, 10, 30 and 80 % of the pixels; f the class probability.
+
+    Rewards: maps that are additive at every scale. For a linear score, the contributions of the
+    pixels score 1.
+
+    Misleads: small subsets change the score little, large ones always; the mean hides at which size
+    a map fails (`faithfulness-correlation` has one size). Non-linear networks have no map that
+    scores 1 (Ancona et al., Proposition 1).
+
+    Undefined: for a constant map, and where no subset of one size changes the score.
+
+    Differs: random subsets within an image, as published. Quantus correlates cumulative drops with
+    the last group's sum, across the images of a batch (erratum Q11).
+
+    Source: Ancona et al., ICLR 2018.
+    """
+
+    def __init__(
+        self,
+        shares: tuple[float | int, ...] = (0.01, 0.03, 0.1, 0.3, 0.8),
+        samples: int = 50,
+        by: By = "probability",
+        **options: Any,
+    ) -> None:
+        """Set the `shares` of the pixels in subsets, how many of each, and `by` which score."""
+        self.shares, self.samples, self.by = tuple(shares), samples, by
+        super().__init__(**options)
+
+    def update(self, subset_sums: Tensor, subset_drops: Tensor) -> None:
+        """Add images: the map's sums (N, Q, S) over subsets of Q sizes, and the score's drops."""
+        self._record(sensitivity_n(subset_sums, subset_drops))
+
+
+@final
+@metric(
+    "selectivity",
+    group="perturbation",
+    cite="montavon2018",
+    requires="block_curve",
+    direction="lower",
+)
+class Selectivity(SaliencyMetric):
+    """Selectivity: how soon the class disappears as blocks of pixels are replaced.
+
+    Formula: 100/N · Σ_i ∫_0^1 p_i(t) dt, p_i(t) the class probability once the share t of the
+    blocks of 8 pixels has been replaced, by descending sum of the map; trapezoid rule.
+
+    Rewards: maps whose top blocks are necessary for the class.
+
+    Misleads: a network that is sure of nothing scores well with any map; blocks of the image's
+    minimum are patterns of their own.
+
+    Undefined: never.
+
+    Differs: begins with the clean image and is divided by the number of blocks, where Quantus sums
+    the curve from its second point with steps of 1 (erratum Q14). Blocks that do not fit stay.
+
+    Source: Montavon, Samek and Müller, Digital Signal Processing 2018.
+    """
+
+    def __init__(self, patch: int = 8, **options: Any) -> None:
+        """Set the side of a block in pixels (`patch`)."""
+        self.patch = patch
+        super().__init__(**options)
+
+    def update(self, regions: Tensor) -> None:
+        """Add images: class probabilities (N, L + 1), the first of the clean image."""
+        self._record(selectivity(regions))
+
+
+@final
+@metric(
+    "abpc",
+    group="perturbation",
+    cite="samek2017",
+    requires=("region_curve", "least_region_curve"),
+    direction="higher",
+    best=100.0,
+    worst=-100.0,
+)
+class ABPC(SaliencyMetric):
+    """ABPC: the area between the curves of replacing the least and the most relevant regions first.
+
+    Formula: 100/N · Σ_i 1/(L+1) · Σ_{k=0..L} (p_i(x^(k), least) - p_i(x^(k), most)), k of L = 10
+    blocks of 14 pixels replaced by the image's smallest number.
+
+    Rewards: maps that order regions at both ends.
+
+    Misleads: the blocks that count least are most often background, which every map finds.
+
+    Undefined: never.
+
+    Differs: Samek et al. recommend the difference and publish AOPC; blocks are of a grid, as in
+    Quantus' region perturbation since 0.6, whose order "morf" and "lerf" these curves have.
+
+    Source: Samek et al., TNNLS 2017.
+    """
+
+    def __init__(self, patch: int = 14, regions: int | None = 10, **options: Any) -> None:
+        """Set the side of a block in pixels (`patch`), and how many are replaced (None: all)."""
+        self.patch, self.regions = patch, regions
+        super().__init__(**options)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Where regions lie, their side and number."""
+        return {"placement": "grid", **super().settings}
+
+    def update(self, regions: Tensor, least_regions: Tensor) -> None:
+        """Add images: class probabilities (N, L + 1), most and least relevant regions first."""
+        self._record(abpc(check_curves(regions), least_regions))
+
+
+@final
+@metric(
+    "irof",
+    group="faithfulness",
+    cite="rieger2020",
+    requires="segment_curve",
+    direction="higher",
+    best=100.0,
+)
+class IROF(SaliencyMetric):
+    """IROF: how much of the score is gone as superpixels are replaced, the most salient first.
+
+    Formula: 100/N · Σ_i (1 - ∫_0^1 f(x_i^(t)) / f(x_i) dt), x^(t) the image with the share t of its
+    superpixels (slic, about 50) replaced by descending mean of the map; trapezoid rule.
+
+    Rewards: maps whose top segments are necessary for the class.
+
+    Misleads: a coarse map and a fine one with the same means over segments score the same; it is
+    below 0 where hiding segments raises the score.
+
+    Undefined: where the score of the clean image is not above 0.
+
+    Differs: each image's area is divided by its own number of segments and begins with the clean
+    image; Quantus' area grows with their number and depends on the batch (erratum Q12).
+
+    Source: Rieger and Hansen, arXiv 2003.08747, 2020.
+    """
+
+    def __init__(self, superpixels: int = 50, by: By = "probability", **options: Any) -> None:
+        """Set about how many `superpixels` an image has, and `by` which score."""
+        self.superpixels, self.by = superpixels, by
+        super().__init__(**options)
+
+    def update(self, segments: Tensor) -> None:
+        """Add images: scores (N, M + 1) as segments are replaced, NaN after the last."""
+        self._record(irof(segments))
