@@ -102,6 +102,9 @@ def _distances(name: str) -> Callable[[Draw], Tensor]:
 GENERATORS: Mapping[str, Callable[[Draw], Any]] = {
     "attribution_sums": lambda draw: draw.numbers("attribution_sums") - 0.5,
     "boxes": _boxes,
+    "cells": lambda draw: torch.tensor([[0, 0, 25, 24], [25, 0, 50, 24]])[
+        draw.numbers("cells").ge(0.5).long()
+    ],
     "clean": lambda draw: draw.numbers("clean"),
     "clean_rest": lambda draw: 1 - draw.numbers("clean"),
     "correct": lambda draw: draw.numbers("correct") > 0.3,
@@ -113,6 +116,7 @@ GENERATORS: Mapping[str, Callable[[Draw], Any]] = {
     "fractions": lambda _: torch.linspace(0, 1, 9),
     "image_changes": _distances("image_changes"),
     "image_distances": _distances("image_distances"),
+    "grid_maps": lambda draw: draw.rarely(draw.numbers("grid_maps", *SIZE), 0),
     "group_changes": lambda draw: draw.rarely(draw.numbers("group_changes", 5), 0),
     "group_drops": lambda draw: 2 * draw.numbers("group_drops", 5) - 1,
     "group_sums": lambda draw: draw.rarely(draw.numbers("group_sums", 5), 2),

@@ -424,6 +424,13 @@ def _noisy_features(bench: Bench, **settings: Any) -> Inputs:
     return found
 
 
+@measure("grid_maps", "grid", "shrink", classes=False)
+def _grid_maps(bench: Bench, **settings: Any) -> Inputs:
+    """The method explains one mosaic of images of the batch."""
+    found = measures.grid_maps(bench.model, bench.explanation, chunk=bench.chunk, **settings)
+    return found.inputs()
+
+
 @measure("predicted_classes")
 def _predicted_classes(bench: Bench) -> Inputs:
     """Nothing: the judge's prediction on the clean image is known."""

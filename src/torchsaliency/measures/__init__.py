@@ -7,6 +7,7 @@ from torchsaliency.measures.axioms import (
     shifted_maps,
 )
 from torchsaliency.measures.embeddings import MaskedEmbeddings, masked_embeddings
+from torchsaliency.measures.grids import GridMaps, grid_maps
 from torchsaliency.measures.information import InformationCurve, information_curve
 from torchsaliency.measures.judge import ClassScores, Judge, Reading, class_scores, judging
 from torchsaliency.measures.masked import CropScores, MaskedScores, crop_scores, masked_scores
@@ -54,6 +55,7 @@ __all__ = [
     "AttributionSums",
     "ClassScores",
     "CropScores",
+    "GridMaps",
     "GroupRemovals",
     "GroupResamplings",
     "InformationCurve",
@@ -78,6 +80,7 @@ __all__ = [
     "attribution_sums",
     "class_scores",
     "crop_scores",
+    "grid_maps",
     "group_removals",
     "group_resamplings",
     "information_curve",

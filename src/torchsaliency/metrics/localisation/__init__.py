@@ -29,6 +29,7 @@ from torchsaliency.metrics.localisation.pointing import (
     pointing_game,
 )
 from torchsaliency.metrics.localisation.crop import SaliencyCropMetric, saliency_metric
+from torchsaliency.metrics.localisation.grids import GridPointingGame, grid_pointing_game
 from torchsaliency.metrics.localisation.masks import (
     AreaUnderROC,
     AttributionLocalisation,
@@ -47,6 +48,7 @@ __all__ = [
     "AreaUnderROC",
     "AttributionLocalisation",
     "EnergyPointingGame",
+    "GridPointingGame",
     "LocalisationError",
     "MaxBoxAccuracy",
     "OfficialMetric",
@@ -64,6 +66,7 @@ __all__ = [
     "box_hits",
     "box_iou",
     "energy_pointing_game",
+    "grid_pointing_game",
     "localisation_error",
     "max_box_accuracy",
     "official_metric",

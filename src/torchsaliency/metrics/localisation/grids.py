@@ -1,0 +1,70 @@
+"""Does the map of a mosaic lie on the image whose class is explained?"""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from torchsaliency.core.maps import require_maps
+from torchsaliency.metrics.base import SaliencyMetric, metric
+from torchsaliency.metrics.localisation.pointing import energy_pointing_game
+
+
+def grid_pointing_game(
+    grid_maps: Float[Tensor, "n h w"], cells: Int[Tensor, "n ends"]
+) -> Float[Tensor, " n"]:
+    """Return 100 · Σ_cell S / ΣS of every mosaic's map, in [0, 100].
+
+    NaN (undefined) for a map of zeros.
+
+    Args:
+        grid_maps: S (N, H, W) in [0, 1], of mosaics for the class of one of their images.
+        cells: (N, 4) where that image is, x0 y0 x1 y1 in pixels.
+
+    Raises:
+        InputError: maps outside [0, 1], or cells that are no boxes.
+    """
+    found = energy_pointing_game(grid_maps, [cell[None] for cell in cells])
+    empty = require_maps(grid_maps).flatten(1).amax(1) == 0
+    return torch.where(empty.to(found.device), torch.nan, found)
+
+
+@final
+@metric(
+    "grid-pointing-game",
+    group="localisation",
+    cite="bohle2021",
+    requires="grid_maps",
+    direction="higher",
+)
+class GridPointingGame(SaliencyMetric):
+    """Grid pointing game: how much of a mosaic's map is on the image whose class is explained?
+
+    Formula: 100/N · Σ_i Σ_{cell i} S_i / ΣS_i, S_i the map, for the class of image i, of a mosaic
+    of 2 x 2 images of different classes with image i in one cell. No annotations are needed.
+
+    Rewards: methods that tell apart which pixels speak for which class.
+
+    Misleads: a map of ones scores 25, not 0. The borders of the cells and the shrunk images are
+    like nothing the network was trained on, and images of which it is unsure say little.
+
+    Undefined: where the map is zero, and where the batch has fewer than four classes. The partners
+    are images of the same batch, so the number depends on how images are batched: mix the classes.
+
+    Differs: 2 x 2 images shrunk to the size of one, which every network takes; shrink=False and
+    grid=3 are the published mosaics, of the most confident images.
+
+    Source: Böhle, Fritz and Schiele (CoDA Nets), CVPR 2021.
+    """
+
+    def __init__(self, grid: int = 2, shrink: bool = True, **options: Any) -> None:
+        """Set the cells a side, and whether images are shrunk to keep the mosaic's size."""
+        self.grid, self.shrink = grid, shrink
+        super().__init__(**options)
+
+    def update(self, grid_maps: Tensor, cells: Tensor) -> None:
+        """Add images: maps (N, H, W) of their mosaics, and their cells (N, 4)."""
+        self._record(grid_pointing_game(grid_maps, cells))
