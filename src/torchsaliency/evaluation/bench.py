@@ -424,7 +424,7 @@ def _noisy_features(bench: Bench, **settings: Any) -> Inputs:
     return found
 
 
-@measure("grid_maps", "grid", "shrink", classes=False)
+@measure("grid_maps", "grid", "shrink", classes=False, explains=True)
 def _grid_maps(bench: Bench, **settings: Any) -> Inputs:
     """The method explains one mosaic of images of the batch."""
     found = measures.grid_maps(bench.model, bench.explanation, chunk=bench.chunk, **settings)
