@@ -97,8 +97,8 @@ def grid_maps(
             top, left = cell // grid * height, cell % grid * width
             mosaics[..., top : top + height, left : left + width] = chosen[:, cell]
         whole[index] = again.explain(mosaics, index).map.to(whole)
-    cell = torch.arange(len(images), device=images.device) % (grid * grid)
-    corner = torch.stack([cell % grid * width, cell // grid * height], 1)
+    own = torch.arange(len(images), device=images.device) % (grid * grid)
+    corner = torch.stack([own % grid * width, own // grid * height], 1)
     ends = corner + torch.tensor([width, height], device=images.device)
     return GridMaps(whole, torch.cat([corner, ends], 1))
 
@@ -109,7 +109,8 @@ def _partners(labels: Int[Tensor, " n"], cells: int) -> Int[Tensor, "n cells"]:
     count = len(classes)
     found = torch.full((count, cells), -1, device="cpu")
     for own in range(count):
-        seen, others = {classes[own]}, []
+        seen: set[int] = {classes[own]}
+        others: list[int] = []
         for step in range(1, count):
             other = (own + step) % count
             if classes[other] not in seen and len(others) < cells - 1:
