@@ -8,7 +8,7 @@ the user's network is given back as it was.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -88,10 +88,59 @@ def tracing(  # noqa: PLR0913 (all but the first four by name)
         named = [Layer.of(layer, session.net) for layer in layers]
         traced = _Traced(attentions=[] if attentions else None)
         output, resolved, score = _run_once(session, traced, named, target, gradients=gradients)
-        try:
+        with _clearing(traced):
             yield View(session, traced, output, resolved, score, masking or MeanColour())
-        finally:
-            traced.views.clear()  # they know the pass: a circle that keeps features in memory
+
+
+@contextmanager
+def tracing_recorded(
+    model: nn.Module,
+    x: InputsLike,
+    target: TargetLike,
+    *,
+    layers: Mapping[Layer, Sequence[Tensor]],
+    output: Any,
+    masking: Masking | None = None,
+    chunk: int | None = None,
+) -> Iterator[View]:
+    """Let methods read from a pass that the caller ran, in place of one that `tracing` runs.
+
+    The caller's graph is kept: it may be read again.
+
+    Args:
+        model: the network, as `tracing` takes it.
+        x: the images of the pass.
+        target: of the output; see `resolve_target`.
+        layers: what each layer gave in the pass, and went on with a copy of; once if it ran once.
+        output: what the target scores; gradients are taken in its graph, if it has one.
+        masking: the baseline for masked passes, mean colour by default.
+        chunk: as `tracing`.
+
+    Yields:
+        The view of the pass, as `tracing`.
+
+    Raises:
+        LayerError: a layer did not run, or ran twice, or has no map.
+        TargetError: the target does not fit.
+    """
+    with open_session(model, x, chunk=chunk) as session:
+        named = [Layer.of(layer, session.net) for layer in layers]
+        outputs = [list(parts) for parts in layers.values()]
+        traced = _Traced(keeps_graph=True)
+        traced.outputs = dict(zip([layer.name for layer in named], outputs, strict=True))
+        _fill_layouts(session, traced, named, passes=1)
+        resolved, score = _score(session, traced, output, target, gradients=True)
+        with _clearing(traced):
+            plain = _detach(output)
+            yield View(session, traced, plain, resolved, score, masking or MeanColour())
+
+
+@contextmanager
+def _clearing(traced: _Traced) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        traced.views.clear()  # they know the pass: a circle that keeps features in memory
 
 
 @dataclass(eq=False)
@@ -110,6 +159,7 @@ class _Traced:
     grows: dict[str, bool] = field(default_factory=dict)
     masked: Masked | None = None
     views: dict[tuple[str, ...], View] = field(default_factory=dict)
+    keeps_graph: bool = False
 
 
 @final
@@ -374,7 +424,7 @@ class View:
         sources = [*outputs, *(block.source for part in attentions for block in part)]
         weight = torch.full_like(traced.graph_score, scale)
         begun = seconds_now(self.images.device)
-        found = differentiate(traced.graph_score, sources, weight)
+        found = differentiate(traced.graph_score, sources, weight, keep_graph=traced.keeps_graph)
         traced.backward_seconds = seconds_now(self.images.device) - begun
         traced.graph_score = None  # the graph is freed, and with it the tail's memory
         rest = iter([None if grad is None else upcast(grad) / scale for grad in found])
@@ -584,14 +634,35 @@ def _run_once(
                 outputs.append(session.forward(images, rows))
             if attentions is not None:
                 attentions.append(blocks)
-    for name, found in traced.outputs.items():
-        _check_runs(name, len(found), len(parts))
+    _fill_layouts(session, traced, layers, passes=len(parts))
     with torch.set_grad_enabled(graph):
         output = session.read(_join_outputs(outputs))
+    resolved, clean = _score(session, traced, output, target, gradients=gradients)
+    return _detach(output), resolved, clean
+
+
+def _score(
+    session: Session, traced: _Traced, output: Any, target: TargetLike, *, gradients: bool
+) -> tuple[Target, Tensor]:
+    """Return the resolved target and its score, and keep the graph of the score."""
     resolved = resolve_target(target, _detach(output), session.scores)
     with torch.set_grad_enabled(gradients):
         graph_score = upcast(score(resolved, output, len(session.images)))
     traced.graph_score = graph_score if gradients and graph_score.requires_grad else None
+    return resolved, graph_score.detach()
+
+
+def _fill_layouts(
+    session: Session, traced: _Traced, layers: Sequence[Layer], *, passes: int
+) -> None:
+    """Keep the layers with the layouts of what they gave.
+
+    Raises:
+        LayerError: one did not run, ran twice in a pass, or has no map.
+    """
+    for name, found in traced.outputs.items():
+        _check_runs(name, len(found), passes)
+    net = session.net
     for layer in layers:
         first = traced.outputs[layer.name][0]
         image = session.images[:1]
@@ -600,7 +671,6 @@ def _run_once(
         traced.layers[layer.name] = Layer(layer.name, layout).fill_layout(
             first, session.size, grids
         )
-    return _detach(output), resolved, graph_score.detach()
 
 
 def _no_gradient(name: str) -> LayerError:

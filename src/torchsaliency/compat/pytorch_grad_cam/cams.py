@@ -1,0 +1,220 @@
+"""The class activation maps: each names a method of the library and passes its options on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self, final
+
+import torch
+from torch import Tensor, nn
+
+from torchsaliency.compat._shared import Array, EachImage, ReshapeTransform, to_numpy
+from torchsaliency.compat.pytorch_grad_cam.ablation_layer import AblationLayer
+from torchsaliency.compat.pytorch_grad_cam.base_cam import BaseCAM, Targets
+from torchsaliency.compat.pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
+from torchsaliency.core.maps import minmax
+from torchsaliency.core.target import Target, TargetSpec, require_embeddings
+from torchsaliency.errors import OptionError
+
+Layers = Sequence[nn.Module | str]
+
+
+class GradCAM(BaseCAM):
+    """Grad-CAM, `gradcam`: channels weighted by their mean gradient."""
+
+    method_name = "gradcam"
+
+
+class HiResCAM(BaseCAM):
+    """HiResCAM, `hirescam`: gradient times activation at every position."""
+
+    method_name = "hirescam"
+
+
+class GradCAMPlusPlus(BaseCAM):
+    """Grad-CAM++, `gradcam++`, with the absolute eps of 1e-6."""
+
+    method_name = "gradcam++"
+
+
+class XGradCAM(BaseCAM):
+    """XGrad-CAM, `xgradcam`: gradients weighted by the activations' share."""
+
+    method_name = "xgradcam"
+
+
+class LayerCAM(BaseCAM):
+    """LayerCAM, `layercam`: positive gradient times activation at every position."""
+
+    method_name = "layercam"
+
+
+class EigenCAM(BaseCAM):
+    """Eigen-CAM, `eigencam`: the features' first principal component, its sign fixed."""
+
+    method_name, smoothable = "eigencam", False
+
+
+class ScoreCAM(BaseCAM):
+    """Score-CAM, `scorecam`: channels weighted by the score of the image that they mask."""
+
+    method_name = "scorecam"
+
+
+class AblationCAM(BaseCAM):
+    """Ablation-CAM, `ablationcam`: channels weighted by the drop of the score without them.
+
+    Args:
+        model: as `BaseCAM`.
+        target_layers: as `BaseCAM`.
+        reshape_transform: as `BaseCAM`.
+        ablation_layer: accepted, as a layer's output is replaced where it is.
+        batch_size: features in one pass; None finds it.
+        ratio_channels_to_ablate: accepted: every live channel is removed, which costs no pass from
+            the image on.
+    """
+
+    method_name = "ablationcam"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: Layers,
+        reshape_transform: ReshapeTransform | None = None,
+        ablation_layer: AblationLayer | None = None,  # noqa: ARG002
+        batch_size: int | None = None,
+        ratio_channels_to_ablate: float = 1.0,  # noqa: ARG002
+    ) -> None:
+        super().__init__(model, target_layers, reshape_transform, uses_gradients=False)
+        self.batch_size = batch_size
+
+
+class _Wrapper:
+    """A map made of the maps of another class."""
+
+    def __init__(self, base: BaseCAM) -> None:
+        self.base_cam = base
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Array:
+        """Return the maps (N, *size) in [0, 1]; see `forward`."""
+        return self.forward(*args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Array:
+        """Return the maps (N, *size) in [0, 1]."""
+        raise NotImplementedError
+
+    @property
+    def outputs(self) -> Any:
+        """What the network gave for the last batch."""
+        return self.base_cam.outputs
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Do nothing: no hook outlives a call, and no error is hidden."""
+
+
+class FinerCAM(_Wrapper):
+    """Finer-CAM: what distinguishes a class from those with the nearest scores.
+
+    Args:
+        model: as `BaseCAM`.
+        target_layers: as `BaseCAM`.
+        reshape_transform: as `BaseCAM`.
+        base_method: the class that explains the difference.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: Layers,
+        reshape_transform: ReshapeTransform | None = None,
+        base_method: type[BaseCAM] = GradCAM,
+    ) -> None:
+        super().__init__(base_method(model, target_layers, reshape_transform))
+
+    def forward(
+        self,
+        input_tensor: Tensor,
+        targets: Targets = None,
+        eigen_smooth: bool = False,
+        alpha: float = 1,
+        comparison_categories: Sequence[int] | None = None,
+        target_idx: int | None = None,
+    ) -> Array:
+        """Return the maps (N, *size) in [0, 1].
+
+        Args:
+            input_tensor: images (N, C, *size).
+            targets: as `BaseCAM`; None contrasts a class with those whose scores are nearest.
+            eigen_smooth: as `BaseCAM`.
+            alpha: how much the other classes count.
+            comparison_categories: places in the order of nearness, 0 being the class itself; by
+                default 1, 2 and 3, as far as there are so many classes.
+            target_idx: the class; None for that of the largest score.
+        """
+        if targets is None:
+            chosen = (1, 2, 3) if comparison_categories is None else tuple(comparison_categories)
+            targets = _Nearest(alpha, chosen, target_idx)
+        return self.base_cam.forward(input_tensor, targets, eigen_smooth)
+
+
+@final
+@dataclass(frozen=True)
+class _Nearest(TargetSpec):
+    """A class against those with the nearest scores, once the output is known."""
+
+    alpha: float
+    places: tuple[int, ...]
+    category: int | None
+
+    def resolve(self, output: Any) -> Target:
+        """Return the difference for each image."""
+        scores = require_embeddings(output)
+        places = [place for place in self.places if place < scores.shape[1]]
+        if not places:
+            raise OptionError(
+                f"FinerCAM compares with the classes at places {self.places} in the order of "
+                f"nearness, and the network has {scores.shape[1]} classes; give places from 1 to "
+                f"{scores.shape[1] - 1}."
+            )
+        own = scores.amax(1) if self.category is None else scores[:, self.category]
+        order = (scores - own[:, None]).abs().argsort(dim=1, stable=True).tolist()
+        return EachImage(
+            tuple(
+                FinerWeightedTarget(row[0], [row[place] for place in places], self.alpha)
+                for row in order
+            )
+        )
+
+
+class RefineCAM(_Wrapper):
+    """RefineCAM: the product of the layers' maps, each stretched to [0, 1].
+
+    Args:
+        model: as `BaseCAM`.
+        target_layers: as `BaseCAM`.
+        reshape_transform: as `BaseCAM`.
+        base_method: the class that explains each layer.
+        **kwargs: its further arguments.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: Layers,
+        reshape_transform: ReshapeTransform | None = None,
+        base_method: type[BaseCAM] = GradCAMPlusPlus,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(base_method(model, target_layers, reshape_transform, **kwargs))
+
+    def forward(
+        self, input_tensor: Tensor, targets: Targets = None, eigen_smooth: bool = False
+    ) -> Array:
+        """Return the maps (N, *size) in [0, 1]; arguments as `BaseCAM`."""
+        maps = self.base_cam._stretched(input_tensor, targets, eigen_smooth)
+        product = torch.stack([minmax(one) for one in maps]).prod(0)
+        return to_numpy(minmax(product))

@@ -1,0 +1,78 @@
+"""Extractors whose weights need no gradient of the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from torchsaliency.compat.torchcam.methods.core import Extractor
+from torchsaliency.core.layer import LayerLike
+from torchsaliency.errors import OptionError
+
+__all__ = ["CAM", "ScoreCAM"]
+
+Layers = LayerLike | Sequence[LayerLike] | None
+
+
+class CAM(Extractor):
+    """CAM, `cam`: channels weighted by the linear classifier behind global average pooling.
+
+    Args:
+        model: as `Extractor`.
+        target_layer: one layer.
+        fc_layer: accepted: the classifier is found by what it does, and where it is not behind
+            global average pooling, the network is refused.
+        input_shape: as `Extractor`.
+        **kwargs: as `Extractor`.
+    """
+
+    method_name, reads_scores = "cam", False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layer: Layers = None,
+        fc_layer: nn.Module | str | None = None,
+        input_shape: Sequence[int] = (3, 224, 224),
+        **kwargs: Any,
+    ) -> None:
+        if fc_layer is not None and not isinstance(fc_layer, nn.Module | str):
+            raise TypeError(f"fc_layer is a module or a name, and {fc_layer!r} was given.")
+        if isinstance(target_layer, list | tuple) and len(target_layer) > 1:
+            raise OptionError(
+                f"CAM is of one layer, and {len(target_layer)} were given; use GradCAM."
+            )
+        super().__init__(model, target_layer, input_shape, **kwargs)
+
+
+class ScoreCAM(Extractor):
+    """Score-CAM, `scorecam`: channels weighted by the score of the image that they mask.
+
+    Args:
+        model: as `Extractor`.
+        target_layer: as `Extractor`.
+        batch_size: masked images in one pass.
+        input_shape: as `Extractor`.
+        **kwargs: as `Extractor`.
+    """
+
+    method_name, reads_scores = "scorecam", False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layer: Layers = None,
+        batch_size: int = 32,
+        input_shape: Sequence[int] = (3, 224, 224),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, target_layer, input_shape, **kwargs)
+        self.batch_size = batch_size
+
+    def _options(self) -> Mapping[str, Any]:
+        return {"align_corners": False}
+
+    def _extra_repr(self) -> str:
+        return f"batch_size={self.batch_size}"
