@@ -88,7 +88,14 @@ class Transformed(Reshape):
 
     transform: ReshapeTransform
 
-    def to_maps(self, output: Tensor) -> Tensor:
+    def __post_init__(self) -> None:
+        if not callable(self.transform):
+            raise TypeError(
+                f"reshape_transform must be callable, and a {type(self.transform).__name__} was "
+                "given."
+            )
+
+    def to_maps(self, output: Any) -> Tensor:
         """Return what the user's function makes of the output."""
         maps = self.transform(output)
         if not isinstance(maps, Tensor) or maps.ndim < 3:  # noqa: PLR2004

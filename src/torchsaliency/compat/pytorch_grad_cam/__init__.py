@@ -24,6 +24,12 @@ from torchsaliency.compat.pytorch_grad_cam.cams import LayerCAM as LayerCAM
 from torchsaliency.compat.pytorch_grad_cam.cams import RefineCAM as RefineCAM
 from torchsaliency.compat.pytorch_grad_cam.cams import ScoreCAM as ScoreCAM
 from torchsaliency.compat.pytorch_grad_cam.cams import XGradCAM as XGradCAM
+from torchsaliency.compat.pytorch_grad_cam.feature_factorization.deep_feature_factorization import (
+    DeepFeatureFactorization as DeepFeatureFactorization,
+)
+from torchsaliency.compat.pytorch_grad_cam.feature_factorization.deep_feature_factorization import (
+    run_dff_on_image as run_dff_on_image,
+)
 from torchsaliency.compat.pytorch_grad_cam.guided_backprop import (
     GuidedBackpropReLUModel as GuidedBackpropReLUModel,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -15,10 +15,10 @@ from torchsaliency.compat._shared import (
     EachImage,
     OneTarget,
     ReshapeTransform,
-    Transformed,
     read_as_given,
     to_numpy,
 )
+from torchsaliency.compat.pytorch_grad_cam._levels import JoinedLevels
 from torchsaliency.core.layer import Layer
 from torchsaliency.core.maps import minmax, upsample
 from torchsaliency.core.method import Method, Needs, as_saliency, create
@@ -32,6 +32,9 @@ from torchsaliency.methods.tucker.spectrum import orient, spectrum
 from torchsaliency.registry import load_all
 
 Targets = Sequence[OneTarget] | TargetSpec | None
+
+
+C = TypeVar("C", bound="BaseCAM")
 
 
 class BaseCAM:
@@ -79,12 +82,16 @@ class BaseCAM:
         self.outputs: Any = None
         self.batch_size: int | None = None
         net = unwrap(model)
-        reshape = None if reshape_transform is None else Transformed(reshape_transform)
-        self._layers = {
-            Layer(Layer.of(spec, net).name, reshape): spec for spec in self.target_layers
-        }
-        if len(self._layers) != len(self.target_layers):
-            raise OptionError("A target layer was given twice; give each once.")
+        self._names = [Layer.of(spec, net).name for spec in self.target_layers]
+        if not self._names or len(set(self._names)) < len(self._names):
+            raise OptionError(
+                f"{len(self._names)} target layers were given; give at least one, each once."
+            )
+        self._read: nn.Module = model
+        self._layers = [Layer(name) for name in self._names]
+        if reshape_transform is not None:
+            self._read = JoinedLevels(net, self._names, reshape_transform)
+            self._layers = self._read.layers
 
     # --- the call --------------------------------------------------------------------------------
 
@@ -127,18 +134,19 @@ class BaseCAM:
 
     def _stretched(self, images: Tensor, targets: Targets, eigen: bool) -> list[Tensor]:
         """Return each layer's maps (N, *size), from one pass of the network."""
-        names = [layer.name for layer in self._layers]
         with tracing(
-            read_as_given(self.model),
+            read_as_given(self._read),
             images,
             _as_target(targets),
-            list(self._layers),
+            self._layers,
             gradients=self._reads_gradients,
             chunk=self.batch_size,
         ) as view:
             self.outputs, self._resolved = view.output, view.target
-            views = [view[name] for name in names]
-            raws = [view.with_less_memory(lambda one=one: self._raw(one, eigen)) for one in views]  # type: ignore[misc]
+            raws = [
+                view.with_less_memory(lambda at=at: self._raw(view[at.name], eigen))  # type: ignore[misc]
+                for at in self._layers
+            ]
         return [upsample(minmax(raw.relu()), view.size) for raw in raws]
 
     def _fuse(self, maps: Sequence[Tensor]) -> Tensor:
@@ -183,7 +191,7 @@ class BaseCAM:
             return as_saliency(method.saliency(view)).raw
         found = self.get_cam_image(
             view.images,
-            view.get_module(view.layer.name),
+            self.target_layers[[at.name for at in self._layers].index(view.layer.name)],
             view.target,
             to_numpy(view.activations),
             to_numpy(view.gradients) if self.uses_gradients else None,
@@ -230,7 +238,7 @@ class BaseCAM:
 
     # --- the context -----------------------------------------------------------------------------
 
-    def __enter__(self) -> Self:
+    def __enter__(self: C) -> C:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self, final
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +90,9 @@ class AblationCAM(BaseCAM):
         self.batch_size = batch_size
 
 
+C = TypeVar("C", bound="_Wrapper")
+
+
 class _Wrapper:
     """A map made of the maps of another class."""
 
@@ -109,7 +112,7 @@ class _Wrapper:
         """What the network gave for the last batch."""
         return self.base_cam.outputs
 
-    def __enter__(self) -> Self:
+    def __enter__(self: C) -> C:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchsaliency.compat._shared import EachImage, read_as_given
 from torchsaliency.compat.torchcam.methods.core import Targets
 from torchsaliency.core.maps import upsample
-from torchsaliency.core.masking import Masking, MeanColour
+from torchsaliency.core.masking import Masking
 from torchsaliency.core.target import Logit, Scores, Target
 from torchsaliency.errors import InputError, OptionError, TargetError
 from torchsaliency.measures.judge import judging
@@ -62,7 +62,7 @@ class _Metric:
             )
         found = ~maps.isnan().flatten(1).any(1)
         self.nan_count += int((~found).sum())
-        kept = found.nonzero()[:, 0]
+        kept = self._kept = found.nonzero()[:, 0]
         size = tuple(images.shape[2:])
         chosen = _OfScores(target, self.logits_fn).take(kept)
         return images.detach()[kept], upsample(maps[kept], size), chosen
@@ -168,7 +168,7 @@ class DeletionInsertionMetric(_Metric):
         if not len(images):
             return
         pixels = maps[0].numel()
-        masking = MeanColour() if self.baseline is None else _Given(self.baseline)
+        masking = _Given(_make_baseline(self.baseline, input_tensor.detach())[self._kept])
         areas = []
         with self.cam_extractor._hooks_off():
             for order in ("deletion", "insertion"):
@@ -212,24 +212,36 @@ class _OfScores(Target):
         return {"kind": "of scores", "target": self.target.describe()}
 
 
+def _make_baseline(source: Baseline, images: Tensor) -> Tensor:
+    """Return what hidden pixels are, of the images' shape.
+
+    Raises:
+        TypeError: a function gave no tensor.
+        InputError: it cannot be broadcast.
+    """
+    if source is None:
+        return torch.zeros_like(images)
+    found = source if isinstance(source, Tensor) else source(images)
+    if not isinstance(found, Tensor):
+        raise TypeError(f"The baseline function gave a {type(found).__name__}, not a tensor.")
+    try:
+        return found.to(images).expand_as(images)
+    except RuntimeError:
+        raise InputError(
+            f"A baseline of {tuple(found.shape)} cannot be broadcast to images of "
+            f"{tuple(images.shape)}."
+        ) from None
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class _Given(Masking):
-    """A tensor, or what a function makes of the images."""
+    """An image for each image."""
 
-    source: Tensor | Callable[[Tensor], Tensor]
+    images: Tensor
 
-    def baseline(self, images: Tensor) -> Tensor:
-        found = self.source if isinstance(self.source, Tensor) else self.source(images)
-        if not isinstance(found, Tensor):
-            raise TypeError(f"The baseline function gave a {type(found).__name__}, not a tensor.")
-        try:
-            return found.to(images).expand_as(images)
-        except RuntimeError:
-            raise InputError(
-                f"A baseline of {tuple(found.shape)} cannot be broadcast to images of "
-                f"{tuple(images.shape)}."
-            ) from None
+    def baseline(self, images: Tensor) -> Tensor:  # noqa: ARG002
+        return self.images
 
     def describe(self) -> dict[str, Any]:
         return {"baseline": "given"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,9 @@ OutputTarget = OneTarget
 
 Targets = OutputTarget | Sequence[OutputTarget] | None
 ClassIndex = int | Sequence[int] | None
+
+
+C = TypeVar("C", bound="Extractor")
 
 
 class Extractor:
@@ -80,7 +83,9 @@ class Extractor:
         if reshape_transform is not None:
             layers = [Layer(layer.name, Transformed(reshape_transform)) for layer in layers]
         if not layers or len({layer.name for layer in layers}) < len(layers):
-            raise OptionError(f"{len(layers)} target layers were given; give one at least, once.")
+            raise OptionError(
+                f"{len(layers)} target layers were given; give at least one, each once."
+            )
         self._layers = layers
         self.batch_size: int | None = None
         self._hooks_enabled = enable_hooks
@@ -151,7 +156,7 @@ class Extractor:
         finally:
             self._hooks_enabled = before
 
-    def __enter__(self) -> Self:
+    def __enter__(self: C) -> C:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Self, final
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,9 @@ class LayerCAM(Extractor):
         return torch.tanh(2 * cam)
 
 
+C = TypeVar("C", bound="_Wrapper")
+
+
 class _Wrapper:
     """An extractor made of another."""
 
@@ -94,7 +97,7 @@ class _Wrapper:
     def _hooks_off(self) -> AbstractContextManager[None]:
         return self.base_cam._hooks_off()
 
-    def __enter__(self) -> Self:
+    def __enter__(self: C) -> C:
         return self
 
     def __exit__(self, *error: object) -> None:

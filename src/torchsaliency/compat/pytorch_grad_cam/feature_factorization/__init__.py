@@ -1,0 +1,1 @@
+"""Deep feature factorisation, under the other library's names."""
