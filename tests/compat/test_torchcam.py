@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from nets import convnet, images
-from torchsaliency import GradCAMPlusPlus
+from torchsaliency import GradCAMPlusPlus, create
 from torchsaliency.compat.torchcam import methods
 from torchsaliency.compat.torchcam.explain import explain
 from torchsaliency.compat.torchcam.utils import overlay_mask
@@ -73,6 +73,21 @@ def test_cam_is_theirs():
 def test_score_cam_is_nearly_theirs():
     """Theirs stretches a mask before it is resized, ours after, as the paper does."""
     run_both(extract, "ScoreCAM", ["relu2", "relu3"], [1, 3], atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["SSCAM", "ISCAM", "SmoothGradCAMpp"])
+def test_other_extractors_are_the_librarys(name):
+    """Values of torchcam's differ on purpose (errata L15, L16), or by their noise."""
+    net, x = convnet(seed=3), images(2, seed=1)
+    torch.manual_seed(0)
+    with getattr(methods, name)(net, "relu3", num_samples=3) as extractor:
+        (made,) = extractor(1, net(x))
+        options = dict(extractor._make_method().options)
+    if name != "ISCAM":
+        torch.manual_seed(0)
+        options["seed"] = int(torch.randint(2**31, ()))
+    found = create(extractor.method_name, options)(net, x, 1, "relu3")
+    torch.testing.assert_close(made, minmax(found.raw))
 
 
 def test_refine_cam_is_theirs():
@@ -150,7 +165,8 @@ def test_the_folder_of_an_explanation(tmp_path):
     files = {own["artifacts"][0][kind] for kind in ("map", "heatmap", "overlay")}
     assert {file.name for file in folder.iterdir()} == {"manifest.json", *files}
     assert own["class_name"] == names[found.predicted_class_idx]
-    assert Image.open(folder / own["artifacts"][0]["overlay"]).size == (20, 12)
+    with Image.open(folder / own["artifacts"][0]["overlay"]) as drawn:
+        assert drawn.size == (20, 12)
     with pytest.raises(FileExistsError):
         found.save(tmp_path / "new", photo)
     with pytest.raises(OptionError):
@@ -183,7 +199,7 @@ def test_an_in_place_operation_behind_the_layer_changes_nothing():
         net = convnet(inplace=inplace, seed=3)
         maps[inplace] = []
         for use in (use_ours, use_theirs):
-            with use(".methods").LayerCAM(net, "bn3") as extractor:
+            with use(".methods").GradCAM(net, "bn3") as extractor:
                 maps[inplace] += extractor(1, net(x), normalized=False)
     torch.testing.assert_close(maps[True][0], maps[False][0])
     torch.testing.assert_close(maps[False][0], maps[False][1].detach(), atol=1e-5, rtol=1e-4)
@@ -219,7 +235,7 @@ def test_what_does_not_belong_together_is_refused():
                 extractor(scores=scores, **wrong)
     with pytest.raises(LayerError, match="relu3"):
         methods.GradCAM(net, "relu33")
-    two = nn.Sequential(net, nn.ReLU(), nn.Linear(5, 3)).eval()
+    two = nn.Sequential(net, nn.Tanh(), nn.Linear(5, 3)).eval()
     with methods.CAM(two, "0.relu3") as extractor:
         scores = two(x)
         with pytest.raises(LayerError, match="global average pooling"):
@@ -235,9 +251,8 @@ def test_an_overlay_shows_the_map_as_it_is():
     assert np.abs(made - grey).max() <= 8
     by_hand = overlay(photo, torch.from_numpy(values), alpha=0.6, colormap="jet", blend="constant")
     assert np.array_equal(made, np.asarray(by_hand))
-    for alpha in (1.0, 2, True):
-        with pytest.raises(OptionError):
-            overlay_mask(photo, Image.fromarray(values), alpha=alpha)
+    with pytest.raises(OptionError, match="how much of the photograph"):
+        overlay_mask(photo, Image.fromarray(values), alpha=1.0)
 
 
 def test_maps_of_layers_are_fused():

@@ -121,6 +121,11 @@ class Transformed(Reshape):
         return flat.view(len(maps), *output.shape[1:])
 
 
+def draw_seed() -> int:
+    """Return a seed of torch's own generator, so that `torch.manual_seed` repeats a program."""
+    return int(torch.randint(2**31, (), device="cpu"))
+
+
 def to_numpy(values: Tensor) -> Array:
     """Return numbers as float32 of NumPy, free of any graph."""
     numbers: Array = values.detach().float().cpu().numpy()

@@ -14,15 +14,22 @@ from torchsaliency.compat.pytorch_grad_cam.ablation_layer import (
     AblationLayerVit as AblationLayerVit,
 )
 from torchsaliency.compat.pytorch_grad_cam.base_cam import BaseCAM as BaseCAM
+from torchsaliency.compat.pytorch_grad_cam.cams import FEM as FEM
+from torchsaliency.compat.pytorch_grad_cam.cams import KPCA_CAM as KPCA_CAM
 from torchsaliency.compat.pytorch_grad_cam.cams import AblationCAM as AblationCAM
 from torchsaliency.compat.pytorch_grad_cam.cams import EigenCAM as EigenCAM
+from torchsaliency.compat.pytorch_grad_cam.cams import EigenGradCAM as EigenGradCAM
 from torchsaliency.compat.pytorch_grad_cam.cams import FinerCAM as FinerCAM
 from torchsaliency.compat.pytorch_grad_cam.cams import GradCAM as GradCAM
+from torchsaliency.compat.pytorch_grad_cam.cams import GradCAMElementWise as GradCAMElementWise
 from torchsaliency.compat.pytorch_grad_cam.cams import GradCAMPlusPlus as GradCAMPlusPlus
 from torchsaliency.compat.pytorch_grad_cam.cams import HiResCAM as HiResCAM
 from torchsaliency.compat.pytorch_grad_cam.cams import LayerCAM as LayerCAM
+from torchsaliency.compat.pytorch_grad_cam.cams import RandomCAM as RandomCAM
 from torchsaliency.compat.pytorch_grad_cam.cams import RefineCAM as RefineCAM
 from torchsaliency.compat.pytorch_grad_cam.cams import ScoreCAM as ScoreCAM
+from torchsaliency.compat.pytorch_grad_cam.cams import SegEigenCAM as SegEigenCAM
+from torchsaliency.compat.pytorch_grad_cam.cams import ShapleyCAM as ShapleyCAM
 from torchsaliency.compat.pytorch_grad_cam.cams import XGradCAM as XGradCAM
 from torchsaliency.compat.pytorch_grad_cam.feature_factorization.deep_feature_factorization import (
     DeepFeatureFactorization as DeepFeatureFactorization,
@@ -39,7 +46,8 @@ from torchsaliency.compat.pytorch_grad_cam.utils import model_targets as model_t
 from torchsaliency.compat.pytorch_grad_cam.utils import reshape_transforms as reshape_transforms
 
 for _name in (
-    *("ablation_cam", "eigen_cam", "finer_cam", "grad_cam", "grad_cam_plusplus", "hirescam"),
-    *("layer_cam", "refine_cam", "score_cam", "xgrad_cam"),
+    *("ablation_cam", "eigen_cam", "eigen_grad_cam", "fem", "finer_cam", "grad_cam"),
+    *("grad_cam_elementwise", "grad_cam_plusplus", "hirescam", "kpca_cam", "layer_cam"),
+    *("random_cam", "refine_cam", "score_cam", "seg_eigen_cam", "shapley_cam", "xgrad_cam"),
 ):  # the other library has a module for each class
     sys.modules[f"{__name__}.{_name}"] = _cams

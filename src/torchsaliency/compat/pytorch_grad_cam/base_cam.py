@@ -20,8 +20,8 @@ from torchsaliency.compat._shared import (
 )
 from torchsaliency.compat.pytorch_grad_cam._levels import JoinedLevels
 from torchsaliency.core.layer import Layer
-from torchsaliency.core.maps import minmax, upsample
-from torchsaliency.core.method import Method, Needs, as_saliency, create
+from torchsaliency.core.maps import Fusion, fuse
+from torchsaliency.core.method import METHODS, Method, Needs, as_saliency, create
 from torchsaliency.core.network import unwrap
 from torchsaliency.core.space import add_sides
 from torchsaliency.core.target import Logit, Target, TargetSpec
@@ -130,10 +130,10 @@ class BaseCAM:
         self, input_tensor: Tensor, targets: Targets = None, eigen_smooth: bool = False
     ) -> Array:
         """Return the maps (N, *size) of a batch without augmentation; see `__call__`."""
-        return to_numpy(self._fuse(self._stretched(input_tensor, targets, eigen_smooth)))
+        return self._explain(input_tensor, targets, eigen_smooth, "grid-mean")
 
-    def _stretched(self, images: Tensor, targets: Targets, eigen: bool) -> list[Tensor]:
-        """Return each layer's maps (N, *size), from one pass of the network."""
+    def _explain(self, images: Tensor, targets: Targets, eigen: bool, fusion: Fusion) -> Array:
+        """Return maps (N, *size) of all layers, from one pass of the network."""
         with tracing(
             read_as_given(self._read),
             images,
@@ -147,10 +147,7 @@ class BaseCAM:
                 view.with_less_memory(lambda at=at: self._raw(view[at.name], eigen))  # type: ignore[misc]
                 for at in self._layers
             ]
-        return [upsample(minmax(raw.relu()), view.size) for raw in raws]
-
-    def _fuse(self, maps: Sequence[Tensor]) -> Tensor:
-        return minmax(torch.stack([*maps]).mean(0))
+        return to_numpy(fuse([raw.relu() for raw in raws], view.size, fusion))
 
     def _augment(self, images: Tensor) -> Iterator[tuple[Tensor, Callable[[Array], Array]]]:
         """Yield copies of the images, themselves among them, and what turns maps of each back."""
@@ -182,7 +179,7 @@ class BaseCAM:
     def _reads_gradients(self) -> bool:
         if self._written or self.method_name is None:
             return self.uses_gradients
-        return Needs.GRADIENTS in self._make_method().entry.needs
+        return Needs.GRADIENTS in METHODS.get(self.method_name).needs
 
     def _raw(self, view: View, eigen: bool) -> Tensor:
         """Return the raw maps (N, *grid) of a traced layer."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, final
 
-import torch
 from torch import Tensor, nn
 
-from torchsaliency.compat._shared import Array, EachImage, ReshapeTransform, to_numpy
+from torchsaliency.compat._shared import Array, EachImage, ReshapeTransform, draw_seed
 from torchsaliency.compat.pytorch_grad_cam.ablation_layer import AblationLayer
 from torchsaliency.compat.pytorch_grad_cam.base_cam import BaseCAM, Targets
 from torchsaliency.compat.pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
-from torchsaliency.core.maps import minmax
 from torchsaliency.core.target import Target, TargetSpec, require_embeddings
 from torchsaliency.errors import OptionError
 
@@ -33,7 +31,7 @@ class HiResCAM(BaseCAM):
 
 
 class GradCAMPlusPlus(BaseCAM):
-    """Grad-CAM++, `gradcam++`, with the absolute eps of 1e-6."""
+    """Grad-CAM++, `gradcam++`: its eps is relative to the gradients."""
 
     method_name = "gradcam++"
 
@@ -54,6 +52,93 @@ class EigenCAM(BaseCAM):
     """Eigen-CAM, `eigencam`: the features' first principal component, its sign fixed."""
 
     method_name, smoothable = "eigencam", False
+
+
+class EigenGradCAM(BaseCAM):
+    """Eigen-Grad-CAM, `eigengradcam`: the first principal component of gradient times feature."""
+
+    method_name, smoothable = "eigengradcam", False
+
+
+class SegEigenCAM(BaseCAM):
+    """Seg-Eigen-CAM, `seg-eigencam`: that of absolute gradient times feature."""
+
+    method_name, smoothable = "seg-eigencam", False
+
+
+class KPCA_CAM(BaseCAM):  # noqa: N801 (the other library's)
+    """KPCA-CAM, `kpcacam`: the features' first principal component under a kernel.
+
+    Args:
+        model: as `BaseCAM`.
+        target_layers: as `BaseCAM`.
+        reshape_transform: as `BaseCAM`.
+        kernel: as `kpcacam`.
+        gamma: as `kpcacam`.
+    """
+
+    method_name, smoothable = "kpcacam", False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: Layers,
+        reshape_transform: ReshapeTransform | None = None,
+        kernel: str = "sigmoid",
+        gamma: float | None = None,
+    ) -> None:
+        super().__init__(model, target_layers, reshape_transform)
+        self.kernel, self.gamma = kernel, gamma
+
+    def _options(self) -> Mapping[str, Any]:
+        return {"kernel": self.kernel, "gamma": self.gamma}
+
+
+class FEM(BaseCAM):
+    """FEM, `fem`: features that are unusually strong, binarised, as in the paper.
+
+    Args:
+        model: as `BaseCAM`.
+        target_layers: as `BaseCAM`.
+        reshape_transform: as `BaseCAM`.
+        k: how many standard deviations above the mean is unusual.
+    """
+
+    method_name, smoothable = "fem", False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: Layers,
+        reshape_transform: ReshapeTransform | None = None,
+        k: float | int = 2,
+    ) -> None:
+        super().__init__(model, target_layers, reshape_transform)
+        self.k = k
+
+    def _options(self) -> Mapping[str, Any]:
+        return {"deviations": self.k}
+
+
+class GradCAMElementWise(BaseCAM):
+    """Grad-CAM element by element, `gradcam-elementwise`: the positive products alone."""
+
+    method_name = "gradcam-elementwise"
+
+
+class ShapleyCAM(BaseCAM):
+    """ShapleyCAM, `shapleycam`: the gradient less half the Hessian times the features."""
+
+    method_name = "shapleycam"
+
+
+class RandomCAM(BaseCAM):
+    """Random-CAM, `randomcam`: random weights, of torch's own generator, for all images."""
+
+    method_name = "randomcam"
+
+    def _options(self) -> Mapping[str, Any]:
+        return {"seed": draw_seed()}
 
 
 class ScoreCAM(BaseCAM):
@@ -143,7 +228,7 @@ class FinerCAM(_Wrapper):
         input_tensor: Tensor,
         targets: Targets = None,
         eigen_smooth: bool = False,
-        alpha: float = 1,
+        alpha: float | int = 1,
         comparison_categories: Sequence[int] | None = None,
         target_idx: int | None = None,
     ) -> Array:
@@ -169,7 +254,7 @@ class FinerCAM(_Wrapper):
 class _Nearest(TargetSpec):
     """A class against those with the nearest scores, once the output is known."""
 
-    alpha: float
+    alpha: float | int
     places: tuple[int, ...]
     category: int | None
 
@@ -218,6 +303,4 @@ class RefineCAM(_Wrapper):
         self, input_tensor: Tensor, targets: Targets = None, eigen_smooth: bool = False
     ) -> Array:
         """Return the maps (N, *size) in [0, 1]; arguments as `BaseCAM`."""
-        maps = self.base_cam._stretched(input_tensor, targets, eigen_smooth)
-        product = torch.stack([minmax(one) for one in maps]).prod(0)
-        return to_numpy(minmax(product))
+        return self.base_cam._explain(input_tensor, targets, eigen_smooth, "product")

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from torchsaliency.core.method import GRADIENTS, PASSES, ChannelCAM, register, require_positive
-from torchsaliency.core.space import repeat_image, sides_of
+from torchsaliency.core.space import add_sides, repeat_image, sides_of
 from torchsaliency.core.trace import View
 from torchsaliency.errors import LayerError
-from torchsaliency.methods.attribution.gradient import draw_noise
+from torchsaliency.methods.attribution.gradient import normal_draws
 from torchsaliency.methods.passes import images_of
 
 _SPREAD = 1e-3
@@ -84,7 +84,9 @@ class SmoothGradCAMPlusPlus(ChannelCAM):
 
     Attributes:
         samples: noisy copies; above 0.
-        spread: the noise's σ as a share of the image's range; above 0.
+        spread: the noise's σ; above 0.
+        unit: "range": σ is a share of the image's range, max x - min x; "absolute": it is in the
+            images' units, as in torchcam.
         eps: as `gradcam++`.
         eps_scale: as `gradcam++`.
         seed: of the noise.
@@ -92,6 +94,7 @@ class SmoothGradCAMPlusPlus(ChannelCAM):
 
     samples: int = 10
     spread: float | int = 0.15
+    unit: Literal["range", "absolute"] = "range"
     eps: float = 1e-6
     eps_scale: EpsScale = "relative"
     seed: int = 0
@@ -102,11 +105,12 @@ class SmoothGradCAMPlusPlus(ChannelCAM):
     def weights(self, view: View) -> Tensor:
         """Return Σ_u α_k(u) ReLU(D_1), shape (N, K)."""
         images = images_of(view)
-        noise = draw_noise(images, self.samples, self.spread, self.seed)
-        index = torch.arange(len(images), device=images.device)
+        drawn = normal_draws(images, self.samples, self.seed)
+        flat = images.flatten(1)
+        scale = flat.amax(1) - flat.amin(1) if self.unit == "range" else flat.new_ones(len(flat))
         sums = [torch.zeros_like(view.activations) for _ in range(3)]
-        for draw in range(self.samples):
-            with view.trace_variants(images + noise(torch.full_like(index, draw), index)) as other:
+        for noise in self.spread * drawn:
+            with view.trace_variants(images + add_sides(scale, images) * noise) as other:
                 for power, total in enumerate(sums, 1):
                     total.add_(other.gradients**power / self.samples)
         return _weigh_instances(self, view.activations, *sums)

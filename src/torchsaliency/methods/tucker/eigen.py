@@ -133,20 +133,24 @@ class KPCACAM(Method):
 
     def saliency(self, view: View) -> Tensor:
         """Return the first component (N, *grid)."""
-        matrix = to_float64(view.activations).flatten(2).mT
+        return self.project(view.activations).relu()
+
+    def project(self, features: Tensor) -> Tensor:
+        """Return √λ v of features (N, K, *grid), before the ReLU, (N, *grid)."""
+        matrix = to_float64(features).flatten(2).mT
         finite = matrix.isfinite().flatten(1).all(1)[:, None, None]
         matrix = matrix.where(finite, 0)
         centred = matrix - matrix.mean(1, keepdim=True)
         # as in `Unfolding`: what rounding leaves of constant features is no direction
-        noise = 4 * torch.finfo(view.activations.dtype).eps
+        noise = 4 * torch.finfo(features.dtype).eps
         norms = [part.norm(dim=(1, 2), keepdim=True) for part in (centred, matrix)]
         kernel = self._kernel(torch.where(norms[0] > noise * norms[1], centred, 0))
         rows = kernel - kernel.mean(2, keepdim=True)
         values, vectors = torch.linalg.eigh(rows - rows.mean(1, keepdim=True))
         real = values[:, -1:] > 1e-12 * kernel.abs().amax((1, 2))[:, None]
         first = torch.where(real, vectors[:, :, -1] * values[:, -1:].clamp_min(0).sqrt(), 0)
-        first = first.where(finite[..., 0], torch.nan).to(view.activations)
-        return orient(first.unflatten(1, view.activations.shape[2:])).relu()
+        first = first.where(finite[..., 0], torch.nan).to(features)
+        return orient(first.unflatten(1, features.shape[2:]))
 
     def _kernel(self, x: Tensor) -> Tensor:
         gamma = 1 / x.shape[2] if self.gamma is None else self.gamma

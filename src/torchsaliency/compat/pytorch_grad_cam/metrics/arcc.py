@@ -55,7 +55,7 @@ class ARCC:
     """
 
     def __init__(
-        self, base_method: Method, road_percentiles: Sequence[float] = (20, 40, 60, 80)
+        self, base_method: Method, road_percentiles: Sequence[float | int] = (20, 40, 60, 80)
     ) -> None:
         self.base_method = base_method
         self.complexity, self.coherency = Complexity(), Coherency()

@@ -78,7 +78,7 @@ class RemoveMostRelevantFirst:
         imputer: given an image (C, H, W) and a mask (H, W), 0 where a pixel is removed.
     """
 
-    def __init__(self, percentile: float | Literal["auto"], imputer: Perturbation) -> None:
+    def __init__(self, percentile: float | int | Literal["auto"], imputer: Perturbation) -> None:
         self.percentile, self.imputer = percentile, imputer
 
     def __call__(self, input_tensor: Tensor, mask: Tensor) -> Tensor:
@@ -115,8 +115,8 @@ class AveragerAcrossThresholds:
 
     def __init__(
         self,
-        imputer: Callable[[float], PerturbationConfidenceMetric],
-        percentiles: Sequence[float] = (10, 20, 30, 40, 50, 60, 70, 80, 90),
+        imputer: Callable[[float | int], PerturbationConfidenceMetric],
+        percentiles: Sequence[float | int] = (10, 20, 30, 40, 50, 60, 70, 80, 90),
     ) -> None:
         self.imputer, self.percentiles = imputer, percentiles
 

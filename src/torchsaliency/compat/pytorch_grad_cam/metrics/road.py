@@ -60,21 +60,21 @@ class ROADLeastRelevantFirst(PerturbationConfidenceMetric):
 class ROADMostRelevantFirstAverage(AveragerAcrossThresholds):
     """`ROADMostRelevantFirst`, averaged over percentiles."""
 
-    def __init__(self, percentiles: Sequence[float] = _PERCENTILES) -> None:
+    def __init__(self, percentiles: Sequence[float | int] = _PERCENTILES) -> None:
         super().__init__(ROADMostRelevantFirst, percentiles)
 
 
 class ROADLeastRelevantFirstAverage(AveragerAcrossThresholds):
     """`ROADLeastRelevantFirst`, averaged over percentiles."""
 
-    def __init__(self, percentiles: Sequence[float] = _PERCENTILES) -> None:
+    def __init__(self, percentiles: Sequence[float | int] = _PERCENTILES) -> None:
         super().__init__(ROADLeastRelevantFirst, percentiles)
 
 
 class ROADCombined:
     """Half the difference of the two averages, least relevant minus most relevant."""
 
-    def __init__(self, percentiles: Sequence[float] = _PERCENTILES) -> None:
+    def __init__(self, percentiles: Sequence[float | int] = _PERCENTILES) -> None:
         self.percentiles = percentiles
         self.lerf_averager = ROADLeastRelevantFirstAverage(percentiles)
         self.morf_averager = ROADMostRelevantFirstAverage(percentiles)

@@ -60,7 +60,7 @@ def show_cam_on_image(
     mask: Array,
     use_rgb: bool = False,
     colormap: int | str = COLORMAP_JET,
-    image_weight: float = 0.5,
+    image_weight: float | int = 0.5,
 ) -> Array:
     """Lay a map over its photograph: w · photo + (1 - w) · colours, its brightest value at 255.
 
@@ -140,8 +140,8 @@ def create_labels_legend(
 def show_factorization_on_image(
     img: Array,
     explanations: Array,
-    colors: Sequence[Array] | None = None,
-    image_weight: float = 0.5,
+    colors: Sequence[Array] | Array | None = None,
+    image_weight: float | int = 0.5,
     concept_labels: Sequence[str] | None = None,
 ) -> Array:
     """Draw every pixel in the colour of its strongest concept, as bright as the concept is there.
@@ -183,8 +183,8 @@ def _draw_legend(size: tuple[int, int], paint: Array, lines: Sequence[str]) -> A
     for place, (colour, line) in enumerate(zip(paint, lines, strict=False)):
         top = round(place * row)
         filled = tuple(int(255 * part) for part in colour)
-        draw.rectangle((4, top + 4, 4 + row / 4, top + row - 4), fill=filled)
-        draw.multiline_text((10 + row / 4, top + 4), line, fill="black", font=font)
+        draw.rectangle((row / 8, top + row / 8, row / 4, top + 7 * row / 8), fill=filled)
+        draw.multiline_text((3 * row / 8, top + row / 8), line, fill="black", font=font)
     return np.asarray(drawn)
 
 

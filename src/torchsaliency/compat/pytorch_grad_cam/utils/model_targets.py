@@ -110,8 +110,8 @@ class FasterRCNNBoxScoreTarget:
         iou_threshold: the least overlap.
     """
 
-    labels: Sequence[Any]
-    bounding_boxes: Sequence[Any]
+    labels: Sequence[Any] | Array
+    bounding_boxes: Sequence[Any] | Array
     iou_threshold: float = 0.5
 
     def __call__(self, model_outputs: dict[str, Tensor]) -> Tensor:
@@ -142,7 +142,7 @@ class FinerWeightedTarget:
 
     main_category: int
     comparison_categories: Sequence[int]
-    alpha: float
+    alpha: float | int
 
     def __call__(self, model_output: Tensor) -> Tensor:
         """Return the weighted difference of one row (K,), or of each row (N, K)."""

@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import nn
 
+from torchsaliency.compat._shared import draw_seed
 from torchsaliency.compat.torchcam.methods.core import Extractor
 from torchsaliency.core.layer import LayerLike
 from torchsaliency.errors import OptionError
 
-__all__ = ["CAM", "ScoreCAM"]
+__all__ = ["CAM", "ISCAM", "SSCAM", "ScoreCAM"]
 
 Layers = LayerLike | Sequence[LayerLike] | None
 
@@ -76,3 +77,68 @@ class ScoreCAM(Extractor):
 
     def _extra_repr(self) -> str:
         return f"batch_size={self.batch_size}"
+
+
+class SSCAM(ScoreCAM):
+    """SS-CAM, `sscam`: Score-CAM whose scores are means over noise on the masks.
+
+    Args:
+        model: as `Extractor`.
+        target_layer: as `Extractor`.
+        batch_size: masked images in one pass.
+        num_samples: draws of the noise.
+        std: its standard deviation.
+        input_shape: as `Extractor`.
+        **kwargs: as `Extractor`.
+    """
+
+    method_name = "sscam"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layer: Layers = None,
+        batch_size: int = 32,
+        num_samples: int = 35,
+        std: float = 2.0,
+        input_shape: Sequence[int] = (3, 224, 224),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, target_layer, batch_size, input_shape, **kwargs)
+        self.num_samples, self.std = num_samples, std
+
+    def _options(self) -> Mapping[str, Any]:
+        return {"samples": self.num_samples, "spread": self.std, "seed": draw_seed()}
+
+    def _extra_repr(self) -> str:
+        return f"{super()._extra_repr()}, num_samples={self.num_samples}, std={self.std}"
+
+
+class ISCAM(ScoreCAM):
+    """IS-CAM, `iscam`: Score-CAM whose scores are means over masks that grow to themselves.
+
+    Args:
+        model: as `Extractor`.
+        target_layer: as `Extractor`.
+        batch_size: masked images in one pass.
+        num_samples: how many steps they grow in.
+        input_shape: as `Extractor`.
+        **kwargs: as `Extractor`.
+    """
+
+    method_name = "iscam"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layer: Layers = None,
+        batch_size: int = 32,
+        num_samples: int = 10,
+        input_shape: Sequence[int] = (3, 224, 224),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, target_layer, batch_size, input_shape, **kwargs)
+        self.num_samples = num_samples
+
+    def _options(self) -> Mapping[str, Any]:
+        return {"steps": self.num_samples}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar, final
@@ -11,6 +11,7 @@ from typing import Any, TypeVar, final
 import torch
 from torch import Tensor, nn
 
+from torchsaliency.compat._shared import draw_seed
 from torchsaliency.compat.torchcam.methods.core import (
     ClassIndex,
     Extractor,
@@ -22,7 +23,15 @@ from torchsaliency.core.maps import minmax, upsample
 from torchsaliency.core.target import Scores, Target, class_indices
 from torchsaliency.errors import OptionError, TargetError
 
-__all__ = ["FinerCAM", "GradCAM", "GradCAMpp", "LayerCAM", "RefineCAM", "XGradCAM"]
+__all__ = [
+    "FinerCAM",
+    "GradCAM",
+    "GradCAMpp",
+    "LayerCAM",
+    "RefineCAM",
+    "SmoothGradCAMpp",
+    "XGradCAM",
+]
 
 Layers = LayerLike | Sequence[LayerLike] | None
 References = int | Sequence[int] | Sequence[Sequence[int]] | None
@@ -38,6 +47,44 @@ class GradCAMpp(Extractor):
     """Grad-CAM++, `gradcam++`, with the normalisation that the other library loses."""
 
     method_name = "gradcam++"
+
+
+class SmoothGradCAMpp(Extractor):
+    """Smooth Grad-CAM++, `smoothgradcam++`: Grad-CAM++ averaged over noisy copies of the images.
+
+    Args:
+        model: as `Extractor`.
+        target_layer: as `Extractor`.
+        num_samples: copies of each image.
+        std: of the noise, in the images' units.
+        input_shape: as `Extractor`.
+        **kwargs: as `Extractor`.
+    """
+
+    method_name, reads_scores = "smoothgradcam++", False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layer: Layers = None,
+        num_samples: int = 4,
+        std: float = 0.3,
+        input_shape: Sequence[int] = (3, 224, 224),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, target_layer, input_shape, **kwargs)
+        self.num_samples, self.std = num_samples, std
+
+    def _options(self) -> Mapping[str, Any]:
+        return {
+            "samples": self.num_samples,
+            "spread": self.std,
+            "unit": "absolute",
+            "seed": draw_seed(),
+        }
+
+    def _extra_repr(self) -> str:
+        return f"{super()._extra_repr()}, num_samples={self.num_samples}, std={self.std}"
 
 
 class XGradCAM(Extractor):
@@ -224,7 +271,7 @@ class FinerCAM(_Wrapper):
         input_shape: Sequence[int] = (3, 224, 224),
         *,
         base_method: type[Extractor] = GradCAM,
-        gamma: float = 0.6,
+        gamma: float | int = 0.6,
         num_references: int = 3,
         **base_kwargs: Any,
     ) -> None:
