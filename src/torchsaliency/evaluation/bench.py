@@ -207,13 +207,21 @@ class Bench:
     def target(self) -> Labels:
         """What is judged: as given, or else what was explained if the judge can say it.
 
-        A target that is no class (a detection, an embedding's similarity, a callable) is judged by
-        its own score, if the judge is the explained network; another judge has classes of its own.
+        Where the explained network judges and has no classes, what was explained (a detection, a
+        segment, an embedding's similarity) is judged by its own score; of a network with classes,
+        the predicted ones are.
         """
         explained = self.explanation.target
-        if self._target is None and (self.judges_itself or isinstance(explained, ClassTarget)):
+        if self._target is None and (isinstance(explained, ClassTarget) or self._lacks_classes):
             return explained
         return self._target
+
+    @property
+    def _lacks_classes(self) -> bool:
+        """Whether the judge is the explained network, and gives no scores of classes."""
+        output = self.explanation.output
+        of_images = isinstance(output, Tensor) and output.ndim <= 2  # noqa: PLR2004
+        return self.judges_itself and not (of_images and self.explanation.scores.classes)
 
     @property
     def logits(self) -> Tensor:
