@@ -292,7 +292,7 @@ class TestOptions:
             ("toy", {"pair": "1"}, r"toy\.pair='1' does not fit"),
             ("adcc", {"mean": "median"}, "'images' or 'parts'"),
             ("toys", None, r"There is no metric 'toys'; close names are .*toy"),
-            ("entirely else", None, "known are ad, "),
+            ("entirely else", None, "known are abpc, ad, "),
         ],
     )
     @pytest.mark.usefixtures("toy")
@@ -407,7 +407,7 @@ class TestEveryMetric:
         assert entry.annotations in ("", "boxes", "masks")
         assert entry.group in {
             "classification", "perturbation", "robustness", "localisation", "segmentation",
-            "self-supervised", "sanity", "complexity",
+            "self-supervised", "sanity", "complexity", "faithfulness", "axiomatic",
         }  # fmt: skip
         assert entry.inputs
         assert "self" not in entry.inputs
@@ -492,7 +492,7 @@ class TestRegistering:
     [
         ("aopc", {"patch": 14, "regions": 10, "placement": "sliding", "average": "L+1"}),
         ("ba", {"step": 0.01, "overlaps": (0.3, 0.5, 0.7), "contours": "all"}),
-        ("infidelity", {"samples": 100, "side": 0.15, "normalise": True}),
+        ("infidelity", {"samples": 100, "side": 0.15, "normalise": True, "by": "logit"}),
         ("max-sensitivity", {"radius": 0.2, "samples": 10, "norm": "map"}),
         ("miou-sweep", {"thresholds": (0.4, 0.5, 0.6, 0.7, 0.8, 0.9), "void": "ignore"}),
         ("road", {"percentages": tuple(range(10, 100, 10)), "noise": 0.01}),
