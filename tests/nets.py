@@ -75,7 +75,9 @@ def _convolves(dtype: torch.dtype) -> bool:
 OTHER_DTYPES = [one for one in (torch.float64, torch.bfloat16, torch.float16) if _convolves(one)]
 """Precisions other than float32 in which this processor's torch has convolutions."""
 
-NEEDS_RELU = {"guided-backprop", "deconvnet"}
+NEEDS_RELU = {"guided-backprop", "deconvnet", "guided-gradcam"}
+
+NEEDS_CONVOLUTIONS = {"fullgrad"}
 
 NEEDS_A_LINEAR_HEAD = {"cam"}
 """Methods that are not defined on every network; they say so with a LayerError."""
@@ -428,9 +430,13 @@ def assert_good_map(made: Any, count: int, size: tuple[int, ...]) -> None:
 
 def insist_it_is_undefined_here(name: str, error: LayerError) -> None:
     """Insist that a method rightly refuses a network without what it needs, and says so."""
-    assert name in NEEDS_A_LINEAR_HEAD | NEEDS_RELU, error
-    needed = "global average pooling" if name in NEEDS_A_LINEAR_HEAD else "at ReLU"
-    assert needed in str(error)
+    needed = {
+        **dict.fromkeys(NEEDS_A_LINEAR_HEAD, "global average pooling"),
+        **dict.fromkeys(NEEDS_RELU, "at ReLU"),
+        **dict.fromkeys(NEEDS_CONVOLUTIONS, "defined on convolutional networks"),
+    }
+    assert name in needed, error
+    assert needed[name] in str(error)
     assert "gradcam" in str(error), "it names a method that fits"
 
 

@@ -59,8 +59,11 @@ from torchsaliency.errors import TorchSaliencyError as TorchSaliencyError
 from torchsaliency.methods.attention import AttentionGradCAM as AttentionGradCAM
 from torchsaliency.methods.attention import AttentionRollout as AttentionRollout
 from torchsaliency.methods.attention import GenericAttention as GenericAttention
+from torchsaliency.methods.attention import LeGrad as LeGrad
 from torchsaliency.methods.attention import RawAttention as RawAttention
 from torchsaliency.methods.attribution import LIME as LIME
+from torchsaliency.methods.attribution import XRAI as XRAI
+from torchsaliency.methods.attribution import BlurIG as BlurIG
 from torchsaliency.methods.attribution import FeatureAblation as FeatureAblation
 from torchsaliency.methods.attribution import GradientSHAP as GradientSHAP
 from torchsaliency.methods.attribution import InputXGradient as InputXGradient
@@ -68,7 +71,9 @@ from torchsaliency.methods.attribution import IntegratedGradients as IntegratedG
 from torchsaliency.methods.attribution import KernelSHAP as KernelSHAP
 from torchsaliency.methods.attribution import NormGrad as NormGrad
 from torchsaliency.methods.attribution import SmoothGrad as SmoothGrad
+from torchsaliency.methods.attribution import SmoothGradSquared as SmoothGradSquared
 from torchsaliency.methods.attribution import VanillaGradient as VanillaGradient
+from torchsaliency.methods.attribution import VarGrad as VarGrad
 from torchsaliency.methods.cam import CAM as CAM
 from torchsaliency.methods.cam import FEM as FEM
 from torchsaliency.methods.cam import ISCAM as ISCAM
@@ -102,9 +107,12 @@ from torchsaliency.methods.propagation import TIBAV as TIBAV
 from torchsaliency.methods.propagation import DeconvNet as DeconvNet
 from torchsaliency.methods.propagation import DeepLIFT as DeepLIFT
 from torchsaliency.methods.propagation import DeepSHAP as DeepSHAP
+from torchsaliency.methods.propagation import FullGrad as FullGrad
 from torchsaliency.methods.propagation import GuidedBackprop as GuidedBackprop
+from torchsaliency.methods.propagation import GuidedGradCAM as GuidedGradCAM
 from torchsaliency.methods.smoothing import Augmented as Augmented
 from torchsaliency.methods.smoothing import EigenSmoothed as EigenSmoothed
+from torchsaliency.methods.smoothing import NoiseTunnel as NoiseTunnel
 from torchsaliency.methods.tucker import KPCACAM as KPCACAM
 from torchsaliency.methods.tucker import MTSM as MTSM
 from torchsaliency.methods.tucker import TSM as TSM

@@ -27,6 +27,7 @@ PhotoFraming = Literal["whole", "own", "crop", "squash", "fill"]
 Fusion = Literal["mean", "max", "product", "grid-mean", "grid-max", "grid-product"]
 Baseline = Literal["mean", "black", "blur"]
 Precision = Literal["float32", "bfloat16", "float16"]
+NoiseKind = Literal["mean", "squares", "variance"]
 
 
 def option(
@@ -263,6 +264,12 @@ class ExplainOptions(Options):
     eigen_smooth: bool = option(
         False, EXPLAINED, "Keep the first principal component of the channels."
     )
+    noise_tunnel: NoiseKind | None = option(
+        None,
+        EXPLAINED,
+        "Explain ten noisy copies of each photo; keep the mean of the maps, of their squares, or "
+        "their variance.",
+    )
     model: str = MODEL
     weights: Path | None = WEIGHTS
     size: str | None = SIZE
@@ -317,6 +324,7 @@ class Choice(Options):
         options: by name.
         augmented: methods only: average over mirrored and brightened copies.
         eigen: methods only: keep the first principal component.
+        noise: methods only: "mean", "squares" or "variance" over noisy copies.
     """
 
     name: str
@@ -324,6 +332,7 @@ class Choice(Options):
     options: dict[str, Any] = Field(default_factory=dict)
     augmented: bool = False
     eigen: bool = False
+    noise: NoiseKind | None = None
 
     @model_validator(mode="before")
     @classmethod

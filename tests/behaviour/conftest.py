@@ -26,6 +26,10 @@ FEW = {
     "gradientshap": {"samples": 4},
     "deepshap": {"samples": 2},
     "integrated-gradients": {"steps": 6},
+    "blur-ig": {"steps": 6},
+    "smoothgrad-squared": {"samples": 4},
+    "vargrad": {"samples": 4},
+    "xrai": {"steps": 4},
 }
 """Fewer passes than the defaults, for methods of hundreds of which only a map is asked here."""
 

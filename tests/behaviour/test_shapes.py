@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import torchsaliency
-from nets import ATTENTION_NAMES, NAMES, NEEDS_A_LINEAR_HEAD, NEEDS_RELU
+from nets import ATTENTION_NAMES, NAMES, NEEDS_A_LINEAR_HEAD, NEEDS_CONVOLUTIONS, NEEDS_RELU
 from torchsaliency import Explanation
 from torchsaliency.core.method import Needs, create, methods
 from torchsaliency.data import shapes
@@ -16,6 +16,7 @@ from torchsaliency.evaluation import score
 from torchsaliency.metrics import create_metric
 
 SETTINGS = {
+    "blur-ig": {"steps": 10},
     "deepshap": {"samples": 3},
     "extremal-perturbation": {
         "iterations": 30,
@@ -35,6 +36,9 @@ SETTINGS = {
     "opticam": {"iterations": 30},
     "rise": {"samples": 150},
     "smoothgrad": {"samples": 10},
+    "smoothgrad-squared": {"samples": 10},
+    "vargrad": {"samples": 10},
+    "xrai": {"steps": 10},
 }
 """Fewer passes than the defaults, and sizes that fit these small images."""
 
@@ -117,7 +121,8 @@ VIT_NAMES = [
     # masks and superpixels see of a network its score alone, and are shown on the other one
     if methods()[name].family != "masking"
     and name not in {"feature-ablation", "kernelshap", "lime"}
-    if name not in CONTROLS | BESIDE_IN_VIT | NEEDS_A_LINEAR_HEAD | NEEDS_RELU
+    if name not in CONTROLS | BESIDE_IN_VIT
+    if name not in NEEDS_A_LINEAR_HEAD | NEEDS_RELU | NEEDS_CONVOLUTIONS
 ]
 
 

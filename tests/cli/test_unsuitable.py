@@ -5,7 +5,13 @@ import re
 import pytest
 from PIL import Image
 
-from nets import ATTENTION_NAMES, DETECTION_NAMES, NEEDS_A_LINEAR_HEAD, NEEDS_RELU
+from nets import (
+    ATTENTION_NAMES,
+    DETECTION_NAMES,
+    NEEDS_A_LINEAR_HEAD,
+    NEEDS_CONVOLUTIONS,
+    NEEDS_RELU,
+)
 from torchsaliency.core.method import methods
 from torchsaliency.data import shapes
 
@@ -13,6 +19,10 @@ PAIRS = [
     *(("builtin/shapes_cnn", name, "has no attention") for name in ATTENTION_NAMES),
     *(("builtin/shapes_cnn", name, "gives no boxes") for name in DETECTION_NAMES),
     *(("builtin/shapes_vit", name, "has none") for name in sorted(NEEDS_RELU)),
+    *(
+        ("builtin/shapes_vit", name, "defined on convolutional networks")
+        for name in sorted(NEEDS_CONVOLUTIONS)
+    ),
     *(
         (model, name, "global average pooling and one linear layer")
         for model in ("builtin/shapes_vit", "net.py:deep")

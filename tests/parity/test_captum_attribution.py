@@ -124,6 +124,15 @@ def test_relu_rules_equal_captums(name, kind):
     torch.testing.assert_close(found, captums(kind, net, x, LABELS), **TIGHT)
 
 
+def test_guided_gradcam_equals_captums():
+    net, x = settle(Apart()), images(3)
+    found = explain(net, x, "guided-gradcam", LABELS, "second")["guided-gradcam"].attributions
+    theirs = attr.GuidedGradCam(net, net.second).attribute(
+        x.clone().requires_grad_(), torch.tensor(LABELS), interpolate_mode="bilinear"
+    )
+    torch.testing.assert_close(found, theirs.detach(), **TIGHT)
+
+
 @pytest.mark.parametrize("name", ["integrated-gradients", "deeplift"])
 def test_another_baseline_equals_captums(name):
     net, x = plain().double(), images(2).double()  # the way passes corners of max-pooling
@@ -140,8 +149,10 @@ def test_smoothgrad_is_the_mean_of_captums_gradients_at_its_own_noise():
     sigma = 0.15 * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))[:, None, None, None]
     each = [captums(attr.Saliency, net, x + sigma * one, [1, 2], abs=False) for one in noise]
     torch.testing.assert_close(found, torch.stack(each).mean(0), **TIGHT)
-    squared, _ = shares("smoothgrad", net, x, [1, 2], samples=3, seed=5, squared=True)
+    squared, _ = shares("smoothgrad-squared", net, x, [1, 2], samples=3, seed=5)
     torch.testing.assert_close(squared, torch.stack(each).square().mean(0), **TIGHT)
+    variance, _ = shares("vargrad", net, x, [1, 2], samples=3, seed=5)
+    torch.testing.assert_close(variance, torch.stack(each).var(0, correction=0), **TIGHT)
 
 
 def test_deepshap_equals_captum_for_the_same_baselines():

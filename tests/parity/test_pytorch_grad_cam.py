@@ -45,6 +45,7 @@ from torchsaliency import (
     EigenSmoothed,
     Finer,
     FinerCAM,
+    FullGrad,
     GradCAM,
     GradCAMElementwise,
     GradCAMPlusPlus,
@@ -343,3 +344,11 @@ class OfKey(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)["out"]
+
+
+def test_fullgrad_of_channels_apart():
+    net, x, label = convnet(inplace=False, seed=3), images(1, 16, 20, seed=1), 2
+    with peers.FullGrad(net, []) as cam:
+        theirs = cam(x.clone(), [ClassifierOutputTarget(label)])
+    made = explain(net, x, FullGrad(rescaled="channel"), label)["fullgrad"]
+    np.testing.assert_allclose(made.map, theirs, atol=1e-3)

@@ -13,7 +13,7 @@ from torchsaliency.core.maps import minmax, normalise_signed, upsample
 from torchsaliency.core.method import create, methods
 from torchsaliency.methods.attribution import Attribution
 from torchsaliency.methods.attribution.segments import SegmentAttribution
-from torchsaliency.methods.smoothing import Augmented, EigenSmoothed
+from torchsaliency.methods.smoothing import Augmented, EigenSmoothed, NoiseTunnel
 
 SIGNED = sorted(name for name, entry in methods().items() if entry.signed)
 OF_NUMBERS = sorted(
@@ -47,7 +47,8 @@ def assert_signs(made, name, *, signed):
 def test_the_methods_with_signs():
     assert {
         "ablationcam", "attention-gradcam", "cam", "deconvnet", "deeplift", "deepshap",
-        "feature-ablation", "finercam", "gradcam", "gradientshap", "guided-backprop", "hirescam",
+        "blur-ig", "feature-ablation", "finercam", "gradcam", "gradientshap", "guided-backprop",
+        "guided-gradcam", "hirescam",
         "input-x-gradient", "integrated-gradients", "kernelshap", "lime", "lrp", "occlusion",
         "relevance-cam", "saliency", "shapleycam", "smoothgrad", "xgradcam",
     } == set(SIGNED)  # fmt: skip
@@ -81,13 +82,14 @@ def test_a_principal_component_has_no_sign(name):
     assert not made.method.entry.signed
 
 
-def test_squares_have_no_sign():
-    squared = create("smoothgrad", {"squared": True, "samples": 3})
+@pytest.mark.parametrize("kind", ["squares", "variance"])
+def test_squares_have_no_sign(kind):
+    squared = NoiseTunnel(create("saliency"), samples=3, kind=kind)
     made = squared(convnet(seed=3), images(2, seed=1), 1)
     assert made.signed is None
     assert made.attributions.min() >= 0
     assert not squared.entry.signed
-    assert create("smoothgrad").entry.signed
+    assert create("saliency").entry.signed
 
 
 def test_several_layers_have_the_mean_of_their_signed_values():
@@ -172,7 +174,7 @@ def test_shapley_values_add_up_to_the_rise_of_the_score():
 SCALED = {"ablationcam", "lrp"}
 """Methods that multiply by the score or divide by it, so that its sign does not show."""
 
-RECTIFYING = {"guided-backprop", "deconvnet"}
+RECTIFYING = {"guided-backprop", "deconvnet", "guided-gradcam"}
 """Methods that let only positive gradients pass, from the score on."""
 
 

@@ -15,7 +15,15 @@ from torchsaliency.zoo.sources.huggingface import feed_images
 timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")
 
-METHODS = ["gradcam", "mtsm", "raw-attention", "attention-rollout", "generic-attention", "tibav"]
+METHODS = [
+    "gradcam",
+    "mtsm",
+    "raw-attention",
+    "attention-rollout",
+    "generic-attention",
+    "tibav",
+    "legrad",
+]
 
 
 def by_timm(name, **options):

@@ -121,6 +121,8 @@ def test_a_vision_transformer_is_untouched():
 
 
 READ_A_BASELINE = {
+    "blur-ig",
+    "fullgrad",
     "scorecam",
     "opticam",
     "rise",

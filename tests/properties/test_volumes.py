@@ -45,7 +45,9 @@ from torchsaliency.metrics import functional, metric_entry, metrics
 EXACT = {"atol": 1e-10, "rtol": 0}
 SIZES = {"signals": (40,), "pictures": (12, 10), "volumes": (6, 12, 10)}
 
-OF_PICTURES = {"extremal-perturbation": "is defined on pictures (N, C, H, W)"}
+OF_PICTURES = dict.fromkeys(
+    ["extremal-perturbation", "xrai"], "is defined on pictures (N, C, H, W)"
+)
 """Methods that are defined on pictures alone, and what they say of others."""
 
 MEASURED_ON_PICTURES = {

@@ -93,7 +93,12 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
 
         require_classes(metrics, network, None)
     smoothed = [
-        smooth(method, eigen=options.eigen_smooth, augmented=options.aug_smooth)
+        smooth(
+            method,
+            eigen=options.eigen_smooth,
+            augmented=options.aug_smooth,
+            noise=options.noise_tunnel,
+        )
         for method in methods.values()
     ]
     for method in smoothed if options.signed else ():

@@ -25,7 +25,7 @@ from torchsaliency.core.masking import Masking
 from torchsaliency.core.network import NetworkWrapper
 from torchsaliency.core.scores import SOFTMAX, ScoreKind
 from torchsaliency.core.target import Target
-from torchsaliency.errors import InputError
+from torchsaliency.errors import InputError, OptionError
 
 
 @runtime_checkable
@@ -142,6 +142,25 @@ class Explanation:
     def given(self) -> InputsLike:
         """What the network was given: the images, or all inputs."""
         return self.images if self.inputs is None else self.inputs
+
+    @property
+    def convergence_delta(self) -> Tensor:
+        """(N,) Σ attributions - (y(x) - y(b)): how far shares are from adding up as they must.
+
+        b is what the method goes out from: the baseline, the blurred image; of LRP there is none,
+        and y(b) is 0.
+
+        Raises:
+            OptionError: the method's attributions need not add up to anything.
+        """
+        rise = self.details.get("rise")
+        if rise is None or self.attributions is None:
+            raise OptionError(
+                f"The attributions of {self.method.name} add up to no difference of scores; "
+                "integrated-gradients, gradientshap, blur-ig, deeplift, deepshap and lrp have a "
+                "convergence_delta."
+            )
+        return self.attributions.flatten(1).sum(1) - rise
 
     def wrap(self, net: nn.Module) -> NetworkWrapper:
         """Say of a network, or a copy of it, what was known of it when it was explained."""

@@ -72,7 +72,9 @@ class Plan(PlanOptions):
             if choice.name == GIVEN.name:
                 return create_given(choice.options)
             method = create(choice.name, choice.options)
-            return smooth(method, eigen=choice.eigen, augmented=choice.augmented)
+            return smooth(
+                method, eigen=choice.eigen, augmented=choice.augmented, noise=choice.noise
+            )
 
         return _create("methods", self.methods, create_one)
 

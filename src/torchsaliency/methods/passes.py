@@ -125,12 +125,22 @@ def mean_over_draws(
 
     Draws and images are paired freely in a chunk, so that one image fills it too.
     """
-    images = images_of(view)
-    total = torch.zeros_like(images)
-    for pairs in rows(draws * len(images), view):
-        index = pairs % len(images)
-        total.index_add_(0, index, part(pairs // len(images), index))
+    count, total = len(view.images), None
+    for pairs in rows(draws * count, view):
+        index = pairs % count
+        found = part(pairs // count, index)
+        if total is None:
+            total = found.new_zeros(count, *found.shape[1:])
+        total.index_add_(0, index, found)
+    assert total is not None
     return total / draws
+
+
+def rise_from(view: View, base: Float[Tensor, "n c *size"]) -> Float[Tensor, " n"]:
+    """Return y_c(x) - y_c(b), what attributions to the way from b to x add up to."""
+    with torch.no_grad():
+        found = [view.scores(base[index], index) for index in rows(len(base), view)]
+    return view.score - torch.cat(found).to(view.score)
 
 
 def propagate(

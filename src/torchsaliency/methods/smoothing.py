@@ -1,13 +1,14 @@
-"""Wrappers for any method: test-time augmentation and eigen-smoothing.
+"""Wrappers for any method: test-time augmentation, eigen-smoothing and a noise tunnel.
 
-Users of pytorch-grad-cam know them as `aug_smooth` and `eigen_smooth`.
+Users of pytorch-grad-cam know the first two as `aug_smooth` and `eigen_smooth`, users of captum the
+third as `NoiseTunnel`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Literal, final, get_args
 
 import torch
 from torch import Tensor
@@ -21,11 +22,17 @@ from torchsaliency.core.method import (
     as_saliency,
     drop_signs,
     extend_needs,
+    require_positive,
 )
 from torchsaliency.core.space import size_of
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
+from torchsaliency.methods.attribution.gradient import draw_noise
+from torchsaliency.methods.attribution.reduction import Attribution
+from torchsaliency.methods.passes import images_of
 from torchsaliency.methods.tucker.spectrum import orient, spectrum
+
+NoiseKind = Literal["mean", "squares", "variance"]
 
 
 @final
@@ -107,9 +114,106 @@ class EigenSmoothed(Method):
         return orient(spectrum(parts, centred=True, most=1).projections[:, 0]).relu()
 
 
-def smooth(method: Method, *, eigen: bool, augmented: bool) -> Method:
+@final
+@dataclass(frozen=True)
+class NoiseTunnel(Method):
+    """Noise tunnel: what a method says of noisy copies of the image, averaged.
+
+    With R_s what the method gives the copy x + ε_s, ε_s ~ N(0, σ²), σ = spread · (max x - min x) of
+    the image: the "mean" of R_s, of its "squares", or its "variance". R are attributions, if the
+    method gives them, joined to one map afterwards as it does; else its raw map. Squares and
+    variances have no signs. Around `saliency` it is SmoothGrad, SmoothGrad² or VarGrad.
+
+    Source: Smilkov et al., 2017, for gradients. Differs from captum's, whose σ is absolute and
+    whose noise depends on the batch: here all images are given the same noise.
+
+    Attributes:
+        method: the method that explains each copy.
+        samples: noisy copies; above 0.
+        spread: the noise's σ as a share of the image's range; above 0.
+        kind: "mean", "squares" or "variance".
+        seed: of the noise.
+    """
+
+    method: Method
+    samples: int = 10
+    spread: float | int = 0.15
+    kind: NoiseKind = "mean"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_positive("noise tunnel", samples=self.samples, spread=self.spread)
+        if self.kind not in get_args(NoiseKind):
+            raise OptionError(
+                f"The noise tunnel's kind is one of {', '.join(get_args(NoiseKind))}, and "
+                f"{self.kind!r} was given."
+            )
+        _stand_for(self, self.method, "+noise" if self.kind == "mean" else f"+noise-{self.kind}")
+        if self.kind != "mean":
+            drop_signs(self)
+
+    def saliency(self, view: View) -> Saliency:
+        """Return the mean, or what `kind` says, of raw maps, signed values and attributions."""
+        images = images_of(view)
+        noise = draw_noise(images, self.samples, self.spread, self.seed)
+        index = torch.arange(len(images), device=images.device)
+        raws, signs, shares = (_Moments(self.kind) for _ in range(3))
+        for draw in range(self.samples):
+            copies = images + noise(torch.full_like(index, draw), index)
+            with view.trace_variants(copies) as other:
+                found = as_saliency(self.method.saliency(other))
+            for moments, part in (
+                (raws, found.raw),
+                (signs, found.signed),
+                (shares, found.attributions),
+            ):
+                moments.add(part)
+        raw, attributions = raws.value, shares.value
+        if attributions is not None and isinstance(self.method, Attribution):
+            raw = self.method.reduce(attributions)
+        assert raw is not None
+        signed = signs.value if self.entry.signed else None
+        return Saliency(raw, signed=signed, attributions=attributions)
+
+
+class _Moments:
+    """The mean, mean square or variance of tensors that come one by one, None if none do.
+
+    Sums are of differences from the first, which keep the digits of a small variance.
+    """
+
+    def __init__(self, kind: NoiseKind) -> None:
+        self._kind, self._count = kind, 0
+        self._first: Tensor | None = None
+        self._sums: list[Tensor] = []
+
+    def add(self, part: Tensor | None) -> None:
+        if part is None:
+            return
+        if self._first is None:
+            self._first, self._sums = part, [torch.zeros_like(part) for _ in range(2)]
+        self._count += 1
+        off = part - self._first
+        self._sums = [self._sums[0] + off, self._sums[1] + off.square()]
+
+    @property
+    def value(self) -> Tensor | None:
+        if self._first is None:
+            return None
+        off, square = (total / self._count for total in self._sums)
+        mean = self._first + off
+        if self._kind == "mean":
+            return mean
+        variance = (square - off.square()).clamp_min(0)
+        return variance if self._kind == "variance" else variance + mean.square()
+
+
+def smooth(
+    method: Method, *, eigen: bool, augmented: bool, noise: NoiseKind | None = None
+) -> Method:
     """Return a method in the wrappers that are wanted, eigen-smoothing innermost."""
     method = EigenSmoothed(method) if eigen else method
+    method = NoiseTunnel(method, kind=noise) if noise else method
     return Augmented(method) if augmented else method
 
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
 import torchsaliency
 from nets import images, tiny_vit
-from torchsaliency import OptionError
+from torchsaliency import LayerError, OptionError
 from torchsaliency.core.method import create
 from torchsaliency.core.rules import Recording, backward
 from torchsaliency.methods.propagation.tibav import attention_rules
@@ -213,3 +214,36 @@ def shared(sources, work, relevance):
         made = work()
     rules = attention_rules({}.__setitem__)
     return backward(made, sources, recording, rules, weight=relevance)
+
+
+def test_legrad_against_timms_own_modules():
+    net, kept, tokens = tiny_vit().double(), [], []
+    for block in net.blocks:
+        block.attn.fused_attn = False
+        block.attn.attn_drop.register_forward_hook(lambda m, i, o: kept.append(o))
+        block.register_forward_hook(lambda m, i, o: tokens.append(o))
+    net(X.double())
+    expected = torch.zeros(4, 4).double()
+    for attention, given in zip(kept, tokens, strict=True):
+        score = net.head(net.norm(given.mean(1)))[0, CLASS]
+        (gradient,) = torch.autograd.grad(score, attention, retain_graph=True)
+        expected += gradient[0].relu().mean((0, 1))[1:].view(4, 4)
+    made = torchsaliency.explain(tiny_vit().double(), X.double(), "legrad", CLASS)["legrad"]
+    torch.testing.assert_close(made.raw[0], expected)
+    assert made.passes == 1 + 1 + 2  # the shared one, one with a graph, and one a block
+
+
+def test_legrad_wants_a_list_of_blocks():
+    class Alone(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = tiny_vit(depth=1)
+            self.block = self.net.blocks[0]
+            self.net.blocks = nn.Identity()
+            self.net.norm_pre = self.block
+
+        def forward(self, x):
+            return self.net(x)
+
+    with pytest.raises(LayerError, match="no list of blocks with one attention each; use generic"):
+        torchsaliency.explain(Alone(), X, "legrad")

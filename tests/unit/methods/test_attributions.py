@@ -4,13 +4,15 @@ import itertools
 import math
 
 import pytest
+import scipy.ndimage
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 import torchsaliency
 from nets import CLASSES, images, settle
-from torchsaliency import GivenImage, create
+from torchsaliency import GivenImage, create, explain
+from torchsaliency.core.method import methods
 from torchsaliency.methods.attribution.segments import coalitions, ridge, shapley
 
 
@@ -79,6 +81,27 @@ def test_deeplift_next_to_the_baseline_is_the_gradient_times_the_difference(kind
     found, _ = attributions(net, x, "deeplift", GivenImage((x - step)[0]))
     # the step is rounded to 1e-6 of itself
     torch.testing.assert_close(1e10 * found, 1e10 * slope * step, rtol=1e-4, atol=1e-5)
+
+
+def test_blur_ig_of_a_linear_network_is_weight_times_what_the_blur_takes():
+    net, x = settle(nn.Sequential(nn.Flatten(), nn.Linear(3 * 256, 5))).double(), images(2).double()
+    blurred = scipy.ndimage.gaussian_filter(x.numpy(), (0, 0, 5, 5), mode="constant")
+    expected = net[1].weight[0].view(3, 16, 16) * (x - torch.from_numpy(blurred))
+    for steps in (1, 4):
+        found, _ = attributions(net, x, "blur-ig", max_sigma=5, steps=steps)
+        torch.testing.assert_close(found, expected.detach(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["blur-ig", "integrated-gradients", "gradientshap"])
+def test_more_steps_bring_the_shares_closer_to_the_rise_of_the_score(name):
+    net, x = NETS["group norm"]().double(), images(2).double()
+    deltas = [
+        explain(net, x, create(name, {option: steps}), 1)[name].convergence_delta.abs().max()
+        for option in methods()[name].options
+        if option in ("steps", "samples")
+        for steps in (2, 64)
+    ]
+    assert deltas[1] < deltas[0] / 3
 
 
 def test_shapley_values_are_the_mean_gain_over_all_orders():

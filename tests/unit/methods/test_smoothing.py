@@ -1,5 +1,7 @@
 """Test-time augmentation and eigen-smoothing, around any method."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -11,14 +13,17 @@ from torchsaliency import (
     GradCAM,
     HiResCAM,
     LayerCAM,
+    NoiseTunnel,
     OptionError,
     explain,
     tracing,
 )
 from torchsaliency.core.maps import minmax, upsample
+from torchsaliency.core.method import create
+from torchsaliency.methods.attribution.gradient import draw_noise
 
 
-@pytest.mark.parametrize("wrapper", [Augmented, EigenSmoothed])
+@pytest.mark.parametrize("wrapper", [Augmented, EigenSmoothed, partial(NoiseTunnel, samples=2)])
 @pytest.mark.parametrize("name", NAMES)
 def test_around_every_method(name, wrapper):
     made = wrapper(quick(name))(convnet(seed=3), images(2, seed=1), [1, 3], "relu3")
@@ -89,6 +94,39 @@ def test_a_sum_of_contributions_is_the_map():
             view = trace["relu3"]
             summed = method.contributions(view).sum(1).relu()
             torch.testing.assert_close(method.saliency(view).raw, summed)
+
+
+KINDS = {"mean": "smoothgrad", "squares": "smoothgrad-squared", "variance": "vargrad"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_noise_tunnel_around_gradients_is_smoothgrad_and_its_kin(kind):
+    net, x = convnet(seed=3).double(), images(2, seed=1).double()
+    gradient = create("saliency", {"channels": "abs-sum", "smooth": 1})
+    made = NoiseTunnel(gradient, samples=5, spread=0.3, kind=kind, seed=2)(net, x, [1, 3])
+    options = {"samples": 5, "spread": 0.3, "seed": 2, "smooth": 1}
+    expected = create(KINDS[kind], options)(net, x, [1, 3])
+    torch.testing.assert_close(made.attributions, expected.attributions)
+    torch.testing.assert_close(made.raw, expected.raw)
+    assert made.method.entry.signed == (kind == "mean")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_noise_tunnel_around_a_map(kind):
+    net, x = convnet(seed=3).double(), images(2, seed=1).double()
+    noise = draw_noise(x, 4, 0.15, 0)
+    copies = [x + noise(torch.full((2,), draw), torch.arange(2)) for draw in range(4)]
+    raws = torch.stack([GradCAM()(net, copy, [1, 3], "relu3").raw for copy in copies])
+    moments = {"mean": raws.mean(0), "squares": raws.square().mean(0)}
+    moments["variance"] = raws.var(0, correction=0)
+    made = NoiseTunnel(GradCAM(), samples=4, kind=kind)(net, x, [1, 3], "relu3")
+    torch.testing.assert_close(made.raw, moments[kind])
+
+
+@pytest.mark.parametrize("options", [{"samples": 0}, {"spread": 0}, {"kind": "median"}])
+def test_a_noise_tunnel_refuses_what_it_cannot_draw(options):
+    with pytest.raises(OptionError, match=r"above 0|one of mean, squares, variance"):
+        NoiseTunnel(GradCAM(), **options)
 
 
 def test_wrappers_can_be_nested():

@@ -54,6 +54,15 @@ def patch_row(view: View, attention: Tensor) -> Tensor:
     return layout.to_maps(rows.mean(1)[..., None])[:, 0]
 
 
+def on_grid(view: View, tokens: Tensor) -> Tensor:
+    """Return one number a token (N, T) on the grid of the patches, (N, *grid).
+
+    Raises:
+        LayerError: the tokens do not fill a grid.
+    """
+    return _layout(view, tokens.shape[-1]).to_maps(tokens[..., None])[:, 0]
+
+
 def _layout(view: View, count: int) -> Tokens:
     for layer in view.layers:
         known = layer.reshape

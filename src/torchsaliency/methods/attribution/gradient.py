@@ -10,7 +10,7 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
-from torchsaliency.core.method import register
+from torchsaliency.core.method import Saliency, register
 from torchsaliency.core.runtime import draw_normal, draw_uniform
 from torchsaliency.core.space import add_sides
 from torchsaliency.core.trace import View
@@ -18,10 +18,12 @@ from torchsaliency.methods.attribution.reduction import Attribution, Channels
 from torchsaliency.methods.passes import (
     IMAGE_PASSES,
     baseline,
+    blur,
     gradient,
     image_gradients,
     images_of,
     mean_over_draws,
+    rise_from,
 )
 
 
@@ -89,60 +91,161 @@ class IntegratedGradients(Attribution):
 
     steps: int = 50
 
-    def attributions(self, view: View) -> Tensor:
-        """Return the integral times x - b, (N, C, *size)."""
-        images, base = images_of(view), baseline(view)
-        points, weights = (images.new_tensor(numbers) for numbers in leggauss(self.steps))
+    def attributions(self, view: View) -> Saliency:
+        """Return the integral times x - b, (N, C, *size), and y_c(x) - y_c(b)."""
+        base = baseline(view)
+        return Saliency(integrate(view, base, self.steps), {"rise": rise_from(view, base)})
+
+
+def integrate(view: View, base: Tensor, steps: int) -> Tensor:
+    """Return (x - b) ⊙ ∫₀¹ ∂y_c/∂x (b + α(x - b)) dα by a quadrature of so many points."""
+    images = images_of(view)
+    points, weights = (images.new_tensor(numbers) for numbers in leggauss(steps))
+
+    def part(step: Tensor, index: Tensor) -> Tensor:
+        at = add_sides(1 + points[step], images) / 2
+        slope = gradient(view, base[index] + at * (images[index] - base[index]), index)
+        return add_sides(weights[step], slope) / 2 * steps * slope
+
+    return (images - base) * mean_over_draws(view, steps, part)
+
+
+@register("blur-ig", family="attribution", cite="xu2020", needs=IMAGE_PASSES, signed=True)
+@final
+@dataclass(frozen=True)
+class BlurIG(Attribution):
+    """Blur integrated gradients: gradients summed while a blur of the image is taken away.
+
+    With x_σ the image blurred by a Gaussian of σ pixels, R = -∫ ∂y_c/∂x (x_σ) ⊙ ∂x_σ/∂σ dσ over
+    [0, max_sigma]: Σ_k (x_σ(k) - x_σ(k+1)) ⊙ ∂y_c/∂x at the blur in the middle of the step, which
+    is exact for a linear network. σ(k) = max_sigma · (k/steps)², for most changes where the blur is
+    small. The shares add up to y_c(x) - y_c(x_σ), σ = max_sigma, up to the steps' error. Pixels
+    outside the image are zero, the mean colour, as in the authors' code. No baseline is read.
+
+    Source: Xu et al., CVPR 2020. Differs from the authors' code in the steps: see erratum L19.
+
+    Attributes:
+        steps: of the sum; above 0.
+        max_sigma: σ of the strongest blur in pixels; above 0.
+    """
+
+    above_zero: ClassVar[tuple[str, ...]] = ("steps", "max_sigma")
+
+    steps: int = 50
+    max_sigma: float | int = 50
+
+    def attributions(self, view: View) -> Saliency:
+        """Return the sum over the steps, (N, C, *size), and how far the score rises by them."""
+        images = images_of(view)
+        sides = images.ndim - 2
+
+        def blurred(index: Tensor, place: Tensor) -> Tensor:
+            sigmas = (self.max_sigma * (place / self.steps).square()).tolist()
+            pairs = zip(images[index], sigmas, strict=True)
+            return torch.stack([blur(image, sigma, sides=sides) for image, sigma in pairs])
 
         def part(step: Tensor, index: Tensor) -> Tensor:
-            at = add_sides(1 + points[step], images) / 2
-            slope = gradient(view, base[index] + at * (images[index] - base[index]), index)
-            return add_sides(weights[step], slope) / 2 * self.steps * slope
+            slope = gradient(view, blurred(index, step + 0.5), index)
+            return (blurred(index, step) - blurred(index, step + 1)) * slope
 
-        return (images - base) * mean_over_draws(view, self.steps, part)
+        base = blur(images, float(self.max_sigma), sides=sides)
+        shares = self.steps * mean_over_draws(view, self.steps, part)
+        return Saliency(shares, {"rise": rise_from(view, base)})
+
+
+@dataclass(frozen=True)
+class NoisyGradient(Attribution):
+    """Gradients ∂y_c/∂x (x + ε_s) at noisy copies of the image, ε_s ~ N(0, σ²).
+
+    σ = spread · (max x - min x) of the image. All images are given the same noise.
+
+    Attributes:
+        samples: noisy copies; above 0.
+        spread: the noise's σ as a share of the image's range; above 0.
+        seed: of the noise.
+    """
+
+    above_zero: ClassVar[tuple[str, ...]] = ("samples", "spread")
+
+    samples: int = 50
+    spread: float | int = 0.15
+    seed: int = 0
+
+    @final
+    def mean(self, view: View, of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Return the mean over the copies of of(gradients, index of their images)."""
+        images = images_of(view)
+        noise = draw_noise(images, self.samples, self.spread, self.seed)
+
+        def part(draw: Tensor, index: Tensor) -> Tensor:
+            return of(gradient(view, images[index] + noise(draw, index), index), index)
+
+        return mean_over_draws(view, self.samples, part)
 
 
 @register("smoothgrad", family="attribution", cite="smilkov2017", needs=IMAGE_PASSES, signed=True)
 @final
 @dataclass(frozen=True)
-class SmoothGrad(Attribution):
+class SmoothGrad(NoisyGradient):
     """SmoothGrad: the mean gradient over noisy copies of the image.
 
     R = mean_s ∂y_c/∂x (x + ε_s), ε_s ~ N(0, σ²), σ = spread · (max x - min x) of the image.
 
     Source: Smilkov et al., 2017. The plain mean of the paper, where the authors' later code takes
-    squares by default. Differs from captum's NoiseTunnel, whose σ is absolute (1 by
-    default) and whose noise depends on the batch: here all images are given the same noise.
+    squares by default (`smoothgrad-squared`). Differs from captum's NoiseTunnel, whose σ is
+    absolute (1 by default) and whose noise depends on the batch: here all images are given the
+    same noise. `NoiseTunnel` does the same around any method.
 
     Attributes:
         channels: how colours are joined: "abs-sum" as in the authors' code, "sum-positive" or
             "max-abs".
         clip: values above this percentile of the map are cut to it; 100 cuts none. The authors'
             figures are made with 99.
-        samples: noisy copies; above 0.
-        spread: the noise's σ as a share of the image's range; above 0.
-        squared: whether the mean is of squared gradients (SmoothGrad²).
-        seed: of the noise.
     """
 
-    above_zero: ClassVar[tuple[str, ...]] = ("samples", "spread")
-    without_signs: ClassVar[tuple[str, ...]] = ("squared",)
+    def attributions(self, view: View) -> Tensor:
+        """Return the mean gradient, (N, C, *size)."""
+        return self.mean(view, lambda found, index: found)  # noqa: ARG005
 
-    samples: int = 50
-    spread: float | int = 0.15
-    squared: bool = False
-    seed: int = 0
+
+@register("smoothgrad-squared", family="attribution", cite="hooker2019", needs=IMAGE_PASSES)
+@final
+@dataclass(frozen=True)
+class SmoothGradSquared(NoisyGradient):
+    """SmoothGrad²: the mean squared gradient over noisy copies of the image.
+
+    R = mean_s (∂y_c/∂x (x + ε_s))², ε_s ~ N(0, σ²), σ = spread · (max x - min x) of the image.
+
+    Source: Hooker et al., NeurIPS 2019. The noise is that of SmoothGrad, see there.
+    """
 
     def attributions(self, view: View) -> Tensor:
-        """Return the mean gradient, or the mean squared gradient, (N, C, *size)."""
-        images = images_of(view)
-        noise = draw_noise(images, self.samples, self.spread, self.seed)
+        """Return the mean squared gradient, (N, C, *size)."""
+        return self.mean(view, lambda found, index: found.square())  # noqa: ARG005
 
-        def part(draw: Tensor, index: Tensor) -> Tensor:
-            found = gradient(view, images[index] + noise(draw, index), index)
-            return found.square() if self.squared else found
 
-        return mean_over_draws(view, self.samples, part)
+@register("vargrad", family="attribution", cite="adebayo2018b", needs=IMAGE_PASSES)
+@final
+@dataclass(frozen=True)
+class VarGrad(NoisyGradient):
+    """VarGrad: the variance of the gradient over noisy copies of the image.
+
+    R = mean_s (g_s - mean g)², g_s = ∂y_c/∂x (x + ε_s), ε_s ~ N(0, σ²),
+    σ = spread · (max x - min x) of the image. It is zero where the network is linear.
+
+    Source: Adebayo et al., ICLR Workshop 2018. The noise is that of SmoothGrad, see there.
+    """
+
+    def attributions(self, view: View) -> Tensor:
+        """Return the variance of the gradient, (N, C, *size)."""
+        clean = image_gradients(view)  # a shift that leaves the variance, and keeps its digits
+
+        def moments(found: Tensor, index: Tensor) -> Tensor:
+            off = found - clean[index]
+            return torch.cat([off, off.square()], 1)
+
+        mean, square = self.mean(view, moments).chunk(2, 1)
+        return (square - mean.square()).clamp_min(0)
 
 
 @register(
@@ -175,8 +278,8 @@ class GradientSHAP(Attribution):
     baselines: Literal["masking", "masking-and-image"] = "masking"
     seed: int = 0
 
-    def attributions(self, view: View) -> Tensor:
-        """Return the expected gradients times x' - b, (N, C, *size)."""
+    def attributions(self, view: View) -> Saliency:
+        """Return the expected gradients times x' - b, (N, C, *size), and y_c(x) - mean y_c(b)."""
         images, base = images_of(view), baseline(view)
         noise = normal_draws(images, self.samples, self.seed) * self.noise
         generator = torch.Generator().manual_seed(self.seed)
@@ -190,7 +293,8 @@ class GradientSHAP(Attribution):
             way = images[index] + noise[draw] - start
             return way * gradient(view, start + add_sides(alpha[draw], way) * way, index)
 
-        return mean_over_draws(view, self.samples, part)
+        rise = rise_from(view, base) * (1 - itself.float().mean())
+        return Saliency(mean_over_draws(view, self.samples, part), {"rise": rise})
 
 
 def normal_draws(images: Tensor, count: int, seed: int) -> Tensor:

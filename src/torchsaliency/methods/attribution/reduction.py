@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torchsaliency.core.masking import Blur
-from torchsaliency.core.method import Method, Saliency, drop_signs, require_positive
+from torchsaliency.core.method import Method, Saliency, require_positive
 from torchsaliency.core.space import add_sides
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
@@ -39,8 +39,6 @@ class Attribution(Method):
     """
 
     above_zero: ClassVar[tuple[str, ...]] = ()
-    without_signs: ClassVar[tuple[str, ...]] = ()
-    """Options that, where they are set, take the signs away."""
     by_number: ClassVar[bool] = True
     """Whether every number of the image has a share, and not a whole part of the image."""
     joint: ClassVar[bool] = True
@@ -63,8 +61,6 @@ class Attribution(Method):
             )
         if not 0 < self.clip <= 100:  # noqa: PLR2004 (a percentile)
             raise OptionError(f"{self.name}.clip is above 0, at most 100; {self.clip} was given.")
-        if any(getattr(self, option) for option in self.without_signs):
-            drop_signs(self)
 
     @abc.abstractmethod
     def attributions(self, view: View) -> Tensor | Saliency:
@@ -78,18 +74,23 @@ class Attribution(Method):
         """Return the reduced attributions at the image's own size, (N, *size), and themselves."""
         found = self.attributions(view)
         shares = found if isinstance(found, Saliency) else Saliency(found)
-        attributions = shares.raw.detach()
+        attributions = shares.raw
+        return Saliency(
+            self.reduce(attributions),
+            shares.details,
+            signed=attributions.sum(1) if self.entry.signed else None,
+            attributions=attributions if self.by_number else None,
+        )
+
+    @final
+    def reduce(self, attributions: Float[Tensor, "n c *size"]) -> Float[Tensor, " n *size"]:
+        """Return one map of attributions: `channels`, then `smooth`, then `clip`."""
         maps = join_colours(attributions, self.channels)
         if self.smooth:
             maps = Blur(float(self.smooth)).baseline(maps[:, None])[:, 0]
         if self.clip < 100:  # noqa: PLR2004 (a percentile)
             maps = clip_maps(maps, float(self.clip))
-        return Saliency(
-            maps,
-            shares.details,
-            signed=attributions.sum(1) if self.entry.signed else None,
-            attributions=attributions if self.by_number else None,
-        )
+        return maps
 
 
 def join_colours(

@@ -3,8 +3,13 @@
 from torchsaliency.methods.passes import (
     propagate,
 )
-from torchsaliency.methods.propagation.backprop import DeconvNet, GuidedBackprop
+from torchsaliency.methods.propagation.backprop import (
+    DeconvNet,
+    GuidedBackprop,
+    GuidedGradCAM,
+)
 from torchsaliency.methods.propagation.deeplift import DeepLIFT, DeepSHAP
+from torchsaliency.methods.propagation.fullgrad import FullGrad
 from torchsaliency.methods.propagation.lrp import LRP, lrp_rules
 from torchsaliency.methods.propagation.operations import layer_of
 from torchsaliency.methods.propagation.shares import share_by_epsilon
@@ -16,7 +21,9 @@ __all__ = [
     "DeconvNet",
     "DeepLIFT",
     "DeepSHAP",
+    "FullGrad",
     "GuidedBackprop",
+    "GuidedGradCAM",
     "layer_of",
     "lrp_rules",
     "propagate",

@@ -1,17 +1,19 @@
-"""Guided backpropagation and DeconvNet: backward passes with a rule at every ReLU."""
+"""Guided backpropagation, DeconvNet and Guided Grad-CAM: backward passes with a rule at ReLU."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from torch import Tensor
 
-from torchsaliency.core.method import register
+from torchsaliency.core.maps import upsample
+from torchsaliency.core.method import GRADIENTS, register
 from torchsaliency.core.rules import Gradients, Operation, Recording, Rule, Step
 from torchsaliency.core.trace import View
 from torchsaliency.errors import LayerError
 from torchsaliency.methods.attribution.reduction import Attribution, Channels
+from torchsaliency.methods.cam.gradient import GradCAM
 from torchsaliency.methods.passes import (
     IMAGE_PASSES,
     propagate,
@@ -62,6 +64,35 @@ class DeconvNet(Attribution):
     def attributions(self, view: View) -> Tensor:
         """Return the deconvolved gradient, (N, C, *size)."""
         return _propagate_rectified(view, self.name, _deconvolve)
+
+
+@register(
+    "guided-gradcam",
+    family="attribution",
+    cite="selvaraju2017",
+    needs=GRADIENTS | IMAGE_PASSES,
+    signed=True,
+)
+@final
+@dataclass(frozen=True)
+class GuidedGradCAM(Attribution):
+    """Guided Grad-CAM: guided backpropagation times Grad-CAM, R = G ⊙ up(ReLU(Σ_k w_k A_k)).
+
+    G is the gradient of guided backpropagation at the image, the second factor the map of Grad-CAM,
+    resized linearly. Several layers: the mean of their maps.
+
+    Source: Selvaraju et al., ICCV 2017. Differs from captum, which resizes by the nearest cell
+    unless told otherwise, and, like the product itself, refuses networks without ReLU.
+    """
+
+    joint: ClassVar[bool] = False
+
+    channels: Channels = "max-abs"
+
+    def attributions(self, view: View) -> Tensor:
+        """Return the product, (N, C, *size)."""
+        cam = upsample(GradCAM().saliency(view).raw, view.size)
+        return _propagate_rectified(view, self.name, _guide) * cam[:, None]
 
 
 def _guide(step: Step) -> Gradients:

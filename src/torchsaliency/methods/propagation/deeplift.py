@@ -75,7 +75,8 @@ class DeepLIFT(Attribution):
             for index in rows(len(images), view)
         ]
         shares, rises = (torch.cat(column) for column in zip(*parts, strict=True))
-        return Saliency(shares, {"gap": completeness_gap(shares, rises, view.score)})
+        gap = completeness_gap(shares, rises, view.score)
+        return Saliency(shares, {"gap": gap, "rise": rises.to(shares)})
 
 
 @register("deepshap", family="attribution", cite="lundberg2017", needs=IMAGE_PASSES, signed=True)
@@ -118,7 +119,8 @@ class DeepSHAP(Attribution):
             return shares
 
         shares = mean_over_draws(view, self.samples, part)
-        return Saliency(shares, {"gap": completeness_gap(shares, rises, view.score)})
+        gap = completeness_gap(shares, rises, view.score)
+        return Saliency(shares, {"gap": gap, "rise": rises.to(shares)})
 
 
 def differences(

@@ -92,7 +92,7 @@ class LRP(Attribution):
                 "lrp.rule=composite, lrp.bias=absorbs or a larger lrp.epsilon."
             )
         relevance = shares * add_sides(view.score.to(shares), shares)
-        return Saliency(relevance, {"reached": shares.flatten(1).sum(1)})
+        return Saliency(relevance, {"reached": shares.flatten(1).sum(1), "rise": view.score})
 
 
 def lrp_rules(

@@ -1,0 +1,170 @@
+"""LeGrad: the gradients of all blocks' attention, each of the score of that block's own tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from torchsaliency.core.attention import Attention, record_attention
+from torchsaliency.core.layer import first_tensor, replace_first
+from torchsaliency.core.maps import upcast
+from torchsaliency.core.method import Method, Needs, register
+from torchsaliency.core.rules import differentiate
+from torchsaliency.core.target import score
+from torchsaliency.core.trace import View
+from torchsaliency.errors import LayerError
+from torchsaliency.methods.attention.rollout import from_block
+from torchsaliency.methods.attention.tokens import on_grid, whole_attentions
+from torchsaliency.methods.passes import images_of, loss_scale, rows, slope
+
+NEEDS = Needs.ATTENTION | Needs.TARGET | Needs.PASSES
+
+
+@register("legrad", family="attention", cite="bousselham2025", needs=NEEDS)
+@final
+@dataclass(frozen=True)
+class LeGrad(Method):
+    """LeGrad: what raises the score of each block's tokens, read off its attention's gradient.
+
+    s_l is the score if every token after the last block is the mean of block l's tokens;
+    S = Σ_l mean_h mean_i ReLU(∂s_l/∂A_l)_hij over heads h and rows i, for the patches j.
+
+    One pass with a graph, and one more for every block.
+
+    Source: Bousselham et al., ICCV 2025, and the authors' code for CLIP, whose score is that of the
+    mean token; the network's own norm, pooling and head read it here. Attention pooling has no
+    map of its own here, where the code for SigLIP reads nothing else.
+
+    Attributes:
+        start: the first block that counts, from 0.
+    """
+
+    start: int = 0
+
+    def saliency(self, view: View) -> Tensor:
+        """Return the sum over the blocks, (N, *grid)."""
+        from_block(self.name, self.start, whole_attentions(view))
+        parts = [self._tokens(view, index) for index in rows(len(view.images), view)]
+        return on_grid(view, torch.cat(parts))
+
+    def _tokens(self, view: View, index: Tensor) -> Tensor:
+        """Return the sum for every token (M, T) of the images at `index`."""
+        images, scale = images_of(view)[index], loss_scale(view)
+        with torch.enable_grad(), record_attention(len(index)) as found:
+            blocks = _Blocks(view.session.net, found)
+            with blocks.watch():
+                view.run(images.clone().requires_grad_().clone(), index)
+        chosen = blocks.choose()
+        total = torch.zeros((), device=images.device)
+        for tokens, attention in chosen.outputs[self.start :]:
+            pull = _slope_of_mean(view, chosen.modules[-1], tokens.detach(), images, index)
+            weight = (pull.sum(1, keepdim=True) / tokens.shape[1]).expand_as(tokens)
+            (gradient,) = differentiate(
+                tokens, [attention.source], scale * weight.to(tokens), keep_graph=True
+            )
+            if gradient is not None:
+                slopes = attention.gradient(gradient) / scale
+                total = total + slopes.relu().mean((1, 2))
+        return total.expand(len(index), found[0].weights.shape[-1])
+
+
+def _slope_of_mean(
+    view: View, last: nn.Module, tokens: Tensor, images: Tensor, index: Tensor
+) -> Tensor:
+    """Return ∂s/∂Z (M, T, D), Z the last block's tokens, where all of them are the mean token."""
+    leaf = upcast(tokens).mean(1, keepdim=True).expand_as(tokens).clone().requires_grad_()
+
+    def replace(module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG001
+        own = first_tensor(output, "")
+        return replace_first(output, leaf.to(own.dtype))
+
+    handle = last.register_forward_hook(replace)
+    try:
+        with torch.enable_grad():
+            output = view.run(images, index)
+            values = upcast(score(view.target.take(index), output, len(index)))
+    finally:
+        handle.remove()
+    return slope(view, values, leaf)
+
+
+@final
+@dataclass(eq=False)
+class _Chain:
+    """A list of modules, and what each gave in one pass.
+
+    Attributes:
+        modules: that follow each other.
+        outputs: of each module its tokens, and the attention that ran inside.
+    """
+
+    modules: Sequence[nn.Module]
+    outputs: list[tuple[Tensor, Attention]] = field(default_factory=list)
+
+
+@final
+class _Blocks:
+    """Finds a transformer's blocks: modules in a row, each with one attention inside.
+
+    Args:
+        net: the network.
+        found: the list that fills with attentions while it runs.
+    """
+
+    def __init__(self, net: nn.Module, found: list[Attention]) -> None:
+        self._found = found
+        self._chains = [
+            _Chain([*module.children()])
+            for module in net.modules()
+            if isinstance(module, nn.ModuleList | nn.Sequential) and len(module)
+        ]
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Note what every module gives in the pass inside the context."""
+        begun: list[int] = []
+
+        def enter(*unused: Any) -> None:
+            del unused
+            begun.append(len(self._found))
+
+        def leave(chain: _Chain, module: nn.Module, inputs: Any, output: Any) -> None:
+            del module, inputs
+            inside = self._found[begun.pop() :]
+            if len(inside) == 1:
+                tokens = first_tensor(output, "")
+                chain.outputs.append((tokens, inside[0]))
+
+        with ExitStack() as stack:
+            for chain in self._chains:
+                for module in chain.modules:
+                    stack.callback(module.register_forward_pre_hook(enter).remove)
+                    hook = partial(leave, chain)
+                    stack.callback(module.register_forward_hook(hook).remove)
+            yield
+
+    def choose(self) -> _Chain:
+        """Return the longest chain whose modules all have one attention; the outermost of these.
+
+        Raises:
+            LayerError: there is none.
+        """
+        found = [
+            chain
+            for chain in self._chains
+            if len(chain.outputs) == len(chain.modules)
+            and all(tokens.ndim == 3 for tokens, _ in chain.outputs)  # noqa: PLR2004
+        ]
+        if not found:
+            raise LayerError(
+                "legrad reads the tokens between the blocks of a transformer, and this network "
+                "has no list of blocks with one attention each; use generic-attention, or a class "
+                "activation map such as gradcam."
+            )
+        return max(found, key=lambda chain: len(chain.modules))
