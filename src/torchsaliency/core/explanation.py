@@ -130,6 +130,7 @@ class Explanation:
             images=self.images[where],
             target=self.target.take(where),
             score=self.score[where],
+            masking=self.masking.take(where, self.images.ndim - 2),
             output=_rows(self.output, where),
             inputs=None if self.inputs is None else self.inputs.take(where),
             status=tuple(self.status[i] for i in where.tolist()),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -32,6 +33,13 @@ class Masking(abc.ABC):
     @abc.abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return what a manifest must say to repeat this masking."""
+
+    def take(self, where: Int[Tensor, " m"], sides: int) -> Masking:  # noqa: ARG002
+        """Return the masking of the images at `where`, which have so many sides.
+
+        It is the same for all, but where each image has a baseline of its own.
+        """
+        return self
 
     @final
     def __call__(
@@ -188,23 +196,41 @@ class ImageMinimum(Masking):
 @final
 @dataclass(frozen=True, eq=False)
 class GivenImage(Masking):
-    """Any image, normalised as the network's input: (C, *size), or (C, 1, …) for one colour."""
+    """Any image, normalised as the network's input: one for all, or one for each.
 
-    image: Tensor
+    Attributes:
+        image: (C, *size), or (C, 1, …) for one colour; (N, C, *size) for one of each explained
+            image; or a function from images (N, C, *size) to either.
+    """
+
+    image: Tensor | Callable[[Tensor], Tensor]
 
     def baseline(self, images: Float[Tensor, "n c *size"]) -> Tensor:
-        """Return the given image."""
-        image = self.image.to(images)
-        fits = image.ndim == images.ndim - 1 and all(
-            side in (1, size) for side, size in zip(image.shape, images.shape[1:], strict=True)
+        """Return the given image, or those of these images.
+
+        Raises:
+            OptionError: it has another size, or there are not as many as images.
+        """
+        given = self.image if isinstance(self.image, Tensor) else self.image(images)
+        shape = images.shape[images.ndim - given.ndim :] if given.ndim <= images.ndim else ()
+        fits = len(shape) >= images.ndim - 1 and all(
+            side in (1, size) for side, size in zip(given.shape, shape, strict=True)
         )
         if not fits:
             raise OptionError(
-                f"The baseline image is {tuple(image.shape)} and the images are "
-                f"{tuple(images.shape[1:])}; give one of the same size."
+                f"The baseline image is {tuple(given.shape)} and the images are "
+                f"{tuple(images.shape)}; give one of the same size, or one for each of these."
             )
-        return image
+        return given.to(images)
 
     def describe(self) -> dict[str, Any]:
-        """Return the name and the image's mean."""
-        return {"baseline": "image", "mean": float(self.image.float().mean())}
+        """Return the name, and the images' mean or the function's name."""
+        if isinstance(self.image, Tensor):
+            return {"baseline": "image", "mean": float(self.image.float().mean())}
+        return {"baseline": "function", "name": getattr(self.image, "__name__", str(self.image))}
+
+    def take(self, where: Int[Tensor, " m"], sides: int) -> Masking:
+        """Return the masking of the images at `where`: their own, if each has its own."""
+        image = self.image
+        own = isinstance(image, Tensor) and image.ndim == sides + 2 and len(image) > 1
+        return GivenImage(image[where.to(image.device)]) if own else self

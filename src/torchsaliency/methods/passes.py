@@ -218,14 +218,14 @@ def score_under_masks(
     Yields:
         Indices of images (n,), indices of masks (m,), these masks, and the scores (n, m).
     """
-    device, chunk, hide = view.images.device, view.chunk, masking or view.masking
-    images = len(view.images)
+    device, chunk, images = view.images.device, view.chunk, len(view.images)
+    hide = (masking or view.masking).over(view.images)
     for steps in torch.arange(count, device=device).split(max(1, chunk // images)):
         made = masks(steps)
         for group in rows(images, view):
             index = group.repeat_interleave(len(steps))
             with torch.autocast(device.type, enabled=False):
-                variants = hide(view.images[index], made.repeat(len(group), *[1] * (made.ndim - 1)))
+                variants = hide(made.repeat(len(group), *[1] * (made.ndim - 1)), index)
             scores = view.scores(variants, index, target)
             yield group, steps, made, scores.view(len(group), len(steps))
 

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import torchsaliency
-from nets import CLASSES, images, settle
-from torchsaliency import GivenImage, create, explain
+from nets import CLASSES, convnet, images, quick, settle
+from torchsaliency import GivenImage, OptionError, create, explain
 from torchsaliency.core.method import methods
 from torchsaliency.methods.attribution.segments import coalitions, ridge, shapley
 
@@ -134,3 +134,25 @@ def test_ridge_solves_its_normal_equations_with_a_free_intercept():
     hessian = torch.autograd.functional.hessian(loss, beta.detach())
     (slope,) = torch.autograd.grad(loss(beta), beta)
     torch.testing.assert_close(ridge(z, y, weights, 0.7), -torch.linalg.solve(hessian, slope)[:3])
+
+
+def darker(images):
+    return images - 0.5
+
+
+@pytest.mark.parametrize("name", ["integrated-gradients", "deeplift", "occlusion", "kernelshap"])
+def test_every_image_may_have_a_baseline_of_its_own(name):
+    net, x, base = convnet(seed=3).double(), images(3).double(), images(3, seed=5).double()
+    method = quick(name, **({"passes": 6} if name == "kernelshap" else {}))
+    made = method(net, x, [0, 1, 2], "relu3", masking=GivenImage(base), chunk=2)
+    alone = [
+        method(net, x[i : i + 1], i, "relu3", masking=GivenImage(base[i])).raw for i in range(3)
+    ]
+    torch.testing.assert_close(made.raw, torch.cat(alone))
+    assert torch.equal(made[1:].masking.image, base[1:])
+    by_function = method(net, x, [0, 1, 2], "relu3", masking=GivenImage(darker))
+    given = method(net, x, [0, 1, 2], "relu3", masking=GivenImage(x - 0.5))
+    torch.testing.assert_close(by_function.raw, given.raw)
+    assert by_function.masking.describe() == {"baseline": "function", "name": "darker"}
+    with pytest.raises(OptionError, match=r"\(2, 3, 16, 16\) and the images are \(3, 3, 16, 16\)"):
+        method(net, x, 1, "relu3", masking=GivenImage(base[:2]))
