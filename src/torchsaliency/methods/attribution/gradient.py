@@ -120,7 +120,8 @@ class BlurIG(Attribution):
     [0, max_sigma]: Σ_k (x_σ(k) - x_σ(k+1)) ⊙ ∂y_c/∂x at the blur in the middle of the step, which
     is exact for a linear network. σ(k) = max_sigma · (k/steps)², for most changes where the blur is
     small. The shares add up to y_c(x) - y_c(x_σ), σ = max_sigma, up to the steps' error. Pixels
-    outside the image are zero, the mean colour, as in the authors' code. No baseline is read.
+    outside the image are zero, the mean colour, as in the authors' code; a side of one pixel is not
+    blurred. No baseline is read.
 
     Source: Xu et al., CVPR 2020. Differs from the authors' code in the steps: see erratum L19.
 
@@ -137,20 +138,28 @@ class BlurIG(Attribution):
     def attributions(self, view: View) -> Saliency:
         """Return the sum over the steps, (N, C, *size), and how far the score rises by them."""
         images = images_of(view)
-        sides = images.ndim - 2
 
         def blurred(index: Tensor, place: Tensor) -> Tensor:
             sigmas = (self.max_sigma * (place / self.steps).square()).tolist()
-            pairs = zip(images[index], sigmas, strict=True)
-            return torch.stack([blur(image, sigma, sides=sides) for image, sigma in pairs])
+            pairs = zip(index, sigmas, strict=True)
+            return torch.cat([_blur_images(images[i : i + 1], sigma) for i, sigma in pairs])
 
         def part(step: Tensor, index: Tensor) -> Tensor:
             slope = gradient(view, blurred(index, step + 0.5), index)
             return (blurred(index, step) - blurred(index, step + 1)) * slope
 
-        base = blur(images, float(self.max_sigma), sides=sides)
+        base = _blur_images(images, float(self.max_sigma))
         shares = self.steps * mean_over_draws(view, self.steps, part)
         return Saliency(shares, {"rise": rise_from(view, base)})
+
+
+def _blur_images(images: Tensor, sigma: float) -> Tensor:
+    """Blur all sides of images but those of one pixel: a volume of one slice is a picture."""
+    wide = [side for side in images.shape[2:] if side > 1]
+    if not wide:
+        return images
+    planes = images.reshape(*images.shape[:2], *wide)
+    return blur(planes, sigma, sides=len(wide)).reshape_as(images)
 
 
 @dataclass(frozen=True)
