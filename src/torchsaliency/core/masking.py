@@ -232,5 +232,6 @@ class GivenImage(Masking):
     def take(self, where: Int[Tensor, " m"], sides: int) -> Masking:
         """Return the masking of the images at `where`: their own, if each has its own."""
         image = self.image
-        own = isinstance(image, Tensor) and image.ndim == sides + 2 and len(image) > 1
-        return GivenImage(image[where.to(image.device)]) if own else self
+        if not isinstance(image, Tensor) or image.ndim != sides + 2 or len(image) == 1:
+            return self
+        return GivenImage(image[where.to(image.device)])
