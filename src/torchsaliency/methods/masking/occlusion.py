@@ -58,14 +58,14 @@ class Occlusion(Method):
         """Return the mean drops at the image's own size, (N, *size)."""
         device, dtype = view.images.device, sum_dtype(view.images.device)
         lines = [
-            _windows(length, side, max(1, round(self.stride * side))).to(device)
+            slide_window(length, side, max(1, round(self.stride * side))).to(device)
             for length, side in zip(view.size, window_of(self.window, view.size), strict=True)
         ]
         places = [len(line) for line in lines]
 
         def masks(index: Tensor) -> Tensor:
             parts = zip(lines, torch.unravel_index(index, places), strict=True)
-            return 1 - _outer([line[place] for line, place in parts])
+            return 1 - multiply_outer([line[place] for line, place in parts])
 
         count = math.prod(places)
         scores = view.score.new_zeros((len(view.images), count))
@@ -75,12 +75,12 @@ class Occlusion(Method):
         drops = torch.where(alike, 0, view.score[:, None] - scores).to(dtype)
         covered = [line.to(dtype) for line in lines]
         total = multiply_sides(drops.unflatten(1, places), [line.mT for line in covered])
-        windows = _outer([line.sum(0)[None] for line in covered])
+        windows = multiply_outer([line.sum(0)[None] for line in covered])
         raw = (total / windows).to(view.score.dtype)
         return Saliency(raw, signed=raw)
 
 
-def _outer(lines: Sequence[Tensor]) -> Tensor:
+def multiply_outer(lines: Sequence[Tensor]) -> Tensor:
     """Return the products (m, *size) of lines (m, side), one a side."""
     found = lines[0]
     for line in lines[1:]:
@@ -88,7 +88,7 @@ def _outer(lines: Sequence[Tensor]) -> Tensor:
     return found
 
 
-def _windows(length: int, side: int, step: int) -> Tensor:
+def slide_window(length: int, side: int, step: int) -> Tensor:
     """Return which pixels of one side each window covers, (windows, length), 0 or 1."""
     starts = step * torch.arange(math.ceil((length - side) / step) + 1, device="cpu")[:, None]
     pixels = torch.arange(length, device="cpu")
