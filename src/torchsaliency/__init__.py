@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torchsaliency.registry import register_loader, register_moved
 
 if TYPE_CHECKING:
+    from torchsaliency import concepts as concepts
     from torchsaliency import core as core
     from torchsaliency import data as data
     from torchsaliency import evaluation as evaluation
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from torchsaliency._public import *  # noqa: F403
 
 _PACKAGES = (
+    "concepts",
     "core",
     "data",
     "evaluation",

@@ -3,7 +3,14 @@
 from types import ModuleType as _ModuleType
 
 from torchsaliency.api import overlay as overlay
+from torchsaliency.api import overlay_concepts as overlay_concepts
 from torchsaliency.api import preprocess as preprocess
+from torchsaliency.concepts import ConceptBank as ConceptBank
+from torchsaliency.concepts import ConceptTest as ConceptTest
+from torchsaliency.concepts import Factorisation as Factorisation
+from torchsaliency.concepts import craft as craft
+from torchsaliency.concepts import dff as dff
+from torchsaliency.concepts import tcav as tcav
 from torchsaliency.core.acceleration import accelerated as accelerated
 from torchsaliency.core.detection import Box as Box
 from torchsaliency.core.detection import BoxScore as BoxScore

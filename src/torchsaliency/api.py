@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from torchsaliency import viz
+from torchsaliency.concepts import ConceptBank, Factorisation
 from torchsaliency.core.detection import DetectionScore
 from torchsaliency.core.explain import set_reader
 from torchsaliency.core.explanation import Explanation, set_renderer
@@ -21,7 +22,7 @@ from torchsaliency.core.inputs import Inputs
 from torchsaliency.core.maps import minmax, normalise_signed
 from torchsaliency.core.method import require_signs
 from torchsaliency.core.network import find_fact, unwrap
-from torchsaliency.data import Photo
+from torchsaliency.data import Photo, find_photos
 from torchsaliency.data.clips import Clip, open_clip
 from torchsaliency.data.scans import Scan, open_scan
 from torchsaliency.errors import DataError, InputError
@@ -105,7 +106,7 @@ def read_images(model: nn.Module, x: Any) -> Any:
 
     Floating-point tensors are inputs already, as are several of them in a tuple or a dict. A list
     of such tensors (C, H, W) becomes a batch; all else are photographs, see `preprocess`, and so
-    are paths and PIL images among several inputs.
+    are paths and PIL images among several inputs, and all photographs in a folder.
 
     Raises:
         DataError: a photograph cannot be read.
@@ -120,7 +121,14 @@ def read_images(model: nn.Module, x: Any) -> Any:
         return {name: _read_part(model, part) for name, part in x.items()}
     if isinstance(x, tuple):
         return tuple(_read_part(model, part) for part in x)
+    if isinstance(x, str | os.PathLike) and os.path.isdir(x) and not _takes_volumes(model):
+        x = find_photos(x)
     return x if isinstance(x, Inputs) else preprocess(x, model)
+
+
+def _takes_volumes(model: nn.Module) -> bool:
+    """Whether a folder may be a scan."""
+    return isinstance(model, Network) and model.volumes is not None
 
 
 def _read_part(model: nn.Module, part: Any) -> Any:
@@ -294,7 +302,7 @@ def overlay(  # noqa: PLR0913 (all but the first three by name)
     def draw(one: Photo, row: int) -> Image.Image:
         picture = preparation.picture(one)
         size = picture.height, picture.width
-        _require_size(explanation, preparation.input_size(size))
+        _require_size(explanation.map, preparation.input_size(size))
         shown = values[row][None]
         if fit == "whole" and preparation.fit is Fit.CONTAIN:  # the margin must not set the scale
             saliency = scale(place_map(shown, picture, preparation))[0]
@@ -317,9 +325,57 @@ def overlay(  # noqa: PLR0913 (all but the first three by name)
     return [draw(one, row) for row, one in enumerate(photo)]
 
 
-def _require_size(explanation: Explanation, expected: tuple[int, int]) -> None:
-    if tuple(explanation.map.shape[1:]) != expected:
-        given, wanted = ("x".join(map(str, size)) for size in (explanation.map.shape[1:], expected))
+def overlay_concepts(
+    photo: Photo,
+    found: Factorisation | ConceptBank,
+    model: nn.Module | Preprocessing | None = None,
+    *,
+    index: int = 0,
+    alpha: float = 0.75,
+    classes: Sequence[str] | None = None,
+    fit: str | None = None,
+) -> Image.Image:
+    """Draw over a photograph which concept is strongest where, with a legend below.
+
+    Args:
+        photo: the photograph that was preprocessed, in any form that `preprocess` takes.
+        found: what `dff` or `craft` found in it.
+        model: whose preprocessing was used; it tells where on the photograph the maps lie.
+        index: of the image in the batch.
+        alpha: strength of the colours, in [0, 1].
+        classes: names of the classes; the model's by default.
+        fit: the one that `preprocess` was told.
+
+    Raises:
+        DataError: the photograph cannot be read.
+        InputError: the image is of another size than the photograph's input.
+        OptionError: the strength is out of range.
+    """
+    picture, maps = place_concepts(photo, found, _preprocessing(model, fit), index)
+    if classes is None and isinstance(model, Network):
+        classes = model.classes
+    return viz.draw_concepts(picture, maps, describe_concepts(found, classes), alpha=alpha)
+
+
+def place_concepts(
+    photo: Photo, found: Factorisation | ConceptBank, preparation: Preprocessing, index: int
+) -> tuple[Image.Image, Tensor]:
+    """Return a photograph and the maps (R, H, W) of its concepts on its own pixels."""
+    picture, maps = preparation.picture(photo), found.maps[index]
+    _require_size(maps, preparation.input_size((picture.height, picture.width)))
+    return picture, place_map(maps, picture, preparation).clamp(0, 1)
+
+
+def describe_concepts(
+    found: Factorisation | ConceptBank, classes: Sequence[str] | None
+) -> list[str]:
+    """Say of every concept its classes, or how important it is."""
+    return found.describe(classes) if isinstance(found, Factorisation) else found.describe()
+
+
+def _require_size(maps: Tensor, expected: tuple[int, int]) -> None:
+    if tuple(maps.shape[1:]) != expected:
+        given, wanted = ("x".join(map(str, size)) for size in (maps.shape[1:], expected))
         raise InputError(
             f"The explained image has {given} pixels, and this photograph's input has {wanted}; "
             "give the photograph, the model and the fit that `preprocess` was given."

@@ -17,6 +17,7 @@ from typing import Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
+from torchsaliency.cli.concepts import concepts
 from torchsaliency.cli.console import replace_unencodable, say
 from torchsaliency.cli.demo import demo
 from torchsaliency.cli.evaluate import evaluate
@@ -38,7 +39,7 @@ _EXIT_CODES = (
 
 COMMANDS = (
     *(demo, explain, methods, metrics, targets, datasets, models, layers, evaluate, table, compare),
-    *(finetune, recipes, reproduce, survey_score),
+    *(concepts, finetune, recipes, reproduce, survey_score),
 )
 
 # Typer carries click's errors under a private name, or uses click's own, by version.

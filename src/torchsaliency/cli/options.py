@@ -12,7 +12,30 @@ import typer
 from pydantic.fields import FieldInfo
 
 from torchsaliency.errors import OptionError
-from torchsaliency.options import WRITTEN, ExplainOptions, Options, option, validate_options
+from torchsaliency.options import (
+    CHANNELS,
+    CHUNK,
+    CLASS_NAMES,
+    DEVICE,
+    EXPLAINED,
+    FIT,
+    MEAN,
+    MODEL,
+    OUTPUT_KEY,
+    PRECISION,
+    SCORES,
+    SEED,
+    SIZE,
+    STD,
+    WEIGHTS,
+    WRITTEN,
+    ExplainOptions,
+    Framing,
+    Options,
+    Precision,
+    option,
+    validate_options,
+)
 
 Command = Callable[[Any], int | None]
 """Takes a model of options and returns the exit code; None is 0."""
@@ -43,6 +66,65 @@ class ExplainCommandOptions(ExplainOptions):
         metavar="PHOTO...",
     )
     output: Path = option(Path("saliency"), WRITTEN, "Made if it does not exist.", metavar="FOLDER")
+    as_json: bool = JSON
+
+
+class ConceptOptions(Options):
+    """Which concepts, of what."""
+
+    photos: tuple[str, ...] = option(
+        ...,
+        "",
+        "Photographs, folders of them, or samples as of `explain`; for craft and tcav some tens of "
+        "one class.",
+        metavar="PHOTO...",
+    )
+    method: Literal["dff", "craft", "tcav"] = option(
+        "dff",
+        EXPLAINED,
+        "dff: what the photos' features are made of, and which classes that speaks for. craft: how "
+        "much each part matters for a class. tcav: whether a concept that you show in photos moves "
+        "a class's score.",
+    )
+    concepts: int | None = option(
+        None, EXPLAINED, "How many are found; 4 by dff and 10 by craft.", ge=1, spelling="--count"
+    )
+    concept: tuple[Path, ...] = option(
+        (), EXPLAINED, "tcav: a folder of photos that show it. Repeatable.", metavar="FOLDER"
+    )
+    random: Path | None = option(
+        None, EXPLAINED, "tcav: a folder of photos of anything, some hundred.", metavar="FOLDER"
+    )
+    runs: int | None = option(
+        None, EXPLAINED, "tcav: sets that the random photos are parted into; 10.", ge=3
+    )
+    samples: int | None = option(
+        None, EXPLAINED, "craft: draws of masks for the importances; 32.", ge=2
+    )
+    target: str | None = option(
+        None,
+        EXPLAINED,
+        "craft and tcav: a class by number or name, or a target; the predicted class by default.",
+        metavar="CLASS|NAME",
+    )
+    layer: str | None = option(
+        None, EXPLAINED, "Whose features; the network's default layer.", metavar="NAME"
+    )
+    model: str = MODEL
+    weights: Path | None = WEIGHTS
+    size: str | None = SIZE
+    mean: str | None = MEAN
+    std: str | None = STD
+    channels: int | None = CHANNELS
+    class_names: Path | None = CLASS_NAMES
+    scores: str | None = SCORES
+    output_key: str | None = OUTPUT_KEY
+    fit: Framing | None = FIT
+    device: str = DEVICE
+    precision: Precision = PRECISION
+    chunk: int | None = CHUNK
+    seed: int = SEED
+    output: Path = option(Path("concepts"), WRITTEN, "Made if it does not exist.", metavar="FOLDER")
     as_json: bool = JSON
 
 

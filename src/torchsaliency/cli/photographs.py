@@ -69,7 +69,7 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
             "photograph, or to a text: leave all but one out."
         )
     words = [*options.photos, *([options.similar_to] if options.similar_to else [])]
-    photos = unique_names(_choose_photos(words, options.output))
+    photos = unique_names(choose_photos(words, options.output))
     network = load_model(
         options.model,
         weights=options.weights,
@@ -78,7 +78,7 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
         given=given_facts(options),
     )
     if takes_volumes(network):  # a folder of DICOM files is then one scan
-        photos = unique_names(_choose_photos(words, options.output, series=True))
+        photos = unique_names(choose_photos(words, options.output, series=True))
         network.source.pop("assumed", None)  # of pictures
     say_assumptions(network)
     medium = choose_medium(options, network, [*photos.values()])
@@ -137,14 +137,15 @@ def say_assumptions(network: Network) -> None:
 # --- from words to objects ------------------------------------------------------------------------
 
 
-def _split(words: Sequence[str]) -> list[str]:
+def split_names(words: Sequence[str]) -> list[str]:
+    """Return the names of a repeatable option, each of which may hold several with commas."""
     return [name.strip() for word in words for name in word.split(",") if name.strip()]
 
 
 def _choose_methods(
     words: Sequence[str], settings: Settings, *, signed: bool = False
 ) -> dict[str, Method]:
-    names = _split(words)
+    names = split_names(words)
     if ALL in names:
         names = [entry.name for entry in METHODS.entries().values() if entry.signed >= signed]
     if not names:
@@ -153,7 +154,7 @@ def _choose_methods(
 
 
 def _choose_metrics(words: Sequence[str], settings: Settings) -> dict[str, SaliencyMetric]:
-    names = _split(words)
+    names = split_names(words)
     if not names:
         return {}
     from torchsaliency.metrics import create_metric, metric_entry
@@ -168,7 +169,7 @@ def _choose_metrics(words: Sequence[str], settings: Settings) -> dict[str, Salie
     return {name: create_metric(name, settings.get(name, {})) for name in names}
 
 
-def _choose_photos(words: Sequence[str], output: Path, *, series: bool = False) -> list[Path]:
+def choose_photos(words: Sequence[str], output: Path, *, series: bool = False) -> list[Path]:
     """Return the photographs that files, folders and sample names stand for, each once.
 
     Of a folder, what an earlier run wrote (all below `output`) is left out, or the library would
@@ -256,7 +257,7 @@ def _references(
         reference = similarity_to_text(network, options.text).reference[0]
         return dict.fromkeys(photos, (reference, f"“{options.text}”"))
     assert options.similar_to is not None
-    chosen = _choose_photos([options.similar_to], options.output)
+    chosen = choose_photos([options.similar_to], options.output)
     if len(chosen) > 1 or len(photos) < 2:  # noqa: PLR2004
         raise DataError(
             f"--similar-to {options.similar_to} stands for {len(chosen)} photographs, beside "

@@ -109,11 +109,9 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
         model = NetworkWrapper(
             model, scores=parse_scores(scores), output=output, forward_kwargs=forward_kwargs
         )
-    x = _readers[0](model, x)
-    if not isinstance(x, Tensor):
-        x = as_inputs(x, of)
+    x = read_inputs(model, x, of)
     with nullcontext() if accelerate is None else accelerated(accelerate):
-        layers = _choose_layers(model, x, layer, needs)
+        layers = choose_layers(model, x, layer, needs)
         begun = seconds_now(images_of(x).device)
         with tracing(
             model,
@@ -143,6 +141,12 @@ def set_reader(reader: Callable[[nn.Module, Any], Any]) -> None:
     _readers[:] = [reader]
 
 
+def read_inputs(model: nn.Module, x: Any, of: int | str | None = None) -> InputsLike:
+    """Return images, photographs or several inputs as inputs of the network, see `explain`."""
+    x = _readers[0](model, x)
+    return x if isinstance(x, Tensor) else as_inputs(x, of)
+
+
 def resolve_methods(methods: MethodsLike) -> dict[str, Method]:
     """Return the methods by label.
 
@@ -163,7 +167,7 @@ def resolve_methods(methods: MethodsLike) -> dict[str, Method]:
     return found
 
 
-def _choose_layers(
+def choose_layers(
     model: nn.Module, x: InputsLike, layer: LayerLike | Sequence[LayerLike] | None, needs: Needs
 ) -> list[Layer]:
     """Return the layers that are named, else the network's default layer."""

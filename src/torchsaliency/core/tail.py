@@ -41,10 +41,18 @@ class Tail:
 
     def score(self, image: int, features: Tensor) -> Tensor:
         """Score image `image` with the layer's output replaced by each row of `features`."""
+        return self._score(image, features, self._rows(image, len(features)))
+
+    def output(self, image: int, features: Tensor) -> Any:
+        """Return the network's numbers with the layer's output replaced, as `score`."""
+        return self._run(image, features, self._rows(image, len(features)))
+
+    def _rows(self, image: int, count: int) -> int:
+        """Return how many copies of the image the network needs for so many replacements."""
         name = self.layer.name
         if name not in self.grows:
             self.grows[name] = self._may_grow(image)
-        return self._score(image, features, 1 if self.grows[name] else len(features))
+        return 1 if self.grows[name] else count
 
     def _may_grow(self, image: int) -> bool:
         """Whether the batch may grow at the layer: two unchanged copies must score as before."""

@@ -498,6 +498,23 @@ class View:
         Returns:
             (count,) scores.
         """
+        tail, steps = self._cut(image, count)
+        return torch.cat([tail.score(image, edits(step)) for step in steps])
+
+    def tail_outputs(
+        self, image: int, edits: Callable[[Tensor], Tensor], count: int
+    ) -> Tensor | None:
+        """Return the network's numbers (count, …) with the layer's output replaced, see `tail`.
+
+        None where they are no single tensor, as of a detector.
+        """
+        tail, steps = self._cut(image, count)
+        outputs = [tail.output(image, edits(step)) for step in steps]
+        tensors = [output for output in outputs if isinstance(output, Tensor)]
+        return upcast(torch.cat(tensors)) if len(tensors) == len(outputs) else None
+
+    def _cut(self, image: int, count: int) -> tuple[Tail, Sequence[Tensor]]:
+        """Return what follows the layer, and the numbers of the replacements of each pass."""
         rows = self.chunk
         if not self.session.mixes_images:
             numbers = self.activations[image].numel()
@@ -511,8 +528,7 @@ class View:
             tolerance=3e-2 if self.is_rounded_to(torch.float16, torch.bfloat16) else 1e-3,
             grows=self.traced.grows,
         )
-        steps = torch.arange(count, device=self.images.device).split(rows)
-        return torch.cat([tail.score(image, edits(step)) for step in steps])
+        return tail, torch.arange(count, device=self.images.device).split(rows)
 
     def rescore(
         self,

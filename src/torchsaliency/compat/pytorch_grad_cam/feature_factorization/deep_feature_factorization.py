@@ -17,7 +17,8 @@ from torchsaliency.compat.pytorch_grad_cam.utils.image import (
     scale_cam_image,
     show_factorization_on_image,
 )
-from torchsaliency.methods.factorisation import factorise_features
+from torchsaliency.concepts.factorisation import factorise_features
+from torchsaliency.concepts.passes import at_cells
 
 Classifier = Callable[[Tensor], Tensor]
 
@@ -25,8 +26,10 @@ Classifier = Callable[[Tensor], Tensor]
 def dff(activations: Array, n_components: int = 5) -> tuple[Array, Array]:
     """Return concepts (K, R) and their maps (N, R, *grid) of features (N, K, *grid)."""
     features = torch.from_numpy(np.nan_to_num(activations, posinf=np.inf, neginf=-np.inf))
-    concepts, maps = factorise_features(features, n_components)
-    return to_numpy(concepts.mT), to_numpy(maps)
+    least = features.transpose(0, 1).flatten(1).amin(1)  # subtracted behind a ReLU, too
+    lifted = features - at_cells(least[None], features)
+    concepts, maps = factorise_features(lifted, n_components, seed=0)
+    return to_numpy((concepts + least).mT), to_numpy(maps)
 
 
 C = TypeVar("C", bound="DeepFeatureFactorization")
