@@ -251,7 +251,7 @@ def test_deep_feature_factorisation():
         assert scores.shape == (3, 5)
         return np.concatenate([np.asarray(maps).ravel(), concepts.ravel(), scores.ravel()])
 
-    run_both(program, atol=1e-2)  # theirs stops after 200 steps
+    run_both(program, atol=3e-2)  # theirs stops after 200 steps, and ten times as far away
 
 
 @pytest.mark.parametrize(

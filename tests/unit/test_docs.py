@@ -4,6 +4,8 @@ import re
 import runpy
 from pathlib import Path
 
+import pytest
+
 import torchsaliency
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +49,8 @@ def test_every_public_name_exists_and_is_documented():
         assert getattr(torchsaliency, name).__doc__, name
 
 
-def test_the_examples_of_scores_and_inputs_run():
-    page = (ROOT / "docs" / "scores.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["scores.md", "concepts.md"])
+def test_the_examples_of_a_page_run(name):
+    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
-    exec(compile(code, "docs/scores.md", "exec"), {})
+    exec(compile(code, name, "exec"), {})
