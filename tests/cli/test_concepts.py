@@ -35,7 +35,8 @@ def test_a_picture_and_all_numbers_are_written(method, folders, command):
     assert ran.code == 0, ran.err
     facts = json.loads((folders / "concepts" / "concepts.json").read_bytes())
     assert ran.json["concepts"] == facts["concepts"]
-    assert Image.open(folders / "concepts" / "concepts.png").width > 200
+    with Image.open(folders / "concepts" / "concepts.png") as picture:
+        assert picture.width > 200
     if method == "tcav":
         assert 0 <= facts["concepts"]["bright"]["p_value"] <= 1
         assert len(facts["chance"]["score"]) == 3

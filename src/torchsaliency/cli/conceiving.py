@@ -145,7 +145,7 @@ def _find(
         options.concepts or 10,
         target,
         layer,
-        samples=options.samples or 32,
+        samples=options.samples or 64,
         seed=options.seed,
         chunk=chunk,
     )

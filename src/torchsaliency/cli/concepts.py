@@ -29,6 +29,11 @@ def _print(facts: dict[str, Any]) -> None:
         for line in facts["concepts"]:
             print_line(line)
         print_line(f"What they leave over of the features: {facts['error']:.0%}.")
+        if facts["method"] == "craft":
+            mean, rebuilt = (
+                sum(facts[key]) / len(facts[key]) for key in ("score", "rebuilt_score")
+            )
+            print_line(f"Mean score of the photos {mean:.3g}; of the concepts alone {rebuilt:.3g}.")
         return
     names = "TCAV score", "p", "strength", "p of strength", "accuracy"
     table = grid_of("concept", *names, right=names)

@@ -99,7 +99,7 @@ class ConceptOptions(Options):
         None, EXPLAINED, "tcav: sets that the random photos are parted into; 10.", ge=3
     )
     samples: int | None = option(
-        None, EXPLAINED, "craft: draws of masks for the importances; 32.", ge=2
+        None, EXPLAINED, "craft: draws of masks for the importances; 64.", ge=2
     )
     target: str | None = option(
         None,

@@ -27,7 +27,7 @@ from torchsaliency.core.scores import SOFTMAX, ScoreKind
 from torchsaliency.core.trace import View
 from torchsaliency.errors import InputError, OptionError, TargetError
 
-_ITERATIONS, _TOLERANCE = 2000, 1e-5
+_ITERATIONS, _TOLERANCE = 5000, 1e-4
 _SWEEPS, _STILL = 2000, 1e-9
 _LEAST_NAMED = 0.01
 """A less probable class is not named, unless it is the first."""
