@@ -11,6 +11,7 @@ ReLU, as in the paper; of other features it is the channel's least value.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -27,7 +28,7 @@ from torchsaliency.core.scores import SOFTMAX, ScoreKind
 from torchsaliency.core.trace import View
 from torchsaliency.errors import InputError, OptionError, TargetError
 
-_ITERATIONS, _TOLERANCE = 5000, 1e-4
+_ITERATIONS, _TOLERANCE = 2000, 1e-4
 _SWEEPS, _STILL = 2000, 1e-9
 _LEAST_NAMED = 0.01
 """A less probable class is not named, unless it is the first."""
@@ -225,6 +226,7 @@ def factorise_features(
         (torch.Size([3, 6]), torch.Size([2, 3, 4, 4]))
     """
     from sklearn.decomposition import NMF  # noqa: PLC0415 (slow to import)
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
 
     require_positive("factorise_features", concepts=concepts)
     channels = to_float64(features.detach()).transpose(0, 1)
@@ -249,7 +251,11 @@ def factorise_features(
         max_iter=_ITERATIONS,
         tol=_TOLERANCE,
     )
-    weights = torch.from_numpy(model.fit_transform((rows / high).cpu().numpy())) * high**0.5
+    with warnings.catch_warnings():
+        # concepts that can be exchanged for each other creep for ever; the error says what is left
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = model.fit_transform((rows / high).cpu().numpy())
+    weights = torch.from_numpy(found) * high**0.5
     shares = torch.from_numpy(model.components_).unflatten(1, channels.shape[1:]) * high**0.5
     return weights.mT.to(features), shares.transpose(0, 1).to(features)
 
