@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -173,8 +173,6 @@ def _unpack(sides: tuple[Any, ...]) -> tuple[int, ...]:
 
 class _Coalitions(Attribution, abc.ABC):
     """A class that scores images of which only some features are shown."""
-
-    _samples: ClassVar[int] = 25
 
     def attribute(  # noqa: PLR0913, PLR0917 (captum's arguments)
         self,
