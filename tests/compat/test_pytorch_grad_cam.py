@@ -376,6 +376,8 @@ def test_errors_are_not_hidden():
         cam(x, [ClassifierOutputTarget(99)] * 2)
     with pytest.raises(TargetError, match="single number"):
         cam(x, [use_ours(".utils.model_targets").RawScoresOutputTarget()] * 2)
+    with pytest.raises(OptionError, match="differentiable=True"):
+        ours.GradCAM(net, ["relu3"], detach=False)
     with pytest.raises(OptionError, match="each once"):
         ours.GradCAM(net, [net.relu3, net.relu3])
     with pytest.raises(OptionError, match="get_cam_weights"):

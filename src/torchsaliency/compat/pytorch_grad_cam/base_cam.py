@@ -55,7 +55,11 @@ class BaseCAM:
         uses_gradients: whether a method written as a subclass reads gradients.
         tta_transforms: what `aug_smooth` does, each with `augment_image` and `deaugment_mask`, as
             ttach has them; by default the image times 1, 0.9 and 1.1, and its mirror image.
-        detach: accepted, as maps carry no graph.
+        detach: True, as maps are numbers; for maps that keep their graph use
+            `torchsaliency.explain` with `differentiable=True`.
+
+    Raises:
+        OptionError: `detach` is False, or no layer, or one twice.
 
     Attributes:
         outputs: what the network gave for the last batch, detached.
@@ -73,8 +77,13 @@ class BaseCAM:
         compute_input_gradient: bool = False,  # noqa: ARG002
         uses_gradients: bool = True,
         tta_transforms: Any = None,
-        detach: bool = True,  # noqa: ARG002
+        detach: bool = True,
     ) -> None:
+        if not detach:
+            raise OptionError(
+                "detach=False was given, and maps are numbers without a graph here; for maps to "
+                "train with use torchsaliency.explain(…, differentiable=True)."
+            )
         load_all()
         self.model, self.target_layers = model, list(target_layers)
         self.reshape_transform = reshape_transform
