@@ -6,6 +6,7 @@ from torchsaliency.registry import make_moved_getattr
 require_extra("eval", "pandas", "pyarrow", "torchmetrics")
 
 from torchsaliency.evaluation.bench import Bench
+from torchsaliency.evaluation.choosing import Consensus, Recommendation, consensus, recommend
 from torchsaliency.evaluation.plan import Plan, make_plan, read_plan
 from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.runner import Progress, Watch, evaluate, load_results
@@ -18,14 +19,18 @@ __getattr__ = make_moved_getattr(__name__)
 __all__ = [
     "Bench",
     "Choice",
+    "Consensus",
     "Plan",
     "Progress",
+    "Recommendation",
     "Results",
     "Store",
     "Watch",
+    "consensus",
     "evaluate",
     "load_results",
     "make_plan",
     "read_plan",
+    "recommend",
     "score",
 ]
