@@ -482,12 +482,18 @@ def _decide(
         return "too little evidence", best, reason
     if len(best) == 1:
         rivals = [b for b in able if b != best[0]]
-        split = [b for b in rivals if total(best[0], b) == 0]
-        beaten = len(rivals) - len(split)
-        reason = (
-            f"Recommended: {best[0]}. More questions speak for it than against it in comparison "
-            f"with {beaten} of {len(rivals)} other methods, and no method has that over it."
-        )
+        beaten = [b for b in rivals if total(best[0], b) > 0]
+        reason = f"Recommended: {best[0]}."
+        if len(able) < len(names):
+            reason += (
+                f" {len(able)} of {len(names)} methods do better than the controls wherever that "
+                "is asked."
+            )
+        if rivals:
+            reason += (
+                f" More questions speak for it than against it in comparison with {len(beaten)} of "
+                f"the {len(rivals)} others, and none of them has that over it."
+            )
         return "recommended", best, reason
     if not best:
         return (
