@@ -22,7 +22,7 @@ def test_methods_are_tried_on_photographs(command, tmp_path):
     )
     assert shown.code == 0
     assert "Is what the map shows enough for the network?" in shown.out
-    assert "2 images are too few" in " ".join(shown.out.split())
+    assert "Undecided: " in shown.out
 
 
 def test_a_method_that_does_not_fit_is_refused(command, tmp_path):

@@ -2,91 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchsaliency.cli.console import (
-    bold,
-    grid_of,
-    print_json,
-    print_line,
-    say,
-    stdout,
-)
-from torchsaliency.cli.options import JSON
-from torchsaliency.options import (
-    BATCH_SIZE,
-    CHANNELS,
-    CHUNK,
-    CLASS_NAMES,
-    DEVICE,
-    EXPLAINED,
-    FIT,
-    MEAN,
-    MODEL,
-    OUTPUT_KEY,
-    PRECISION,
-    SCORES,
-    SEED,
-    SETTINGS,
-    SIZE,
-    STD,
-    WEIGHTS,
-    WRITTEN,
-    Framing,
-    Options,
-    Precision,
-    option,
-)
+from torchsaliency.cli.console import bold, grid_of, print_json, print_line, say, stdout
+from torchsaliency.cli.options import ChooseOptions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torchsaliency.evaluation.choosing import Recommendation
-
-FACTS, PICTURE = "recommendation.json", "consensus.png"
-"""Names of the files that are written."""
-
-
-class ChooseOptions(Options):
-    """What is tried, and on what."""
-
-    photos: tuple[str, ...] = option(
-        ...,
-        "",
-        "Photographs, folders of them, or samples as of `explain`; 20 to 40 of the kind that "
-        "matters, at least 8.",
-        metavar="PHOTO...",
-    )
-    method: tuple[str, ...] = option(
-        (),
-        EXPLAINED,
-        "Methods that are tried; by default well-known ones of every family that fit the network, "
-        "but for masking methods, which take thousands of passes an image.",
-        metavar="NAME,NAME",
-    )
-    settings: tuple[str, ...] = SETTINGS
-    target: str | None = option(
-        None,
-        EXPLAINED,
-        "A class by number or name, or a target; the predicted class by default.",
-        metavar="CLASS|NAME",
-    )
-    model: str = MODEL
-    weights: Path | None = WEIGHTS
-    size: str | None = SIZE
-    mean: str | None = MEAN
-    std: str | None = STD
-    channels: int | None = CHANNELS
-    class_names: Path | None = CLASS_NAMES
-    scores: str | None = SCORES
-    output_key: str | None = OUTPUT_KEY
-    fit: Framing | None = FIT
-    device: str = DEVICE
-    precision: Precision = PRECISION
-    batch_size: int = BATCH_SIZE
-    chunk: int | None = CHUNK
-    seed: int = SEED
-    output: Path = option(Path("choice"), WRITTEN, "Made if it does not exist.", metavar="FOLDER")
-    as_json: bool = JSON
 
 
 def choose(options: ChooseOptions) -> int:
@@ -106,6 +30,8 @@ def choose(options: ChooseOptions) -> int:
 
 
 def _print(found: Recommendation, folder: Path) -> None:
+    from torchsaliency.cli.choosing import FACTS, PICTURE
+
     metrics = [*found.scores]
     table = grid_of("method", *metrics, "passes", "s/image", right=[*metrics, "passes", "s/image"])
     for name in found.costs:

@@ -8,25 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from torchsaliency.api import overlay
-from torchsaliency.cli.choose import FACTS, PICTURE, ChooseOptions
-from torchsaliency.cli.console import progress_bar, say
+from torchsaliency.cli.console import progress_bar
 from torchsaliency.cli.monitoring import name_network_errors
-from torchsaliency.cli.options import parse_settings, require_chosen
-from torchsaliency.cli.photographs import choose_photos, say_assumptions, split_names
+from torchsaliency.cli.options import ChooseOptions, parse_settings, require_chosen
+from torchsaliency.cli.photographs import (
+    choose_photos,
+    read_photos,
+    say_assumptions,
+    split_names,
+)
 from torchsaliency.core.files import OutputFolder
 from torchsaliency.core.method import create
 from torchsaliency.core.target import parse_target
 from torchsaliency.data import open_photo
-from torchsaliency.errors import DataError
 from torchsaliency.evaluation.choosing import CONTROLS, Recommendation, consensus, recommend
 from torchsaliency.options import Framing
 from torchsaliency.viz import Panel, Row, grid
 from torchsaliency.viz.overlay import png
 from torchsaliency.zoo import Network, load_model
 from torchsaliency.zoo.inputs import given_facts
+
+FACTS, PICTURE = "recommendation.json", "consensus.png"
+"""Names of the files that are written."""
 
 _SHOWN, _PIXELS = 6, (512, 512)
 """Photographs in the picture, and pixels that are kept of each."""
@@ -55,7 +60,7 @@ def try_methods(options: ChooseOptions) -> tuple[Recommendation, dict[str, Any]]
     folder = OutputFolder(options.output)
     with folder.lock():
         folder.require_own([FACTS, PICTURE])
-        images, read, skipped = _read(network, paths, options)
+        images, read, skipped = read_photos(network, paths, options.fit)
         with progress_bar("batches") as bar, name_network_errors(network.name):
             task = bar.add_task("trying methods", total=None)
             found = recommend(
@@ -82,37 +87,6 @@ def try_methods(options: ChooseOptions) -> tuple[Recommendation, dict[str, Any]]
         folder.write_manifest(FACTS, facts, [PICTURE])
         folder.dissolve()
     return found, facts
-
-
-def _read(
-    network: Network, paths: Sequence[Path], options: ChooseOptions
-) -> tuple[Tensor, list[Path], dict[str, str]]:
-    """Return the inputs, the photographs they are of, and why others were left out."""
-    preprocessing = network.preprocessing.frame(options.fit)
-    inputs: list[Tensor] = []
-    read: list[Path] = []
-    skipped: dict[str, str] = {}
-    for path in paths:
-        try:
-            image, reason = preprocessing(path), ""
-        except DataError as error:
-            reason = str(error)
-        else:
-            if inputs and image.shape != inputs[0].shape:
-                reason = (
-                    f"{path} becomes an input of {tuple(image.shape)} and the first photograph one "
-                    f"of {tuple(inputs[0].shape)}; give --size, so that all have one size."
-                )
-        if reason:
-            skipped[str(path)] = reason
-            say(f"Skipped: {reason}")
-        else:
-            inputs.append(image)
-            read.append(path)
-    if not inputs:
-        raise DataError(f"None of the photographs can be used: {next(iter(skipped.values()))}")
-    device, dtype = torch.device(options.device), getattr(torch, options.precision)
-    return torch.stack(inputs).to(device, dtype), read, skipped
 
 
 def _draw(

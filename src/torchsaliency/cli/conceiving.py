@@ -10,15 +10,19 @@ import torch
 from torch import Tensor
 
 from torchsaliency.api import describe_concepts, place_concepts
-from torchsaliency.cli.console import say
 from torchsaliency.cli.monitoring import name_network_errors
 from torchsaliency.cli.options import ConceptOptions
-from torchsaliency.cli.photographs import choose_photos, say_assumptions, unique_names
+from torchsaliency.cli.photographs import (
+    choose_photos,
+    read_photos,
+    say_assumptions,
+    unique_names,
+)
 from torchsaliency.concepts import ConceptBank, ConceptTest, Factorisation, craft, dff, tcav
 from torchsaliency.core.files import OutputFolder
 from torchsaliency.core.target import TargetLike, parse_target
 from torchsaliency.data import find_photos
-from torchsaliency.errors import DataError, InputError, OptionError
+from torchsaliency.errors import InputError, OptionError
 from torchsaliency.viz import Panel, Row, add_legend, draw_concepts, grid, overlay
 from torchsaliency.viz.overlay import png
 from torchsaliency.zoo import Network, load_model
@@ -63,10 +67,10 @@ def find_concepts(options: ConceptOptions) -> dict[str, Any]:
     folder = OutputFolder(options.output)
     with folder.lock():
         folder.require_own([FACTS, PICTURE])
-        images, read, skipped = _read(network, paths, options)
+        images, read, skipped = read_photos(network, paths, options.fit)
         with name_network_errors(network.name):
             if options.method == "tcav":
-                others = [_read(network, photos, options) for photos in [*sets, pool]]
+                others = [read_photos(network, photos, options.fit) for photos in [*sets, pool]]
                 for other in others:
                     skipped |= other[2]
                 names = [*unique_names(options.concept)]
@@ -101,36 +105,6 @@ def _require_read(options: ConceptOptions) -> None:
         raise OptionError(
             "tcav tests a concept that photos show; give --concept FOLDER and --random FOLDER."
         )
-
-
-def _read(
-    network: Network, paths: Sequence[Path], options: ConceptOptions
-) -> tuple[Tensor, list[Path], dict[str, str]]:
-    """Return the inputs, the photographs they are of, and why others were left out."""
-    preprocessing = network.frame(options.fit)
-    inputs: list[Tensor] = []
-    read: list[Path] = []
-    skipped: dict[str, str] = {}
-    for path in paths:
-        try:
-            image, reason = preprocessing(path), ""
-        except DataError as error:
-            reason = str(error)
-        else:
-            if inputs and image.shape != inputs[0].shape:
-                reason = (
-                    f"{path} becomes an input of {tuple(image.shape)} and the first photograph one "
-                    f"of {tuple(inputs[0].shape)}; give --size, so that all have one size."
-                )
-        if reason:
-            skipped[str(path)] = reason
-            say(f"Skipped: {reason}")
-        else:
-            inputs.append(image)
-            read.append(path)
-    if not inputs:
-        raise DataError(f"None of the photographs can be used: {next(iter(skipped.values()))}")
-    return torch.stack(inputs), read, skipped
 
 
 def _find(

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from torchsaliency.errors import OptionError
 from torchsaliency.options import (
+    BATCH_SIZE,
     CHANNELS,
     CHUNK,
     CLASS_NAMES,
@@ -25,6 +26,7 @@ from torchsaliency.options import (
     PRECISION,
     SCORES,
     SEED,
+    SETTINGS,
     SIZE,
     STD,
     WEIGHTS,
@@ -66,6 +68,49 @@ class ExplainCommandOptions(ExplainOptions):
         metavar="PHOTO...",
     )
     output: Path = option(Path("saliency"), WRITTEN, "Made if it does not exist.", metavar="FOLDER")
+    as_json: bool = JSON
+
+
+class ChooseOptions(Options):
+    """What is tried, and on what."""
+
+    photos: tuple[str, ...] = option(
+        ...,
+        "",
+        "Photographs, folders of them, or samples as of `explain`; 20 to 40 of the kind that "
+        "matters, at least 8.",
+        metavar="PHOTO...",
+    )
+    method: tuple[str, ...] = option(
+        (),
+        EXPLAINED,
+        "Methods that are tried; by default well-known ones of every family that fit the network, "
+        "but for masking methods, which take thousands of passes an image.",
+        metavar="NAME,NAME",
+    )
+    settings: tuple[str, ...] = SETTINGS
+    target: str | None = option(
+        None,
+        EXPLAINED,
+        "A class by number or name, or a target; the predicted class by default.",
+        metavar="CLASS|NAME",
+    )
+    model: str = MODEL
+    weights: Path | None = WEIGHTS
+    size: str | None = SIZE
+    mean: str | None = MEAN
+    std: str | None = STD
+    channels: int | None = CHANNELS
+    class_names: Path | None = CLASS_NAMES
+    scores: str | None = SCORES
+    output_key: str | None = OUTPUT_KEY
+    fit: Framing | None = FIT
+    device: str = DEVICE
+    precision: Precision = PRECISION
+    batch_size: int = BATCH_SIZE
+    chunk: int | None = CHUNK
+    seed: int = SEED
+    output: Path = option(Path("choice"), WRITTEN, "Made if it does not exist.", metavar="FOLDER")
     as_json: bool = JSON
 
 

@@ -198,6 +198,41 @@ def choose_photos(words: Sequence[str], output: Path, *, series: bool = False) -
     return list(found.values())
 
 
+def read_photos(
+    network: Network, paths: Sequence[Path], fit: str | None
+) -> tuple[Tensor, list[Path], dict[str, str]]:
+    """Return photographs as one batch, which of them could be read, and why others could not.
+
+    Raises:
+        DataError: none can be used.
+    """
+    preprocessing = network.frame(fit)
+    inputs: list[Tensor] = []
+    read: list[Path] = []
+    skipped: dict[str, str] = {}
+    for path in paths:
+        try:
+            image, reason = preprocessing(path), ""
+        except DataError as error:
+            reason = str(error)
+        else:
+            if inputs and image.shape != inputs[0].shape:
+                reason = (
+                    f"{path} becomes an input of {tuple(image.shape)} and the first photograph one "
+                    f"of {tuple(inputs[0].shape)}; give --size, so that all have one size."
+                )
+        if reason:
+            skipped[str(path)] = reason
+            say(f"Skipped: {reason}")
+        else:
+            inputs.append(image)
+            read.append(path)
+    if not inputs:
+        raise DataError(f"None of the photographs can be used: {next(iter(skipped.values()))}")
+    like = next(network.parameters(), inputs[0])
+    return torch.stack(inputs).to(like.device, like.dtype), read, skipped
+
+
 def unique_names(paths: Sequence[Path]) -> dict[str, Path]:
     """Give every file a name of its own: its stem, numbered where stems repeat.
 
