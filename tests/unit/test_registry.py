@@ -27,7 +27,7 @@ def test_both_papers_methods_are_there():
 def test_every_entry_is_complete(name):
     made = create(name)
     assert made.name == name
-    assert made.entry is methods()[name]
+    assert made.entry == methods()[name]
     assert made == create(name)
     assert made.options == dict(methods()[name].options)
     assert METHODS.get(name).summary.endswith(".")
