@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -19,7 +19,15 @@ from torchsaliency.core.layer import Layer, LayerLike, as_group
 from torchsaliency.core.maps import Fusion, is_constant, require_fusion, upsample
 from torchsaliency.core.maps import fuse as fuse_maps
 from torchsaliency.core.masking import Masking
-from torchsaliency.core.method import Method, Needs, Saliency, as_saliency, create, set_explainer
+from torchsaliency.core.method import (
+    Method,
+    Needs,
+    Saliency,
+    as_saliency,
+    create,
+    require_differentiable,
+    set_explainer,
+)
 from torchsaliency.core.network import NetworkWrapper, as_module, find_fact, unwrap
 from torchsaliency.core.runtime import seconds_now
 from torchsaliency.core.scores import ScoresLike, parse_scores
@@ -48,6 +56,7 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
     of: int | str | None = None,
     forward_kwargs: Mapping[str, Any] | None = None,
     fuse: Fusion = "mean",
+    differentiable: bool = False,
 ) -> dict[str, Explanation]:
     """Explain a batch of images by one or several methods, sharing one pass of the network.
 
@@ -85,6 +94,9 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
             (torchcam's) or "grid-product" of maps that are stretched and then resized. Signed
             values and attributions are always averaged; a method that reads several layers as one
             (Opti-CAM, RefineCAM) goes its own way.
+        differentiable: whether maps keep their graph down to the network's parameters, so that a
+            loss can be put on them and the network be trained by it; of methods that read one pass
+            (`Method.differentiable`). The network is still run in evaluation mode and given back.
 
     Returns:
         One `Explanation` a method, by name or label, in the order given.
@@ -110,25 +122,33 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
             model, scores=parse_scores(scores), output=output, forward_kwargs=forward_kwargs
         )
     x = read_inputs(model, x, of)
-    with nullcontext() if accelerate is None else accelerated(accelerate):
+    for method in chosen.values() if differentiable else ():
+        require_differentiable(method)
+    with ExitStack() as stack:
+        if accelerate is not None:
+            stack.enter_context(accelerated(accelerate))
         layers = choose_layers(model, x, layer, needs)
         begun = seconds_now(images_of(x).device)
-        with tracing(
-            model,
-            x,
-            target,
-            layers,
-            gradients=Needs.GRADIENTS in needs,
-            attentions=Needs.ATTENTION in needs,
-            masking=masking,
-            chunk=chunk,
-        ) as view:
-            shared = seconds_now(view.images.device) - begun, view.passes
-            names = [layer.name for layer in layers]
-            return {
-                label: _explain_by(method, label, view, names, shared, fuse)
-                for label, method in chosen.items()
-            }
+        view = stack.enter_context(
+            tracing(
+                model,
+                x,
+                target,
+                layers,
+                gradients=Needs.GRADIENTS in needs,
+                attentions=Needs.ATTENTION in needs,
+                masking=masking,
+                chunk=chunk,
+                differentiable=differentiable,
+            )
+        )
+        stack.enter_context(torch.set_grad_enabled(differentiable))
+        shared = seconds_now(view.images.device) - begun, view.passes
+        names = [layer.name for layer in layers]
+        return {
+            label: _explain_by(method, label, view, names, shared, fuse)
+            for label, method in chosen.items()
+        }
 
 
 set_explainer(explain)
@@ -202,7 +222,9 @@ def _explain_by(
     views = [view[group] for group in ([names] if method.joint else names)]
     saved = sum(seen.shared.saved_seconds for seen in views)
     found = [
-        view.with_less_memory(lambda seen=seen: as_saliency(method.saliency(seen)))  # type: ignore[misc]
+        view.with_less_memory(
+            lambda seen=seen: as_saliency(method.saliency(seen), keep_graph=view.differentiable)  # type: ignore[misc]
+        )
         for seen in views
     ]
     raws = [saliency.raw for saliency in found]

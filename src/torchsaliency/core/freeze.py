@@ -58,7 +58,7 @@ class Hold:
         self._state: _State | None = None
 
     @staticmethod
-    def enter(net: nn.Module, device: torch.device) -> Hold:
+    def enter(net: nn.Module, device: torch.device, *, learnable: bool = False) -> Hold:
         """Hold a network, or hold it once more; other threads wait."""
         hold = get_hold(net)
         if hold is not None:
@@ -72,7 +72,7 @@ class Hold:
                 _owners.setdefault(module, [*me, 0])[1] += 1
             _holds[net] = hold
         try:
-            hold._state = _State(net, hold.modules, device)
+            hold._state = _State(net, hold.modules, device, learnable=learnable)
         except BaseException:
             hold._release()
             raise
@@ -107,7 +107,7 @@ def get_hold(net: nn.Module) -> Hold | None:
 
 
 @contextmanager
-def frozen_eval(net: nn.Module, device: torch.device) -> Iterator[Hold]:
+def frozen_eval(net: nn.Module, device: torch.device, *, learnable: bool = False) -> Iterator[Hold]:
     """Put the network in evaluation mode with frozen parameters, and restore all of it at the end.
 
     Other threads wait. Restored on success and on error: every attribute of every submodule,
@@ -119,6 +119,7 @@ def frozen_eval(net: nn.Module, device: torch.device) -> Iterator[Hold]:
     Args:
         net: without a wrapper.
         device: of the images; its random state is restored, too.
+        learnable: whether parameters keep their gradients, for maps that are trained with.
 
     Yields:
         The hold; the same one for as long as this thread holds the network.
@@ -126,7 +127,7 @@ def frozen_eval(net: nn.Module, device: torch.device) -> Iterator[Hold]:
     Raises:
         TorchSaliencyError: the network was built in inference mode and cannot be restored.
     """
-    hold = Hold.enter(net, device)
+    hold = Hold.enter(net, device, learnable=learnable)
     try:
         with torch.inference_mode(mode=False), torch.no_grad():
             yield hold
@@ -137,7 +138,14 @@ def frozen_eval(net: nn.Module, device: torch.device) -> Iterator[Hold]:
 class _State:
     """A network's state, from which it is restored."""
 
-    def __init__(self, net: nn.Module, modules: list[nn.Module], device: torch.device) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        modules: list[nn.Module],
+        device: torch.device,
+        *,
+        learnable: bool = False,
+    ) -> None:
         parameters = _tensors(modules, "_parameters")
         if any(parameter.is_inference() for parameter in parameters):
             raise TorchSaliencyError(
@@ -169,7 +177,8 @@ class _State:
         ]
         # attributes of scripted modules lie elsewhere
         self._scripted = [(m, m.training) for m in modules if isinstance(m, torch.jit.ScriptModule)]
-        self._learnable = [parameter for parameter in parameters if parameter.requires_grad]
+        frozen = [] if learnable else parameters
+        self._learnable = [parameter for parameter in frozen if parameter.requires_grad]
         buffers = [buffer for buffer in _tensors(modules, "_buffers") if not buffer.is_inference()]
         steady = net in _steady
         self._buffers = [(b, b._version, None if steady else b.clone()) for b in buffers]

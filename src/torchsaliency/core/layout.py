@@ -30,7 +30,7 @@ from torchsaliency.core.layer import (
 )
 from torchsaliency.core.maps import upsample
 from torchsaliency.core.session import call_network
-from torchsaliency.core.space import SIDE_NAMES, Size, is_square, size_of
+from torchsaliency.core.space import SIDE_NAMES, Size, cells_off, is_square, size_of
 from torchsaliency.errors import LayerError
 
 _decided: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Reshape]] = (
@@ -75,7 +75,8 @@ def find_grids(
 ) -> set[Size]:
     """Return the grids of the network's features, where the layout of an output needs them.
 
-    Tokens do, and maps whose cells are not square: of spectrograms, or of lines of text.
+    Tokens do, and maps whose cells are not square (of spectrograms, or of lines of text) or less so
+    than if their channels came last, as chance may have it: (N, 6, 5, 4) of 9 x 8 pixels.
 
     Args:
         net: frozen.
@@ -86,7 +87,12 @@ def find_grids(
     size = size_of(image)
     square = len(size) == 2 and size[0] == size[1]  # noqa: PLR2004
     mapped = output.ndim == len(size) + 2
-    if is_square(size_of(output), size) if mapped else square or output.ndim != 3:  # noqa: PLR2004
+    if mapped:
+        first, last = size_of(output), tuple(output.shape[1:-1])
+        clear = is_square(first, size) and cells_off(first, size) <= cells_off(last, size)
+    else:
+        clear = square or output.ndim != 3  # noqa: PLR2004
+    if clear:
         return set()
     known = _grids.setdefault(net, {})
     if size not in known:

@@ -89,14 +89,18 @@ class Saliency:
     attributions: Tensor | None = None
 
 
-def as_saliency(found: Tensor | Saliency) -> Saliency:
+def as_saliency(found: Tensor | Saliency, *, keep_graph: bool = False) -> Saliency:
     """Return what a method gave as plain numbers: methods may run the network with gradients."""
     saliency = found if isinstance(found, Saliency) else Saliency(found)
-    return replace(
-        saliency,
-        raw=saliency.raw.detach(),
-        signed=None if saliency.signed is None else saliency.signed.detach(),
-        attributions=None if saliency.attributions is None else saliency.attributions.detach(),
+    return (
+        saliency
+        if keep_graph
+        else replace(
+            saliency,
+            raw=saliency.raw.detach(),
+            signed=None if saliency.signed is None else saliency.signed.detach(),
+            attributions=None if saliency.attributions is None else saliency.attributions.detach(),
+        )
     )
 
 
@@ -108,10 +112,12 @@ class Method(abc.ABC):
         entry: name, family, citation and needs, set by `@register`.
         joint: whether several layers are explained by one map made from all of them, instead of
             the mean of one map each.
+        differentiable: whether its map can keep its graph, so that a loss can be put on it.
     """
 
     entry: ClassVar[MethodEntry]
     joint: ClassVar[bool] = False
+    differentiable: ClassVar[bool] = False
 
     @abc.abstractmethod
     def saliency(self, view: View) -> Tensor | Saliency:
@@ -204,6 +210,18 @@ def require_signs(method: ExplainingMethod) -> None:
     if not method.entry.signed:
         known = ", ".join(entry.name for entry in methods().values() if entry.signed)
         raise OptionError(f"{method.name} gives no signed values; these methods do: {known}.")
+
+
+def require_differentiable(method: Method) -> None:
+    """Check that a method's map can keep its graph.
+
+    Raises:
+        OptionError: it cannot; the message lists those that can.
+    """
+    if not method.differentiable:
+        entries = methods().values()
+        known = ", ".join(e.name for e in entries if getattr(e.factory, "differentiable", False))
+        raise OptionError(f"{method.name} gives maps without a graph; these methods can: {known}.")
 
 
 def create(name: str, options: Mapping[str, Any] | None = None) -> Method:

@@ -89,7 +89,12 @@ def call_network(
 
 @contextmanager
 def open_session(
-    model: nn.Module, x: InputsLike, *, chunk: int | None = None, scores: ScoreKind | None = None
+    model: nn.Module,
+    x: InputsLike,
+    *,
+    chunk: int | None = None,
+    scores: ScoreKind | None = None,
+    learnable: bool = False,
 ) -> Iterator[Session]:
     """Freeze a network for a batch of images, and give it back as it was.
 
@@ -101,6 +106,7 @@ def open_session(
         chunk: images in one pass; bounds the memory, never changes the result. None finds it from
             the largest layer.
         scores: what the numbers mean; None for what the network says, or else shows.
+        learnable: whether parameters keep their gradients.
 
     Raises:
         InputError: the images do not fit, or the chunk is below 1.
@@ -110,7 +116,7 @@ def open_session(
     memory.require_chunk(chunk)
     stated = scores or find_stated_scores(model)
     given = as_inputs(x, more=find_fact(model, "forward_kwargs"))
-    with frozen_eval(net, given.images.device):
+    with frozen_eval(net, given.images.device, learnable=learnable):
         images = prepare_images(net, given.images)
         alone = isinstance(x, Tensor) and not given.more
         inputs = None if alone else given.like(images)

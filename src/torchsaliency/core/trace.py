@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar, final
@@ -61,6 +61,7 @@ def tracing(  # noqa: PLR0913 (all but the first four by name)
     attentions: bool = False,
     masking: Masking | None = None,
     chunk: int | None = None,
+    differentiable: bool = False,
 ) -> Iterator[View]:
     """Run the network once on `x` and freeze it while methods read from the pass.
 
@@ -75,6 +76,7 @@ def tracing(  # noqa: PLR0913 (all but the first four by name)
         masking: the baseline for masked passes, mean colour by default.
         chunk: images in one derived pass; bounds the memory, never changes the result. None finds
             it from the largest layer.
+        differentiable: whether features and gradients keep their graph, down to the parameters.
 
     Yields:
         The view of the whole pass, valid inside the context; `view[layer]` is that of a layer.
@@ -84,9 +86,11 @@ def tracing(  # noqa: PLR0913 (all but the first four by name)
         LayerError: a layer does not exist, did not run, or ran twice.
         TargetError: the target does not fit.
     """
-    with open_session(model, x, chunk=chunk) as session:
+    # fused attention has a first derivative alone
+    exact = sdpa_kernel(SDPBackend.MATH) if differentiable else nullcontext()
+    with exact, open_session(model, x, chunk=chunk, learnable=differentiable) as session:
         named = [Layer.of(layer, session.net) for layer in layers]
-        traced = _Traced(attentions=[] if attentions else None)
+        traced = _Traced(attentions=[] if attentions else None, differentiable=differentiable)
         output, resolved, score = _run_once(session, traced, named, target, gradients=gradients)
         with _clearing(traced):
             yield View(session, traced, output, resolved, score, masking or MeanColour())
@@ -160,6 +164,7 @@ class _Traced:
     masked: Masked | None = None
     views: dict[tuple[str, ...], View] = field(default_factory=dict)
     keeps_graph: bool = False
+    differentiable: bool = False
 
 
 @final
@@ -314,13 +319,21 @@ class View:
         with the largest numbers would speak alone.
         """
         features = [
-            _to_maps(layer, _join([part.detach() for part in self.traced.outputs[layer.name]]))
+            _to_maps(layer, _join([self._keep(part) for part in self.traced.outputs[layer.name]]))
             for layer in self.layers
         ]
         if len(features) == 1:
             return features[0]
         size = max((size_of(maps) for maps in features), key=math.prod)
         return torch.cat([_scale(maps, size) for maps in features], dim=1)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether features and gradients keep their graph, for maps that are trained with."""
+        return self.traced.differentiable
+
+    def _keep(self, part: Tensor) -> Tensor:
+        return part if self.traced.differentiable else part.detach()
 
     @property
     def gradients(self) -> Float[Tensor, "n k *grid"]:
@@ -424,7 +437,13 @@ class View:
         sources = [*outputs, *(block.source for part in attentions for block in part)]
         weight = torch.full_like(traced.graph_score, scale)
         begun = seconds_now(self.images.device)
-        found = differentiate(traced.graph_score, sources, weight, keep_graph=traced.keeps_graph)
+        found = differentiate(
+            traced.graph_score,
+            sources,
+            weight,
+            keep_graph=traced.keeps_graph,
+            create_graph=traced.differentiable,
+        )
         traced.backward_seconds = seconds_now(self.images.device) - begun
         traced.graph_score = None  # the graph is freed, and with it the tail's memory
         rest = iter([None if grad is None else upcast(grad) / scale for grad in found])
@@ -610,7 +629,7 @@ def _run_once(
     modules = {layer.name: layer.module_of(net) for layer in layers}
     traced.outputs = {name: [] for name in modules}
     # attention is read from a graph, in which torch takes no short cut past it
-    graph = gradients or attentions is not None
+    graph = gradients or attentions is not None or traced.differentiable
 
     def capture(name: str, output: Any) -> Any:
         tensor = first_tensor(output, name)

@@ -99,7 +99,9 @@ def gradient(
     """
     leaf, scores = record_scores(view, images, index, nullcontext())
     scale = loss_scale(view)
-    (found,) = differentiate(scores, [leaf], torch.full_like(scores, scale))
+    (found,) = differentiate(
+        scores, [leaf], torch.full_like(scores, scale), create_graph=view.differentiable
+    )
     if found is None:
         raise _no_gradient()
     return found / scale

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from torchsaliency.core.layer import ChannelsLast, Grid
-from torchsaliency.core.layout import decide_layout
+from torchsaliency.core.layer import ChannelsLast, Grid, infer_reshape
+from torchsaliency.core.layout import decide_layout, find_grids
 
 SIDE = 8
 IMAGE = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
@@ -58,3 +58,13 @@ def test_what_can_be_read_in_one_way_is_not_decided():
     net = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1)).eval()
     assert decide_layout(net, "0", torch.zeros(1, 5, SIDE, SIDE), IMAGE) is None
     assert decide_layout(net, "input", torch.zeros(1, SIDE, SIDE, SIDE), IMAGE) is None
+
+
+def test_a_convolutions_grid_is_taken_where_the_other_reading_is_squarer():
+    """(N, 6, 5, 4) of 9 x 8 pixels: 6 x 5 cells of 4 channels would be squarer by chance."""
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.ReLU()).eval()
+    image = torch.rand(1, 3, 9, 8)
+    output = net(image)
+    assert output.shape == (1, 6, 5, 4)
+    grids = find_grids(net, output, image)
+    assert infer_reshape(tuple(output.shape), (9, 8), grids) == Grid()

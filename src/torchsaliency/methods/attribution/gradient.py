@@ -40,6 +40,8 @@ class VanillaGradient(Attribution):
         channels: how colours are joined: "abs-sum", "sum-positive" or "max-abs", as in the paper.
     """
 
+    differentiable: ClassVar[bool] = True
+
     channels: Channels = "max-abs"
 
     def attributions(self, view: View) -> Tensor:
@@ -59,6 +61,8 @@ class InputXGradient(Attribution):
 
     Source: Shrikumar et al., 2016.
     """
+
+    differentiable: ClassVar[bool] = True
 
     def attributions(self, view: View) -> Tensor:
         """Return x ⊙ ∂y_c/∂x, (N, C, *size)."""

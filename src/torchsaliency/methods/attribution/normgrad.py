@@ -40,6 +40,8 @@ class NormGrad(Method):
             "sum" or "max". The sum of a scaling is HiResCAM without its ReLU.
     """
 
+    differentiable: ClassVar[bool] = True
+
     joint: ClassVar[bool] = True
 
     virtual: Virtual = "conv1x1"

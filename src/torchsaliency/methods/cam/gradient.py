@@ -28,6 +28,8 @@ class GradCAM(ChannelCAM):
     Source: Selvaraju et al., ICCV 2017.
     """
 
+    differentiable: ClassVar[bool] = True
+
     def weights(self, view: View) -> Tensor:
         """Return mean_u g_k(u), shape (N, K)."""
         return view.gradients.mean(sides_of(view.gradients))
@@ -54,6 +56,8 @@ class GradCAMPlusPlus(ChannelCAM):
         eps_scale: "relative": eps times the largest g² of the image, so that the map knows no
             scale; or "absolute", as in pytorch-grad-cam and the papers' recipes.
     """
+
+    differentiable: ClassVar[bool] = True
 
     eps: float = 1e-6
     eps_scale: EpsScale = "relative"
@@ -145,6 +149,8 @@ class XGradCAM(ChannelCAM):
         eps: least absolute value of the denominator; above 0.
     """
 
+    differentiable: ClassVar[bool] = True
+
     eps: float = 1e-7
 
     def __post_init__(self) -> None:
@@ -170,6 +176,8 @@ class HiResCAM(ChannelCAM):
     Source: Draelos and Carin, 2020.
     """
 
+    differentiable: ClassVar[bool] = True
+
     def weights(self, view: View) -> Tensor:
         """Return g_k(u), shape (N, K, *grid)."""
         return view.gradients
@@ -183,6 +191,8 @@ class LayerCAM(ChannelCAM):
 
     Source: Jiang et al., TIP 2021.
     """
+
+    differentiable: ClassVar[bool] = True
 
     def weights(self, view: View) -> Tensor:
         """Return ReLU(g_k(u)), shape (N, K, *grid)."""
@@ -200,6 +210,8 @@ class GradCAMElementwise(ChannelCAM):
 
     Source: Gildenblat et al., pytorch-grad-cam, 2021; there is no paper.
     """
+
+    differentiable: ClassVar[bool] = True
 
     def weights(self, view: View) -> Tensor:
         """Return g_k(u) where g_k(u) A_k(u) is positive, else 0, shape (N, K, *grid)."""
@@ -245,6 +257,8 @@ class CAM(ChannelCAM):
     Raises:
         LayerError: what follows the layer is not pooling and one linear layer.
     """
+
+    differentiable: ClassVar[bool] = True
 
     rectified: ClassVar[bool] = False
 

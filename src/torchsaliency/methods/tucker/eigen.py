@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
@@ -33,6 +33,8 @@ class EigenCAM(Method):
             matrix happens to give, as pytorch-grad-cam does: it may differ between machines.
     """
 
+    differentiable: ClassVar[bool] = True
+
     centred: bool = True
     sign: Literal["max", "abs", "raw"] = "max"
 
@@ -60,6 +62,8 @@ class MultivecEigenCAM(Method):
             makes it MTSM.
     """
 
+    differentiable: ClassVar[bool] = True
+
     centred: bool = True
 
     def saliency(self, view: View) -> Tensor:
@@ -80,6 +84,8 @@ class EigenGradCAM(Method):
     L1); there is no paper.
     """
 
+    differentiable: ClassVar[bool] = True
+
     def saliency(self, view: View) -> Tensor:
         """Return the projection (N, *grid)."""
         return _first_component(view.gradients * view.activations)
@@ -96,6 +102,8 @@ class SegEigenCAM(Method):
 
     Source: Chung and Ying, Applied Sciences 2025.
     """
+
+    differentiable: ClassVar[bool] = True
 
     def saliency(self, view: View) -> Tensor:
         """Return the projection (N, *grid)."""

@@ -17,6 +17,9 @@ from torchsaliency.core.maps import to_float64
 from torchsaliency.core.space import add_sides
 from torchsaliency.core.trace import View
 
+_APART = 1e-12
+"""How far eigenvalues are moved apart where they are differentiated, relative to their sum."""
+
 
 @final
 @dataclass(frozen=True)
@@ -71,6 +74,10 @@ class Unfolding:
             gram = _gram(self._matrix_of(centred=True))
         elif centred:
             gram = self._centred_gram()
+        if gram.requires_grad:  # equal eigenvalues, as of dead channels, have no gradient
+            steps = torch.arange(1.0, gram.shape[1] + 1).to(gram) / gram.shape[1]
+            trace = gram.detach().diagonal(dim1=1, dim2=2).sum(1)
+            gram = gram + _APART * torch.diag_embed(trace[:, None] * steps)
         squares, vectors = torch.linalg.eigh(gram)
         return squares, vectors
 

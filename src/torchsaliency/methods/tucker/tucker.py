@@ -8,7 +8,7 @@ norms: both maps have a closed form (ADR 3). Truncated ranks need the iteration,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -33,6 +33,8 @@ class TuckerMap(Method):
             depth, height, width) of a volume's; None is full rank. Ranks above the features' own
             size are cut to it.
     """
+
+    differentiable: ClassVar[bool] = True
 
     multilinear_rank: Rank = None
 
