@@ -25,6 +25,10 @@ ALLOWED = {
     "zoo/sources/huggingface.py": "a text encoder, which sees no images and is not explained",
     "training/loop.py": "a network that learns runs in training mode, with gradients of its "
     "weights and statistics that move: a session exists to prevent just that",
+    **dict.fromkeys(
+        ("compat/torchcam/explain.py", "compat/torchcam/metrics.py"),
+        "torchcam's extractors read a pass that their caller runs",
+    ),
 }
 """Files that call a network, each with its reason."""
 
