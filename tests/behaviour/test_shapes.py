@@ -77,7 +77,7 @@ PAIRS = {
     "scorecam": 8,
     "sscam": 8,
 }
-MOST_IMAGES, MOST_PAIRS = 32, 24
+MOST_IMAGES, MOST_PAIRS = 24, 16
 """The slowest methods see fewer images."""
 
 CONTROLS = {name for name, entry in methods().items() if entry.control}
@@ -85,11 +85,17 @@ CONTROLS = {name for name, entry in methods().items() if entry.control}
 
 LABEL_FREE = {name for name, entry in methods().items() if Needs.TARGET not in entry.needs}
 
-BESIDE_IN_VIT = {"fem", "finercam", "gradcam", "xgradcam", "tsm", "mtsm"}
+BESIDE_IN_VIT = {"gradcam", "xgradcam", "tsm", "mtsm"}
 """Point beside the object in this transformer. Channel weights averaged over patches say little of
 it (Table 2 of Opti-CAM has it so for Grad-CAM on ViT); tsm and mtsm do not centre the features, so
 that what all patches share comes first (eigencam centres them and points well).
 """
+
+RELATIVES = {
+    *("eigengradcam", "fem", "finercam", "gradcam-elementwise", "group-cam", "iscam", "kpcacam"),
+    *("refinecam", "relevance-cam", "seg-eigencam", "shapleycam", "smoothgradcam++", "sscam"),
+}
+"""What is said of Grad-CAM, Score-CAM or Eigen-CAM in a transformer is said of these relatives."""
 
 BESIDE_IN_CNN = {"fullgrad"}
 """Adds what the biases of every layer say, without signs: here most of it lies on the background."""
@@ -106,7 +112,6 @@ NOT_BY_CLASS_IN_VIT = {
     "deeplift",
     "deepshap",
     "gradcam++",
-    "gradcam-elementwise",
     "hirescam",
     "input-x-gradient",
     "integrated-gradients",
@@ -126,7 +131,7 @@ VIT_NAMES = [
     # masks and superpixels see of a network its score alone, and are shown on the other one
     if methods()[name].family != "masking"
     and name not in {"feature-ablation", "kernelshap", "lime"}
-    if name not in CONTROLS | BESIDE_IN_VIT
+    if name not in CONTROLS | RELATIVES | BESIDE_IN_VIT
     if name not in NEEDS_A_LINEAR_HEAD | NEEDS_RELU | NEEDS_CONVOLUTIONS
 ]
 
