@@ -98,16 +98,19 @@ RELATIVES = {
 """What is said of Grad-CAM, Score-CAM or Eigen-CAM in a transformer is said of these relatives."""
 
 BESIDE_IN_CNN = {"fullgrad"}
-"""Adds what the biases of every layer say, without signs: here most of it lies on the background."""
+"""Adds what the biases of every layer say, without signs: here most is said of the background."""
 
 BY_POINTING_ALONE = {("shapes_vit", "opticam")}
 """Deletion is that of chance: the mask keeps the object, and says little of the order within."""
 
-NOT_BY_CLASS = {"deconvnet"}
-"""Reconstructs the image whatever the class (Nie et al., ICML 2018)."""
+NOT_BY_CLASS = {"deconvnet", "smoothgrad-squared", "sscam", "vargrad"}
+"""DeconvNet reconstructs the image whatever the class (Nie et al., ICML 2018); squares and
+variances of gradients lose their signs, and SS-CAM's noise covers what tells coarse masks apart.
+"""
 
 NOT_BY_CLASS_IN_VIT = {
     "ablationcam",
+    "blur-ig",
     "attention-gradcam",  # its class speaks by one number a head
     "deeplift",
     "deepshap",

@@ -84,9 +84,8 @@ def grid_maps(
         tiles = F.interpolate(images.float(), (height, width), mode="area").to(images.dtype)
     partners = _partners(target.labels.cpu(), grid * grid)
     possible = (partners >= 0).all(1).to(images.device)
-    whole = torch.zeros(
-        len(images), *(size if shrink else (grid * height, grid * width)), device=images.device
-    )
+    sides = size if shrink else (grid * height, grid * width)
+    whole = torch.zeros(len(images), *sides, dtype=torch.float32, device=images.device)
     rows = possible.nonzero()[:, 0]
     again = Again(model, explanation, layer, chunk)
     for part in again.parts(len(rows)) if len(rows) else ():

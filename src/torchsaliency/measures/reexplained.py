@@ -419,7 +419,8 @@ def smooth_randomised_maps(  # noqa: PLR0913 (options of a published protocol)
         )
     images = explanation.images
     draw = torch.Generator().manual_seed(seed)
-    drawn = torch.randn((samples, *images.shape[1:]), generator=draw, device="cpu")
+    shape = samples, *images.shape[1:]
+    drawn = torch.randn(shape, generator=draw, dtype=torch.float32, device="cpu")
     drawn[-1] = 0
     drawn = drawn.to(images)
     flat = images.flatten(1)

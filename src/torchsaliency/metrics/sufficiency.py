@@ -69,7 +69,7 @@ def sufficiency(
     for part in parts:
         near = torch.cdist(points[part], points, compute_mode=exact) <= threshold * largest
         if not itself:
-            near[torch.arange(len(part)), part] = False
+            near[torch.arange(len(part), device=part.device), part] = False
         same = near & (labels[part, None] == labels)
         found.append(same.sum(1) / near.sum(1))  # NaN without a neighbour
     return 100 * torch.cat(found).double()

@@ -61,7 +61,7 @@ class LeGrad(Method):
             with blocks.watch():
                 view.run(images.clone().requires_grad_().clone(), index)
         chosen = blocks.choose()
-        total = torch.zeros((), device=images.device)
+        total = images.new_zeros(())
         for tokens, attention in chosen.outputs[self.start :]:
             pull = _slope_of_mean(view, chosen.modules[-1], tokens.detach(), images, index)
             weight = (pull.sum(1, keepdim=True) / tokens.shape[1]).expand_as(tokens)

@@ -149,8 +149,9 @@ class BlurIG(Attribution):
             return torch.cat([_blur_images(images[i : i + 1], sigma) for i, sigma in pairs])
 
         def part(step: Tensor, index: Tensor) -> Tensor:
-            slope = gradient(view, blurred(index, step + 0.5), index)
-            return (blurred(index, step) - blurred(index, step + 1)) * slope
+            place = step.float()  # and not of torch's default type
+            slope = gradient(view, blurred(index, place + 0.5), index)
+            return (blurred(index, place) - blurred(index, place + 1)) * slope
 
         base = _blur_images(images, float(self.max_sigma))
         shares = self.steps * mean_over_draws(view, self.steps, part)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy import sparse
 from torch import Tensor
 
 from torchsaliency.core.method import Method, register, require_positive
@@ -79,8 +78,9 @@ class XRAI(Method):
         ]
         return torch.stack(maps).relu()
 
-    def regions(self, image: Float[Tensor, "c h w"]) -> sparse.csr_array:
-        """Return which pixel lies in which region: 0 and 1, (H W, K)."""
+    def regions(self, image: Float[Tensor, "c h w"]) -> Any:
+        """Return which pixel lies in which region: 0 and 1, (H W, K) sparse."""
+        from scipy import sparse  # noqa: PLC0415 (costs a second, and is needed here alone)
         from skimage.segmentation import felzenszwalb  # noqa: PLC0415 (needed here alone)
 
         stretched = (image - image.amin()) / (image.amax() - image.amin()).clamp_min(1e-12)
@@ -95,8 +95,10 @@ class XRAI(Method):
         return sparse.hstack(found, format="csr")
 
 
-def widen(labels: Int[np.ndarray, "h w"], radius: float | int) -> sparse.csr_array:
-    """Return which pixel lies in which region (H W, K), or in the disc around one of its pixels."""
+def widen(labels: Int[np.ndarray, "h w"], radius: float | int) -> Any:
+    """Return which pixel is in which region (H W, K), or in the disc around one of its pixels."""
+    from scipy import sparse  # noqa: PLC0415
+
     height, width = labels.shape
     rows, columns = np.indices(labels.shape)
     reach = math.floor(radius)
@@ -114,7 +116,7 @@ def widen(labels: Int[np.ndarray, "h w"], radius: float | int) -> sparse.csr_arr
     return member
 
 
-def gather(plane: Float[Tensor, "h w"], inside: sparse.csr_array) -> Float[Tensor, "h w"]:
+def gather(plane: Float[Tensor, "h w"], inside: Any) -> Float[Tensor, "h w"]:
     """Return the plane with every pixel at the mean of what its region added.
 
     Args:

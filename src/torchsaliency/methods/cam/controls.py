@@ -88,8 +88,8 @@ class Edges(Method):
 def _convolution(length: int, kernel: tuple[int, int, int]) -> Tensor:
     """Return the convolution of one side, its border repeated, as a matrix (length, length)."""
     rows = torch.arange(length, device="cpu")
-    matrix = torch.zeros(length, length, device="cpu")
+    matrix = torch.zeros(length, length, dtype=torch.float32, device="cpu")
     for offset, weight in zip((-1, 0, 1), kernel, strict=True):
         columns = (rows + offset).clamp(0, length - 1)
-        matrix.index_put_((rows, columns), torch.tensor(float(weight)), accumulate=True)
+        matrix.index_put_((rows, columns), matrix.new_tensor(weight), accumulate=True)
     return matrix

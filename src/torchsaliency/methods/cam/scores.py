@@ -86,7 +86,7 @@ class SSCAM(ChannelCAM):
         images, masks = images_of(view), view.activations
         of_image = self.noise == "image"
         drawn = normal_draws(images if of_image else images[:, 0], self.samples, self.seed)
-        total = torch.zeros(masks.shape[:2]).to(masks)
+        total = masks.new_zeros(masks.shape[:2])
         for noise in drawn * self.spread:
             if of_image:
                 with view.trace_variants(images + noise) as other:
@@ -223,5 +223,5 @@ class GroupCAM(Method):
         return summed.relu()
 
     def _cut(self, group: Tensor) -> Tensor:
-        least = group.flatten(1).quantile(self.quantile, dim=1)
+        least = group.flatten(1).quantile(group.new_tensor(self.quantile), dim=1)
         return torch.where(group > add_sides(least, group), group, 0)

@@ -75,7 +75,7 @@ class Unfolding:
         elif centred:
             gram = self._centred_gram()
         if gram.requires_grad:  # equal eigenvalues, as of dead channels, have no gradient
-            steps = torch.arange(1.0, gram.shape[1] + 1).to(gram) / gram.shape[1]
+            steps = torch.arange(1, gram.shape[1] + 1, device=gram.device).to(gram) / gram.shape[1]
             trace = gram.detach().diagonal(dim1=1, dim2=2).sum(1)
             gram = gram + _APART * torch.diag_embed(trace[:, None] * steps)
         squares, vectors = torch.linalg.eigh(gram)
