@@ -25,7 +25,7 @@ from torchsaliency.core.maps import minmax
 
 PAIRS = [
     (GradCAM(), peers.GradCAM),
-    (GradCAMPlusPlus(), peers.GradCAMPlusPlus),
+    (GradCAMPlusPlus(eps_scale="absolute"), peers.GradCAMPlusPlus),
     (XGradCAM(), peers.XGradCAM),
     (HiResCAM(), peers.HiResCAM),
     (LayerCAM(), peers.LayerCAM),

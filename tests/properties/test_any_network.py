@@ -129,6 +129,14 @@ def assert_same_map(found: ts.Explanation, expected: ts.Explanation) -> None:
     assert found.status == expected.status
 
 
+COMPARES_CLASSES = {
+    ("finercam", "multi-label"),
+    ("relevance-cam", "multi-label"),
+    ("relevance-cam", "one logit, class 0"),
+}
+"""Their maps depend on the other classes, which the plain network does not have."""
+
+
 @pytest.mark.parametrize("kind", CASES)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_map_is_that_of_the_plain_network(name, kind):
@@ -145,7 +153,10 @@ def test_a_map_is_that_of_the_plain_network(name, kind):
         assert name in NEEDS_A_LINEAR_HEAD
         assert kind.startswith("one logit")
         return
-    assert_same_map(found, expected)
+    if (name, kind) in COMPARES_CLASSES:
+        assert set(found.status) == {"ok"}
+    else:
+        assert_same_map(found, expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -237,9 +248,11 @@ def test_every_metric_is_that_of_the_plain_network(kind):
     expected = explain(case.plain, X, "gradcam", case.plain_target)
     of_net, of_plain = values(case.net, found), values(case.plain, expected)
     if case.options.get("scores"):  # heads of other sizes are other embeddings, randomised or not
-        of_head = {"randomised_maps", "masked_embeddings"}
+        of_head = {"masked_embeddings", "other_class_maps", "random_network_maps"}
+        of_head |= {"randomised_maps", "smooth_randomised_maps"}
         for name in [name for name in of_net if of_head & {*metrics()[name].requires}]:
             of_net.pop(name), of_plain.pop(name)
+        of_net.pop("ros"), of_plain.pop("ros")
     assert_same_values(of_net, of_plain)
     assert sum(isinstance(value, Tensor) for value in of_net.values()) > len(of_net) / 2
 

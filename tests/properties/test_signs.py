@@ -174,11 +174,16 @@ def test_shapley_values_add_up_to_the_rise_of_the_score():
 SCALED = {"ablationcam", "lrp"}
 """Methods that multiply by the score or divide by it, so that its sign does not show."""
 
-RECTIFYING = {"guided-backprop", "deconvnet", "guided-gradcam"}
-"""Methods that let only positive gradients pass, from the score on."""
+RECTIFYING = {"guided-backprop", "deconvnet", "guided-gradcam", "relevance-cam"}
+"""Methods that let only positive gradients or contributions pass, from the score on."""
+
+OF_CLASSES = {"finercam"}
+"""Methods that explain no other score."""
 
 
-@pytest.mark.parametrize("name", [name for name in SIGNED if name not in SCALED | RECTIFYING])
+@pytest.mark.parametrize(
+    "name", [name for name in SIGNED if name not in SCALED | RECTIFYING | OF_CLASSES]
+)
 def test_what_speaks_for_a_score_speaks_against_its_negative(name):
     net, x, layer = network_of(name)
     made = [

@@ -51,6 +51,8 @@ OF_PICTURES = dict.fromkeys(
 """Methods that are defined on pictures alone, and what they say of others."""
 
 MEASURED_ON_PICTURES = {
+    "completeness": "no attributions that could add up",
+    "grid-pointing-game": "mosaics are of pictures",
     "sm": "Crops are cut from pictures",
     "hog": "HOG is defined on maps of pictures",
     "ba": "Box accuracy is defined on maps of pictures",
