@@ -216,6 +216,17 @@ class Bench:
             return explained
         return self._target
 
+    def require_probabilities(self) -> None:
+        """Refuse numbers of whole images that are no probabilities, of regressions and embeddings.
+
+        Raises:
+            TargetError: what was explained is one of these, and no other target was given.
+        """
+        output = self.explanation.output
+        of_images = isinstance(output, Tensor) and output.ndim <= 2  # noqa: PLR2004
+        if self._target is None and self._lacks_classes and of_images:
+            self.explanation.scores.probabilities(self.logits)
+
     @property
     def _lacks_classes(self) -> bool:
         """Whether the judge is the explained network, and gives no scores of classes."""
@@ -274,6 +285,7 @@ def _masked_scores(bench: Bench) -> Inputs:
         scores = bench.explanation.scores
         found = MaskedScores.of_logits(bench.logits, output, bench.labels, scores=scores)
         return found.inputs()
+    bench.require_probabilities()
     return bench.ask_judge(measures.masked_scores, bench.explanation.map, masking=bench.masking)
 
 

@@ -73,7 +73,7 @@ def test_wrong_baselines_say_so():
     with pytest.raises(OptionError, match="baseline image"):
         GivenImage(torch.ones(3, 5, 5))(X, M)
     with pytest.raises(OptionError, match="baseline image"):
-        GivenImage(torch.ones(1, 3, 12, 10))(X, M)
+        GivenImage(torch.ones(len(X) + 1, 3, 12, 10))(X, M)
 
 
 def test_one_colour_is_an_image_too():
