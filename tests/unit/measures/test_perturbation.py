@@ -148,6 +148,7 @@ def test_ties_are_taken_in_reading_order(value, order):
 def test_a_curve_of_one_image_costs_one_pass_a_row():
     net = convnet(seed=3)
     one, saliency = X[:1], MAPS[:1]
+    perturbation_curve(net, one, saliency, budget=1)  # one image shows once what numbers mean
     counter = Counter(net)
     with torch.no_grad():
         known = net(one)
@@ -564,6 +565,7 @@ def test_known_logits_save_passes_everywhere():
     net = convnet(seed=3)
     with torch.no_grad():
         known = net(X)
+    removal_curves(net, X, MAPS, percentages=(50,))  # one image shows once what numbers mean
     counter = Counter(net)
     found = removal_curves(net, X, MAPS, percentages=(20, 60), clean=known)
     assert counter.images == found.passes == N * 4
