@@ -123,9 +123,9 @@ def test_a_noise_tunnel_around_a_map(kind):
     torch.testing.assert_close(made.raw, moments[kind])
 
 
-@pytest.mark.parametrize("options", [{"samples": 0}, {"spread": 0}, {"kind": "median"}])
+@pytest.mark.parametrize("options", [{"samples": 0}, {"spread": 0}])
 def test_a_noise_tunnel_refuses_what_it_cannot_draw(options):
-    with pytest.raises(OptionError, match=r"above 0|one of mean, squares, variance"):
+    with pytest.raises(OptionError, match="above 0"):
         NoiseTunnel(GradCAM(), **options)
 
 
