@@ -36,9 +36,8 @@ SETTINGS = {
     "opticam": {"iterations": 30},
     "rise": {"samples": 150},
     "smoothgrad": {"samples": 10},
-    # squares weigh what the noise of the default 0.15 adds to each gradient
-    "smoothgrad-squared": {"samples": 10, "spread": 0.05},
-    "vargrad": {"samples": 10, "spread": 0.05},
+    "smoothgrad-squared": {"samples": 10},
+    "vargrad": {"samples": 10},
     "xrai": {"steps": 10},
 }
 """Fewer passes than the defaults, and sizes that fit these small images."""
@@ -77,7 +76,7 @@ PAIRS = {
     "scorecam": 8,
     "sscam": 8,
 }
-MOST_IMAGES, MOST_PAIRS = 24, 16
+MOST_IMAGES, MOST_PAIRS = 64, 24
 """The slowest methods see fewer images."""
 
 CONTROLS = {name for name, entry in methods().items() if entry.control}
@@ -97,8 +96,10 @@ RELATIVES = {
 }
 """What is said of Grad-CAM, Score-CAM or Eigen-CAM in a transformer is said of these relatives."""
 
-BESIDE_IN_CNN = {"fullgrad"}
-"""Adds what the biases of every layer say, without signs: here most is said of the background."""
+BESIDE_IN_CNN = {"fullgrad", "smoothgrad-squared", "vargrad"}
+"""FullGrad adds what the biases of every layer say, without signs, here most of the background; the
+squares and variances weigh what ten noisy copies add to each gradient.
+"""
 
 BY_POINTING_ALONE = {("shapes_vit", "opticam")}
 """Deletion is that of chance: the mask keeps the object, and says little of the order within."""
@@ -123,6 +124,8 @@ NOT_BY_CLASS_IN_VIT = {
     "normgrad",
     "saliency",
     "smoothgrad",
+    "smoothgrad-squared",
+    "vargrad",
 }
 """Their maps of two classes hardly differ, or not to the right side, in this transformer."""
 
@@ -177,7 +180,7 @@ def at_random(made: Explanation) -> Explanation:
 
 def judged(net: str, made: Explanation, drawn: Shapes) -> tuple[float, float]:
     """Deletion (lower is better) and the share of maps that point into the object's box."""
-    metrics = [create_metric("deletion", {"budget": 8}), create_metric("sp")]
+    metrics = [create_metric("deletion", {"budget": 16}), create_metric("sp")]
     found = score(network(net), made, metrics, boxes=list(drawn.boxes))
     return float(found["deletion"].compute()), float(found["sp"].compute())
 
