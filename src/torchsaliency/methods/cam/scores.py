@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -223,5 +224,8 @@ class GroupCAM(Method):
         return summed.relu()
 
     def _cut(self, group: Tensor) -> Tensor:
-        least = group.flatten(1).quantile(group.new_tensor(self.quantile), dim=1)
+        ranked = group.flatten(1).sort(1).values  # torch's quantile needs float64
+        place = self.quantile * (ranked.shape[1] - 1)
+        low, high = ranked[:, math.floor(place)], ranked[:, math.ceil(place)]
+        least = low + (place % 1) * (high - low)
         return torch.where(group > add_sides(least, group), group, 0)
