@@ -28,7 +28,8 @@ def test_a_linear_network_is_complete():
     made = explain(net, X, ["input-x-gradient", "saliency"], 1)
     found = score(net, made["input-x-gradient"], ["completeness"])["completeness"]
     assert found.per_image.max() < 1e-4
-    assert score(net, made["saliency"], ["completeness"])["completeness"].per_image.min() > 0.1
+    # One image may add up by chance: the gradient is not complete if any does not.
+    assert score(net, made["saliency"], ["completeness"])["completeness"].per_image.max() > 1
     sums = attribution_sums(net, made["input-x-gradient"])
     with torch.no_grad():
         expected = net(X)[:, 1] - net(torch.zeros_like(X))[:, 1]
