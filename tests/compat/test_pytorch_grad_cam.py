@@ -100,6 +100,21 @@ def test_smoothing_is_the_librarys():
     np.testing.assert_allclose(minmax(torch.from_numpy(both)), by_hand, atol=1e-4)
 
 
+def full_grad(use: Use, layers: list[nn.Module]) -> Any:
+    net, x = convnet(inplace=False, seed=3), images(2, 16, 20, seed=1)
+    targets = [use(".utils.model_targets").ClassifierOutputTarget(label) for label in (1, 3)]
+    with use(".fullgrad_cam").FullGrad(model=net, target_layers=layers) as cam:
+        return cam(input_tensor=x, targets=targets)
+
+
+def test_full_grad_is_theirs_whatever_layers_are_given():
+    made = run_both(full_grad, [])
+    net = convnet(inplace=False, seed=3)
+    np.testing.assert_array_equal(full_grad(use_ours, [net.relu2]), made)
+    with ours.FullGrad(net) as cam, pytest.raises(OptionError, match="leave all but one component"):
+        cam(images(1), eigen_smooth=True)
+
+
 def finer(use: Use, **options: Any) -> Any:
     net = convnet(seed=3)
     with use().FinerCAM(net, [net.relu3], base_method=use().GradCAM) as cam:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torchvision.models import VisionTransformer
 
 from nets import convnet, images
 from torchsaliency import GradCAMPlusPlus, create
@@ -96,6 +97,53 @@ def test_refine_cam_is_theirs():
         return extract(use, "RefineCAM", ["relu2", "relu3"], 1, base_method=base)
 
     run_both(program)
+
+
+BLOCKS = ["encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_2"]
+
+
+def torchvisions_vit() -> nn.Module:
+    torch.manual_seed(0)
+    options = {"num_layers": 3, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32, "num_classes": 5}
+    net = VisionTransformer(image_size=32, patch_size=8, **options).eval()
+    nn.init.normal_(net.heads.head.weight)  # torchvision's begins with zeros
+    return net
+
+
+@pytest.mark.parametrize("blocks", [BLOCKS, BLOCKS[:1]], ids=["two", "first"])
+def test_legrad_is_theirs(blocks):
+    def program(use: Use, **options: Any) -> Any:
+        net, x = torchvisions_vit(), images(2, 32, 32, seed=1)
+        with use(".methods").LeGrad(net, blocks, **options) as extractor:
+            return extractor([1, 3], net(x), normalized=not options)
+
+    run_both(program)
+    head = torch.randn(16, 5, generator=torch.Generator().manual_seed(1))
+    made = run_both(
+        partial(
+            program,
+            prefix_tokens=9,
+            grid_shape=(2, 4),
+            score_projection=partial(_read_class_token, head),
+        )
+    )
+    assert made[0].shape == (2, 2, 4)
+
+
+def _read_class_token(head: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    return tokens[:, 0] @ head
+
+
+def test_legrad_refuses_what_it_cannot_read():
+    net = torchvisions_vit()
+    with pytest.raises(OptionError, match="blocks are not known; give score_projection="):
+        methods.LeGrad(convnet(), "relu3")
+    with pytest.raises(OptionError, match="1 or more of them"):
+        methods.LeGrad(net, BLOCKS, grid_shape=(0, 4))
+    with methods.LeGrad(net, BLOCKS, prefix_tokens=2) as extractor:
+        net(images(1, 32, 32))
+        with pytest.raises(LayerError, match="do not fill a 3x3 grid"):
+            extractor(1)
 
 
 def test_comparisons_of_finer_cam_are_theirs():

@@ -20,6 +20,7 @@ from torchsaliency.compat.pytorch_grad_cam.cams import AblationCAM as AblationCA
 from torchsaliency.compat.pytorch_grad_cam.cams import EigenCAM as EigenCAM
 from torchsaliency.compat.pytorch_grad_cam.cams import EigenGradCAM as EigenGradCAM
 from torchsaliency.compat.pytorch_grad_cam.cams import FinerCAM as FinerCAM
+from torchsaliency.compat.pytorch_grad_cam.cams import FullGrad as FullGrad
 from torchsaliency.compat.pytorch_grad_cam.cams import GradCAM as GradCAM
 from torchsaliency.compat.pytorch_grad_cam.cams import GradCAMElementWise as GradCAMElementWise
 from torchsaliency.compat.pytorch_grad_cam.cams import GradCAMPlusPlus as GradCAMPlusPlus
@@ -46,8 +47,8 @@ from torchsaliency.compat.pytorch_grad_cam.utils import model_targets as model_t
 from torchsaliency.compat.pytorch_grad_cam.utils import reshape_transforms as reshape_transforms
 
 for _name in (
-    *("ablation_cam", "eigen_cam", "eigen_grad_cam", "fem", "finer_cam", "grad_cam"),
-    *("grad_cam_elementwise", "grad_cam_plusplus", "hirescam", "kpca_cam", "layer_cam"),
+    *("ablation_cam", "eigen_cam", "eigen_grad_cam", "fem", "finer_cam", "fullgrad_cam"),
+    *("grad_cam", "grad_cam_elementwise", "grad_cam_plusplus", "hirescam", "kpca_cam", "layer_cam"),
     *("random_cam", "refine_cam", "score_cam", "seg_eigen_cam", "shapley_cam", "xgrad_cam"),
 ):  # the other library has a module for each class
     sys.modules[f"{__name__}.{_name}"] = _cams

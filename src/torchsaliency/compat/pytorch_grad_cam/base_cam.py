@@ -68,6 +68,8 @@ class BaseCAM:
 
     method_name: ClassVar[str | None] = None
     smoothable: ClassVar[bool] = True
+    reads_layers: ClassVar[bool] = True
+    """Whether maps are of the target layers, and not of the whole network."""
 
     def __init__(
         self,
@@ -85,14 +87,15 @@ class BaseCAM:
                 "train with use torchsaliency.explain(…, differentiable=True)."
             )
         load_all()
-        self.model, self.target_layers = model, list(target_layers)
+        self.model = model
+        self.target_layers = list(target_layers) if self.reads_layers else []
         self.reshape_transform = reshape_transform
         self.uses_gradients, self.tta_transforms = uses_gradients, tta_transforms
         self.outputs: Any = None
         self.batch_size: int | None = None
         net = unwrap(model)
         self._names = [Layer.of(spec, net).name for spec in self.target_layers]
-        if not self._names or len(set(self._names)) < len(self._names):
+        if bool(self._names) != self.reads_layers or len(set(self._names)) < len(self._names):
             raise OptionError(
                 f"{len(self._names)} target layers were given; give at least one, each once."
             )
@@ -152,9 +155,10 @@ class BaseCAM:
             chunk=self.batch_size,
         ) as view:
             self.outputs, self._resolved = view.output, view.target
+            views = [view[at.name] for at in self._layers] or [view]
             raws = [
-                view.with_less_memory(lambda at=at: self._raw(view[at.name], eigen))  # type: ignore[misc]
-                for at in self._layers
+                one.with_less_memory(lambda one=one: self._raw(one, eigen))  # type: ignore[misc]
+                for one in views
             ]
         return to_numpy(fuse([raw.relu() for raw in raws], view.size, fusion))
 

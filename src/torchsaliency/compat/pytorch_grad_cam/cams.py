@@ -13,6 +13,7 @@ from torchsaliency.compat.pytorch_grad_cam.ablation_layer import AblationLayer
 from torchsaliency.compat.pytorch_grad_cam.base_cam import BaseCAM, Targets
 from torchsaliency.compat.pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
 from torchsaliency.core.target import Target, TargetSpec, require_embeddings
+from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
 
 Layers = Sequence[nn.Module | str]
@@ -173,6 +174,37 @@ class AblationCAM(BaseCAM):
     ) -> None:
         super().__init__(model, target_layers, reshape_transform, uses_gradients=False)
         self.batch_size = batch_size
+
+
+class FullGrad(BaseCAM):
+    """FullGrad, `fullgrad`: the gradients at the image and at all biases, by channel.
+
+    Args:
+        model: as `BaseCAM`.
+        target_layers: accepted, as all biases of the network count.
+        reshape_transform: accepted, as no layer is read.
+    """
+
+    method_name, reads_layers = "fullgrad", False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        target_layers: Layers = (),
+        reshape_transform: ReshapeTransform | None = None,  # noqa: ARG002
+    ) -> None:
+        super().__init__(model, target_layers)
+
+    def _options(self) -> Mapping[str, Any]:
+        return {"rescaled": "channel"}
+
+    def _raw(self, view: View, eigen: bool) -> Tensor:
+        if eigen:
+            raise OptionError(
+                "FullGrad adds up all that makes the score, and eigen_smooth=True would leave all "
+                "but one component out; give eigen_smooth=False."
+            )
+        return super()._raw(view, eigen)
 
 
 C = TypeVar("C", bound="_Wrapper")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -50,34 +50,59 @@ class LeGrad(Method):
     def saliency(self, view: View) -> Tensor:
         """Return the sum over the blocks, (N, *grid)."""
         from_block(self.name, self.start, whole_attentions(view))
-        parts = [self._tokens(view, index) for index in rows(len(view.images), view)]
-        return on_grid(view, torch.cat(parts))
 
-    def _tokens(self, view: View, index: Tensor) -> Tensor:
-        """Return the sum for every token (M, T) of the images at `index`."""
-        images, scale = images_of(view)[index], loss_scale(view)
-        with torch.enable_grad(), record_attention(len(index)) as found:
-            blocks = _Blocks(view.session.net, found)
-            with blocks.watch():
-                view.run(images.clone().requires_grad_().clone(), index)
-        chosen = blocks.choose()
-        total = images.new_zeros(())
-        for tokens, attention in chosen.outputs[self.start :]:
-            pull = _slope_of_mean(view, chosen.modules[-1], tokens.detach(), images, index)
-            weight = (pull.sum(1, keepdim=True) / tokens.shape[1]).expand_as(tokens)
-            (gradient,) = differentiate(
-                tokens, [attention.source], scale * weight.to(tokens), keep_graph=True
-            )
-            if gradient is not None:
-                slopes = attention.gradient(gradient) / scale
-                total = total + slopes.relu().mean((1, 2))
-        return total.expand(len(index), found[0].weights.shape[-1])
+        def add(index: Tensor) -> Tensor:
+            blocks, images = run_blocks(view, index), images_of(view)[index]
+            chain = blocks.choose()
+            slope_of = partial(_slope_of_mean, view, chain.modules[-1], images, index)
+            return sum_slopes(view, chain.outputs[self.start :], slope_of)
+
+        return on_grid(view, torch.cat([add(index) for index in rows(len(view.images), view)]))
+
+
+BlockOutput = tuple[Tensor, Attention]
+"""What a block gave in a pass: tokens (M, T, D) in the graph, and the attention inside."""
+
+
+def run_blocks(view: View, index: Tensor, chosen: Sequence[nn.Module] | None = None) -> Blocks:
+    """Run the images at `index` with a graph, and return what their transformer's blocks gave.
+
+    Args:
+        view: the images.
+        index: which of them.
+        chosen: blocks in the place of those that are found.
+    """
+    with torch.enable_grad(), record_attention(len(index)) as found:
+        blocks = Blocks(view.session.net, found, chosen)
+        with blocks.watch():
+            view.run(images_of(view)[index].clone().requires_grad_().clone(), index)
+    return blocks
+
+
+def sum_slopes(
+    view: View, outputs: Sequence[BlockOutput], slope_of: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return Σ_l mean_h mean_i ReLU(∂s_l/∂A_l)_hij of every token j, (M, T).
+
+    Args:
+        view: the images.
+        outputs: of the blocks l.
+        slope_of: gives ∂s_l/∂Z_l (M, T, D) of a block's tokens Z_l, out of the graph.
+    """
+    scale, parts = loss_scale(view), []
+    for tokens, attention in outputs:
+        weight = scale * slope_of(tokens.detach()).to(tokens)
+        (found,) = differentiate(tokens, [attention.source], weight, keep_graph=True)
+        zeros = attention.weights.new_zeros(attention.weights.shape)
+        slopes = zeros if found is None else attention.gradient(found) / scale
+        parts.append(slopes.relu().mean((1, 2)))
+    return torch.stack(parts).sum(0)
 
 
 def _slope_of_mean(
-    view: View, last: nn.Module, tokens: Tensor, images: Tensor, index: Tensor
+    view: View, last: nn.Module, images: Tensor, index: Tensor, tokens: Tensor
 ) -> Tensor:
-    """Return ∂s/∂Z (M, T, D), Z the last block's tokens, where all of them are the mean token."""
+    """Return ∂s/∂Z (M, T, D), s the score if all tokens after the last block are the mean of Z."""
     leaf = upcast(tokens).mean(1, keepdim=True).expand_as(tokens).clone().requires_grad_()
 
     def replace(module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG001
@@ -91,7 +116,7 @@ def _slope_of_mean(
             values = upcast(score(view.target.take(index), output, len(index)))
     finally:
         handle.remove()
-    return slope(view, values, leaf)
+    return slope(view, values, leaf).mean(1, keepdim=True).expand_as(leaf)
 
 
 @final
@@ -105,24 +130,30 @@ class _Chain:
     """
 
     modules: Sequence[nn.Module]
-    outputs: list[tuple[Tensor, Attention]] = field(default_factory=list)
+    outputs: list[BlockOutput] = field(default_factory=list)
 
 
 @final
-class _Blocks:
+class Blocks:
     """Finds a transformer's blocks: modules in a row, each with one attention inside.
 
     Args:
         net: the network.
         found: the list that fills with attentions while it runs.
+        chosen: the blocks, if they are known.
     """
 
-    def __init__(self, net: nn.Module, found: list[Attention]) -> None:
+    def __init__(
+        self, net: nn.Module, found: list[Attention], chosen: Sequence[nn.Module] | None = None
+    ) -> None:
         self._found = found
-        self._chains = [
-            _Chain([*module.children()])
+        rows_of_modules = [
+            [*module.children()]
             for module in net.modules()
             if isinstance(module, nn.ModuleList | nn.Sequential) and len(module)
+        ]
+        self._chains = [
+            _Chain(modules) for modules in (rows_of_modules if chosen is None else [chosen])
         ]
 
     @contextmanager

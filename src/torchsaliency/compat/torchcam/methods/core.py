@@ -234,16 +234,19 @@ class Extractor:
     def _options(self) -> Mapping[str, Any]:
         return {}
 
-    @contextmanager
-    def _view(self, method: Method, scores: Any, target: Target) -> Iterator[View]:
-        """View the caller's pass, or the same once more if it kept no graph and one is needed."""
-        outputs = self._require_pass()
+    def _given_inputs(self) -> tuple[NetworkWrapper, Any]:
+        """Return the network and what it was given in the last pass."""
         assert self._given is not None
         args, kwargs = self._given
         x = (args if len(args) > 1 else args[0]) if args else kwargs
         model: NetworkWrapper = read_as_given(self.model)
-        if args and kwargs:
-            model = NetworkWrapper(model, forward_kwargs=kwargs)
+        return (NetworkWrapper(model, forward_kwargs=kwargs) if args and kwargs else model), x
+
+    @contextmanager
+    def _view(self, method: Method, scores: Any, target: Target) -> Iterator[View]:
+        """View the caller's pass, or the same once more if it kept no graph and one is needed."""
+        outputs = self._require_pass()
+        model, x = self._given_inputs()
         own = unwrap_output(self._result)
         output = own if scores is None or not self.reads_scores else scores
         graph = Needs.GRADIENTS in method.entry.needs
