@@ -112,7 +112,7 @@ class PredictionExplanation:
             }
             values = cam.numpy()
             np.save(folder / files["map"], values, allow_pickle=False)
-            grey = Image.fromarray(np.uint8(np.round(255 * values)))
+            grey = Image.fromarray(np.round(255 * values).astype(np.uint8))
             grey.save(folder / files["heatmap"])
             drawn = overlay_mask(image, Image.fromarray(values), alpha=alpha)
             drawn.save(folder / files["overlay"])
