@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torchsaliency import measures as measures
     from torchsaliency import methods as methods
     from torchsaliency import metrics as metrics
+    from torchsaliency import pages as pages
     from torchsaliency import papers as papers
     from torchsaliency import report as report
     from torchsaliency import training as training
@@ -35,6 +36,7 @@ _PACKAGES = (
     "measures",
     "methods",
     "metrics",
+    "pages",
     "papers",
     "report",
     "training",

@@ -2,4 +2,4 @@
 
 from torchsaliency.errors import require_extra
 
-require_extra("eval", "pandas", "jinja2")
+require_extra("eval", "pandas")

@@ -2,7 +2,7 @@
 
 from torchsaliency.errors import require_extra
 
-require_extra("eval", "pandas", "jinja2")
+require_extra("eval", "pandas")
 
 from torchsaliency.report import terminal, writers  # noqa: F401 (they register their formats)
 from torchsaliency.report.formats import FORMATS, render

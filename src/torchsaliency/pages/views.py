@@ -1,0 +1,317 @@
+"""From explanations to what the viewer shows: a photograph, its classes and its maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from torchsaliency.api import box_labels, explained_boxes, find_preprocessing
+from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.maps import normalise_signed, upsample
+from torchsaliency.core.method import require_signs
+from torchsaliency.core.target import ClassTarget, Contrast
+from torchsaliency.data import Photo, to_rgb
+from torchsaliency.errors import InputError
+from torchsaliency.pages.pictures import GRID
+from torchsaliency.viz.notebook import denormalise_images
+from torchsaliency.zoo import Network, Placement, Preprocessing
+from torchsaliency.zoo.network import frame_for
+
+TOP = 5
+"""Classes that are listed beside a photograph."""
+
+_PLANES = ("slice", "row", "column")
+
+
+@final
+@dataclass(frozen=True)
+class BoxView:
+    """A box on a photograph: x0 y0 x1 y1 in parts of its width and height, and its label."""
+
+    corners: tuple[float, float, float, float]
+    label: str = ""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class MapView:
+    """One map over a photograph.
+
+    Attributes:
+        title: above it: the method.
+        values: (h, w) over the whole photograph, in [0, 1], or in [-1, 1] if signed.
+        signed: whether its values have signs.
+        low: what the lowest value, 0 (or -1), stands for in the method's own unit.
+        high: what 1 stands for.
+        group: maps of one group may share a colour scale.
+        about: what is explained, such as a class: a heading below the title.
+        facts: lines below the map.
+        remark: what is wrong with the map; empty if nothing.
+        boxes: drawn over it.
+    """
+
+    title: str
+    values: Tensor
+    signed: bool = False
+    low: float = 0.0
+    high: float = 1.0
+    group: str = ""
+    about: str = ""
+    facts: tuple[str, ...] = ()
+    remark: str = ""
+    boxes: tuple[BoxView, ...] = ()
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class PhotoView:
+    """A photograph and its maps.
+
+    Attributes:
+        title: its name.
+        photo: the picture; every map lies over all of it.
+        maps: in the order in which they are shown.
+        classes: names and probabilities of the likeliest classes.
+        note: a line below the photograph.
+    """
+
+    title: str
+    photo: Image.Image
+    maps: tuple[MapView, ...] = ()
+    classes: tuple[tuple[str, float], ...] = ()
+    note: str = ""
+
+
+def view_photo(  # noqa: PLR0913 (all but the first two by name)
+    photo: Photo,
+    explanations: Mapping[str, Explanation],
+    *,
+    model: Any = None,
+    index: int = 0,
+    fit: str | None = None,
+    title: str = "",
+    signed: bool = False,
+    facts: Mapping[str, Sequence[str]] | None = None,
+) -> PhotoView:
+    """Return a photograph with the maps of one image of a batch, as the viewer shows them.
+
+    Args:
+        photo: the photograph that was preprocessed.
+        explanations: by label, of `explain`.
+        model: the explained network, which says where on the photograph a map lies, and its
+            classes; None lays maps over the whole photograph.
+        index: of the image in the batch.
+        fit: the one that `preprocess` was told.
+        title: the photograph's name.
+        signed: whether signed values are shown, of methods that have them.
+        facts: further lines below each map, by label.
+
+    Raises:
+        DataError: the photograph cannot be read.
+        OptionError: signed values are asked of a method that has none.
+
+    Example:
+        >>> view = view_photo("cat.jpg", explanations, model=net)  # doctest: +SKIP
+    """
+    found = find_preprocessing(model) if isinstance(model, torch.nn.Module) else None
+    preparation = None if found is None else frame_for(model, found, fit)
+    picture = to_rgb(photo) if preparation is None else preparation.picture(photo)
+    classes = model.classes if isinstance(model, Network) else None
+    maps = []
+    for label, explanation in explanations.items():
+        view = _view_map(label, explanation, index, classes, signed=signed)
+        boxes = (
+            () if preparation is None else _boxes(explanation, index, preparation, picture, classes)
+        )
+        lines = (*view.facts, *((facts or {}).get(label, ())))
+        values = _place(view.values, picture, preparation)
+        maps.append(replace(view, values=values, boxes=boxes, facts=lines))
+    first = next(iter(explanations.values()), None)
+    top = () if first is None else top_classes(first, index, classes)
+    return PhotoView(title, picture, tuple(maps), top)
+
+
+def view_inputs(
+    explanations: Mapping[str, Explanation],
+    *,
+    classes: Sequence[str] | None = None,
+    names: Sequence[str] = (),
+    signed: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    most: int = 8,
+) -> list[PhotoView]:
+    """Return the explained images themselves with their maps, where there is no photograph.
+
+    Of volumes and videos three cuts through the first map's maximum are shown, of signals a strip.
+
+    Args:
+        explanations: by label, of one batch.
+        classes: names of the classes.
+        names: of the images.
+        signed: whether signed values are shown.
+        mean: of the images' normalisation; None stretches each to its own range.
+        std: as `mean`.
+        most: images that are shown, the first ones.
+
+    Raises:
+        InputError: no explanation, or of several batches.
+        OptionError: signed values are asked of a method that has none.
+    """
+    counts = {len(one) for one in explanations.values()}
+    if len(counts) != 1:
+        raise InputError(
+            f"{len(explanations)} explanations of {sorted(counts)} images were given; give at "
+            "least one, and all of one batch."
+        )
+    first = next(iter(explanations.values()))
+    found = []
+    for index in range(min(counts.pop(), most)):
+        maps = [
+            _view_map(label, one, index, classes, signed=signed)
+            for label, one in explanations.items()
+        ]
+        title = names[index] if names else f"image {index}"
+        top = top_classes(first, index, classes)
+        image = first.images[index].detach().float().cpu()
+        for words, pixels, cuts in _flat(image, [view.values for view in maps]):
+            picture = Image.fromarray(denormalise_images(pixels, mean, std).numpy())
+            shown = tuple(
+                replace(view, values=values) for view, values in zip(maps, cuts, strict=True)
+            )
+            found.append(PhotoView(f"{title}{words}", picture, shown, top))
+    return found
+
+
+def describe_target(
+    explanation: Explanation, index: int, classes: Sequence[str] | None
+) -> tuple[str, float | None]:
+    """Return what is explained of one image in words, and its probability on the clean image."""
+    target = explanation.target
+    if isinstance(target, ClassTarget) and target.labels is not None:
+        label = int(target.labels[index])
+        probability = None
+        if explanation.scores.classes and isinstance(explanation.output, Tensor):
+            row = explanation.output[index : index + 1].detach().float()
+            probability = float(explanation.scores.probabilities(row)[0, label])
+        return _class_name(label, classes), probability
+    if isinstance(target, Contrast):
+        other = _class_name(int(target.others[index, 0]), classes)
+        return f"{_class_name(int(target.labels[index]), classes)} rather than {other}", None
+    return f"{type(target).__name__}, score {float(explanation.score[index]):.3g}", None
+
+
+def top_classes(
+    explanation: Explanation, index: int, classes: Sequence[str] | None, count: int = TOP
+) -> tuple[tuple[str, float], ...]:
+    """Return the likeliest classes of an image with their probabilities; none without classes."""
+    output = explanation.output
+    if not explanation.scores.classes or not isinstance(output, Tensor) or output.ndim != 2:  # noqa: PLR2004
+        return ()
+    probabilities = explanation.scores.probabilities(output[index : index + 1].detach().float())[0]
+    best = probabilities.topk(min(count, len(probabilities)))
+    return tuple(
+        (_class_name(label, classes), value)
+        for label, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    )
+
+
+def format_probability(value: float) -> str:
+    """Return a probability as a percentage of one decimal."""
+    return f"{100 * value:.1f} %"
+
+
+def _class_name(label: int, classes: Sequence[str] | None) -> str:
+    return classes[label] if classes is not None and label < len(classes) else f"class {label}"
+
+
+def _view_map(
+    label: str, explanation: Explanation, index: int, classes: Sequence[str] | None, *, signed: bool
+) -> MapView:
+    """Return a map over the network's input."""
+    if signed:
+        require_signs(explanation.method)
+    status = explanation.status[index]
+    about, probability = describe_target(explanation, index, classes)
+    if probability is not None:
+        about = f"{about} · {format_probability(probability)}"
+    view = MapView(
+        title=label,
+        values=explanation.map[index].detach().float().cpu().nan_to_num(0),
+        group=label,
+        about=about,
+        remark="" if status == "ok" else status,
+    )
+    if signed and explanation.signed is not None:
+        values = explanation.signed[index : index + 1].detach().float().cpu()
+        scaled = normalise_signed(values)[0]
+        inside = (scaled != 0) & (scaled.abs() < 1)
+        whole = values[0][inside] / scaled[inside]  # what 1 stands for: the same everywhere
+        peak = float(whole[0]) if len(whole) else float(values.abs().max())
+        return replace(view, values=scaled, signed=True, low=-peak, high=peak)
+    scaling = getattr(explanation.method, "scaling", "range")
+    if scaling == "range" and len(explanation.layers) == 1:
+        raw = explanation.raw[index : index + 1].detach().float().cpu()
+        raw = upsample(raw, tuple(explanation.map.shape[1:]))
+        if bool(raw.isfinite().all()):
+            return replace(view, low=float(raw.min()), high=float(raw.max()))
+    return view
+
+
+def _place(values: Tensor, picture: Image.Image, preparation: Preprocessing | None) -> Tensor:
+    """Return a map over the network's input on the small grid over the whole photograph."""
+    scale = min(1.0, GRID / max(picture.size))
+    size = max(1, round(picture.height * scale)), max(1, round(picture.width * scale))
+    if preparation is None:
+        where = Placement(size, 0, 0, *size)
+    else:
+        at = preparation.placement((picture.height, picture.width))
+        down, across = size[0] / picture.height, size[1] / picture.width
+        where = Placement(
+            size, at.top * down, at.left * across, at.height * down, at.width * across
+        )
+    return where.to_photo(values).float()
+
+
+def _boxes(
+    explanation: Explanation,
+    index: int,
+    preparation: Preprocessing,
+    picture: Image.Image,
+    classes: Sequence[str] | None,
+) -> tuple[BoxView, ...]:
+    found = explained_boxes(explanation, index, (picture.height, picture.width), preparation)
+    if not len(found[0]):
+        return ()
+    ends = torch.tensor([picture.width, picture.height] * 2)
+    corners = (found[0] / ends).clamp(0, 1).tolist()
+    labels = box_labels(found, classes)
+    return tuple(
+        BoxView((x0, y0, x1, y1), label)
+        for (x0, y0, x1, y1), label in zip(corners, labels, strict=True)
+    )
+
+
+def _flat(image: Tensor, maps: Sequence[Tensor]) -> Iterator[tuple[str, Tensor, list[Tensor]]]:
+    """Yield the cuts (C, H, W) of an image of any sides, in words, with those of its maps."""
+    if image.ndim == 3:  # noqa: PLR2004
+        yield "", image, list(maps)
+    elif image.ndim == 2:  # noqa: PLR2004 (a signal: a strip)
+        strip = max(1, image.shape[1] // 6)
+        yield (
+            "",
+            image[:, None].expand(-1, strip, -1),
+            [one[None].expand(strip, -1) for one in maps],
+        )
+    else:
+        shape = maps[0].shape
+        peak = torch.unravel_index(maps[0].abs().argmax(), shape)
+        for side, plane in enumerate(_PLANES):
+            place = int(peak[side])
+            words = f", {plane} {place + 1} of {shape[side]}"
+            yield words, image.select(side + 1, place), [one.select(side, place) for one in maps]
