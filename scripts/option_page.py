@@ -11,6 +11,7 @@ from torchsaliency.cli.main import COMMANDS
 from torchsaliency.cli.options import (
     Command,
     default_of,
+    fields_of,
     options_of,
     spelling,
 )
@@ -36,8 +37,7 @@ def section(command: Command) -> str:
     model = options_of(command)
     summary = (command.__doc__ or "").partition("\n")[0]
     lines = [f"## torchsaliency {command.__name__.replace('_', '-')}", "", summary, ""]
-    fields = sorted(model.model_fields.items(), key=lambda item: group_of(item[1]))
-    for group, members in itertools.groupby(fields, key=lambda item: group_of(item[1])):
+    for group, members in itertools.groupby(fields_of(model), key=lambda item: group_of(item[1])):
         lines += [f"| {group or 'Argument'} | default | |", "| --- | --- | --- |"]
         for name, info in members:
             default = default_of(info)

@@ -20,6 +20,8 @@ DEFAULT_MODEL = "builtin/efficientnet_lite0"
 
 NETWORK, DATA, EXPLAINED, SCORED = "Network", "Data", "What is explained", "How it is scored"
 RUNNING, TRAINING, WRITTEN = "How it runs", "Training", "What is written"
+GROUPS = ("", DATA, EXPLAINED, NETWORK, SCORED, TRAINING, RUNNING, WRITTEN)
+"""The order in which help and the tables show them; positional arguments have none."""
 
 
 Framing = Literal["crop", "squash", "fill"]
@@ -85,59 +87,7 @@ def validate_options(
 
 # --- options of several commands ------------------------------------------------------------------
 
-MODEL = option(
-    DEFAULT_MODEL,
-    NETWORK,
-    "The explained network: builtin/, torchvision/, timm/ or hf/NAME, ./folder (of Hugging Face's "
-    "save_pretrained), a program (net.pt2, net.torchscript, net.onnx), or file.py:factory, with "
-    "options in brackets: file.py:factory(depth=3).",
-    metavar="NAME",
-)
 WEIGHTS = option(None, NETWORK, "Weights of the network, safetensors or torch.", metavar="FILE")
-SIZE = option(
-    None,
-    NETWORK,
-    "Pixels of the network's input, one side or HEIGHTxWIDTH; what the network, its file or its "
-    "weights say by default.",
-    metavar="SIDE|HxW",
-)
-MEAN = option(
-    None,
-    NETWORK,
-    "What is subtracted, a number or one a channel: of values in [0, 1], or of pixels in 0…255 if "
-    "a mean or std is above 1; as --size by default.",
-    metavar="NUMBER,…",
-)
-STD = option(None, NETWORK, "By what is divided, as --mean.", metavar="NUMBER,…")
-CHANNELS = option(
-    None,
-    NETWORK,
-    "Of the network's input: 1 reads photographs as grey, 3 as colours, others the channels of a "
-    "TIFF or .npy file; those of the first convolution by default.",
-    ge=1,
-)
-CLASS_NAMES = option(
-    None,
-    NETWORK,
-    "Names of the network's classes: a text with one a line, or JSON.",
-    metavar="FILE",
-    spelling="--classes",
-)
-SCORES = option(
-    None,
-    NETWORK,
-    "What the network's numbers mean: softmax (one class is true), sigmoid (independent labels), "
-    "binary (one logit), probabilities, regression or embedding; what the network or its file says "
-    "by default, or else what it shows.",
-    metavar="KIND",
-)
-OUTPUT_KEY = option(
-    None,
-    NETWORK,
-    "Where its numbers are in what the network returns: an index, a key, or a path such as "
-    "heads.main; found by default.",
-    metavar="PATH",
-)
 INPUTS = option(
     (),
     NETWORK,
@@ -187,7 +137,7 @@ SETTINGS = option(
     metavar="NAME.OPTION=VALUE",
     spelling="--set",
 )
-BATCH_SIZE = option(8, RUNNING, "Images that share a pass.", ge=1)
+BATCH_SIZE = option(8, RUNNING, "Images that share a pass.", ge=1, lt=2**63)
 CHUNK = option(
     None,
     RUNNING,
@@ -212,10 +162,69 @@ WORKERS = option(
 SEED = option(0, RUNNING, "Seed of all that is drawn.", ge=-(2**63), lt=2**64)
 
 
+class NetworkOptions(Options):
+    """Which network, and what its numbers and inputs mean."""
+
+    model: str = option(
+        DEFAULT_MODEL,
+        NETWORK,
+        "The explained network: builtin/, torchvision/, timm/ or hf/NAME, ./folder (of Hugging "
+        "Face's save_pretrained), a program (net.pt2, net.torchscript, net.onnx), or "
+        "file.py:factory, with options in brackets: file.py:factory(depth=3).",
+        metavar="NAME",
+    )
+    weights: Path | None = WEIGHTS
+    size: str | None = option(
+        None,
+        NETWORK,
+        "Pixels of the network's input, one side or HEIGHTxWIDTH; what the network, its file or "
+        "its weights say by default.",
+        metavar="SIDE|HxW",
+    )
+    mean: str | None = option(
+        None,
+        NETWORK,
+        "What is subtracted, a number or one a channel: of values in [0, 1], or of pixels in "
+        "0…255 if a mean or std is above 1; as --size by default.",
+        metavar="NUMBER,…",
+    )
+    std: str | None = option(None, NETWORK, "By what is divided, as --mean.", metavar="NUMBER,…")
+    channels: int | None = option(
+        None,
+        NETWORK,
+        "Of the network's input: 1 reads photographs as grey, 3 as colours, others the channels "
+        "of a TIFF or .npy file; those of the first convolution by default.",
+        ge=1,
+        le=65_536,
+    )
+    class_names: Path | None = option(
+        None,
+        NETWORK,
+        "Names of the network's classes: a text with one a line, or JSON.",
+        metavar="FILE",
+        spelling="--classes",
+    )
+    scores: str | None = option(
+        None,
+        NETWORK,
+        "What the network's numbers mean: softmax (one class is true), sigmoid (independent "
+        "labels), binary (one logit), probabilities, regression or embedding; what the network "
+        "or its file says by default, or else what it shows.",
+        metavar="KIND",
+    )
+    output_key: str | None = option(
+        None,
+        NETWORK,
+        "Where its numbers are in what the network returns: an index, a key, or a path such as "
+        "heads.main; found by default.",
+        metavar="PATH",
+    )
+
+
 # --- explain --------------------------------------------------------------------------------------
 
 
-class ExplainOptions(Options):
+class ExplainOptions(NetworkOptions):
     """How photographs are explained."""
 
     method: tuple[str, ...] = option(
@@ -270,15 +279,6 @@ class ExplainOptions(Options):
         "Explain ten noisy copies of each photo; keep the mean of the maps, of their squares, or "
         "their variance.",
     )
-    model: str = MODEL
-    weights: Path | None = WEIGHTS
-    size: str | None = SIZE
-    mean: str | None = MEAN
-    std: str | None = STD
-    channels: int | None = CHANNELS
-    class_names: Path | None = CLASS_NAMES
-    scores: str | None = SCORES
-    output_key: str | None = OUTPUT_KEY
     inputs: tuple[str, ...] = INPUTS
     of: str | None = OF
     fit: PhotoFraming = option(
@@ -348,7 +348,7 @@ class Choice(Options):
         return value
 
 
-class PlanOptions(Options):
+class PlanOptions(NetworkOptions):
     """What is evaluated, and how."""
 
     data: str = option(
@@ -375,15 +375,6 @@ class PlanOptions(Options):
     keep: Literal["all", "correct", "misclassified"] = option(
         "all", DATA, "Which images, by what the explained network predicts."
     )
-    model: str = MODEL
-    weights: Path | None = WEIGHTS
-    size: str | None = SIZE
-    mean: str | None = MEAN
-    std: str | None = STD
-    channels: int | None = CHANNELS
-    class_names: Path | None = CLASS_NAMES
-    scores: str | None = SCORES
-    output_key: str | None = OUTPUT_KEY
     inputs: tuple[str, ...] = INPUTS
     of: str | None = OF
     judge: str | None = option(

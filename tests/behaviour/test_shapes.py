@@ -161,7 +161,7 @@ def pairs(count: int) -> Shapes:
     return shapes(count, seed=2, start=8000, objects=2)
 
 
-def explained(
+def explain_images(
     net: str, name: str, x: Tensor, labels: Tensor, settings: dict[str, object] | None = None
 ) -> Explanation:
     method = create(name, settings or SETTINGS.get(name))
@@ -188,7 +188,7 @@ def judged(net: str, made: Explanation, drawn: Shapes) -> tuple[float, float]:
 @cache
 def chance(net: str, count: int) -> tuple[float, float]:
     drawn = single(count)
-    return judged(net, at_random(explained(net, "fakecam", drawn.images, drawn.labels)), drawn)
+    return judged(net, at_random(explain_images(net, "fakecam", drawn.images, drawn.labels)), drawn)
 
 
 @pytest.mark.parametrize(("name", "least"), [("shapes_cnn", 0.98), ("shapes_vit", 0.95)])
@@ -209,7 +209,7 @@ def test_the_classifiers_know_the_shapes(name, least):
 )
 def test_better_than_chance_on_deletion_and_pointing(net, name):
     drawn = single(IMAGES.get(name, MOST_IMAGES))
-    made = explained(net, name, drawn.images, drawn.labels)
+    made = explain_images(net, name, drawn.images, drawn.labels)
     deletion, pointing = judged(net, made, drawn)
     deletion_by_chance, pointing_by_chance = chance(net, len(drawn.images))
     assert pointing > pointing_by_chance + 15
@@ -233,7 +233,7 @@ def test_the_map_moves_with_the_class(net, name):
     on = [drawn.masks == place + 1 for place in range(2)]
     share = []
     for place in range(2):
-        maps = explained(net, name, drawn.images, drawn.kinds[:, place], FOR_TWO.get(name)).map
+        maps = explain_images(net, name, drawn.images, drawn.kinds[:, place], FOR_TWO.get(name)).map
         there, elsewhere = ((one * maps).sum((1, 2)) for one in (on[place], on[1 - place]))
         share.append(there / (there + elsewhere).clamp_min(1e-9))
     moved = share[0] + share[1] - 1  # of the map on one object, when it is asked for and when not

@@ -20,7 +20,7 @@ theirs = pytest.importorskip("monai.visualize")
 FLAT, DEEP = images(1, 12, 16, seed=1), volumes(6, 8, 10, count=1)
 
 
-def pooled(sides: int, classes: int = 3) -> nn.Sequential:
+def make_net(sides: int, classes: int = 3) -> nn.Sequential:
     """Convolutions, global average pooling, one linear layer: MONAI's formulas all hold."""
     conv, pool = ((nn.Conv2d, nn.AdaptiveAvgPool2d), (nn.Conv3d, nn.AdaptiveAvgPool3d))[sides - 2]
     net = nn.Sequential()
@@ -52,7 +52,7 @@ def test_maps_of_one_image_are_theirs(name, sides, x):
         x = x[:, :1]
 
     def program(use: Any) -> Any:
-        net = pooled(sides)
+        net = make_net(sides)
         more = {"fc_layers": "fc"} if name == "CAM" else {}
         cam = getattr(use, name)(nn_module=net, target_layers="relu", **more)
         labels = (torch.tensor([2]),) if name == "CAM" else (2,)
@@ -64,7 +64,7 @@ def test_maps_of_one_image_are_theirs(name, sides, x):
 
     made = run_both(program, atol=2e-3 if name == "GradCAMpp" else 1e-4)
     assert made[0].shape == (1, 1, *x.shape[2:])
-    shape = getattr(ours, name)(pooled(sides), "relu").feature_map_size(tuple(x.shape))
+    shape = getattr(ours, name)(make_net(sides), "relu").feature_map_size(tuple(x.shape))
     assert shape == ((1, 1, 5, 7) if sides == 2 else (1, 1, 2, 3, 4))
 
 
@@ -81,7 +81,7 @@ def test_grad_cam_of_a_deeper_layer_is_theirs():
 def test_occlusion_is_theirs(mode):
     def program(use: Any) -> Any:
         occlude = use.OcclusionSensitivity(
-            pooled(2), mask_size=(5, 4), n_batch=7, verbose=False, mode=mode, overlap=0.5
+            make_net(2), mask_size=(5, 4), n_batch=7, verbose=False, mode=mode, overlap=0.5
         )
         return [*occlude(FLAT), *occlude(FLAT, b_box=[2, 9, -1, -1])]
 
@@ -93,8 +93,8 @@ def test_occlusion_is_theirs(mode):
 def test_occlusion_of_volumes_is_theirs():
     def program(use: Any) -> Any:
         kind = use.OcclusionSensitivity
-        occlude = kind(pooled(3), mask_size=3, verbose=False, activate=False)
-        other = kind(pooled(3), mask_size=4, verbose=False, activate=lambda out: out.softmax(1))
+        occlude = kind(make_net(3), mask_size=3, verbose=False, activate=False)
+        other = kind(make_net(3), mask_size=4, verbose=False, activate=lambda out: out.softmax(1))
         return [*occlude(DEEP[:, :1]), *other(DEEP[:, :1], b_box=[1, 3, -1, -1, -1, -1])]
 
     run_both(program)
@@ -106,7 +106,7 @@ def test_occlusion_of_volumes_is_theirs():
 @pytest.mark.parametrize("name", ["GradCAM", "GradCAMpp"])
 def test_a_batch_is_its_images_which_is_not_so_in_theirs(name):
     """MONAI sums y of every image's class over every image, so maps mix classes."""
-    net, x = pooled(2), images(4, 12, 12, seed=3)
+    net, x = make_net(2), images(4, 12, 12, seed=3)
     labels = torch.tensor([0, 1, 2, 0])
 
     def program(use: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,9 +127,9 @@ def test_a_batch_is_its_images_which_is_not_so_in_theirs(name):
 def test_classes_of_a_grey_image_have_a_softmax():
     """MONAI asks the image's channels, not the outputs, and takes sigmoids here."""
     grey = DEEP[:, :1]
-    made, _ = ours.OcclusionSensitivity(pooled(3), mask_size=4)(grey)
+    made, _ = ours.OcclusionSensitivity(make_net(3), mask_size=4)(grey)
     torch.testing.assert_close(made.sum(1), torch.ones_like(made[:, 0]))
-    other, _ = theirs.OcclusionSensitivity(pooled(3), mask_size=4, verbose=False)(grey)
+    other, _ = theirs.OcclusionSensitivity(make_net(3), mask_size=4, verbose=False)(grey)
     assert (torch.as_tensor(other).sum(1) - 1).abs().max() > 0.1
 
 
@@ -137,7 +137,7 @@ def test_the_mean_of_a_patch_hides_it_and_functions_work():
     """MONAI takes the sum for the factor, and multiplies the patch by its mean."""
 
     def occlude(use: Any, mode: Any) -> torch.Tensor:
-        kind = use.OcclusionSensitivity(pooled(2), (5, 4), verbose=False, mode=mode, overlap=0.5)
+        kind = use.OcclusionSensitivity(make_net(2), (5, 4), verbose=False, mode=mode, overlap=0.5)
         return torch.as_tensor(kind(FLAT)[0])
 
     made = occlude(ours, "mean_patch")
@@ -150,13 +150,13 @@ def test_the_mean_of_a_patch_hides_it_and_functions_work():
 
 
 def test_a_map_of_nothing_says_that_nothing_is_important():
-    net = pooled(2)
+    net = make_net(2)
     net.fc.weight.data.zero_()
     assert (ours.GradCAM(net, "relu")(FLAT, 1) == 1).all()
 
 
 def test_what_does_not_fit_is_refused():
-    net = pooled(2)
+    net = make_net(2)
     for refused, kind in (
         (lambda: ours.OcclusionSensitivity(net, mode="median"), OptionError),
         (lambda: ours.OcclusionSensitivity(net, overlap=1.0), OptionError),

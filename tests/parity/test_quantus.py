@@ -140,7 +140,7 @@ def test_max_and_average_sensitivity(name):
     draw = torch.Generator().manual_seed(5)
     noise = ((torch.rand((samples, 3, H, W), generator=draw) * 2 - 1) * 0.3).flatten(1).numpy()
 
-    def explained(model, inputs, targets, **_):
+    def explain_inputs(model, inputs, targets, **_):
         found = explain(
             model, torch.as_tensor(inputs), quick(name), torch.as_tensor(targets), "relu3"
         )
@@ -159,7 +159,7 @@ def test_max_and_average_sensitivity(name):
                 perturb_func=lambda arr, indices, replay=replay, **_: arr + next(replay),
                 **PLAIN,
             )
-        expected = theirs(one, net, made.map, explain_func=explained)
+        expected = theirs(one, net, made.map, explain_func=explain_inputs)
         assert expected.min() > 0
         close(found, expected, atol=1e-3, rtol=1e-2)
 
@@ -312,7 +312,7 @@ def test_monotonicity_correlation():
     low, high = (GREY.flatten(1).aminmax(dim=1)[place].numpy() for place in (0, 1))
     calls = iter(range(groups * samples))
 
-    def replaced(arr, indices, **_):
+    def replace_pixels(arr, indices, **_):
         value = low + (high - low) * draws[next(calls) % samples]
         changed = arr.copy()
         np.put_along_axis(changed, indices, value[:, None].astype(arr.dtype), axis=1)
@@ -322,7 +322,7 @@ def test_monotonicity_correlation():
         quantus.MonotonicityCorrelation,
         features_in_step=W,
         nr_samples=samples,
-        perturb_func=replaced,
+        perturb_func=replace_pixels,
     )
     close(functional.monotonicity_correlation(found.sums, found.changes), expected)
 

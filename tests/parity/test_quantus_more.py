@@ -99,12 +99,12 @@ def test_entropy_of_a_histogram():
     close(functional.complexity_rise(MAPS, other), (second - first) / first)
 
 
-def explained(model, inputs, targets, **_):
+def explain_inputs(model, inputs, targets, **_):
     found = explain(model, torch.as_tensor(inputs).float(), quick("gradcam"), targets, "relu3")
     return found["gradcam"].map[:, None].double().numpy()
 
 
-CALL = {"explain_func": explained, "batch_size": N}
+CALL = {"explain_func": explain_inputs, "batch_size": N}
 
 
 def test_stability_under_the_same_noise():

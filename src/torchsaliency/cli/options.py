@@ -14,25 +14,18 @@ from pydantic.fields import FieldInfo
 from torchsaliency.errors import OptionError
 from torchsaliency.options import (
     BATCH_SIZE,
-    CHANNELS,
     CHUNK,
-    CLASS_NAMES,
     DEVICE,
     EXPLAINED,
     FIT,
-    MEAN,
-    MODEL,
-    OUTPUT_KEY,
+    GROUPS,
     PRECISION,
-    SCORES,
     SEED,
     SETTINGS,
-    SIZE,
-    STD,
-    WEIGHTS,
     WRITTEN,
     ExplainOptions,
     Framing,
+    NetworkOptions,
     Options,
     Precision,
     option,
@@ -71,7 +64,7 @@ class ExplainCommandOptions(ExplainOptions):
     as_json: bool = JSON
 
 
-class ChooseOptions(Options):
+class ChooseOptions(NetworkOptions):
     """What is tried, and on what."""
 
     photos: tuple[str, ...] = option(
@@ -95,15 +88,6 @@ class ChooseOptions(Options):
         "A class by number or name, or a target; the predicted class by default.",
         metavar="CLASS|NAME",
     )
-    model: str = MODEL
-    weights: Path | None = WEIGHTS
-    size: str | None = SIZE
-    mean: str | None = MEAN
-    std: str | None = STD
-    channels: int | None = CHANNELS
-    class_names: Path | None = CLASS_NAMES
-    scores: str | None = SCORES
-    output_key: str | None = OUTPUT_KEY
     fit: Framing | None = FIT
     device: str = DEVICE
     precision: Precision = PRECISION
@@ -114,7 +98,7 @@ class ChooseOptions(Options):
     as_json: bool = JSON
 
 
-class ConceptOptions(Options):
+class ConceptOptions(NetworkOptions):
     """Which concepts, of what."""
 
     photos: tuple[str, ...] = option(
@@ -155,15 +139,6 @@ class ConceptOptions(Options):
     layer: str | None = option(
         None, EXPLAINED, "Whose features; the network's default layer.", metavar="NAME"
     )
-    model: str = MODEL
-    weights: Path | None = WEIGHTS
-    size: str | None = SIZE
-    mean: str | None = MEAN
-    std: str | None = STD
-    channels: int | None = CHANNELS
-    class_names: Path | None = CLASS_NAMES
-    scores: str | None = SCORES
-    output_key: str | None = OUTPUT_KEY
     fit: Framing | None = FIT
     device: str = DEVICE
     precision: Precision = PRECISION
@@ -183,7 +158,7 @@ def add_command(app: typer.Typer, command: Command, **settings: Any) -> None:
         return command(validate_options(model, values, spell=lambda name: spelling(model, name)))
 
     run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [_parameter(model, name, info) for name, info in model.model_fields.items()]
+        [_parameter(model, name, info) for name, info in fields_of(model)]
     )
     run.__annotations__ = {}
     app.command(command.__name__.replace("_", "-"), **settings)(run)
@@ -193,6 +168,13 @@ def options_of(command: Command) -> type[Options]:
     """Return the model that a command takes."""
     model: type[Options] = get_type_hints(command)["options"]
     return model
+
+
+def fields_of(model: type[Options]) -> list[tuple[str, FieldInfo]]:
+    """Return the fields of a model by their groups, in the order in which they are shown."""
+    return sorted(
+        model.model_fields.items(), key=lambda item: GROUPS.index(_extra(item[1])["group"])
+    )
 
 
 def spelling(model: type[Options], name: str) -> str:

@@ -97,7 +97,7 @@ def tracing(  # noqa: PLR0913 (all but the first four by name)
 
 
 @contextmanager
-def tracing_recorded(
+def read_recorded_pass(
     model: nn.Module,
     x: InputsLike,
     target: TargetLike,

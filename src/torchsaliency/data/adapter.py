@@ -68,6 +68,12 @@ def as_dataset(
     """
     if isinstance(dataset, DataSet):
         return dataset
+    if isinstance(dataset, Mapping):
+        raise DataError(
+            f"The data set is a {type(dataset).__name__} with the keys "
+            f"{', '.join(map(str, dataset)) or 'none'}; give one data set, such as its training "
+            "part, or the name of one."
+        )
     if isinstance(dataset, IterableDataset) or not all(
         hasattr(dataset, needed) for needed in ("__len__", "__getitem__")
     ):

@@ -182,7 +182,7 @@ class Judge:
         """Return what the judge's logits say of each image's class; see `class_scores`."""
         return class_scores(logits, labels, self.scores)
 
-    def reading(self, target: Labels, clean: Tensor | None, by: By) -> Reading:
+    def read_clean(self, target: Labels, clean: Tensor | None, by: By) -> Reading:
         """Return how one score an image is read: of its class, or of any target.
 
         Args:

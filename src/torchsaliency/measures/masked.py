@@ -127,7 +127,7 @@ def masked_scores(
             return masked(kept[image, place], image)
 
         if not names_classes(target):
-            read = judge.reading(target, clean, "target")
+            read = judge.read_clean(target, clean, "target")
             scores = read.variants(kept.shape[1], build)
             scores = scores if several else scores[:, 0]
             return MaskedScores(
@@ -212,7 +212,7 @@ def crop_scores(
             return torch.stack([_crop(judge.images[i], corners[i]) for i in index.tolist()])
 
         if not names_classes(target):
-            read = judge.reading(target, clean, "target")
+            read = judge.read_clean(target, clean, "target")
             found = read.variants(1, lambda image, _: build(image))[:, 0]
             return CropScores(None, found, judge.passes)
         before = judge.clean_logits(clean) if target is None else None

@@ -112,7 +112,7 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
             shown = (taken if insert else ~taken).view(-1, *judge.size)
             return masked(shown.to(judge.images.dtype), image)
 
-        read = judge.reading(target, clean, by)
+        read = judge.read_clean(target, clean, by)
         found, known = read.variants(len(open_steps), build), read.clean[:, None]
         return PerturbationCurve(
             order=order,
@@ -192,7 +192,7 @@ def removal_curves(  # noqa: PLR0913 (options of a published protocol)
         pixels = ranks.shape[1]
         fractions = torch.tensor(percentages, dtype=torch.float64, device="cpu") / 100
         counts = (fractions * pixels).round().long().to(ranks.device)
-        read = judge.reading(target, clean, by)
+        read = judge.read_clean(target, clean, by)
         each = 2 * len(counts)
         draw = torch.Generator().manual_seed(seed)
         shape = (each, *judge.images.shape[1:])

@@ -106,7 +106,7 @@ def region_curve(  # noqa: PLR0913 (options of a published protocol)
             regions = math.prod(side // patch for side in judge.size)
         signed = saliency if order == "most" else -saliency
         corners = _corners(signed, patch, regions, placement)
-        read = judge.reading(target, clean, by)
+        read = judge.read_clean(target, clean, by)
         ranks = _region_ranks(corners, patch, judge.size)
         masked = fill.over(judge.images)
 
@@ -193,7 +193,7 @@ def square_removals(  # noqa: PLR0913 (options of a published protocol)
             1,
         )
         squares = torch.cat([starts, starts + torch.tensor(edges[::-1], device="cpu")], 1)
-        read = judge.reading(target, clean, by)
+        read = judge.read_clean(target, clean, by)
         inside = _inside(squares.to(judge.images.device), judge.size)
         masked = fill.over(judge.images)
 

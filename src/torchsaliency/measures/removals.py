@@ -81,7 +81,7 @@ def group_removals(  # noqa: PLR0913 (options of a published protocol)
     with judging(model, x, chunk=chunk) as judge:
         saliency = require_maps(judge.maps(maps))
         group = _groups(saliency, groups)
-        read = judge.reading(target, clean, by)
+        read = judge.read_clean(target, clean, by)
         masked = (masking or MeanColour()).over(judge.images)
 
         def build(image: Tensor, place: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ def group_resamplings(  # noqa: PLR0913 (options of a published protocol)
     with judging(model, x, chunk=chunk) as judge:
         saliency, images = require_maps(judge.maps(maps)), judge.images
         group = _groups(saliency, groups)
-        read = judge.reading(target, clean, by)
+        read = judge.read_clean(target, clean, by)
         sides = sides_of(images)
         low, high = images.amin(sides, keepdim=True), images.amax(sides, keepdim=True)
         drawn = draw_uniform(torch.Generator().manual_seed(seed), samples, images.shape[1])
@@ -249,7 +249,7 @@ def subset_removals(  # noqa: PLR0913 (options of a published protocol)
         places = torch.arange(pixels, device="cpu")
         ranks = torch.stack([torch.empty_like(one).scatter_(0, one, places) for one in orders])
         ranks = ranks.to(saliency.device)
-        read = judge.reading(target, clean, by)
+        read = judge.read_clean(target, clean, by)
         masked = (masking or MeanColour()).over(judge.images)
         least = torch.tensor(counts, device=ranks.device)
 
@@ -333,7 +333,7 @@ def segment_curve(  # noqa: PLR0913 (options of a published protocol)
         sums = _sum_by(to_float64(saliency).flatten(1), parts, most)
         means = torch.where(sizes > 0, sums / sizes.clamp_min(1), -torch.inf)
         ranks = saliency_ranks(means).gather(1, parts).view_as(saliency)
-        read = judge.reading(target, clean, by)
+        read = judge.read_clean(target, clean, by)
         masked = (masking or MeanColour()).over(judge.images)
 
         def build(image: Tensor, place: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ def noise(seed, mean=0.0, spread=0.1):
     return mean + spread * torch.randn(COUNT, generator=draw, dtype=torch.float64)
 
 
-def weighed(better, controls=(), count=COUNT, lower=(), together=()):
+def weigh_scores(better, controls=(), count=COUNT, lower=(), together=()):
     """Weigh metrics of a question each (those `together` share one), by metric and method."""
     values = {
         metric: {name: noise(place, mean)[:count] for place, (name, mean) in enumerate(of.items())}
@@ -31,7 +31,7 @@ def weighed(better, controls=(), count=COUNT, lower=(), together=()):
 
 
 def test_who_is_better_everywhere_is_recommended():
-    found = weighed({"x": {"a": 1, "b": 0}, "y": {"a": -1, "b": 0}}, lower=("y",))
+    found = weigh_scores({"x": {"a": 1, "b": 0}, "y": {"a": -1, "b": 0}}, lower=("y",))
     assert found.recommended == "a"
     assert found.verdict == "recommended"
     assert found.defensible("x") == found.defensible("y") == ("a",)
@@ -40,13 +40,13 @@ def test_who_is_better_everywhere_is_recommended():
 
 
 def test_a_majority_of_questions_decides():
-    found = weighed({"x": {"a": 1, "b": 0}, "y": {"a": 1, "b": 0}, "z": {"a": 0, "b": 1}})
+    found = weigh_scores({"x": {"a": 1, "b": 0}, "y": {"a": 1, "b": 0}, "z": {"a": 0, "b": 1}})
     assert found.recommended == "a"
     assert found.defensible("z") == ("b",)
 
 
 def test_half_against_half_is_undecided():
-    found = weighed({"x": {"a": 1, "b": 0}, "y": {"a": 0, "b": 1}})
+    found = weigh_scores({"x": {"a": 1, "b": 0}, "y": {"a": 0, "b": 1}})
     assert found.verdict == "contradictory"
     assert found.recommended is None
     assert found.shortlist == ("a", "b")
@@ -55,33 +55,33 @@ def test_half_against_half_is_undecided():
 
 def test_a_circle_is_undecided():
     ranks = ({"a": 3, "b": 2, "c": 1}, {"a": 1, "b": 3, "c": 2}, {"a": 2, "b": 1, "c": 3})
-    found = weighed(dict(zip("xyz", ranks, strict=True)))
+    found = weigh_scores(dict(zip("xyz", ranks, strict=True)))
     assert (found.verdict, found.shortlist) == ("contradictory", ())
 
 
 def test_numbers_that_do_not_differ_are_too_little_evidence():
-    found = weighed({"x": {"a": 0, "b": 0}})
+    found = weigh_scores({"x": {"a": 0, "b": 0}})
     assert found.verdict == "too little evidence"
     assert found.shortlist == found.defensible("x") == ("a", "b")
 
 
 def test_few_images_are_too_little_evidence():
-    found = weighed({"x": {"a": 5, "b": 0}}, count=4)
+    found = weigh_scores({"x": {"a": 5, "b": 0}}, count=4)
     assert found.verdict == "too little evidence"
     assert "4 images are too few" in found.reason
 
 
 def test_what_a_control_does_as_well_is_worth_nothing():
-    found = weighed({"x": {"a": 2, "b": 1, "edges": 1}}, controls=("edges",))
+    found = weigh_scores({"x": {"a": 2, "b": 1, "edges": 1}}, controls=("edges",))
     assert found.recommended == "a"
     assert not found.standings["x"]["b"].beats_controls
-    none = weighed({"x": {"a": 1, "b": 1, "edges": 3}}, controls=("edges",))
+    none = weigh_scores({"x": {"a": 1, "b": 1, "edges": 3}}, controls=("edges",))
     assert (none.verdict, none.shortlist) == ("too little evidence", ())
     assert none.defensible("x") == ()
 
 
 def test_two_metrics_of_one_question_that_contradict_each_other_say_nothing():
-    found = weighed({"x": {"a": 1, "b": 0}, "y": {"a": 0, "b": 1}}, together=("x", "y"))
+    found = weigh_scores({"x": {"a": 1, "b": 0}, "y": {"a": 0, "b": 1}}, together=("x", "y"))
     assert found.defensible("one") == ("a", "b")
     assert found.verdict == "too little evidence"
 

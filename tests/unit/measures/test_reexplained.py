@@ -40,7 +40,9 @@ SURE = ["gradcam", "opticam", "scorecam", "mtsm"]
 """One method of each family, none of which draws numbers."""
 
 
-def explained(name="gradcam", net=None, x=X, target=None, layer="relu3", **options) -> Explanation:
+def explain_one(
+    name="gradcam", net=None, x=X, target=None, layer="relu3", **options
+) -> Explanation:
     net = convnet(seed=3) if net is None else net
     return explain(net, x, quick(name), target, layer, **options)[name]
 
@@ -60,19 +62,19 @@ def the_noise(samples, radius, seed, shape=(3, 16, 16)):
 @pytest.mark.parametrize("name", SURE)
 def test_noisy_maps_are_those_of_each_copy_by_hand(name):
     net = convnet(seed=3)
-    made = explained(name, net, target=[4, 0, 2])
+    made = explain_one(name, net, target=[4, 0, 2])
     found = noisy_maps(net, made, radius=0.5, samples=3, seed=7, chunk=4)
     assert found.noisy_maps.shape == (N, 3, 16, 16)
     assert found.maps is made.map
     for s, noise in enumerate(the_noise(3, 0.5, 7)):
-        again = explained(name, net, X + noise, [4, 0, 2])
+        again = explain_one(name, net, X + noise, [4, 0, 2])
         close(found.noisy_maps[:, s], again.map)
     torch.testing.assert_close(found.norms, X.double().flatten(1).norm(dim=1))
 
 
 def test_noise_is_uniform_and_its_size_is_recorded():
     net = convnet(seed=3)
-    found = noisy_maps(net, explained(net=net), radius=0.2, samples=40)
+    found = noisy_maps(net, explain_one(net=net), radius=0.2, samples=40)
     assert found.distances.shape == (N, 40)
     noise = the_noise(40, 0.2, 0)
     torch.testing.assert_close(found.distances[0], noise.flatten(1).abs().amax(1))
@@ -84,7 +86,7 @@ def test_noise_is_uniform_and_its_size_is_recorded():
 @pytest.mark.parametrize("chunk", [1, 2, 5, 100])
 def test_noisy_maps_do_not_depend_on_batch_or_chunk(chunk):
     net = convnet(seed=3)
-    made = explained(net=net)
+    made = explain_one(net=net)
     full = noisy_maps(net, made, samples=4)
     close(noisy_maps(net, made, samples=4, chunk=chunk).noisy_maps, full.noisy_maps)
     for i in range(N):
@@ -95,14 +97,14 @@ def test_noisy_maps_do_not_depend_on_batch_or_chunk(chunk):
 
 def test_the_same_image_twice_has_the_same_noisy_maps():
     net = convnet(seed=3)
-    twice = explained(net=net, x=X[:1].repeat(2, 1, 1, 1))
+    twice = explain_one(net=net, x=X[:1].repeat(2, 1, 1, 1))
     found = noisy_maps(net, twice, samples=3)
     close(found.noisy_maps[0], found.noisy_maps[1])
 
 
 def test_noise_is_seeded():
     net = convnet(seed=3)
-    made = explained(net=net)
+    made = explain_one(net=net)
     torch.manual_seed(0)
     one = noisy_maps(net, made, samples=2, seed=1)
     torch.manual_seed(1)
@@ -115,7 +117,7 @@ def test_noise_is_seeded():
 @pytest.mark.parametrize("name", SURE)
 def test_what_noise_changes_in_image_output_and_features_by_hand(name):
     net, labels = convnet(seed=3), [4, 0, 2]
-    made = explained(name, net, target=labels)
+    made = explain_one(name, net, target=labels)
     found = noisy_maps(net, made, radius=0.5, samples=3, seed=7, features=True, chunk=4)
     plain = noisy_maps(net, made, radius=0.5, samples=3, seed=7)
     close(found.noisy_maps, plain.noisy_maps)
@@ -140,7 +142,7 @@ def test_what_noise_changes_in_image_output_and_features_by_hand(name):
 
 def test_features_share_the_passes_of_the_noise():
     net = convnet(seed=3)
-    made = explained(net=net)
+    made = explain_one(net=net)
     counter = Counter(net)
     found = score(net, made, ["max-sensitivity", "ris", "rrs", "local-lipschitz"])
     assert counter.images == 10 * N + N  # the clean images once more, for their features
@@ -152,7 +154,7 @@ def test_features_share_the_passes_of_the_noise():
 
 def test_translated_maps_are_those_of_moved_images_by_hand():
     net, labels = convnet(seed=3), [4, 0, 2]
-    made = explained(net=net, target=labels)
+    made = explain_one(net=net, target=labels)
     found = translated_maps(net, made, steps=11, chunk=4)  # by 3 columns: -13, -10, … 17
     moves = [move for move in range(-13, 18, 3) if move]
     assert found.translated_maps.shape == (N, len(moves), 16, 16)
@@ -162,7 +164,7 @@ def test_translated_maps_are_those_of_moved_images_by_hand():
             moved[..., move:] = X[..., :-move]
         elif move < 0:
             moved[..., :move] = X[..., -move:]
-        close(found.translated_maps[:, place], explained(net=net, x=moved, target=labels).map)
+        close(found.translated_maps[:, place], explain_one(net=net, x=moved, target=labels).map)
         distance = (X - moved).double().flatten(1).norm(dim=1)
         torch.testing.assert_close(found.translation_distances[:, place], distance)
     with pytest.raises(OptionError, match="1 to 33"):
@@ -171,22 +173,22 @@ def test_translated_maps_are_those_of_moved_images_by_hand():
 
 def test_another_class_is_never_the_explained_one():
     net, labels = convnet(seed=3), [4, 0, 2]
-    made = explained(net=net, target=labels)
+    made = explain_one(net=net, target=labels)
     steps = set()
     for seed in range(12):
         found = other_class_maps(net, made, seed=seed, chunk=2)
         step = (found.labels - torch.tensor(labels)) % CLASSES
         assert len(set(step.tolist())) == 1
         steps |= set(step.tolist())
-        close(found.other_class_maps, explained(net=net, target=found.labels).map)
+        close(found.other_class_maps, explain_one(net=net, target=found.labels).map)
     assert steps == set(range(1, CLASSES))
     with pytest.raises(TargetError, match="class target"):
-        other_class_maps(net, explained(net=net, target=lambda output: output.sum(1)))
+        other_class_maps(net, explain_one(net=net, target=lambda output: output.sum(1)))
 
 
 def test_the_random_network_is_the_last_of_the_cascade():
     net, labels = convnet(seed=3), [4, 0, 2]
-    made = explained(net=net, target=labels)
+    made = explain_one(net=net, target=labels)
     found = random_network_maps(net, made, seed=5)
     cascade = randomised_maps(net, made, seed=5)
     close(found.random_network_maps, cascade.random_maps[:, -1])
@@ -194,7 +196,7 @@ def test_the_random_network_is_the_last_of_the_cascade():
 
 def test_smooth_maps_are_means_by_hand():
     net, labels = convnet(seed=3), [4, 0, 2]
-    made = explained(net=net, target=labels)
+    made = explain_one(net=net, target=labels)
     found = smooth_randomised_maps(net, made, samples=3, noise=0.2, seed=5, chunk=4)
     drawn = torch.randn((3, *X.shape[1:]), generator=torch.Generator().manual_seed(5))
     drawn[-1] = 0
@@ -202,7 +204,7 @@ def test_smooth_maps_are_means_by_hand():
     scale = 0.2 * (flat.amax(1) - flat.amin(1))[:, None, None, None]
     networks = [net, *(copied for _, copied in _copies(net))]
     for place, network in enumerate(networks):
-        maps = [explained(net=network, x=X + scale * one, target=labels).map for one in drawn]
+        maps = [explain_one(net=network, x=X + scale * one, target=labels).map for one in drawn]
         mean = torch.stack(maps).mean(0)
         close(found.smooth_maps if not place else found.smooth_random_maps[:, place - 1], mean)
     still = smooth_randomised_maps(net, made, samples=1, seed=5)
@@ -215,7 +217,7 @@ def _copies(net):
 
 def test_more_noise_moves_the_map_further():
     net = two_layer_head(seed=3)
-    made = explained(net=net, layer="relu", target=1)
+    made = explain_one(net=net, layer="relu", target=1)
     small, large = (noisy_maps(net, made, radius=r, samples=5) for r in (1e-4, 1.0))
     a, b = (functional.sensitivities(m.maps, m.noisy_maps).amax(1) for m in (small, large))
     assert (a < 0.02).all()
@@ -224,7 +226,7 @@ def test_more_noise_moves_the_map_further():
 
 def test_a_map_that_ignores_the_image_is_steady():
     net = convnet(seed=3)
-    made = explained("fakecam", net)
+    made = explain_one("fakecam", net)
     found = noisy_maps(net, made, radius=2.0, samples=4)
     assert torch.equal(found.noisy_maps, found.maps[:, None].expand(-1, 4, -1, -1))
     assert functional.sensitivities(found.maps, found.noisy_maps).count_nonzero() == 0
@@ -242,14 +244,14 @@ def border() -> tuple[nn.Module, torch.Tensor]:
 
 def test_the_class_is_that_of_the_clean_image():
     net, x = border()
-    made = explained(net=net, x=x)
+    made = explain_one(net=net, x=x)
     assert made.target.labels.tolist() == [0]
     found = noisy_maps(net, made, radius=0.5, samples=8, seed=2)
     noisy = x + the_noise(8, 0.5, 2)
     with torch.no_grad():
         predicted = net(noisy.clone()).argmax(1)
     assert predicted.unique().tolist() == [0, 1]  # the test is about something
-    kept, resolved = explained(net=net, x=noisy, target=0), explained(net=net, x=noisy)
+    kept, resolved = explain_one(net=net, x=noisy, target=0), explain_one(net=net, x=noisy)
     close(found.noisy_maps[0], kept.map)
     assert not torch.allclose(found.noisy_maps[0], resolved.map, atol=0.05)
 
@@ -257,10 +259,10 @@ def test_the_class_is_that_of_the_clean_image():
 def test_targets_of_a_batch_stay_with_their_images():
     net = convnet(seed=3)
     labels = [4, 0, 2]
-    made = explained(net=net, target=labels)
+    made = explain_one(net=net, target=labels)
     found = noisy_maps(net, made, samples=3, chunk=2)
     for i, label in enumerate(labels):
-        alone = noisy_maps(net, explained(net=net, x=X[i : i + 1], target=label), samples=3)
+        alone = noisy_maps(net, explain_one(net=net, x=X[i : i + 1], target=label), samples=3)
         close(found.noisy_maps[i : i + 1], alone.noisy_maps)
 
 
@@ -271,14 +273,14 @@ def test_targets_of_a_batch_stay_with_their_images():
 def test_noise_out_of_range(wrong):
     net = convnet()
     with pytest.raises(OptionError, match="radius"):
-        noisy_maps(net, explained(net=net), **wrong)
+        noisy_maps(net, explain_one(net=net), **wrong)
 
 
 @pytest.mark.parametrize("measure", [noisy_maps, masked_maps])
 def test_a_chunk_of_no_images_is_refused(measure):
     net = convnet()
     with pytest.raises(ValueError, match="chunk"):
-        measure(net, explained(net=net), chunk=0)
+        measure(net, explain_one(net=net), chunk=0)
 
 
 # --- masked images -------------------------------------------------------------------------------
@@ -289,10 +291,10 @@ def test_a_chunk_of_no_images_is_refused(measure):
 def test_masked_maps_are_those_of_masked_images_by_hand(name, chunk):
     net = convnet(seed=3)
     labels = [4, 0, 2]
-    made = explained(name, net, target=labels)
+    made = explain_one(name, net, target=labels)
     found = masked_maps(net, made, chunk=chunk)
     shown = X * made.map[:, None]  # over the mean colour
-    again = explained(name, net, shown, labels)
+    again = explain_one(name, net, shown, labels)
     close(found.masked_maps, again.map)
     assert found.maps is made.map
     torch.testing.assert_close(found.output, again.output, atol=1e-5, rtol=1e-4)
@@ -301,30 +303,30 @@ def test_masked_maps_are_those_of_masked_images_by_hand(name, chunk):
 
 def test_the_masking_is_the_explanations_unless_another_is_given():
     net, black = convnet(seed=3), BlackPixel()
-    made = explained(net=net, target=1, masking=black)
+    made = explain_one(net=net, target=1, masking=black)
     shown = black(X, made.map)
-    close(masked_maps(net, made).masked_maps, explained(net=net, x=shown, target=1).map)
-    plain = explained(net=net, target=1)
+    close(masked_maps(net, made).masked_maps, explain_one(net=net, x=shown, target=1).map)
+    plain = explain_one(net=net, target=1)
     given = masked_maps(net, plain, masking=black)
-    close(given.masked_maps, explained(net=net, x=shown, target=1).map)
+    close(given.masked_maps, explain_one(net=net, x=shown, target=1).map)
     assert not torch.allclose(masked_maps(net, plain).masked_maps, given.masked_maps, atol=0.01)
 
 
 def test_masked_maps_keep_the_class_too():
     net, x = border()
-    made = explained(net=net, x=x)
+    made = explain_one(net=net, x=x)
     assert made.target.labels.tolist() == [0]
     shown = x * made.map[:, None]
     with torch.no_grad():
         assert net(shown.clone()).argmax(1).tolist() == [1]  # the test is about something
     found = masked_maps(net, made)
-    close(found.masked_maps, explained(net=net, x=shown, target=0).map)
-    assert not torch.allclose(found.masked_maps, explained(net=net, x=shown).map, atol=0.05)
+    close(found.masked_maps, explain_one(net=net, x=shown, target=0).map)
+    assert not torch.allclose(found.masked_maps, explain_one(net=net, x=shown).map, atol=0.05)
 
 
 def test_a_full_mask_gives_the_same_map():
     net = convnet(seed=3)
-    made = explained("fakecam", net)
+    made = explain_one("fakecam", net)
     found = masked_maps(net, made)
     assert torch.equal(found.masked_maps, made.map)
     close(functional.coherency(found.maps, found.masked_maps), torch.full((N,), 100.0).double())
@@ -508,14 +510,14 @@ def test_wrong_stages():
     with pytest.raises(OptionError, match="'pool' has no parameters"):
         list(randomised_networks(net, stages=["pool"]))
     with pytest.raises(OptionError, match="no stage"):
-        randomised_maps(net, explained(net=net), stages=["fc.weight"])
+        randomised_maps(net, explain_one(net=net), stages=["fc.weight"])
 
 
 @pytest.mark.parametrize("mode", ["cascading", "independent"])
 @pytest.mark.parametrize("name", ["gradcam", "opticam"])
 def test_randomised_maps_are_those_of_each_network_by_hand(mode, name):
     net, labels = convnet(seed=3), [4, 0, 2]
-    made = explained(name, net, target=labels)
+    made = explain_one(name, net, target=labels)
     before = state_of(net)
     found = randomised_maps(net, made, mode=mode, seed=5)
     assert_same_state(before, state_of(net))
@@ -524,14 +526,14 @@ def test_randomised_maps_are_those_of_each_network_by_hand(mode, name):
     assert found.random_maps.shape == (N, 4, 16, 16)
     assert found.maps is made.map
     for place, (_, copied) in enumerate(randomised_networks(net, mode=mode, seed=5)):
-        again = explained(name, copied, target=labels)
+        again = explain_one(name, copied, target=labels)
         close(found.random_maps[:, place], again.map)
     assert set(found.inputs()) == {"maps", "random_maps"}
 
 
 def test_randomised_maps_change_and_repeat():
     net = convnet(seed=3)
-    made = explained(net=net, target=1)
+    made = explain_one(net=net, target=1)
     one = randomised_maps(net, made, stages=["conv3", "conv1"])
     same = randomised_maps(net, made, stages=["conv3", "conv1"])
     other = randomised_maps(net, made, stages=["conv3", "conv1"], seed=1)
@@ -543,7 +545,7 @@ def test_randomised_maps_change_and_repeat():
 
 def test_a_map_that_ignores_the_network_survives_the_sanity_check():
     net = convnet(seed=3)
-    made = explained("fakecam", net)
+    made = explain_one("fakecam", net)
     found = randomised_maps(net, made)
     assert torch.equal(found.random_maps, found.maps[:, None].expand(-1, 4, -1, -1))
 
@@ -574,7 +576,7 @@ class Watch(nn.Module):
 def test_the_chunk_bounds_the_memory(measure, name):
     net = convnet(seed=3)
     net.conv1 = nn.Sequential(Watch(), net.conv1)
-    made = explained(name, net)
+    made = explain_one(name, net)
     Watch.batches.clear()
     measure(net, made, chunk=2)
     assert max(Watch.batches) == 2
@@ -582,7 +584,7 @@ def test_the_chunk_bounds_the_memory(measure, name):
 
 def test_passes_of_noisy_copies():
     net = convnet(seed=3)
-    made = explained(net=net)
+    made = explain_one(net=net)
     counter = Counter(net)
     noisy_maps(net, made, samples=4)
     assert counter.images == 4 * N

@@ -275,7 +275,7 @@ def test_a_detection_is_judged_by_its_own_score():
 def test_an_unknown_score_is_refused():
     """The type says so, but types are not checked for a user."""
     with judging(convnet(), X) as judge, pytest.raises(OptionError, match="logits"):
-        inspect.unwrap(Judge.reading)(judge, None, None, "logits")
+        inspect.unwrap(Judge.read_clean)(judge, None, None, "logits")
 
 
 def test_known_logits_cost_no_pass():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, final
@@ -210,7 +211,7 @@ class FullGrad(BaseCAM):
 C = TypeVar("C", bound="_Wrapper")
 
 
-class _Wrapper:
+class _Wrapper(ABC):
     """A map made of the maps of another class."""
 
     def __init__(self, base: BaseCAM) -> None:
@@ -220,9 +221,9 @@ class _Wrapper:
         """Return the maps (N, *size) in [0, 1]; see `forward`."""
         return self.forward(*args, **kwargs)
 
+    @abstractmethod
     def forward(self, *args: Any, **kwargs: Any) -> Array:
         """Return the maps (N, *size) in [0, 1]."""
-        raise NotImplementedError
 
     @property
     def outputs(self) -> Any:
@@ -232,7 +233,7 @@ class _Wrapper:
     def __enter__(self: C) -> C:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: object) -> None:  # noqa: B027 (complete as it is)
         """Do nothing: no hook outlives a call, and no error is hidden."""
 
 

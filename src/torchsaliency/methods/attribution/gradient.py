@@ -143,15 +143,15 @@ class BlurIG(Attribution):
         """Return the sum over the steps, (N, C, *size), and how far the score rises by them."""
         images = images_of(view)
 
-        def blurred(index: Tensor, place: Tensor) -> Tensor:
+        def blur_image(index: Tensor, place: Tensor) -> Tensor:
             sigmas = (self.max_sigma * (place / self.steps).square()).tolist()
             pairs = zip(index, sigmas, strict=True)
             return torch.cat([_blur_images(images[i : i + 1], sigma) for i, sigma in pairs])
 
         def part(step: Tensor, index: Tensor) -> Tensor:
             place = step.float()  # and not of torch's default type
-            slope = gradient(view, blurred(index, place + 0.5), index)
-            return (blurred(index, place) - blurred(index, place + 1)) * slope
+            slope = gradient(view, blur_image(index, place + 0.5), index)
+            return (blur_image(index, place) - blur_image(index, place + 1)) * slope
 
         base = _blur_images(images, float(self.max_sigma))
         shares = self.steps * mean_over_draws(view, self.steps, part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -244,7 +245,7 @@ def read_baselines(baselines: Baselines, images: Tensor, *, several: bool = Fals
     return found
 
 
-class Attribution:
+class Attribution(ABC):
     """A class of captum's: made of a network, asked by `attribute`.
 
     Args:
@@ -257,9 +258,9 @@ class Attribution:
         self.forward_func = forward_func
         self._network = as_network(forward_func)
 
+    @abstractmethod
     def attribute(self, inputs: Given, *args: Any, **kwargs: Any) -> Answer:
         """Return the attributions; every class says of what."""
-        raise NotImplementedError
 
     def has_convergence_delta(self) -> bool:
         """Whether the attributions add up to a difference of scores."""

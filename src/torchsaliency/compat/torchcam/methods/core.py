@@ -27,7 +27,7 @@ from torchsaliency.core.maps import minmax, upsample
 from torchsaliency.core.method import Method, Needs, as_saliency, create
 from torchsaliency.core.network import NetworkWrapper, unwrap, unwrap_output
 from torchsaliency.core.target import Logit, Target
-from torchsaliency.core.trace import View, tracing, tracing_recorded
+from torchsaliency.core.trace import View, read_recorded_pass, tracing
 from torchsaliency.errors import InputError, OptionError, TargetError
 from torchsaliency.registry import load_all
 
@@ -252,7 +252,7 @@ class Extractor:
         graph = Needs.GRADIENTS in method.entry.needs
         if not graph or _carries_graph(output):
             layers = {layer: outputs[layer.name] for layer in self._layers}
-            with tracing_recorded(
+            with read_recorded_pass(
                 model, x, target, layers=layers, output=output, chunk=self.batch_size
             ) as view:
                 yield view
