@@ -197,6 +197,7 @@ class Relabelled(Own):
         (Stream(), "is a Stream, which has no length or no order; give a map-style data set"),
         (iter(pairs()), "is a list_iterator, which has no length"),
         ([], "an empty list"),
+        ({"train": pairs()}, "is a dict with the keys train; give one data set"),
         ([picture(1)], r"Item 0 .*Image.* has no image or no label; give \(image, label\)"),
         ([(picture(1),)], "tuple.* has no image or no label"),
         ([(picture(1), None)], "has no image or no label"),
