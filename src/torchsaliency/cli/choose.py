@@ -10,7 +10,7 @@ from torchsaliency.cli.options import ChooseOptions
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torchsaliency.evaluation.choosing import Recommendation
+    from torchsaliency.evaluation.verdicts import Recommendation
 
 
 def choose(options: ChooseOptions) -> int:

@@ -23,7 +23,9 @@ from torchsaliency.core.files import OutputFolder
 from torchsaliency.core.method import create
 from torchsaliency.core.target import parse_target
 from torchsaliency.data import open_photo
-from torchsaliency.evaluation.choosing import CONTROLS, Recommendation, consensus, recommend
+from torchsaliency.evaluation.agreement import consensus
+from torchsaliency.evaluation.choosing import CONTROLS, recommend
+from torchsaliency.evaluation.verdicts import Recommendation
 from torchsaliency.options import Framing
 from torchsaliency.viz import Panel, Row, grid
 from torchsaliency.viz.overlay import png

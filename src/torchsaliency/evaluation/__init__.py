@@ -5,13 +5,15 @@ from torchsaliency.registry import make_moved_getattr
 
 require_extra("eval", "pandas", "pyarrow", "torchmetrics")
 
+from torchsaliency.evaluation.agreement import Consensus, consensus
 from torchsaliency.evaluation.bench import Bench
-from torchsaliency.evaluation.choosing import Consensus, Recommendation, consensus, recommend
+from torchsaliency.evaluation.choosing import recommend
 from torchsaliency.evaluation.plan import Plan, make_plan, read_plan
 from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.runner import Progress, Watch, evaluate, load_results
 from torchsaliency.evaluation.scoring import score
 from torchsaliency.evaluation.store import Store
+from torchsaliency.evaluation.verdicts import Recommendation
 from torchsaliency.options import Choice
 
 __getattr__ = make_moved_getattr(__name__)

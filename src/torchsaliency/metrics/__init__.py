@@ -25,15 +25,20 @@ from torchsaliency.metrics.classification import (
     Coherency,
     Complexity,
 )
-from torchsaliency.metrics.faithfulness import (
+from torchsaliency.metrics.consistency import (
+    Consistency,
+)
+from torchsaliency.metrics.curves import (
     ABPC,
     IROF,
+    Monotonicity,
+    Selectivity,
+)
+from torchsaliency.metrics.faithfulness import (
     FaithfulnessCorrelation,
     FaithfulnessEstimate,
-    Monotonicity,
     MonotonicityCorrelation,
     SaCo,
-    Selectivity,
     SensitivityN,
 )
 from torchsaliency.metrics.information import AccuracyInformation, SoftmaxInformation
@@ -76,7 +81,6 @@ from torchsaliency.metrics.sparsity import (
     Sparseness,
 )
 from torchsaliency.metrics.stability import (
-    Consistency,
     Continuity,
     LocalLipschitz,
     RelativeInputStability,

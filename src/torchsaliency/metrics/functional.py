@@ -10,15 +10,21 @@ from torchsaliency.metrics.classification import (
     coherency,
     complexity,
 )
-from torchsaliency.metrics.faithfulness import (
+from torchsaliency.metrics.consistency import (
+    consistency,
+    peak_cells,
+)
+from torchsaliency.metrics.curves import (
     abpc,
-    faithfulness_correlation,
-    faithfulness_estimate,
     irof,
     monotonicity,
+    selectivity,
+)
+from torchsaliency.metrics.faithfulness import (
+    faithfulness_correlation,
+    faithfulness_estimate,
     monotonicity_correlation,
     saco,
-    selectivity,
     sensitivity_n,
 )
 from torchsaliency.metrics.information import accuracy_information, softmax_information
@@ -59,10 +65,8 @@ from torchsaliency.metrics.sparsity import (
     sparseness,
 )
 from torchsaliency.metrics.stability import (
-    consistency,
     continuity,
     local_lipschitz,
-    peak_cells,
     relative_input_stability,
     relative_output_stability,
     relative_representation_stability,

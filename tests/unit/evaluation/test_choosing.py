@@ -8,7 +8,8 @@ import torch
 from torchsaliency.data import shapes
 from torchsaliency.errors import InputError, OptionError
 from torchsaliency.evaluation import consensus, recommend
-from torchsaliency.evaluation.choosing import PANEL, Question, weigh
+from torchsaliency.evaluation.choosing import PANEL
+from torchsaliency.evaluation.verdicts import Question, weigh
 from torchsaliency.zoo import load_model
 
 COUNT = 24
