@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast, overload
 
 import numpy as np
@@ -19,7 +19,7 @@ from torchsaliency.core.detection import DetectionScore
 from torchsaliency.core.explain import set_reader
 from torchsaliency.core.explanation import Explanation, set_renderer
 from torchsaliency.core.inputs import Inputs
-from torchsaliency.core.maps import minmax, normalise_signed
+from torchsaliency.core.maps import minmax, normalise_signed, signed_peak, upsample
 from torchsaliency.core.method import require_signs
 from torchsaliency.core.network import find_fact, unwrap
 from torchsaliency.data import Photo, find_photos
@@ -227,6 +227,8 @@ def overlay(
     classes: Sequence[str] | None = None,
     signed: bool = False,
     fit: str | None = None,
+    limits: viz.Limits | None = None,
+    colour_bar: bool = False,
 ) -> list[Image.Image]: ...
 
 
@@ -242,6 +244,8 @@ def overlay(
     classes: Sequence[str] | None = None,
     signed: bool = False,
     fit: str | None = None,
+    limits: viz.Limits | None = None,
+    colour_bar: bool = False,
 ) -> Image.Image: ...
 
 
@@ -256,6 +260,8 @@ def overlay(  # noqa: PLR0913 (all but the first three by name)
     classes: Sequence[str] | None = None,
     signed: bool = False,
     fit: str | None = None,
+    limits: viz.Limits | None = None,
+    colour_bar: bool = False,
 ) -> Image.Image | list[Image.Image]:
     """Draw a map over the photograph it explains, at the photograph's own size.
 
@@ -268,16 +274,19 @@ def overlay(  # noqa: PLR0913 (all but the first three by name)
         explanation: what `explain` made of it.
         model: whose preprocessing was used; it tells where on the photograph the map lies.
         index: of the image in the explained batch.
-        alpha: strength of the colour, in [0, 1]; 0.5 by default, 0.8 if signed.
-        colormap: any matplotlib name; "turbo" by default, "bwr" if signed.
+        alpha: strength of the colour, in [0, 1]; 0.6 by default, 0.8 if signed.
+        colormap: any matplotlib name; "plasma" by default, "bwr" if signed.
         classes: names for the labels of boxes; the model's by default.
         signed: whether the explanation's signed values are drawn instead of its map, red where the
             image speaks for the target and blue where it speaks against it, over the photograph in
             pale grey.
         fit: the one that `preprocess` was told.
+        limits: the raw values, or signed values, that have the first colour and the last, such as
+            `viz.find_limits` returns for several explanations; by default the map's own range.
+        colour_bar: whether a labelled scale is put on the right of the photograph.
 
     Returns:
-        An RGB image of the photograph's size, or a list of them.
+        An RGB image of the photograph's size, wider with the scale, or a list of them.
 
     Raises:
         DataError: the photograph cannot be read.
@@ -294,8 +303,6 @@ def overlay(  # noqa: PLR0913 (all but the first three by name)
     preparation = _preprocessing(model, fit)
     if signed:
         require_signs(explanation.method)
-    scale = normalise_signed if signed else minmax
-    values = cast("Tensor", explanation.signed) if signed else explanation.map
     if classes is None and isinstance(model, Network):
         classes = model.classes
 
@@ -303,17 +310,19 @@ def overlay(  # noqa: PLR0913 (all but the first three by name)
         picture = preparation.picture(one)
         size = picture.height, picture.width
         _require_size(explanation.map, preparation.input_size(size))
-        shown = values[row][None]
-        if fit == "whole" and preparation.fit is Fit.CONTAIN:  # the margin must not set the scale
-            saliency = scale(place_map(shown, picture, preparation))[0]
-        else:
-            shown = scale(shown) if signed else shown
-            saliency = place_map(shown, picture, preparation)[0]
+        letterboxed = fit == "whole" and preparation.fit is Fit.CONTAIN
+        saliency, words = _scale_map(
+            explanation[row],
+            lambda values: place_map(values, picture, preparation),
+            limits=limits,
+            signed=signed,
+            letterboxed=letterboxed,
+        )
         drawn = viz.overlay(picture, saliency, alpha=alpha, colormap=colormap, signed=signed)
         found = explained_boxes(explanation, row, size, preparation)
-        return (
-            viz.draw_boxes(drawn, found[0], box_labels(found, classes)) if len(found[0]) else drawn
-        )
+        if len(found[0]):
+            drawn = viz.draw_boxes(drawn, found[0], box_labels(found, classes))
+        return viz.add_scale(drawn, words, colormap, signed=signed) if colour_bar else drawn
 
     if not isinstance(photo, list | tuple):
         return draw(photo, index)
@@ -323,6 +332,29 @@ def overlay(  # noqa: PLR0913 (all but the first three by name)
             "give all of the batch in order, or one with index=."
         )
     return [draw(one, row) for row, one in enumerate(photo)]
+
+
+def _scale_map(
+    one: Explanation,
+    place: Callable[[Tensor], Tensor],
+    *,
+    limits: viz.Limits | None,
+    signed: bool,
+    letterboxed: bool,
+) -> tuple[Tensor, Sequence[str]]:
+    """Return the map of one image as its colours show it, and the words beside their scale."""
+    values = cast("Tensor", one.signed) if signed else one.map
+    if limits is not None:
+        raw = values if signed else upsample(one.raw.float(), tuple(one.map.shape[1:]))
+        shown = place(viz.apply_limits(raw, limits, signed=signed))
+        return shown[0], viz.write_limits(limits, signed=signed)
+    if letterboxed:  # the margin must not set the scale
+        values = place(values)
+    most = float(signed_peak(values.float())) if signed else 1.0
+    words = viz.write_limits((-most, most), signed=True) if signed else viz.MAP_WORDS
+    if signed or letterboxed:
+        values = (normalise_signed if signed else minmax)(values)
+    return (values if letterboxed else place(values))[0], words
 
 
 def overlay_concepts(

@@ -294,7 +294,7 @@ class ExplainOptions(NetworkOptions):
     chunk: int | None = CHUNK
     accelerate: str = ACCELERATE
     alpha: float | None = option(
-        None, WRITTEN, "Strength of the overlay; 0.5 by default, 0.8 with --signed.", ge=0, le=1
+        None, WRITTEN, "Strength of the overlay; 0.6 by default, 0.8 with --signed.", ge=0, le=1
     )
     signed: bool = option(
         False,
@@ -305,8 +305,17 @@ class ExplainOptions(NetworkOptions):
     colormap: str | None = option(
         None,
         WRITTEN,
-        "A colormap of matplotlib; turbo by default, bwr with --signed.",
+        "A colormap of matplotlib; plasma by default, bwr with --signed.",
         metavar="NAME",
+    )
+    scale: Literal["own", "shared"] = option(
+        "own",
+        WRITTEN,
+        "Stretch the colours over each map's own range, or over one range of the raw values of all "
+        "methods and photos, so that pictures can be compared.",
+    )
+    colour_bar: bool = option(
+        True, WRITTEN, "Draw the colour scale on the right of each overlay, beside the photo."
     )
     raw: bool = option(True, WRITTEN, "Write raw maps as .npy, too.")
     grid: bool = option(False, WRITTEN, "Draw photos and methods into one labelled picture.")

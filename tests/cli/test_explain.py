@@ -38,7 +38,7 @@ def names(folder: Path) -> set[str]:
 
 def test_an_overlay_a_raw_map_and_a_manifest(explain, photo, place):
     photo("cat.png", size=(61, 40))
-    ran = explain("cat.png", "--method", "gradcam,mtsm")
+    ran = explain("cat.png", "--method", "gradcam,mtsm", "--no-colour-bar")
     assert ran.code == 0
     assert not ran.err
     assert names(place / "saliency") == {
@@ -146,14 +146,14 @@ def test_a_very_long_name(explain, photo, place):
 def test_kinds_of_photo(mode, explain, photo, place):
     suffix = "tiff" if mode == "CMYK" else "png"
     photo(f"photo.{suffix}", mode=mode)
-    assert explain(f"photo.{suffix}").code == 0
+    assert explain(f"photo.{suffix}", "--no-colour-bar").code == 0
     assert size_of(place / "saliency" / "photo.gradcam.png") == (60, 40)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (300, 2)])
 def test_sizes_of_photo(size, explain, photo, place):
     photo("photo.png", size=size)
-    assert explain("photo.png", "--grid").code == 0
+    assert explain("photo.png", "--grid", "--no-colour-bar").code == 0
     assert size_of(place / "saliency" / "photo.gradcam.png") == size
 
 
@@ -161,7 +161,7 @@ def test_a_rotated_photo_is_drawn_upright(explain, photo, place):
     exif = Image.Exif()
     exif[0x0112] = 6
     photo("photo.jpg", size=(60, 40), exif=exif)
-    explain("photo.jpg")
+    explain("photo.jpg", "--no-colour-bar")
     assert size_of(place / "saliency" / "photo.gradcam.png") == (40, 60)
 
 
@@ -274,8 +274,9 @@ def test_masking_and_fit_reach_the_method(explain, photo):
 
 def test_the_whole_photograph_is_seen_and_drawn_over(explain, photo, place):
     wide, tall = photo("wide.png", size=(120, 40)), photo("tall.png", size=(40, 64))
-    whole = explain(wide, tall, "--method", "fakecam", "--alpha", "1", "--json")
-    own = explain(wide, "--method", "fakecam", "--alpha", "1", "--fit", "own", "--output", "own")
+    words = ("--method", "fakecam", "--alpha", "1", "--no-colour-bar")
+    whole = explain(wide, tall, *words, "--json")
+    own = explain(wide, *words, "--fit", "own", "--output", "own")
     assert (whole.code, own.code) == (0, 0)
     assert whole.json["arguments"]["fit"] == "whole"
     assert whole.json["preprocessing"]["stride"] == 4
@@ -291,7 +292,9 @@ def test_the_whole_photograph_is_seen_and_drawn_over(explain, photo, place):
 
 def test_a_network_of_one_size_gets_letterboxed_photographs(explain, photo, place):
     photo("wide.png", size=(120, 40))
-    ran = explain("wide.png", "--model", "builtin/shapes_vit", "--method", "mtsm", "--json")
+    ran = explain(
+        "wide.png", "--model", "builtin/shapes_vit", "--method", "mtsm", "--json", "--no-colour-bar"
+    )
     assert ran.code == 0
     side = ran.json["preprocessing"]["size"]
     assert ran.json["photos"][0]["input"] == side == ran.json["preprocessing"]["resize"]
@@ -303,7 +306,7 @@ def test_alpha_and_colormap_change_the_overlay(explain, photo, place):
     path = photo("cat.png")
 
     def drawn(*options: str) -> np.ndarray:
-        assert explain("cat.png", *options).code == 0
+        assert explain("cat.png", "--no-colour-bar", *options).code == 0
         return pixels(place / "saliency" / "cat.gradcam.png")
 
     assert (drawn("--alpha", "0") == pixels(path)).all()
@@ -326,7 +329,10 @@ def test_signed_values_are_drawn_written_and_told(explain, photo, place):
         assert signed["for"] >= 0 >= signed["against"]
     raw = [place / folder / "cat.gradcam.npy" for folder in ("plain", "saliency")]
     assert np.array_equal(*map(np.load, raw))
-    assert (pixels(place / "plain/cat.gradcam.png") != pixels(raw[1].with_suffix(".png"))).any()
+    assert (
+        pixels(place / "plain/cat.gradcam.png")[:40, :60]
+        != pixels(raw[1].with_suffix(".png"))[:40, :60]
+    ).any()
     assert "signed" not in json.loads((place / "plain/manifest.json").read_text())["runs"][0][
         "photos"][0]["maps"][0]  # fmt: skip
 
@@ -408,3 +414,38 @@ def test_photos_are_never_written_over(explain, photo, place):
     assert ran.code == 2
     assert "would be written over" in ran.err
     assert (place / "cat.gradcam.png").read_bytes() == before
+
+
+def test_a_shared_scale_is_one_for_all_maps(explain, photo, place):
+    for name in ("one.png", "two.png"):
+        photo(name, size=(40, 40))
+    words = ("one.png", "two.png", "--method", "gradcam,hirescam", "--grid")
+    explain(*words, "--output", "own")
+    ran = explain(*words, "--output", "shared", "--scale", "shared")
+    assert ran.code == 0
+    (run,) = runs(place / "shared")
+    raws = [np.load(file) for file in (place / "shared").glob("*.npy")]
+    assert len(raws) == 4
+    assert run["colour_limits"] == [min(map(np.min, raws)), max(map(np.max, raws))]
+    changed = [
+        not np.array_equal(pixels(place / "own" / name), pixels(place / "shared" / name))
+        for name in sorted(names(place / "own"))
+        if name.endswith(".png")
+    ]
+    assert sum(changed) >= 4, "at most one map has the range of all"
+    refused = explain(*words, "--scale", "shared", "--no-raw", "--output", "none")
+    assert refused.code == 2
+    assert "--no-raw" in refused.err
+
+
+def test_an_overlay_has_its_scale_beside_it(explain, photo, place):
+    photo("cat.png", size=(61, 40))
+    words = ("cat.png", "--method", "gradcam")
+    explain(*words, "--output", "with")
+    explain(*words, "--output", "without", "--no-colour-bar")
+    with_scale, without = (
+        pixels(place / folder / "cat.gradcam.png") for folder in ("with", "without")
+    )
+    assert without.shape == (40, 61, 3)
+    np.testing.assert_array_equal(with_scale[:40, :61], without)
+    assert with_scale.shape[1] > 61

@@ -104,7 +104,7 @@ def test_a_processor_that_crops_nothing():
         size={"shortest_edge": 32}, do_center_crop=False
     ).save_pretrained("net")
     words = ["explain", "photo.jpg", "--model", "./net", "--method", "gradcam", "--output", "out"]
-    result = CliRunner().invoke(app, words)
+    result = CliRunner().invoke(app, [*words, "--no-colour-bar"])
     assert result.exit_code == 0, result.output
     assert "assumed: size 32x32" in " ".join(result.output.split())
     assert size_of("out/photo.gradcam.png") == (60, 40)

@@ -63,7 +63,7 @@ def test_thirteen_channels(file, tmp_path):
     manifest, output, _ = explain(
         tmp_path,
         *(tmp_path / "scene.npy", "--model", f"{file}:net(channels=13)", "--size", "16x24"),
-        *("--mean", 1000, "--std", 500),
+        *("--mean", 1000, "--std", 500, "--no-colour-bar"),
     )
     assert "assumed" not in manifest["network"]
     assert manifest["photos"][0]["size"] == [20, 30]

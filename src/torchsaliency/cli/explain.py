@@ -17,8 +17,8 @@ _MOST_PHOTOS = 30
 def explain(options: ExplainCommandOptions) -> int:
     """Show where a network looks in photographs.
 
-    Per photo and method an overlay (PNG, at the photo's size) and the raw map (.npy), and one
-    manifest.json that says everything needed to repeat them.
+    Per photo and method an overlay (PNG, with the colour scale beside the photo) and the raw map
+    (.npy), and one manifest.json that says everything needed to repeat them.
     """
     from torchsaliency.cli.photographs import explain_photos
 

@@ -32,6 +32,7 @@ class Grid:
         *,
         signed: bool = False,
     ) -> None:
+        self.words: tuple[str, ...] = ()  # under the colour bar, where it is of all maps
         self.written: list[str] = []
         self._folder, self._colormap, self._name = folder, colormap, name
         self._signed = signed
@@ -48,13 +49,14 @@ class Grid:
         for facts in entry["maps"]:
             key = facts["target"]["index"], facts["target"]["name"]
             by_target.setdefault(key, []).append(facts)
-        photo = _shrink(photo.copy())
+        size, photo = photo.size, _shrink(photo.copy())
         for (_, words), maps in by_target.items():
             probability = maps[0]["target"]["probability"]
             words = words if probability is None else f"{words}  {probability:.1%}"  # noqa: PLW2901
             overlays = tuple(
                 Panel(
-                    _shrink(open_photo(self._folder.path / facts["files"]["overlay"])),
+                    # without the colour scale beside it
+                    _shrink(self._open(facts["files"]["overlay"]).crop((0, 0, *size))),
                     facts["method"],
                     _remark(facts),
                 )
@@ -65,12 +67,21 @@ class Grid:
             if len(self._rows) == _ROWS:
                 self.flush()
 
+    def _open(self, name: str) -> Image.Image:
+        return open_photo(self._folder.path / name)
+
     def flush(self) -> None:
         """Write the rows gathered so far."""
         if not self._rows:
             return
         name = self.names(_ROWS * len(self.written) + 1)[-1]
-        picture = grid(self._rows, width=_CELL, colormap=self._colormap, signed=self._signed)
+        picture = grid(
+            self._rows,
+            width=_CELL,
+            colormap=self._colormap,
+            signed=self._signed,
+            words=self.words,
+        )
         self._folder.write(name, png(picture))
         self.written.append(name)
         self._rows = []

@@ -8,22 +8,34 @@ from __future__ import annotations
 import abc
 import hashlib
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from torchsaliency.api import overlay
+from torchsaliency import viz
+from torchsaliency.api import box_labels, overlay, place_map
 from torchsaliency.cli.console import say
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.files import sha256_of
+from torchsaliency.core.maps import upsample
 from torchsaliency.core.masking import Masking
 from torchsaliency.data.clips import open_clip
 from torchsaliency.data.scans import dicom_files, open_scan
 from torchsaliency.errors import OptionError
 from torchsaliency.options import ExplainOptions
-from torchsaliency.viz import animate, montage
+from torchsaliency.viz import (
+    Limits,
+    add_scale,
+    animate,
+    apply_limits,
+    draw_boxes,
+    montage,
+    write_limits,
+)
 from torchsaliency.viz.overlay import png
 from torchsaliency.zoo import Network
 from torchsaliency.zoo.media import choose_volume_preprocessing, find_kind
@@ -154,8 +166,39 @@ class Photographs(Medium):
             alpha=self.options.alpha,
             colormap=self.options.colormap,
             signed=self.options.signed,
+            colour_bar=self.options.colour_bar,
         )
         return {"overlay": png(drawn)}
+
+    def redraw(
+        self, source: Any, values: Tensor, target: Mapping[str, Any], limits: Limits
+    ) -> bytes:
+        """Return the overlay of a raw map, with the colours of these limits, as PNG.
+
+        Args:
+            source: the photograph's picture.
+            values: the raw map (h, w), or the signed one.
+            target: what the manifest says of what was explained.
+            limits: the values of the first colour and the last.
+        """
+        options, size = self.options, self.input_size(source)
+        scaled = apply_limits(upsample(values[None], size), limits, signed=options.signed)
+        drawn = viz.overlay(
+            source,
+            place_map(scaled, source, self.preprocessing)[0],
+            alpha=options.alpha,
+            colormap=options.colormap,
+            signed=options.signed,
+        )
+        if boxes := target.get("boxes"):
+            found = torch.tensor([box["box"] for box in boxes])
+            labels, scores = ([box[name] for box in boxes] for name in ("class", "score"))
+            words = box_labels((found, labels, scores), self._network.classes)
+            drawn = draw_boxes(drawn, found, words)
+        if options.colour_bar:
+            ends = write_limits(limits, signed=options.signed)
+            drawn = add_scale(drawn, ends, options.colormap, signed=options.signed)
+        return png(drawn)
 
     def input_size(self, source: Any) -> tuple[int, ...]:
         """Return (height, width) of the network's input."""
@@ -206,6 +249,7 @@ class Clips(Medium):
             frames,
             self.preprocessing.place_map(explanation.map[row], source),
             seconds=source.seconds * len(source.frames) / len(frames),
+            colour_bar=self.options.colour_bar,
             **self._look,
         )
         return {"overlay": drawn}
@@ -220,8 +264,9 @@ def choose_medium(options: ExplainOptions, network: Network, paths: list[Path]) 
     kind = find_kind(paths, network)
     if kind == "photographs":
         return Photographs(options, network)
-    for name in ("grid", "signed"):
-        if getattr(options, name):
+    for name in ("grid", "signed", "scale shared"):
+        word, _, value = name.partition(" ")
+        if getattr(options, word) == (value or True):
             raise OptionError(
                 f"--{name} draws photographs; leave it out: a scan has a montage and a video an "
                 "animation of its own."

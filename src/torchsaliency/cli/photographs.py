@@ -57,6 +57,11 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
     metrics = _choose_metrics(options.score, settings)
     require_chosen(settings, [*methods, *metrics])
     colourise(torch.zeros(1, 1), options.colormap)  # raises if there is no such colormap
+    if options.scale == "shared" and not options.raw:
+        raise OptionError(
+            "--scale shared reads the raw maps when all are known, and --no-raw was given; leave "
+            "one of the two out."
+        )
     subjects = {
         "--target": options.target,
         "--similar-to": options.similar_to,

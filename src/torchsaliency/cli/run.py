@@ -8,7 +8,7 @@ import functools
 import hashlib
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,7 @@ from torchsaliency.errors import (
 )
 from torchsaliency.measures import masked_scores
 from torchsaliency.options import ExplainOptions
+from torchsaliency.viz import Limits, find_limits, write_limits
 from torchsaliency.zoo import Network, Preprocessing
 from torchsaliency.zoo.checkpoints import state_dict_sha256
 from torchsaliency.zoo.sources.userfile import is_user_file, split_options
@@ -143,6 +144,8 @@ class Run:
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)  # of finished photographs
     skipped: dict[Path, str] = field(default_factory=dict)  # why a photograph was left out
     left_out: dict[str, str] = field(default_factory=dict)  # why a method was
+    # the raw values of the first colour and the last, where all maps have one scale
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         self._medium = self.medium or Photographs(self.options, self.network)
@@ -209,12 +212,42 @@ class Run:
         with progress_bar("photos") as bar:
             task = bar.add_task("explaining", total=len(self.photos))
             self._advance: Callable[[float], None] = functools.partial(bar.advance, task)
-            for entry in self._explain_batches():
+            drawn: Iterable[dict[str, Any]] = self._explain_batches()
+            if self.options.scale == "shared":
+                drawn = self._share_scale([*drawn])
+            for entry in drawn:
                 if self.pictures is not None:
                     path = self.photos[entry["name"]]
                     self.pictures.add(entry, self._medium.open(path))
             if self.pictures is not None:
                 self.pictures.flush()
+
+    def _share_scale(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Draw all overlays again, with one range of colours for all of them."""
+        assert isinstance(self._medium, Photographs)
+        signed = self.options.signed
+        finite_maps = [
+            [facts for facts in entry["maps"] if facts["status"] != "not finite"]
+            for entry in entries
+        ]
+
+        def read(facts: Mapping[str, Any]) -> Tensor:
+            name = facts["files"]["signed" if signed else "raw"]
+            return torch.from_numpy(np.load(self.folder.path / name)).float()
+
+        if not any(finite_maps):
+            return entries
+        self.limits = find_limits(
+            (read(facts) for maps in finite_maps for facts in maps), signed=signed
+        )
+        for entry, maps in zip(entries, finite_maps, strict=True):
+            picture = self._medium.open(self.photos[entry["name"]])
+            for facts in maps:
+                content = self._medium.redraw(picture, read(facts), facts["target"], self.limits)
+                self.folder.write(facts["files"]["overlay"], content)
+        if self.pictures is not None:
+            self.pictures.words = write_limits(self.limits, signed=signed)
+        return entries
 
     def _explain_batches(self) -> Iterator[dict[str, Any]]:
         """Explain and write batch by batch; yield the facts of each photograph."""
@@ -527,6 +560,7 @@ class Run:
             "masking": self.masking.describe(),
             "methods": self._methods,
             "photos": list(self.entries.values()),
+            **({} if self.limits is None else {"colour_limits": list(self.limits)}),
             "grids": [] if self.pictures is None else self.pictures.written,
             "skipped_photos": [
                 {"path": str(path), "reason": reason} for path, reason in self.skipped.items()

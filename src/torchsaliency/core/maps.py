@@ -161,11 +161,16 @@ def normalise_signed(maps: Float[Tensor, " n *size"]) -> Float[Tensor, " n *size
     p is the 99th percentile of |S|, as the peaks of a few pixels would leave all others pale; where
     that is 0, the maximum of |S|. A map that is zero everywhere, or not finite, becomes zeros.
     """
+    limit = add_sides(signed_peak(maps), maps)
+    usable = (limit > 0) & add_sides(maps.detach().flatten(1).isfinite().all(1), maps)
+    return torch.where(usable, maps / torch.where(usable, limit, 1), 0).clamp(-1, 1)
+
+
+def signed_peak(maps: Float[Tensor, " n *size"]) -> Float[Tensor, " n"]:
+    """Return what becomes 1 in `normalise_signed`: of |S| the 99th percentile, or the maximum."""
     flat = maps.detach().abs().flatten(1)
     limit = flat.kthvalue(math.ceil(0.99 * flat.shape[1]), 1).values
-    limit = add_sides(torch.where(limit > 0, limit, flat.amax(1)), maps)
-    usable = (limit > 0) & add_sides(flat.isfinite().all(1), maps)
-    return torch.where(usable, maps / torch.where(usable, limit, 1), 0).clamp(-1, 1)
+    return torch.where(limit > 0, limit, flat.amax(1))
 
 
 def is_constant(maps: Float[Tensor, " n *size"]) -> Bool[Tensor, " n"]:

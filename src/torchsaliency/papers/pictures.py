@@ -28,6 +28,9 @@ from torchsaliency.viz.overlay import png
 from torchsaliency.zoo import Network
 from torchsaliency.zoo.placement import Placement
 
+_COLORMAP, _ALPHA = "turbo", 0.5
+"""The papers' figures have a rainbow, jet; turbo has its colours without its false edges."""
+
 _CELL = 256
 """Pixels of a grid's cell."""
 
@@ -66,6 +69,7 @@ def make_grid(run: Reproduction) -> None:
             width=_CELL,
             # a pair of map and cut must not be torn apart
             columns=max(_COLUMNS, 2 + len(kinds) * len(setting.methods) * (len(kinds) > 1)),
+            colormap=_COLORMAP,
             colour_bar="map" in kinds,
         )
         run.write_page(f"{run.name_file('figure', part.label)}.png", png(picture))
@@ -181,7 +185,11 @@ def _rows(
             numbers = _numbers(setting, explanation, scored[method], place)
             for kind in kinds:
                 cut = kind == "cut"
-                picture = _cut(photo, values >= threshold) if cut else overlay(photo, values)
+                picture = (
+                    _cut(photo, values >= threshold)
+                    if cut
+                    else overlay(photo, values, alpha=_ALPHA, colormap=_COLORMAP)
+                )
                 title = f"{method} ≥ {threshold:g}" if cut else method
                 panels.append(Panel(picture, title, numbers if kind == kinds[-1] else ""))
         subtitle = "\n".join(filter(None, (_class_of(setting.network, first, place), name)))

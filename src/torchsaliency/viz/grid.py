@@ -34,7 +34,7 @@ _NARROWEST = 64
 _ROW_PIXELS = (1024, 1024)  # more than a cell; a camera's photo for every method is too much
 _CAPTION_LINES = 2
 _BAR = ("0", "saliency", "1")
-_SIGNED_BAR = ("against", "0", "for")
+_SIGNED_BAR = ("−max  against", "0", "for  max")
 _ELLIPSIS = "…"
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -133,6 +133,7 @@ def grid(
     colormap: str | None = None,
     colour_bar: bool = True,
     signed: bool = False,
+    words: Sequence[str] = (),
 ) -> Image.Image:
     """Put photos and overlays into one picture with headings, captions and a colour bar.
 
@@ -144,6 +145,8 @@ def grid(
         colormap: that of the overlays, for the colour bar.
         colour_bar: whether to draw the bar from 0 to 1; without overlays there is none.
         signed: whether the overlays are of signed maps: the bar reaches from against to for.
+        words: what stands under the bar, evenly from its beginning to its end; by default that each
+            map has a range of its own, 0 to 1 or -max to max.
 
     Returns:
         An RGB image.
@@ -171,7 +174,8 @@ def grid(
         top += line.height(style) + style.line_gap
     if bar:
         column = int(any(row.photo is not None for row in rows))  # the first with overlays
-        _draw_bar(sheet, (style.find_left(column), top), colormap, style, signed=signed)
+        words = words or (_SIGNED_BAR if signed else _BAR)
+        _draw_bar(sheet, (style.find_left(column), top), colormap, style, words, signed=signed)
     return sheet
 
 
@@ -286,6 +290,7 @@ def _draw_bar(
     corner: tuple[int, int],
     colormap: str | None,
     style: _Style,
+    words: Sequence[str],
     *,
     signed: bool,
 ) -> None:
@@ -295,8 +300,9 @@ def _draw_bar(
     sheet.paste(Image.fromarray(colours), corner)
     pen = ImageDraw.Draw(sheet)
     below = top + style.bar_thickness + style.text_gap
-    words = _SIGNED_BAR if signed else _BAR
-    for text, anchor, share in zip(words, ("la", "ma", "ra"), (0, 0.5, 1), strict=True):
+    for number, text in enumerate(words):
+        share = number / (len(words) - 1)
+        anchor = "la" if share == 0 else "ra" if share == 1 else "ma"
         place = (left + share * style.width, below)
         pen.text(place, text, fill=_SOFT_INK, font=style.body, anchor=anchor)
 

@@ -31,7 +31,7 @@ def png_bytes(
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    colormap: str = "turbo",
+    colormap: str | None = None,
 ) -> bytes:
     """Draw the first eight images of a batch, each under its map, as one PNG strip.
 
@@ -43,7 +43,7 @@ def png_bytes(
         titles: what stands under each image; empty, or one per image.
         mean: of the normalisation, one per channel; None stretches each image to its own range.
         std: of the normalisation, one per channel; given together with `mean`.
-        colormap: the name of any matplotlib colormap.
+        colormap: the name of any matplotlib colormap; `COLORMAP` by default.
 
     Returns:
         The bytes of a PNG file.

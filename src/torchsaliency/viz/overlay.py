@@ -30,10 +30,14 @@ from torchsaliency.errors import InputError, OptionError, describe_unknown
 BLENDS = ("intensity", "constant")
 """The names that `overlay` accepts as `blend`."""
 
-COLORMAP, DIVERGING = "turbo", "bwr"
-"""The default colormaps of maps, and of signed maps: blue against the target, red for it."""
+COLORMAP, DIVERGING = "plasma", "bwr"
+"""The default colormaps of maps, and of signed maps: blue against the target, red for it.
 
-_ALPHA, _SIGNED_ALPHA = 0.5, 0.8
+Plasma is perceptually uniform, and its violet and yellow stay apart for colour-blind readers and
+over photographs (docs/colours.md).
+"""
+
+_ALPHA, _SIGNED_ALPHA = 0.6, 0.8
 """The default opacities."""
 
 _ROUNDING = 1e-4  # how far a half-precision map may leave [0, 1] before it is called a mistake
@@ -57,8 +61,8 @@ def overlay(
         photo: any; made RGB as `torchsaliency.data.to_rgb` says.
         saliency: (H, W) in [0, 1], in [-1, 1] if signed, any device and precision; resized
             bilinearly to the photo.
-        alpha: the opacity in [0, 1]; 0 returns the photo exactly. 0.5 by default, 0.8 if signed.
-        colormap: the name of any matplotlib colormap; "turbo" by default, "bwr" if signed.
+        alpha: the opacity in [0, 1]; 0 returns the photo exactly. 0.6 by default, 0.8 if signed.
+        colormap: the name of any matplotlib colormap; `COLORMAP` by default, "bwr" if signed.
         blend: `"intensity"` keeps the photo readable, `"constant"` tints all of it.
         signed: whether values have signs, as `torchsaliency.core.maps.normalise_signed` gives them.
 
@@ -78,7 +82,7 @@ def overlay(
     if alpha is None:
         alpha = _SIGNED_ALPHA if signed else _ALPHA
     if not 0 <= alpha <= 1:
-        raise OptionError(f"alpha is {alpha}, an opacity lies in [0, 1]; 0.5 is the default.")
+        raise OptionError(f"alpha is {alpha}, an opacity lies in [0, 1]; 0.6 is the default.")
     if blend not in BLENDS:
         raise OptionError(describe_unknown("blend", blend, BLENDS))
     base = to_rgb(photo)
@@ -147,7 +151,7 @@ def colourise(
 
     Args:
         saliency: (H, W) in [0, 1], in [-1, 1] if signed, any device and precision.
-        colormap: the name of any matplotlib colormap; "turbo" by default, "bwr" if signed.
+        colormap: the name of any matplotlib colormap; `COLORMAP` by default, "bwr" if signed.
         signed: whether values have signs: 0 has the colour in the middle.
 
     Returns:

@@ -17,6 +17,7 @@ from torchsaliency.core.maps import upsample
 from torchsaliency.errors import InputError
 from torchsaliency.viz.grid import Panel, Row, grid
 from torchsaliency.viz.overlay import overlay
+from torchsaliency.viz.scale import add_scale
 
 _CUTS = 5
 _CELL = 192
@@ -29,8 +30,8 @@ def montage(
     *,
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     upright: bool = False,
-    alpha: float = 0.5,
-    colormap: str = "turbo",
+    alpha: float | None = None,
+    colormap: str | None = None,
 ) -> Image.Image:
     """Draw a map over a volume: three cuts through its maximum, and slices around it.
 
@@ -39,8 +40,8 @@ def montage(
         saliency: (d, h, w) in [0, 1]; resized to the volume.
         spacing: of the voxels along D, H and W, for the aspect ratio.
         upright: whether D points up and H to the front, as in a `Scan`; both are drawn upwards.
-        alpha: strength of the colour, in [0, 1].
-        colormap: any matplotlib name.
+        alpha: strength of the colour, in [0, 1]; as `overlay`'s by default.
+        colormap: any matplotlib name; `COLORMAP` by default.
 
     Raises:
         InputError: the volume or the map has another number of sides, or values that cannot be.
@@ -66,12 +67,12 @@ def cuts(
     saliency: Tensor,
     *,
     subtitle: str = "",
-    colormap: str = "turbo",
+    colormap: str | None = None,
 ) -> tuple[Panel, ...]:
     """Return the three cuts through a map's maximum, as `montage` draws them."""
     values = _fit(volume, saliency)
     peak = _find_peak(values)
-    drawer = _Cuts(_pixels(volume), values, (1.0, 1.0, 1.0), False, 0.5, colormap)
+    drawer = _Cuts(_pixels(volume), values, (1.0, 1.0, 1.0), False, None, colormap)
     return tuple(drawer.draw(side, peak[side], subtitle=subtitle) for side in range(3))
 
 
@@ -80,8 +81,9 @@ def animate(
     saliency: Float[Tensor, "t h w"],
     *,
     seconds: float = 0.1,
-    alpha: float = 0.5,
-    colormap: str = "turbo",
+    alpha: float | None = None,
+    colormap: str | None = None,
+    colour_bar: bool = False,
 ) -> bytes:
     """Draw maps over the frames of a video; return the bytes of a GIF.
 
@@ -89,8 +91,9 @@ def animate(
         frames: pictures of one size.
         saliency: (T, h, w) in [0, 1], one map a frame.
         seconds: that a frame is shown.
-        alpha: strength of the colour, in [0, 1].
-        colormap: any matplotlib name.
+        alpha: strength of the colour, in [0, 1]; as `overlay`'s by default.
+        colormap: any matplotlib name; `COLORMAP` by default.
+        colour_bar: whether a labelled scale is put on the right of every frame.
 
     Raises:
         InputError: there is another number of frames than maps, or a map that cannot be.
@@ -108,6 +111,8 @@ def animate(
         overlay(frame, one, alpha=alpha, colormap=colormap)
         for frame, one in zip(frames, saliency, strict=True)
     ]
+    if colour_bar:
+        drawn = [add_scale(frame, colormap=colormap) for frame in drawn]
     buffer = io.BytesIO()
     shown = max(_LEAST, round(1000 * seconds))
     drawn[0].save(
@@ -125,8 +130,8 @@ class _Cuts:
     maps: Tensor
     spacing: Sequence[float]
     upright: bool
-    alpha: float
-    colormap: str
+    alpha: float | None
+    colormap: str | None
 
     def draw(self, side: int, place: int, title: str = "", subtitle: str = "") -> Panel:
         """Draw the cut at one place of one side, its pixels as long as they are wide."""

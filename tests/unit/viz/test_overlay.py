@@ -10,7 +10,7 @@ from PIL import Image
 
 from torchsaliency.data import to_rgb
 from torchsaliency.errors import DataError, InputError, OptionError
-from torchsaliency.viz import colourise, draw_boxes, overlay
+from torchsaliency.viz import COLORMAP, colourise, draw_boxes, overlay
 
 
 @pytest.fixture
@@ -60,15 +60,17 @@ def test_colours_of_signed_values_are_symmetric():
     np.testing.assert_array_equal(
         colourise(values, "viridis", signed=True), colourise((1 + values) / 2, "viridis")
     )
-    assert (colourise(values.abs()) == colourise(values.abs(), "turbo")).all()
+    assert (colourise(values.abs()) == colourise(values.abs(), COLORMAP)).all()
 
 
 def test_known_colours():
     white = Image.new("RGB", (3, 1), "white")
     saliency = torch.tensor([[0.0, 0.25, 1.0]])
     # gray: c(s) = s; 64/255 is the nearest level to 0.25
-    intensity = array(overlay(white, saliency, colormap="gray"))[0, :, 0]
-    constant = array(overlay(white, saliency, colormap="gray", blend="constant"))[0, :, 0]
+    intensity = array(overlay(white, saliency, alpha=0.5, colormap="gray"))[0, :, 0]
+    constant = array(overlay(white, saliency, alpha=0.5, colormap="gray", blend="constant"))[
+        0, :, 0
+    ]
     np.testing.assert_allclose(intensity, [255, 255 * 0.75 + 64 * 0.25, 255], atol=1)
     np.testing.assert_allclose(constant, [127.5, (255 + 64) / 2, 255], atol=1)
 
