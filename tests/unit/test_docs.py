@@ -49,7 +49,7 @@ def test_every_public_name_exists_and_is_documented():
         assert getattr(torchsaliency, name).__doc__, name
 
 
-@pytest.mark.parametrize("name", ["scores.md", "concepts.md"])
+@pytest.mark.parametrize("name", ["scores.md", "concepts.md", "looking.md"])
 def test_the_examples_of_a_page_run(name):
     page = (ROOT / "docs" / name).read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))

@@ -26,6 +26,7 @@ from torchsaliency.cli.explain import explain
 from torchsaliency.cli.finetune import finetune
 from torchsaliency.cli.lists import datasets, layers, methods, metrics, models, recipes, targets
 from torchsaliency.cli.options import add_command
+from torchsaliency.cli.report import report
 from torchsaliency.cli.reproduce import reproduce
 from torchsaliency.cli.survey import survey_score
 from torchsaliency.cli.table import compare, table
@@ -40,7 +41,7 @@ _EXIT_CODES = (
 
 COMMANDS = (
     *(demo, explain, methods, metrics, targets, datasets, models, layers, evaluate, table, compare),
-    *(choose, concepts, finetune, recipes, reproduce, survey_score),
+    *(report, choose, concepts, finetune, recipes, reproduce, survey_score),
 )
 
 # Typer carries click's errors under a private name, or uses click's own, by version.

@@ -51,6 +51,13 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
 
     If it fails on the way, the manifest has what was written before.
     """
+    run = prepare_run(options)
+    with accelerated(options.accelerate):
+        return run.explain_all(resume=True)
+
+
+def prepare_run(options: ExplainCommandOptions) -> Run:
+    """Return the run that options stand for, all of them checked, before the first pass."""
     # What costs least to check is checked first.
     settings = parse_settings(options.settings)
     methods = _choose_methods(options.method or [_DEFAULT], settings, signed=options.signed)
@@ -111,7 +118,7 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
     facts = list_images(Sample(name, path) for name, path in photos.items())
     side = read_side_inputs(options.inputs, options.of, facts, network)
     folder = Folder(options.output)
-    run = Run(
+    return Run(
         options,
         folder,
         photos,
@@ -124,8 +131,6 @@ def explain_photos(options: ExplainCommandOptions) -> dict[str, Any]:
         side_inputs=side,
         medium=medium,
     )
-    with accelerated(options.accelerate):
-        return run.explain_all(resume=True)
 
 
 def say_assumptions(network: Network) -> None:

@@ -141,6 +141,8 @@ class Run:
     pictures: Grid | None = None  # draws every photograph, too
     side_inputs: SideInputs | None = None  # what the network takes beside the photographs
     medium: Medium | None = None  # how files are read and drawn; photographs by default
+    # takes each photograph, what was read of it, its maps and its row in them, in place of files
+    view: Callable[[Photo, Any, Sequence[Answer], int], None] | None = None
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)  # of finished photographs
     skipped: dict[Path, str] = field(default_factory=dict)  # why a photograph was left out
     left_out: dict[str, str] = field(default_factory=dict)  # why a method was
@@ -431,6 +433,8 @@ class Run:
             "maps": [],
         }
         rows: dict[str, dict[str, list[Any]]] = {}
+        if self.view is not None:
+            self.view(photo, picture, answers, row)
         for answer in answers:
             target = self._target_facts(photo, answer, row)
             for method, explanation in answer.maps.items():
@@ -447,7 +451,9 @@ class Run:
                         if values.ndim == 1
                     },
                     "scores": {name: value for name, (value, _) in scores.items()},
-                    "files": self._write(picture, photo, answer.target, explanation, row),
+                    "files": {}
+                    if self.view is not None
+                    else self._write(picture, photo, answer.target, explanation, row),
                 }
                 if self.options.signed and explanation.signed is not None:
                     facts["signed"] = _describe_signs(explanation.signed[row])

@@ -92,6 +92,7 @@ def view_photo(  # noqa: PLR0913 (all but the first two by name)
     explanations: Mapping[str, Explanation],
     *,
     model: Any = None,
+    classes: Sequence[str] | None = None,
     index: int = 0,
     fit: str | None = None,
     title: str = "",
@@ -103,8 +104,9 @@ def view_photo(  # noqa: PLR0913 (all but the first two by name)
     Args:
         photo: the photograph that was preprocessed.
         explanations: by label, of `explain`.
-        model: the explained network, which says where on the photograph a map lies, and its
-            classes; None lays maps over the whole photograph.
+        model: the explained network, which says where on the photograph a map lies, or its
+            preprocessing; None lays maps over the whole photograph.
+        classes: names of the classes; the model's by default.
         index: of the image in the batch.
         fit: the one that `preprocess` was told.
         title: the photograph's name.
@@ -118,10 +120,10 @@ def view_photo(  # noqa: PLR0913 (all but the first two by name)
     Example:
         >>> view = view_photo("cat.jpg", explanations, model=net)  # doctest: +SKIP
     """
-    found = find_preprocessing(model) if isinstance(model, torch.nn.Module) else None
-    preparation = None if found is None else frame_for(model, found, fit)
+    preparation = _find_preparation(model, fit)
     picture = to_rgb(photo) if preparation is None else preparation.picture(photo)
-    classes = model.classes if isinstance(model, Network) else None
+    if classes is None and isinstance(model, Network):
+        classes = model.classes
     maps = []
     for label, explanation in explanations.items():
         view = _view_map(label, explanation, index, classes, signed=signed)
@@ -223,7 +225,14 @@ def top_classes(
 
 def format_probability(value: float) -> str:
     """Return a probability as a percentage of one decimal."""
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def _find_preparation(model: Any, fit: str | None) -> Preprocessing | None:
+    if isinstance(model, Preprocessing):
+        return model.frame(fit)
+    found = find_preprocessing(model) if isinstance(model, torch.nn.Module) else None
+    return None if found is None else frame_for(model, found, fit)
 
 
 def _class_name(label: int, classes: Sequence[str] | None) -> str:

@@ -1,0 +1,167 @@
+"""Charts, what is found in an evaluation, and the pages that show it."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import torchsaliency
+from torchsaliency.evaluation import evaluate, make_plan
+from torchsaliency.pages import MapView, PhotoView, view_photo
+from torchsaliency.pages.charts import Axis, draw_correlations, draw_costs, draw_lines, find_front
+from torchsaliency.pages.evaluations import evaluation_report
+from torchsaliency.pages.findings import (
+    choose_images,
+    correlate_methods,
+    correlate_metrics,
+    rank_methods,
+)
+from torchsaliency.pages.masked import describe_masked
+from torchsaliency.pages.report import About, photos_report
+from torchsaliency.viz.curves import Chart, Curve
+from unit.evaluation.test_results import results
+
+HOSTILE = "<script>alert('1')</script>"
+
+
+def test_an_axis_places_its_ends_and_round_ticks():
+    axis = Axis(0.0, 100.0, 50.0, 450.0)
+    assert [axis.place(v) for v in (0.0, 100.0, 25.0)] == [50, 450, 150]
+    assert axis.ticks[0] == (50, "0")
+    assert axis.ticks[-1] == (450, "100")
+    log = Axis(0.01, 100.0, 0.0, 400.0, log=True)
+    assert [log.place(v) for v in (0.01, 1.0, 100.0)] == [0, 200, 400]
+    assert (200, "1") in log.ticks
+
+
+def test_curves_keep_gaps_out_and_their_values():
+    chart = Chart([Curve("a", [0, 1, 2], [0, np.nan, 4], [0, 0, 3], [1, 1, 5])], "x", "y", "t")
+    drawn = draw_lines(chart)
+    (one,) = drawn["series"]
+    assert len(one["line"].split()) == 2
+    assert len(one["band"].split()) == 6
+    assert drawn["readout"]["lines"] == [["a", ["0", "nan", "4"]]]
+
+
+def test_the_front_is_what_none_beats():
+    points = {"slow": (9.0, 5.0), "best": (3.0, 9.0), "quick": (1.0, 5.0), "same": (1.0, 4.0)}
+    assert find_front(points, higher=True) == ["quick", "best"]
+    assert find_front(points, higher=False) == ["same"]
+    costs = {name: cost for name, (cost, _) in points.items()}
+    scores = {name: score for name, (_, score) in points.items()}
+    drawn = draw_costs(costs, scores, higher=True, x="s", y="ag")
+    assert {p["label"] for p in drawn["points"] if p["front"]} == {"quick", "best"}
+    heights = sorted(p["label_y"] for p in drawn["points"])
+    assert min(np.diff(heights)) >= 13 - 1e-9
+
+
+def test_what_correlates_stands_together():
+    values = np.array([[1, 0, 0.9], [0, 1, np.nan], [0.9, np.nan, 1]])
+    drawn = draw_correlations(["a", "b", "c"], values)
+    assert sorted(drawn["labels"]) == ["a", "b", "c"]
+    assert abs(drawn["labels"].index("a") - drawn["labels"].index("c")) == 1
+    cells = {label: dict(zip(drawn["labels"], [c[0] for c in row], strict=True))
+             for label, row in drawn["rows"]}  # fmt: skip
+    assert (cells["a"]["c"], cells["b"]["c"], cells["b"]["b"]) == ("0.90", "\N{EN DASH}", "1.00")
+    assert len(drawn["branches"]) == 2
+
+
+@pytest.fixture
+def two():
+    """Method a is better than b in both metrics; on the last image they differ most."""
+    return results(
+        {
+            "a": {"ad": [0.1, 0.1, 0.2, 0.1], "ag": [0.5, 0.6, 0.4, 0.9]},
+            "b": {"ad": [0.2, 0.2, 0.3, 0.9], "ag": [0.4, 0.5, 0.3, 0.1]},
+            "control": {"ad": [0.0] * 4, "ag": [0.0] * 4},
+        },
+        ("ad", "ag"),
+        ("control",),
+    )
+
+
+def test_ranks_are_of_contenders(two):
+    ranks = rank_methods(two)
+    assert ranks["mean"].to_dict() == {"a": 1.0, "b": 2.0}
+
+
+def test_images_worth_a_look(two):
+    found = choose_images(two)
+    assert found[0].sample == two.samples[3]
+    assert "a and b differ much" in found[0].reasons
+    reasons = {reason: one.sample for one in found for reason in one.reasons}
+    assert reasons["best ag of a"] == two.samples[3]
+    assert reasons["worst ag of a"] == two.samples[2]
+    assert len(choose_images(two, 1)) == 1
+
+
+def test_correlations_are_of_agreement(two):
+    names, metrics = correlate_metrics(two)
+    assert names == ["ad", "ag"]
+    assert np.diag(metrics) == pytest.approx([1, 1])
+    names, methods = correlate_methods(two)
+    assert np.isnan(methods[names.index("control"), 0])
+    same = results({m: {"ad": [0.1, 0.2, 0.3]} for m in ("a", "b")})
+    assert correlate_methods(same)[1] == pytest.approx(np.ones((2, 2)))
+
+
+def addresses(page):
+    return re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?([^\"')\s>]{1,20})", page)
+
+
+def test_a_report_of_photographs_loads_nothing_and_escapes():
+    view = PhotoView(HOSTILE, Image.new("RGB", (8, 8)), (MapView(HOSTILE, torch.rand(4, 4)),))
+    about = About({HOSTILE: HOSTILE}, {HOSTILE: HOSTILE}, [HOSTILE])
+    page = photos_report([view], about, title=HOSTILE)
+    assert HOSTILE not in page
+    assert all(one.startswith(("data:", "#")) for one in addresses(page))
+    assert "default-src 'none'" in page
+    empty = photos_report([], About({}, {"a.jpg": "is truncated"}))
+    assert "No photograph could be explained" in empty
+    assert "is truncated" in empty
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluation") / "run"
+    plan = make_plan({"data": "shapes:5?seed=5", "model": "builtin/shapes_cnn", "workers": 0,
+                      "methods": ["gradcam", "mtsm", "fakecam"],
+                      "metrics": ["ad", "ag", "deletion", "ris"]})  # fmt: skip
+    evaluate(plan, folder)
+    return folder
+
+
+def test_a_report_of_an_evaluation(run):
+    page = evaluation_report(run, images=2)
+    for part in ("results", "ranks", "curves", "costs", "agreement", "images", "metrics", "about"):
+        assert f'<section id="{part}"' in page
+    assert page.count("<saliency-viewer") == 1
+    assert page.count('class="ts-photo"') == 2
+    assert "erratum Q1" in page  # how a metric differs from other programs
+    assert all(one.startswith(("data:", "#")) for one in addresses(page))
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["identity"]["weights of the network"] in page
+
+
+def test_a_report_says_why_it_has_no_pictures(run, monkeypatch):
+    def fail(_):
+        raise torchsaliency.DataError("The folder is gone.")
+
+    monkeypatch.setattr("torchsaliency.pages.evaluations.make_setting", fail)
+    page = evaluation_report(run)
+    assert "<saliency-viewer" not in page
+    assert "The maps of images could not be made again: The folder is gone." in page
+
+
+def test_masked_probabilities_in_words():
+    net = torchsaliency.load_model("builtin/shapes_cnn")
+    photo = Image.new("RGB", (64, 64), "orange")
+    x = torchsaliency.preprocess(photo, net)
+    whole = torchsaliency.explain(net, x, {"a": torchsaliency.GivenMaps(torch.ones(1, 64, 64))})
+    words = describe_masked(net, whole["a"])
+    before = view_photo(photo, whole, model=net).classes[0][1]
+    assert words[0].startswith("masked ")
+    assert f"{100 * before:.1f}" in words[0]
