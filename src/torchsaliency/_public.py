@@ -40,6 +40,7 @@ from torchsaliency.core.method import Needs as Needs
 from torchsaliency.core.method import Saliency as Saliency
 from torchsaliency.core.method import create as create
 from torchsaliency.core.method import register as register
+from torchsaliency.core.neurons import Neuron as Neuron
 from torchsaliency.core.segmentation import MaskScore as MaskScore
 from torchsaliency.core.segmentation import Segment as Segment
 from torchsaliency.core.target import Contrast as Contrast

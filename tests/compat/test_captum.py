@@ -180,7 +180,7 @@ def test_lrp_is_theirs():
 
     run_both(program, atol=1e-4)
     model[0].rule = object()
-    with pytest.raises(OptionError, match="0 has a rule"):
+    with pytest.raises(OptionError, match="give a LayerRule"):
         attr.LRP(model).attribute(X, targets)
 
 
@@ -356,3 +356,121 @@ def test_what_has_no_equal_is_refused():
     with pytest.raises(InputError, match="a str"):
         attr.Saliency("net")
     assert metrics.infidelity.__doc__
+
+
+# --- layers and neurons --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [0, 3, 7])
+def test_layers_are_theirs(place):
+    def program(use: Use, name: str, **options: Any) -> Any:
+        model = net()
+        found = getattr(use("attr"), name)(model, model[place])
+        return found.attribute(X, **options)
+
+    run_both(program, "LayerActivation")
+    for name in ("LayerGradientXActivation", "LayerGradCam"):
+        run_both(lambda use, name=name: program(use, name, target=[2, 0]))
+    path = {"baselines": BASES, "target": [2, 0], "return_convergence_delta": True}
+    run_both(lambda use: program(use, "LayerIntegratedGradients", **path, n_steps=64), atol=1e-4)
+
+
+def test_conductance_is_what_theirs_approaches():
+    """Theirs leaves out both ends, and takes the slope at each step's beginning."""
+    model = net().double()
+    x, base = X.double(), BASES.double()
+    options = {"baselines": base, "target": [2, 0]}
+    made = attr.LayerConductance(model, model[3]).attribute(x, **options, n_steps=400)
+    layer = use_theirs("attr").LayerConductance(model, model[3])
+    errors = []
+    for steps in (50, 400):
+        theirs = layer.attribute(x, **options, n_steps=steps)
+        errors.append(float((theirs - made).abs().amax() / made.abs().amax()))
+    assert errors[1] < 0.01
+    assert errors[1] < errors[0] / 4
+    _, delta = attr.LayerConductance(model, model[3]).attribute(
+        x, **options, n_steps=400, return_convergence_delta=True
+    )
+    assert float(delta.abs().max()) < 1e-3
+
+
+SELECTORS = [(1, 2, 3), (1, slice(0, 2), 3), lambda features: features[:, 1].amax((1, 2))]
+
+
+@pytest.mark.parametrize("selector", SELECTORS, ids=["place", "slice", "function"])
+def test_neurons_are_theirs(selector):
+    def program(use: Use, name: str, **options: Any) -> Any:
+        model = net()
+        return getattr(use("attr"), name)(model, model[2]).attribute(X, selector, **options)
+
+    for name in ("NeuronGradient", "NeuronGuidedBackprop", "NeuronDeconvolution"):
+        run_both(program, name)
+    options = {"baselines": BASES, "n_steps": 64}
+    run_both(lambda use: program(use, "NeuronIntegratedGradients", **options))
+
+
+def test_vectors_are_explained_too():
+    def program(use: Use, name: str, **options: Any) -> Any:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+        x = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+        return getattr(use("attr"), name)(model).attribute(x, target=[0, 2, 1, 0], **options)
+
+    for name in ("Saliency", "InputXGradient", "FeatureAblation"):
+        run_both(program, name)
+    window = {"sliding_window_shapes": (2,), "baselines": 0.5, "strides": (2,)}
+    run_both(lambda use: program(use, "Occlusion", **window))
+    path = {"baselines": torch.full((1, 6), 0.2), "return_convergence_delta": True}
+    run_both(lambda use: program(use, "IntegratedGradients", **path))
+
+
+def test_who_multiplies_by_the_inputs():
+    model = net()
+    names = ("Saliency", "InputXGradient", "IntegratedGradients", "FeatureAblation", "Occlusion")
+    for name in (*names, "Deconvolution", "GuidedBackprop"):
+        made, theirs = (getattr(use("attr"), name)(model) for use in (use_ours, use_theirs))
+        assert made.multiplies_by_inputs == theirs.multiplies_by_inputs
+
+
+# --- rules of LRP --------------------------------------------------------------------------------
+
+
+def without_tanh(use: Use) -> nn.Sequential:
+    """What captum's LRP can take: its tables know neither Tanh nor Flatten."""
+    layers = [nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Conv2d(5, 5, 3, padding=1), nn.ReLU()]
+    model = settle(nn.Sequential(*layers, nn.Flatten(), nn.Linear(180, 4)))
+    model[4].rule = use("attr._utils.lrp_rules").EpsilonRule()
+    return model
+
+
+RULES = [("EpsilonRule", {"epsilon": 0.3}), ("GammaRule", {}), ("GammaRule", {"gamma": 1.0})]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [*RULES, ("GammaRule", {"set_bias_to_zero": True})], ids=str
+)
+@pytest.mark.parametrize("place", [2, 5])
+def test_rules_on_modules_are_theirs(name, options, place):
+    def program(use: Use) -> Any:
+        model = without_tanh(use)
+        model[place].rule = getattr(use("attr._utils.lrp_rules"), name)(**options)
+        return use("attr").LRP(model).attribute(X, target=[2, 0])
+
+    run_both(program, atol=1e-4)
+
+
+def test_positive_and_identity_rules_are_theirs():
+    def program(use: Use, relu: bool = False) -> Any:
+        rules = use("attr._utils.lrp_rules")
+        layers = [nn.Conv2d(3, 5, 3), *[nn.ReLU()] * relu, nn.Conv2d(5, 5, 3, padding=1)]
+        model = settle(nn.Sequential(*layers, nn.Flatten(), nn.Linear(180, 4, bias=False)))
+        model[-3].rule, model[-2].rule = rules.IdentityRule(), rules.EpsilonRule()
+        model[-1].rule = rules.Alpha1_Beta0_Rule(set_bias_to_zero=True)
+        nn.init.zeros_(model[0].bias)
+        return use("attr").LRP(model).attribute(X, target=[2, 0], return_convergence_delta=True)
+
+    run_both(program, atol=1e-4)
+    _, delta = program(use_ours, relu=True)
+    torch.testing.assert_close(delta, torch.zeros(2), atol=1e-4, rtol=0)
+    _, lost = program(use_theirs, relu=True)
+    assert float(lost.abs().max()) > 0.5  # behind a ReLU, theirs adds relevance

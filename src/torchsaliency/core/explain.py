@@ -29,6 +29,7 @@ from torchsaliency.core.method import (
     set_explainer,
 )
 from torchsaliency.core.network import NetworkWrapper, as_module, find_fact, unwrap
+from torchsaliency.core.neurons import read_neurons
 from torchsaliency.core.runtime import seconds_now
 from torchsaliency.core.scores import ScoresLike, parse_scores
 from torchsaliency.core.space import Size
@@ -73,8 +74,8 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
         methods: names or `Method` objects; a mapping gives them labels of your own.
         target: None for the predicted class (of an encoder: for its own embedding, of a regression
             for its first number, of a detector for its surest detection), a class index, N indices,
-            a `Target`, a `Box` of a detector, a `Segment` of a segmenter, or any row-wise callable
-            (N, K) -> (N,).
+            a `Target`, a `Box` of a detector, a `Segment` of a segmenter, a `Neuron` of a layer,
+            or any row-wise callable (N, K) -> (N,).
         layer: name, submodule or `Layer`, or several of them; None for the default layer.
         masking: baseline for methods that mask the image; mean colour by default.
         chunk: images in one derived pass (masks, ablations); bounds memory, not the result; None
@@ -85,7 +86,7 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
             to probabilities (N, K). None takes what the network says, or else shows; to say it for
             all functions that take a network, give it an attribute `scores`.
         output: where its numbers are in what the network returns: an index, a key or a path such
-            as "heads.main"; None finds them.
+            as "heads.main"; "layer:NAME" for what a layer gives; None finds them.
         of: which of several inputs is explained, by name or place; None for the only one that can
             be. The others pass unchanged, each variant of an image with its own row of them.
         forward_kwargs: keyword arguments with which the network is always called.
@@ -121,6 +122,7 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
         model = NetworkWrapper(
             model, scores=parse_scores(scores), output=output, forward_kwargs=forward_kwargs
         )
+    model = read_neurons(model, target)
     x = read_inputs(model, x, of)
     for method in chosen.values() if differentiable else ():
         require_differentiable(method)

@@ -30,6 +30,7 @@ from torchsaliency.core.network import (
     unwrap,
     unwrap_output,
 )
+from torchsaliency.core.neurons import layer_of_output, run_to_layer
 from torchsaliency.core.runtime import draw_normal
 from torchsaliency.core.scores import (
     ScoreKind,
@@ -46,6 +47,8 @@ _FIRST = 8
 """Variants in the pass that shows how many later ones may hold."""
 
 _SEVERAL = "it takes more than images"
+
+_INSIDE = "neurons of one of its layers are explained"
 
 _MIXED = 1e-3
 """How far an image's output may be off beside another image, relative to the largest number."""
@@ -67,7 +70,7 @@ def call_network(
     Args:
         net: the network.
         images: (N, C, *size).
-        where: in the output its scores are; None finds them.
+        where: in the output its scores are, or which layer's output they are; None finds them.
         inputs: all that it takes, these images among it; None for the images alone.
 
     Raises:
@@ -77,7 +80,10 @@ def call_network(
     if not len(images):
         raise InputError("No image was given; a network runs on one at least.")
     arguments, named = ((images,), {}) if inputs is None else inputs.arguments(net)
+    layer = layer_of_output(where)
     try:
+        if layer is not None and isinstance(net, nn.Module):
+            return run_to_layer(net, layer, lambda: net(*arguments, **named))
         output = net(*arguments, **named)
         found = read_detections(net, output, size_of(images)) if where is None else None
         return unwrap_output(output, where) if found is None else found
@@ -338,10 +344,11 @@ class Session:
     def run_accelerated(self, images: Tensor, rows: Tensor | None = None) -> Any:
         """Run the network, or a faster copy of it, as `accelerated` says; see `run`.
 
-        Copies are of networks that take images alone; any other runs itself.
+        Copies are of networks that take images alone and are explained themselves, and no layer
+        of theirs; any other runs itself.
         """
-        if self.inputs is not None:
-            acceleration.step_aside(self.net, _SEVERAL)
+        if self.inputs is not None or layer_of_output(self.output) is not None:
+            acceleration.step_aside(self.net, _SEVERAL if self.inputs is not None else _INSIDE)
             return self.run(images, rows)
         self.passes += len(images)
         known = self.given_chunk is not None or memory.is_measured(self.net, self.images)

@@ -25,6 +25,7 @@ from torchsaliency.core.layer import Layer, LayerLike, as_group, first_tensor, r
 from torchsaliency.core.layout import decide_layout, find_grids
 from torchsaliency.core.maps import is_constant, minmax, upcast, upsample
 from torchsaliency.core.masking import Masked, Masking, MeanColour
+from torchsaliency.core.neurons import read_neurons
 from torchsaliency.core.rules import differentiate
 from torchsaliency.core.runtime import seconds_now
 from torchsaliency.core.session import Session, open_session
@@ -88,6 +89,7 @@ def tracing(  # noqa: PLR0913 (all but the first four by name)
     """
     # fused attention has a first derivative alone
     exact = sdpa_kernel(SDPBackend.MATH) if differentiable else nullcontext()
+    model = read_neurons(model, target)
     with exact, open_session(model, x, chunk=chunk, learnable=differentiable) as session:
         named = [Layer.of(layer, session.net) for layer in layers]
         traced = _Traced(attentions=[] if attentions else None, differentiable=differentiable)

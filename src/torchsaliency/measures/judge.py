@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.maps import to_float64, upcast
+from torchsaliency.core.neurons import Neuron
 from torchsaliency.core.scores import SOFTMAX, By, ScoreKind
 from torchsaliency.core.session import Session, open_session
 from torchsaliency.core.target import (
@@ -120,6 +121,12 @@ class Judge:
 
     def resolve(self, target: TargetSpec | Callable[[Any], Tensor]) -> Target:
         """Return the target of the clean images; one pass if it has to see the judge's output."""
+        if isinstance(target, Neuron) and self.session.output != target.output:
+            raise TargetError(
+                f"The judge gives its own output, and a neuron of {target.layer!r} was asked for; "
+                "measure an explanation of it with torchsaliency.score, or explain and judge "
+                f'with output="{target.output}".'
+            )
         if isinstance(target, Target):
             return target.of_scores(self.scores)
         if not isinstance(target, TargetSpec):

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from torchsaliency.core.layer import first_tensor, replace_first
 from torchsaliency.core.maps import has_float64, to_float64, upcast
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Needs
 from torchsaliency.core.rules import Recording, Rules, backward, differentiate
 from torchsaliency.core.space import Size, describe_size, multiply_sides
-from torchsaliency.core.target import ClassTarget, Probability, Target
+from torchsaliency.core.target import ClassTarget, Probability, Target, score
 from torchsaliency.core.trace import View
-from torchsaliency.errors import InputError, TargetError
+from torchsaliency.errors import InputError, LayerError, TargetError
 
 IMAGE_PASSES = Needs.TARGET | Needs.PASSES
 """Further passes, forward and perhaps backward, through the whole network; no layer is read."""
@@ -143,6 +144,48 @@ def rise_from(view: View, base: Float[Tensor, "n c *size"]) -> Float[Tensor, " n
     with torch.no_grad():
         found = [view.scores(base[index], index) for index in rows(len(base), view)]
     return view.score - torch.cat(found).to(view.score)
+
+
+def layer_gradients(
+    view: View,
+    module: nn.Module,
+    images: Float[Tensor, "m c *size"],
+    index: Tensor,
+    features: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return what a module gives for variants of the images at `index`, and ∂y of that.
+
+    Args:
+        view: the images.
+        module: of the network, one that runs once.
+        images: the variants, of any number that fits in one chunk.
+        index: (M,) the images that they are of.
+        features: (M, …) in the place of what the module gives.
+
+    Raises:
+        LayerError: the module did not run, or ran twice.
+    """
+    leaves: list[Tensor] = []
+
+    def hand_on(module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG001
+        own = first_tensor(output, "")
+        made = own if features is None else features
+        leaves.append(upcast(made.detach()).clone().requires_grad_())
+        return replace_first(output, leaves[-1].to(own.dtype, copy=True))
+
+    handle = module.register_forward_hook(hand_on)
+    try:
+        with torch.enable_grad():
+            output = view.run(images, index)
+            values = upcast(score(view.target.take(index), output, len(index)))
+    finally:
+        handle.remove()
+    if len(leaves) != 1:
+        raise LayerError(
+            f"A {type(module).__name__} ran {len(leaves)} times in one pass, so it has no single "
+            "output; choose the block around it."
+        )
+    return leaves[0].detach(), slope(view, values, leaves[0])
 
 
 def propagate(

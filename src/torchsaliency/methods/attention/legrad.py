@@ -12,16 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from torchsaliency.core.attention import Attention, record_attention
-from torchsaliency.core.layer import first_tensor, replace_first
+from torchsaliency.core.layer import first_tensor
 from torchsaliency.core.maps import upcast
 from torchsaliency.core.method import Method, Needs, register
 from torchsaliency.core.rules import differentiate
-from torchsaliency.core.target import score
 from torchsaliency.core.trace import View
 from torchsaliency.errors import LayerError
 from torchsaliency.methods.attention.rollout import from_block
 from torchsaliency.methods.attention.tokens import on_grid, whole_attentions
-from torchsaliency.methods.passes import images_of, loss_scale, rows, slope
+from torchsaliency.methods.passes import images_of, layer_gradients, loss_scale, rows
 
 NEEDS = Needs.ATTENTION | Needs.TARGET | Needs.PASSES
 
@@ -103,20 +102,9 @@ def _slope_of_mean(
     view: View, last: nn.Module, images: Tensor, index: Tensor, tokens: Tensor
 ) -> Tensor:
     """Return ∂s/∂Z (M, T, D), s the score if all tokens after the last block are the mean of Z."""
-    leaf = upcast(tokens).mean(1, keepdim=True).expand_as(tokens).clone().requires_grad_()
-
-    def replace(module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG001
-        own = first_tensor(output, "")
-        return replace_first(output, leaf.to(own.dtype))
-
-    handle = last.register_forward_hook(replace)
-    try:
-        with torch.enable_grad():
-            output = view.run(images, index)
-            values = upcast(score(view.target.take(index), output, len(index)))
-    finally:
-        handle.remove()
-    return slope(view, values, leaf).mean(1, keepdim=True).expand_as(leaf)
+    mean = upcast(tokens).mean(1, keepdim=True).expand_as(tokens)
+    slopes = layer_gradients(view, last, images, index, mean)[1]
+    return slopes.mean(1, keepdim=True).expand_as(tokens)
 
 
 @final

@@ -6,7 +6,8 @@ indexing, max-pooling. `core.rules` checks that it does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, final
 
@@ -25,6 +26,7 @@ from torchsaliency.methods.passes import (
     propagate,
 )
 from torchsaliency.methods.propagation import operations as ops
+from torchsaliency.methods.propagation.layer_rules import LayerRule, find_rules
 from torchsaliency.methods.propagation.shares import (
     Linear,
     divide,
@@ -68,6 +70,11 @@ class LRP(Attribution):
         bias: "absorbs": a bias keeps its share in the ε rule (captum), and in αβ all of a unit
             without positive contributions; or "excluded": inputs share it all, so that relevance
             is conserved but where they are all zero; in deep networks ε everywhere overflows then.
+        rules: for single modules, by their name or type, in the place of `rule`: a `LayerRule`
+            (`EpsilonRule`, `GammaRule`, `PositiveRule`, `BoundedRule`, `FlatRule`, or one's own)
+            of torchsaliency.methods.propagation, or its words: {"conv1": "flat",
+            nn.Linear: GammaRule(0.5)}. A module's own name goes before its type, an inner module
+            before an outer one.
     """
 
     above_zero = ("epsilon",)
@@ -76,6 +83,7 @@ class LRP(Attribution):
     rule: Propagation = "composite"
     epsilon: float | int = 1e-9
     bias: Biases = "absorbs"
+    rules: dict[Any, Any] = field(default_factory=dict, hash=False)
 
     def attributions(self, view: View) -> Saliency:
         """Return the relevance of every number, (N, C, *size), and what reached the image.
@@ -84,7 +92,8 @@ class LRP(Attribution):
             LayerError: the network runs an operation that LRP has no rule for; or relevance grew
                 beyond all bounds, where contributions cancel.
         """
-        rules = lrp_rules(self.rule, float(self.epsilon), self.bias)
+        own = find_rules(view.session.net, self.rules)
+        rules = lrp_rules(self.rule, float(self.epsilon), self.bias, own)
         shares = propagate(view, rules, conserves=self.name)
         if not bool(shares.isfinite().all()):
             raise LayerError(
@@ -96,11 +105,26 @@ class LRP(Attribution):
 
 
 def lrp_rules(
-    rule: Propagation = "composite", epsilon: float = 1e-9, bias: Biases = "absorbs"
+    rule: Propagation = "composite",
+    epsilon: float = 1e-9,
+    bias: Biases = "absorbs",
+    layers: Mapping[str, LayerRule] | None = None,
 ) -> dict[str, Rule]:
-    """Return LRP's table of rules, for `propagate`; the options are those of `LRP`."""
+    """Return LRP's table of rules, for `propagate`; the options are those of `LRP`.
+
+    Args:
+        rule: as `LRP`.
+        epsilon: as `LRP`.
+        bias: as `LRP`.
+        layers: rules of single modules, by their names.
+    """
     by = _Rules(rule, epsilon, bias == "excluded")
     return {
+        **{
+            f"{name}:{operation}": replace(by, own=own).weigh
+            for name, own in (layers or {}).items()
+            for operation in (*ops.CONVOLUTIONS, *ops.MATRICES)
+        },
         **dict.fromkeys(ops.ACTIVATIONS | ops.FUNCTIONS | ops.NORMS, ops.pass_unchanged),
         **dict.fromkeys((*ops.GATES, *SOFTMAXES, "log_sigmoid_forward", "log"), _pass_to_logit),
         **dict.fromkeys(ops.EXTREMES, ops.pass_gradient),
@@ -126,6 +150,8 @@ class _Rules:
     rule: Propagation
     epsilon: float
     excluded: bool
+    own: LayerRule | None = None
+    """Of the layer that the rules are for."""
 
     # --- layers with weights ---------------------------------------------------------------------
 
@@ -148,6 +174,8 @@ class _Rules:
         return found
 
     def _through_layer(self, step: Step, layer: ops.WeightedLayer, relevance: Tensor) -> Tensor:
+        if self.own is not None:
+            return self.own.share(relevance, layer, excluded=self.excluded).to(relevance.dtype)
         weight = ops.plain(layer.weight)
         first = layer.foldable and step.is_first(ops.CONVOLUTIONS)
         if first and self.rule == "composite":

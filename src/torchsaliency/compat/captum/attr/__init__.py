@@ -13,7 +13,22 @@ from torchsaliency.compat.captum.attr.gradients import (
     IntegratedGradients,
     Saliency,
 )
-from torchsaliency.compat.captum.attr.layers import GuidedGradCam, LayerAttribution, LayerGradCam
+from torchsaliency.compat.captum.attr.layers import (
+    GuidedGradCam,
+    LayerActivation,
+    LayerAttribution,
+    LayerConductance,
+    LayerGradCam,
+    LayerGradientXActivation,
+    LayerIntegratedGradients,
+)
+from torchsaliency.compat.captum.attr.neurons import (
+    NeuronAttribution,
+    NeuronDeconvolution,
+    NeuronGradient,
+    NeuronGuidedBackprop,
+    NeuronIntegratedGradients,
+)
 from torchsaliency.compat.captum.attr.noise import NoiseTunnel
 from torchsaliency.compat.captum.attr.perturbations import (
     FeatureAblation,
@@ -35,9 +50,18 @@ __all__ = [
     "InputXGradient",
     "IntegratedGradients",
     "KernelShap",
+    "LayerActivation",
     "LayerAttribution",
+    "LayerConductance",
     "LayerGradCam",
+    "LayerGradientXActivation",
+    "LayerIntegratedGradients",
     "Lime",
+    "NeuronAttribution",
+    "NeuronDeconvolution",
+    "NeuronGradient",
+    "NeuronGuidedBackprop",
+    "NeuronIntegratedGradients",
     "NoiseTunnel",
     "Occlusion",
     "Saliency",

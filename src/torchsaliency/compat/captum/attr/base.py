@@ -17,9 +17,11 @@ from torchsaliency.compat._shared import EachImage, OneTarget, read_as_given, sc
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.inputs import Inputs, InputsLike
+from torchsaliency.core.layer import Layer
 from torchsaliency.core.masking import Masking
 from torchsaliency.core.method import Method
-from torchsaliency.core.network import NetworkWrapper
+from torchsaliency.core.network import NetworkWrapper, unwrap
+from torchsaliency.core.neurons import Neuron
 from torchsaliency.errors import InputError, OptionError, TargetError
 
 Given = Tensor | tuple[Tensor, ...]
@@ -33,6 +35,18 @@ Baselines = None | float | int | Tensor | tuple[Any, ...]
 
 Answer = Tensor | tuple[Any, ...]
 """Attributions as the inputs were given, perhaps with what they lack to the score."""
+
+
+class _Vectors(nn.Module):
+    """A network of vectors (N, K), read as signals (N, K, 1)."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, *more: Any) -> Any:
+        """Run the network."""
+        return self.net(x.flatten(1), *more)
 
 
 class _Function(nn.Module):
@@ -88,6 +102,7 @@ class Question:
         functions: the score of each image.
         more: what else the network takes, after the images.
         alone: whether the images were given alone, and not as a tuple of one.
+        vectors: whether they were given as vectors (N, K).
         chunk: images in one pass; None finds it.
     """
 
@@ -96,6 +111,7 @@ class Question:
     functions: tuple[OneTarget, ...]
     more: tuple[Any, ...] = ()
     alone: bool = True
+    vectors: bool = False
     chunk: int | None = None
 
     @cached_property
@@ -144,6 +160,7 @@ class Question:
 
     def answer(self, attributions: Tensor, delta: Tensor | None = None) -> Answer:
         """Return attributions in the form of the inputs, and what they lack if that was asked."""
+        attributions = attributions.flatten(1) if self.vectors else attributions
         shown: Answer = attributions if self.alone else (attributions,)
         return shown if delta is None else (shown, delta.to(attributions))
 
@@ -154,8 +171,9 @@ def ask(
     target: Targets = None,
     additional_forward_args: Any = None,
     internal_batch_size: int | None = None,
+    layer: nn.Module | None = None,
 ) -> Question:
-    """Return what is asked.
+    """Return what is asked: of the network's output, or of a layer's.
 
     Raises:
         InputError: it is not one batch of images.
@@ -168,11 +186,16 @@ def ask(
         )
     more = additional_forward_args
     more = () if more is None else more if isinstance(more, tuple) else (more,)
+    vectors = images.ndim == 2  # noqa: PLR2004
+    net = _Vectors(forward_func) if vectors else forward_func
+    if layer is not None:
+        net = NetworkWrapper(net, output=Neuron(Layer.of(layer, unwrap(net)).name).output)
     return Question(
-        read_as_given(forward_func),
-        images.detach(),
+        read_as_given(net),
+        images.detach()[..., None] if vectors else images.detach(),
         read_targets(target, len(images)),
         more,
+        vectors=vectors,
         alone=not isinstance(inputs, tuple),
         chunk=internal_batch_size,
     )
@@ -235,6 +258,8 @@ def read_baselines(baselines: Baselines, images: Tensor, *, several: bool = Fals
     if not isinstance(found, Tensor):
         return images.new_full((1, *images.shape[1:]), float(found))
     found = found.detach().to(images)
+    if found.ndim == 2 and images.shape[2:] == (1,):  # noqa: PLR2004
+        found = found[..., None]
     fits = found.shape[1:] == images.shape[1:] and (several or len(found) in (1, len(images)))
     if not fits:
         wanted = "a set (M, C, …)" if several else "a number, one image (1, C, …), or one for each"
@@ -253,6 +278,7 @@ class Attribution(ABC):
     """
 
     _complete: ClassVar[bool] = False
+    _multiplies: ClassVar[bool] = False
 
     def __init__(self, forward_func: Any) -> None:
         self.forward_func = forward_func
@@ -261,6 +287,11 @@ class Attribution(ABC):
     @abstractmethod
     def attribute(self, inputs: Given, *args: Any, **kwargs: Any) -> Answer:
         """Return the attributions; every class says of what."""
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Whether attributions are multiplied by the inputs, or their difference to baselines."""
+        return self._multiplies
 
     def has_convergence_delta(self) -> bool:
         """Whether the attributions add up to a difference of scores."""

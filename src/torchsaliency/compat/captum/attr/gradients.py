@@ -21,6 +21,7 @@ from torchsaliency.compat.captum.attr.base import (
     refuse,
 )
 from torchsaliency.core.method import create
+from torchsaliency.core.network import unwrap
 from torchsaliency.errors import OptionError
 
 
@@ -56,7 +57,7 @@ class _Plain(Attribution):
 class InputXGradient(_Plain):
     """x ⊙ ∂y/∂x."""
 
-    _method = "input-x-gradient"
+    _method, _multiplies = "input-x-gradient", True
 
 
 class GuidedBackprop(_Plain):
@@ -74,7 +75,7 @@ class Deconvolution(_Plain):
 class _Multiplied(Attribution):
     """A class that multiplies by x - b, and adds up to y(x) - y(b)."""
 
-    _complete = True
+    _complete = _multiplies = True
 
     def __init__(
         self,
@@ -218,13 +219,16 @@ class GradientShap(_Multiplied):
 
 
 class LRP(Attribution):
-    """Layer-wise relevance propagation by the ε rule, ε = 1e-9.
+    """Layer-wise relevance propagation, by the ε rule with ε = 1e-9 unless a module has its own.
+
+    A module's rule is its attribute `rule`, of `captum.attr._utils.lrp_rules`. It holds for the
+    weights inside; what has no weights keeps the library's rule.
 
     Args:
-        model: a network, whose modules have no rule of their own.
+        model: a network.
     """
 
-    _complete = True
+    _complete = _multiplies = True
 
     def attribute(
         self,
@@ -237,17 +241,16 @@ class LRP(Attribution):
         """Return the relevances, and perhaps y(x) - Σ of each image (N,).
 
         Raises:
-            OptionError: a module has a rule of its own.
+            OptionError: a module's rule is none of ours.
         """
         del verbose  # nothing is printed
-        ruled = [name for name, module in self._network.named_modules() if hasattr(module, "rule")]
-        if ruled:
-            raise OptionError(
-                f"The module {ruled[0]} has a rule of its own, and every layer has the ε rule "
-                "here; delete the attribute, or use torchsaliency's lrp and its options."
-            )
         asked = ask(self._network, inputs, target, additional_forward_args)
-        found = asked.attribute(create("lrp", {"rule": "epsilon"}))
+        rules = {
+            name: module.rule
+            for name, module in unwrap(asked.model).named_modules()
+            if getattr(module, "rule", None) is not None
+        }
+        found = asked.attribute(create("lrp", {"rule": "epsilon", "rules": rules}))
         delta = None
         if return_convergence_delta:
             delta = asked.score(asked.images) - found.double().flatten(1).sum(1)

@@ -51,6 +51,8 @@ def _read_features(feature_mask: Any, images: Tensor) -> Tensor:
     if feature_mask is None:
         return torch.arange(images[0].numel(), device=images.device).view(images[:1].shape)
     found = feature_mask[0] if isinstance(feature_mask, tuple) else feature_mask
+    if images.shape[2:] == (1,) and found.ndim < images.ndim:  # of vectors
+        found = found[..., None]
     try:
         torch.broadcast_shapes(found.shape, images.shape)
     except RuntimeError:
@@ -64,6 +66,8 @@ def _read_features(feature_mask: Any, images: Tensor) -> Tensor:
 @final
 class FeatureAblation(Attribution):
     """How far the score falls when one feature shows the baseline."""
+
+    _multiplies = True
 
     def attribute(
         self,
@@ -106,6 +110,8 @@ class FeatureAblation(Attribution):
 class Occlusion(Attribution):
     """How far the score falls, on average, when windows over a number show the baseline."""
 
+    _multiplies = True
+
     def attribute(  # noqa: PLR0913, PLR0917 (captum's arguments)
         self,
         inputs: Given,
@@ -137,7 +143,9 @@ class Occlusion(Attribution):
         images, base = asked.images, read_baselines(baselines, asked.images)
         shape = tuple(images.shape[1:])
         window = _unpack(sliding_window_shapes)
-        moves = _unpack(strides) if isinstance(strides, tuple) else (strides or 1,) * len(shape)
+        moves = _unpack(strides) if isinstance(strides, tuple) else (strides or 1,) * len(window)
+        if asked.vectors:
+            window, moves = (*window, 1), (*moves, 1)
         fits = len(window) == len(moves) == len(shape)
         if not fits or any(
             not 0 < step <= side <= most

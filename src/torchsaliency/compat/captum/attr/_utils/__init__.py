@@ -1,0 +1,1 @@
+"""What captum keeps here and its users import: the rules of LRP."""
