@@ -22,6 +22,7 @@ if hasattr(ctypes.CDLL(None), "mallopt"):
     ctypes.CDLL(None).mallopt(-3, 2**30)
     ctypes.CDLL(None).mallopt(-1, 2**31 - 1)
 
+import jaxtyping
 import pytest
 import torch
 
@@ -95,6 +96,18 @@ def registries(monkeypatch: pytest.MonkeyPatch) -> None:
     registry.load_all()
     for known in registry._registries:
         monkeypatch.setattr(known, "_table", dict(known._table))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def types_are_checked_in_unit_tests(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Checking all shapes and types of all calls takes three quarters of a test's time.
+
+    Unit tests call everything that has types; elsewhere the same calls are made again and again.
+    """
+    here = request.path.relative_to(Path(__file__).parent).as_posix()
+    jaxtyping.config.update("jaxtyping_disable", not here.startswith("unit"))
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module", autouse=True)
