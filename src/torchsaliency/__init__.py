@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torchsaliency import pages as pages
     from torchsaliency import papers as papers
     from torchsaliency import report as report
+    from torchsaliency import tracking as tracking
     from torchsaliency import training as training
     from torchsaliency import viz as viz
     from torchsaliency import zoo as zoo
@@ -39,6 +40,7 @@ _PACKAGES = (
     "pages",
     "papers",
     "report",
+    "tracking",
     "training",
     "viz",
     "zoo",

@@ -30,6 +30,13 @@ class EvaluateOptions(PlanOptions):
     output: Path = option(
         Path("evaluation"), WRITTEN, "Made if it does not exist.", metavar="FOLDER"
     )
+    log: tuple[str, ...] = option(
+        (),
+        WRITTEN,
+        "Keep scalars with their intervals, the table and pictures of eight images in a tracker, "
+        "too: mlflow, wandb or tensorboard, each an extra of that name. Repeatable.",
+        metavar="NAME",
+    )
     as_json: bool = JSON
 
 
@@ -37,10 +44,12 @@ def evaluate(options: EvaluateOptions) -> int:
     """Score methods by metrics over a whole data set; continues where it was stopped."""
     from torchsaliency.evaluation import evaluate as evaluate_plan
     from torchsaliency.report import table
+    from torchsaliency.tracking import EvaluationLog
 
     plan = plan_of(options)
+    logs = [EvaluationLog(name) for name in options.log]
     with watch_evaluation() as watch:
-        results = evaluate_plan(plan, options.output, watch=watch)
+        results = evaluate_plan(plan, options.output, watch=watch, callbacks=logs)
     print_table(table(results), "json" if options.as_json else "text")
     if not options.as_json:
         folder = options.output

@@ -7,10 +7,11 @@ require_extra("eval", "pandas", "pyarrow", "torchmetrics")
 
 from torchsaliency.evaluation.agreement import Consensus, consensus
 from torchsaliency.evaluation.bench import Bench
+from torchsaliency.evaluation.callbacks import Callback, Progress, Watch
 from torchsaliency.evaluation.choosing import recommend
 from torchsaliency.evaluation.plan import Plan, make_plan, read_plan
 from torchsaliency.evaluation.results import Results
-from torchsaliency.evaluation.runner import Progress, Watch, evaluate, load_results
+from torchsaliency.evaluation.runner import evaluate, load_results
 from torchsaliency.evaluation.scoring import score
 from torchsaliency.evaluation.store import Store
 from torchsaliency.evaluation.verdicts import Recommendation
@@ -20,6 +21,7 @@ __getattr__ = make_moved_getattr(__name__)
 
 __all__ = [
     "Bench",
+    "Callback",
     "Choice",
     "Consensus",
     "Plan",

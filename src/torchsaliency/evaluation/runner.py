@@ -7,13 +7,14 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from torchsaliency.core.acceleration import accelerated
@@ -21,6 +22,8 @@ from torchsaliency.core.explanation import versions
 from torchsaliency.core.isolation import Isolation, describe_failure
 from torchsaliency.errors import DataError
 from torchsaliency.evaluation.batches import Batch, batches, cut
+from torchsaliency.evaluation.bench import Bench
+from torchsaliency.evaluation.callbacks import Callback, Progress, Watch
 from torchsaliency.evaluation.given import FolderMaps
 from torchsaliency.evaluation.plan import Plan
 from torchsaliency.evaluation.results import Results
@@ -29,6 +32,7 @@ from torchsaliency.evaluation.setting import Setting, make_setting
 from torchsaliency.evaluation.store import KEY, Store
 from torchsaliency.evaluation.studies import study_metrics
 from torchsaliency.measures import judging
+from torchsaliency.viz import draw_maps
 from torchsaliency.zoo import Network, ScanPreprocessing
 
 FLUSH_SECONDS = 20.0
@@ -36,29 +40,6 @@ FLUSH_SECONDS = 20.0
 
 _FLUSH_ROWS = 10_000
 """At most so many rows wait in memory, a few megabytes."""
-
-
-@final
-@dataclass(frozen=True)
-class Progress:
-    """How far an evaluation is.
-
-    Attributes:
-        done: images of this session that are finished.
-        total: images of this session.
-        before: images that earlier sessions finished.
-        skipped: images that cannot be read, or that a network fails on.
-        odd: images for which some method's map is not finite.
-    """
-
-    done: int
-    total: int
-    before: int
-    skipped: int
-    odd: int = 0
-
-
-Watch = Callable[[Progress], None]
 
 
 def evaluate(
@@ -69,6 +50,7 @@ def evaluate(
     judge: Network | None = None,
     data: Any = None,
     watch: Watch | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Results:
     """Evaluate a plan into a folder, from where an earlier session stopped.
 
@@ -83,6 +65,8 @@ def evaluate(
         judge: the network that scores, instead of `plan.judge`.
         data: the images, instead of `plan.data`; any data set that `as_dataset` takes.
         watch: called after every batch.
+        callbacks: told of the beginning, of progress, of a few pictures and of the results, such as
+            `torchsaliency.tracking.EvaluationLog("mlflow")`.
 
     Raises:
         TorchSaliencyError: something in the plan does not work, or the folder holds another
@@ -95,9 +79,17 @@ def evaluate(
     """
     setting = make_setting(plan, model=model, judge=judge, data=data)
     store = Store(folder)
-    with store.lock():
-        Run(setting, store).finish(watch)
-    return load_results(folder)
+    try:
+        with store.lock():
+            Run(setting, store, callbacks).finish(watch)
+        results = load_results(folder)
+    except BaseException:  # an interruption, too
+        for callback in callbacks:
+            callback.finish(None)
+        raise
+    for callback in callbacks:
+        callback.finish(results)
+    return results
 
 
 def load_results(folder: str | Path) -> Results:
@@ -134,13 +126,15 @@ def load_results(folder: str | Path) -> Results:
 class Run:
     """One session of an evaluation."""
 
-    def __init__(self, setting: Setting, store: Store) -> None:
-        self.setting, self.store = setting, store
+    def __init__(self, setting: Setting, store: Store, callbacks: Sequence[Callback] = ()) -> None:
+        self.setting, self.store, self.callbacks = setting, store, callbacks
         self.skipped: dict[str, str] = {}  # why an image has no rows, by its id
         self.scores: str | None = None  # what the numbers mean, once that is known
         self.odd: dict[str, list[str]] = {}  # methods whose map of an image has NaN, by its id
         self._isolation = Isolation()
         self._rows: list[dict[str, Any]] = []
+        self._pictures: list[tuple[str, Image.Image]] = []  # that callbacks have not seen
+        self._pictured = 0
         self._flushed = time.monotonic()
 
     def finish(self, watch: Watch | None = None) -> None:
@@ -156,10 +150,15 @@ class Run:
         done, total = 0, sum(map(len, groups))
 
         def report() -> None:
+            before, skipped, odd = len(data) - total, len(self.skipped), len(self.odd)
+            progress = Progress(done, total, before, skipped, odd)
             if watch is not None:
-                before, skipped, odd = len(data) - total, len(self.skipped), len(self.odd)
-                watch(Progress(done, total, before, skipped, odd))
+                watch(progress)
+            for callback in self.callbacks:
+                callback.advance(progress)
 
+        for callback in self.callbacks:
+            callback.begin(self.setting.plan, self.store.folder)
         report()
         try:
             for (methods, group), (batch, failed) in zip(
@@ -171,6 +170,7 @@ class Run:
                         self._compute(batch, methods)
                 done += len(group)
                 self._flush()
+                self._show()
                 report()
         finally:
             self._flush(now=True)
@@ -268,6 +268,7 @@ class Run:
         """Return a row an image, method and metric, in the store's columns."""
         benches = explain_batch(self.setting, batch, methods)
         found, count = [], len(batch)
+        self._draw(batch, benches)
         for label, values in score_batch(self.setting, benches).items():
             explanation = benches[label].explanation
             self.scores = explanation.scores.name
@@ -303,6 +304,25 @@ class Run:
                 scan = data.picture(self._places[name]).image
                 volume = preprocessing.place_map(saliency).float().cpu()
                 self.store.keep_scan(name, method, scan.nifti(volume))
+
+    def _draw(self, batch: Batch, benches: Mapping[str, Bench]) -> None:
+        """Draw the first images under the maps of all methods, for the callbacks."""
+        most = max((callback.samples for callback in self.callbacks), default=0)
+        for place, name in enumerate(batch.ids[: max(0, most - self._pictured)]):
+            self._pictured += 1
+            preprocessing = self.setting.preprocessing
+            maps = {label: bench.explanation.map[place] for label, bench in benches.items()}
+            known = {name: getattr(preprocessing, name, None) for name in ("mean", "std")}
+            self._pictures.append((name, draw_maps(batch.images[place], maps, **known)))
+
+    def _show(self) -> None:
+        """Show what was drawn: outside of the work on a batch, whose errors skip images."""
+        first = self._pictured - len(self._pictures)
+        for number, (name, picture) in enumerate(self._pictures, first):
+            for callback in self.callbacks:
+                if number < callback.samples:
+                    callback.show(name, picture)
+        self._pictures = []
 
     @cached_property
     def _places(self) -> dict[str, int]:

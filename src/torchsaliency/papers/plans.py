@@ -16,9 +16,10 @@ from torchsaliency.core.files import OutputFolder
 from torchsaliency.core.method import METHODS
 from torchsaliency.data import open_data
 from torchsaliency.errors import OptionError
+from torchsaliency.evaluation.callbacks import Progress, Watch
 from torchsaliency.evaluation.plan import Plan, make_plan
 from torchsaliency.evaluation.results import Results
-from torchsaliency.evaluation.runner import Progress, Watch, evaluate
+from torchsaliency.evaluation.runner import evaluate
 from torchsaliency.measures import network_stages
 from torchsaliency.options import Choice
 from torchsaliency.papers.recipes import Recipe, Version

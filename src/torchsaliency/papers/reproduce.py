@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torchsaliency.evaluation.callbacks import Watch
 from torchsaliency.evaluation.results import Results
-from torchsaliency.evaluation.runner import Watch
 from torchsaliency.papers import makers, pictures
 from torchsaliency.papers.plans import Planner, Reproduction
 from torchsaliency.papers.recipes import Claim, get_recipe

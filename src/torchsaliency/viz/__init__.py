@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torchsaliency.viz.concepts import add_legend, concept_colours, draw_concepts
 from torchsaliency.viz.grid import Panel, Row, grid
-from torchsaliency.viz.notebook import png_bytes
+from torchsaliency.viz.notebook import draw_maps, png_bytes
 from torchsaliency.viz.overlay import COLORMAP, DIVERGING, colourise, draw_boxes, overlay
 from torchsaliency.viz.scale import (
     MAP_WORDS,
@@ -31,6 +31,7 @@ __all__ = [
     "concept_colours",
     "draw_boxes",
     "draw_concepts",
+    "draw_maps",
     "find_limits",
     "grid",
     "montage",

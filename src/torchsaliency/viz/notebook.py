@@ -7,7 +7,7 @@ to its own minimum and maximum.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import UInt8
@@ -76,6 +76,40 @@ def png_bytes(
         picture = overlay(Image.fromarray(pixels.numpy()), maps[index], colormap=colormap)
         panels.append(Panel(picture, subtitle=name))
     return png(grid([Row(tuple(panels))], width=_CELL, colormap=colormap))
+
+
+def draw_maps(
+    image: Tensor,
+    maps: Mapping[str, Tensor],
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Image.Image:
+    """Draw a network's input beside its maps by several methods.
+
+    Args:
+        image: (C, H, W), made visible as by `png_bytes`; (C, D, H, W) shows as three cuts through
+            each map's maximum, (C, T) as a strip.
+        maps: heading → map (h, w) in [0, 1], or of as many sides as the image.
+        mean: of the normalisation, one per channel, or None.
+        std: of the normalisation, one per channel; given together with `mean`.
+
+    Returns:
+        An RGB image.
+
+    Example:
+        >>> draw_maps(torch.rand(3, 32, 32), {"gradcam": torch.rand(7, 7)}).mode
+        'RGB'
+    """
+    if image.ndim == 4:  # noqa: PLR2004
+        rows = [Row(cuts(image, one, subtitle=name)) for name, one in maps.items()]
+        return grid(rows, width=_CELL)
+    if image.ndim == 2:  # noqa: PLR2004
+        strip = max(1, image.shape[1] // _STRIP)
+        image = image[:, None].expand(-1, strip, -1)
+        maps = {name: one[None].expand(strip, -1) for name, one in maps.items()}
+    pixels = denormalise_images(image, mean, std)
+    return grid([Row.of(Image.fromarray(pixels.numpy()), maps)], width=_CELL)
 
 
 def denormalise_images(
