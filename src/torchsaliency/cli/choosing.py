@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from torchsaliency.api import overlay
-from torchsaliency.cli.console import progress_bar
 from torchsaliency.cli.monitoring import name_network_errors
 from torchsaliency.cli.options import ChooseOptions, parse_settings, require_chosen
 from torchsaliency.cli.photographs import (
@@ -19,6 +18,7 @@ from torchsaliency.cli.photographs import (
     say_assumptions,
     split_names,
 )
+from torchsaliency.cli.progress import show_progress
 from torchsaliency.core.files import OutputFolder
 from torchsaliency.core.method import create
 from torchsaliency.core.target import parse_target
@@ -63,8 +63,10 @@ def try_methods(options: ChooseOptions) -> tuple[Recommendation, dict[str, Any]]
     with folder.lock():
         folder.require_own([FACTS, PICTURE])
         images, read, skipped = read_photos(network, paths, options.fit)
-        with progress_bar("batches") as bar, name_network_errors(network.name):
-            task = bar.add_task("trying methods", total=None)
+        with (
+            show_progress("trying methods", "batches") as meter,
+            name_network_errors(network.name),
+        ):
             found = recommend(
                 network,
                 images,
@@ -73,7 +75,7 @@ def try_methods(options: ChooseOptions) -> tuple[Recommendation, dict[str, Any]]
                 batch_size=options.batch_size,
                 chunk=options.chunk,
                 seed=options.seed,
-                watch=lambda done, total: bar.update(task, completed=done, total=total),
+                watch=lambda done, total: meter.update(done=done, total=total),
             )
         facts: dict[str, Any] = {
             "model": network.name,

@@ -18,6 +18,7 @@ from torchsaliency.cli.photographs import (
     say_assumptions,
     unique_names,
 )
+from torchsaliency.cli.progress import show_progress
 from torchsaliency.concepts import ConceptBank, ConceptTest, Factorisation, craft, dff, tcav
 from torchsaliency.core.files import OutputFolder
 from torchsaliency.core.target import TargetLike, parse_target
@@ -68,7 +69,8 @@ def find_concepts(options: ConceptOptions) -> dict[str, Any]:
     with folder.lock():
         folder.require_own([FACTS, PICTURE])
         images, read, skipped = read_photos(network, paths, options.fit)
-        with name_network_errors(network.name):
+        what = {"tcav": "testing concepts"}.get(options.method, "finding concepts")
+        with show_progress(what, "photos"), name_network_errors(network.name):
             if options.method == "tcav":
                 others = [read_photos(network, photos, options.fit) for photos in [*sets, pool]]
                 for other in others:

@@ -13,14 +13,6 @@ from typing import Any, final
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
@@ -68,22 +60,6 @@ def print_raw(text: str) -> None:
 def print_json(value: Any) -> None:
     """Print a machine-readable result, and nothing else, on stdout."""
     stdout.file.write(json_text(value))
-
-
-def progress_bar(unit: str, *columns: ProgressColumn) -> Progress:
-    """Return a bar on stderr with the time left; it is silent where there is no terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(f"{unit},"),
-        *columns,
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=stderr,
-        disable=not stderr.is_terminal,
-        transient=True,
-    )
 
 
 def grid_of(*columns: str, right: Iterable[str] = ()) -> Table:

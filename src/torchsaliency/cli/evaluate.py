@@ -7,17 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.progress import ProgressColumn, Task
-from rich.text import Text
-
-from torchsaliency.cli.console import print_line, progress_bar, say
+from torchsaliency.cli.console import print_line, say
 from torchsaliency.cli.options import JSON, parse_settings, require_chosen
+from torchsaliency.cli.progress import show_progress
 from torchsaliency.cli.table import print_table
+from torchsaliency.cli.watching import REPORT, GrowingReport
 from torchsaliency.errors import OptionError
 from torchsaliency.options import SETTINGS, WRITTEN, PlanOptions, option
 
 if TYPE_CHECKING:
-    from torchsaliency.evaluation import Plan, Progress
+    from torchsaliency.evaluation import Callback, Plan, Progress
 
 
 class EvaluateOptions(PlanOptions):
@@ -37,6 +36,11 @@ class EvaluateOptions(PlanOptions):
         "too: mlflow, wandb or tensorboard, each an extra of that name. Repeatable.",
         metavar="NAME",
     )
+    watch: bool = option(
+        False,
+        WRITTEN,
+        "Write report.html in the folder again and again while it grows, and open it in a browser.",
+    )
     as_json: bool = JSON
 
 
@@ -47,9 +51,13 @@ def evaluate(options: EvaluateOptions) -> int:
     from torchsaliency.tracking import EvaluationLog
 
     plan = plan_of(options)
-    logs = [EvaluationLog(name) for name in options.log]
-    with watch_evaluation() as watch:
-        results = evaluate_plan(plan, options.output, watch=watch, callbacks=logs)
+    callbacks: list[Callback] = [EvaluationLog(name) for name in options.log]
+    where = f"`torchsaliency table {options.output}` shows what is done."
+    if options.watch:
+        where += f" The report grows in {options.output / REPORT}."
+        callbacks.append(GrowingReport())
+    with watch_evaluation(where) as watch:
+        results = evaluate_plan(plan, options.output, watch=watch, callbacks=callbacks)
     print_table(table(results), "json" if options.as_json else "text")
     if not options.as_json:
         folder = options.output
@@ -96,7 +104,7 @@ class Watcher:
         if now.done and self._latest:
             self._latest.pop()
         self._latest.append(now)
-        self._show(completed=now.done, total=now.total)
+        self._show(done=now.done, total=now.total)
 
     def count(self, name: str) -> int:
         """Return how many images are "before", "done", "skipped" or "odd"; see `Progress`."""
@@ -109,12 +117,10 @@ class Watcher:
 
 
 @contextmanager
-def watch_evaluation() -> Iterator[Watcher]:
+def watch_evaluation(where: str) -> Iterator[Watcher]:
     """Show images done, images a second and the time left; say at the end what was skipped."""
-    bar = progress_bar("images", _Speed())
-    task = bar.add_task("evaluating", total=None)
-    watcher = Watcher(lambda **progress: bar.update(task, **progress))
-    with bar:
+    with show_progress("evaluating", "images", where=where) as meter:
+        watcher = Watcher(meter.update)
         yield watcher
     if before := watcher.count("before"):
         say(f"{before} images were finished before; {watcher.count('done')} are new.")
@@ -124,12 +130,3 @@ def watch_evaluation() -> Iterator[Watcher]:
     if odd := watcher.count("odd"):
         images = "image has" if odd == 1 else "images have"
         say(f"{odd} {images} maps that are not finite; run.json says of which methods.")
-
-
-class _Speed(ProgressColumn):
-    """Images a second."""
-
-    def render(self, task: Task) -> Text:
-        """Return the speed of the last while."""
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} a second,")

@@ -15,11 +15,11 @@ from torchsaliency.cli.console import (
     grid_of,
     print_json,
     print_line,
-    progress_bar,
     say,
     stdout,
 )
 from torchsaliency.cli.options import JSON
+from torchsaliency.cli.progress import show_progress
 from torchsaliency.errors import CheckpointError
 from torchsaliency.options import WRITTEN, FinetuneOptions, option
 
@@ -50,7 +50,7 @@ def finetune(options: FinetuneCommandOptions) -> int:
 
     settings = make_finetuning(options.model_dump(include={*FinetuneOptions.model_fields}))
     try:
-        with _watch_training() as watch:
+        with _watch_training(options.output) as watch:
             report = run(settings, options.output, watch=watch)
     except CheckpointError as error:  # in the words of the command line
         raise CheckpointError(str(error).replace("pretrained=False", "--no-pretrained")) from error
@@ -71,10 +71,8 @@ def finetune(options: FinetuneCommandOptions) -> int:
 
 
 @contextmanager
-def _watch_training() -> Iterator[Watch]:
+def _watch_training(folder: Path) -> Iterator[Watch]:
     """Show stage, epoch, images done and the time left of it; a line for each epoch."""
-    bar = progress_bar("images")
-    task = bar.add_task("preparing", total=None)
 
     def watch(now: TrainingProgress) -> None:
         if (epoch := now.ended) is not None:
@@ -86,9 +84,10 @@ def _watch_training() -> Iterator[Watch]:
             return
         stage = _STAGES.get(now.what)
         what = f"testing {now.what}" if stage is None else f"{stage}, {now.epoch} of {now.epochs}"
-        bar.update(task, description=what, completed=now.done, total=now.total)
+        meter.update(what=what, done=now.done, total=now.total)
 
-    with bar:
+    where = f"{folder}/ has every finished epoch; the same command continues."
+    with show_progress("preparing", "images", where=where) as meter:
         yield watch
 
 

@@ -59,10 +59,11 @@ def reproduce(options: ReproduceOptions) -> int:
     from torchsaliency.papers.reproduce import reproduce as reproduce_recipe
 
     check_format(options.form)
-    with watch_evaluation() as watch:
+    folder = options.output or Path("reproduced") / options.name
+    with watch_evaluation(f"What is done is in {folder}/.") as watch:
         reproduction = reproduce_recipe(
             options.name,
-            options.output or Path("reproduced") / options.name,
+            folder,
             data=options.data,
             models=options.model,
             limit=options.limit,

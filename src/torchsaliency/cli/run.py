@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from torchsaliency.api import box_labels, explained_boxes
-from torchsaliency.cli.console import progress_bar, say
+from torchsaliency.cli.console import say
 from torchsaliency.cli.folder import Folder
 from torchsaliency.cli.grid import Grid
 from torchsaliency.cli.media import Medium, Photographs
 from torchsaliency.cli.monitoring import MonitoredMethod, name_network_errors
+from torchsaliency.cli.progress import show_progress
 from torchsaliency.core import target as targets
 from torchsaliency.core.detection import DetectionScore
 from torchsaliency.core.explain import explain
@@ -211,9 +212,9 @@ class Run:
         return manifest
 
     def _explain(self) -> None:
-        with progress_bar("photos") as bar:
-            task = bar.add_task("explaining", total=len(self.photos))
-            self._advance: Callable[[float], None] = functools.partial(bar.advance, task)
+        where = f"Finished photos are in {self.folder.path}/." if self.view is None else ""
+        with show_progress("explaining", "photos", len(self.photos), where=where) as meter:
+            self._advance: Callable[[float], None] = meter.advance
             drawn: Iterable[dict[str, Any]] = self._explain_batches()
             if self.options.scale == "shared":
                 drawn = self._share_scale([*drawn])
