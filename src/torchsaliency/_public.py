@@ -21,6 +21,7 @@ from torchsaliency.core.embedding import embeddings as embeddings
 from torchsaliency.core.embedding import similarity_to as similarity_to
 from torchsaliency.core.explain import explain as explain
 from torchsaliency.core.explanation import Explanation as Explanation
+from torchsaliency.core.explanation import set_viewer as _set_viewer
 from torchsaliency.core.given import GivenMaps as GivenMaps
 from torchsaliency.core.inputs import Inputs as Inputs
 from torchsaliency.core.layer import ChannelsLast as ChannelsLast
@@ -138,6 +139,16 @@ from torchsaliency.zoo import load_model as load_model
 from torchsaliency.zoo import paper_layer as _paper_layer
 
 register_default_layer(_paper_layer)
+
+
+def _show(explanation: Explanation) -> str:
+    """Return an explanation as HTML; the pages are imported when a notebook shows the first one."""
+    from torchsaliency.pages.notebook import explanation_html  # noqa: PLC0415
+
+    return explanation_html(explanation)
+
+
+_set_viewer(_show)
 
 __all__ = sorted(  # noqa: PLE0605
     name

@@ -51,9 +51,17 @@ Renderer = Callable[["Explanation"], bytes]
 _renderers: list[Renderer] = []
 
 
+_viewers: list[Callable[[Explanation], str]] = []
+
+
 def set_renderer(renderer: Renderer) -> None:
     """Let `renderer` draw explanations in notebooks and for `Explanation.save`."""
     _renderers[:] = [renderer]
+
+
+def set_viewer(viewer: Callable[[Explanation], str]) -> None:
+    """Let `viewer` show explanations in notebooks, as HTML."""
+    _viewers[:] = [viewer]
 
 
 @final
@@ -178,7 +186,11 @@ class Explanation:
         )
 
     def _repr_png_(self) -> bytes | None:
-        return _renderers[0](self) if _renderers else None
+        # a notebook would keep both, and the picture is the larger
+        return _renderers[0](self) if _renderers and not _viewers else None
+
+    def _repr_html_(self) -> str | None:
+        return _viewers[0](self) if _viewers and len(self) else None
 
     def manifest(self) -> dict[str, Any]:
         """Return everything needed to make these maps again, in JSON types."""

@@ -87,7 +87,11 @@ def test_saving_without_a_renderer_and_with_wrong_names(made, tmp_path, monkeypa
             made.save(tmp_path, names)
 
 
-def test_it_draws_itself_in_a_notebook(made):
+def test_it_draws_itself_in_a_notebook(made, monkeypatch):
+    assert made._repr_html_().count("<section") == 3
+    assert made._repr_png_() is None, "a notebook keeps one of the two"
+    monkeypatch.setattr(explanation, "_viewers", [])
+    assert made._repr_html_() is None
     assert made._repr_png_().startswith(b"\x89PNG")
 
 
