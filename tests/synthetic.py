@@ -113,6 +113,7 @@ GENERATORS: Mapping[str, Callable[[Draw], Any]] = {
     "drops": lambda draw: 4 * draw.numbers("drops", len(_squares(draw))) - 1,
     "embeddings": lambda draw: draw.rarely(draw.numbers("embeddings", 7) - 0.5, 0),
     "feature_changes": _distances("feature_changes"),
+    "focus_maps": lambda draw: draw.rarely(draw.numbers("focus_maps", *SIZE), 0),
     "fractions": lambda _: torch.linspace(0, 1, 9),
     "image_changes": _distances("image_changes"),
     "image_distances": _distances("image_distances"),
@@ -152,6 +153,9 @@ GENERATORS: Mapping[str, Callable[[Draw], Any]] = {
     "squares": _squares,
     "subset_drops": lambda draw: 2 * draw.numbers("subset_drops", 2, 6) - 1,
     "subset_sums": lambda draw: draw.rarely(draw.numbers("subset_sums", 2, 6), 3),
+    "target_cells": lambda draw: torch.tensor([[0, 0, 25, 24], [25, 24, 50, 48]]).expand(
+        draw.count, 2, 4
+    ),
 }
 """What makes each argument of `update`, by its name."""
 

@@ -424,12 +424,48 @@ def test_vectors_are_explained_too():
     run_both(lambda use: program(use, "IntegratedGradients", **path))
 
 
+def test_numbers_are_explained_too():
+    def program(use: Use) -> Any:
+        x = torch.tensor([1.0, 2.0, 3.0])
+        return use("attr").IntegratedGradients(lambda x: x.square()).attribute(x, torch.ones(3))
+
+    made = run_both(program)
+    torch.testing.assert_close(made[0], torch.tensor([0.0, 3.0, 8.0]))
+
+
+def test_infidelity_of_vectors_is_theirs():
+    def program(use: Use) -> Any:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+        x = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+        shares = use("attr").Saliency(model).attribute(x, target=1)
+        options = {"target": 1, "n_perturb_samples": 3}
+        return use("metrics").infidelity(model, halve, x, shares, **options)
+
+    def halve(inputs: torch.Tensor) -> Any:
+        assert inputs.shape[1:] == (6,)
+        return inputs / 2, inputs / 2
+
+    run_both(program)
+
+
 def test_who_multiplies_by_the_inputs():
     model = net()
-    names = ("Saliency", "InputXGradient", "IntegratedGradients", "FeatureAblation", "Occlusion")
-    for name in (*names, "Deconvolution", "GuidedBackprop"):
-        made, theirs = (getattr(use("attr"), name)(model) for use in (use_ours, use_theirs))
-        assert made.multiplies_by_inputs == theirs.multiplies_by_inputs
+    bases = ("Attribution", "LayerAttribution", "NeuronAttribution", "visualization")
+    for name in [name for name in attr.__all__ if name not in bases]:
+        layered = name.startswith(("Layer", "Neuron", "GuidedGradCam"))
+        made, theirs = (
+            getattr(use("attr"), name)(
+                use("attr").InputXGradient(model) if name == "NoiseTunnel" else model,
+                *[model[2]] * layered,
+            )
+            for use in (use_ours, use_theirs)
+        )
+        assert made.multiplies_by_inputs == theirs.multiplies_by_inputs, name
+    for kind in (attr.IntegratedGradients, attr.LayerIntegratedGradients):
+        arguments = [model, model[2]][: 1 + (kind is attr.LayerIntegratedGradients)]
+        with pytest.raises(OptionError, match="so that they add up"):
+            kind(*arguments, multiply_by_inputs=False)
 
 
 # --- rules of LRP --------------------------------------------------------------------------------

@@ -118,6 +118,8 @@ def test_every_metric_gives_a_number_an_image(name):
     # Grad-CAM of a random network may be 0 everywhere, which has no ranks
     function = ours.explain if name in ("MPRT", "SmoothMPRT") else explained
     call = {"explain_func": function, "s_batch": MASKS}
+    if name == "Focus":
+        call["custom_batch"] = [(1, 0, 0, 1)] * N
     scores = metric(convnet(seed=3), X, Y, function(convnet(seed=3), X, Y), **call)
     assert len(scores) == N
     assert metric.evaluation_scores is scores
@@ -204,5 +206,25 @@ def test_what_has_no_equal_is_refused():
     ):
         with pytest.raises(InputError):
             refused()
-    with pytest.raises(AttributeError, match="Focus"):
-        _ = ours.Focus
+    with pytest.raises(AttributeError, match="Blur"):
+        _ = ours.Blur
+
+
+def test_focus_is_theirs():
+    tiles = np.array([(1, 0, 0, 1), (0, 1, 1, 0), (1, 1, 0, 0)])[np.arange(len(MAPS)) % 3]
+    maps = MAPS - 0.3  # only what is above 0 counts there
+    found = ask(theirs, "Focus", {"custom_batch": tiles}, maps)
+    made = ask(ours, "Focus", {"custom_batch": tiles}, np.clip(maps, 0, None))
+    np.testing.assert_allclose(made, found, atol=1e-5)
+    assert found.std() > 0
+    with pytest.raises(OptionError, match="four numbers a mosaic"):
+        ask(ours, "Focus", {})
+
+
+def test_compactness_has_quantus_name():
+    """By the published formula; Quantus 0.6 is older than it."""
+    square = np.zeros((1, 1, *MAPS.shape[2:]))
+    square[..., 2:6, 3:7] = 0.5
+    metric = ours.MSTC(threshold=50.0)
+    (found,) = metric(model=convnet(), x_batch=X[:1], y_batch=Y[:1], a_batch=square)
+    assert found == pytest.approx(100 * np.hypot(*MAPS.shape[2:]) / 3 * 16 / 15)

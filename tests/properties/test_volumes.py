@@ -52,6 +52,7 @@ OF_PICTURES = dict.fromkeys(
 
 MEASURED_ON_PICTURES = {
     "completeness": "no attributions that could add up",
+    "focus": "mosaics are of pictures",
     "grid-pointing-game": "mosaics are of pictures",
     "sm": "Crops are cut from pictures",
     "hog": "HOG is defined on maps of pictures",

@@ -27,6 +27,7 @@ from torchsaliency.errors import InputError, OptionError
 from torchsaliency.evaluation.scoring import score
 from torchsaliency.measures import network_stages, perturbation_curve, region_curve
 from torchsaliency.metrics.base import create_metric, metric_entry
+from torchsaliency.metrics.functional import focus
 
 ExplainFunction = Callable[..., Array]
 """Called with model, inputs and targets; returns maps (N, 1, *size) or (N, *size)."""
@@ -471,6 +472,57 @@ class PointingGame(Metric):
         return (largest & (masks.to(maps.device).flatten(1) > 0)).any(1).double()
 
 
+@final
+class Focus(Metric):
+    """The share of a mosaic's map on the tiles of the class that is explained.
+
+    Called with mosaics as `x_batch`, and where in each the class is as `custom_batch`: 1 or 0 for
+    top left, top right, bottom left and bottom right.
+    """
+
+    _spec = _Spec("")
+
+    def __call__(self, *args: Any, custom_batch: Any = None, **kwargs: Any) -> list[Any]:
+        """Return the share of each mosaic, in [0, 1]; other arguments as `Metric`.
+
+        Raises:
+            OptionError: `custom_batch` is missing, or not of four numbers a mosaic.
+        """
+        found = np.asarray(() if custom_batch is None else custom_batch)
+        if found.ndim != 2 or found.shape[1] != 4:  # noqa: PLR2004
+            raise OptionError(
+                "Focus needs custom_batch=, four numbers a mosaic that say which tiles are of its "
+                f"class, such as (1, 0, 0, 1); {found.shape} was given."
+            )
+        self._tiles = torch.as_tensor(found).bool()
+        return super().__call__(*args, **kwargs)
+
+    def _evaluate(
+        self,
+        model: nn.Module,
+        made: Explanation,
+        masks: Tensor | None,
+        softmax: bool | None,
+        batch_size: int,
+    ) -> Tensor:
+        del model, masks, softmax, batch_size
+        height, width = made.map.shape[1:]
+        middle_row, middle_column = height // 2, width // 2
+        tiles = torch.tensor(
+            [
+                (0, 0, middle_column, middle_row),
+                (middle_column, 0, width, middle_row),
+                (0, middle_row, middle_column, height),
+                (middle_column, middle_row, width, height),
+            ]
+        )
+        maps = made.map.cpu()
+        shares = [
+            focus(one[None], tiles[kept][None]) for one, kept in zip(maps, self._tiles, strict=True)
+        ]
+        return torch.cat(shares) / 100
+
+
 _SAMPLES = {"nr_samples": (200, "samples", _same)}
 _STABLE = {**_SAMPLES, "eps_min": (1e-6, "least", _same)}
 _NOISY = {**_SAMPLES, "lower_bound": (0.2, "radius", _same)}
@@ -485,6 +537,7 @@ _SPECS = {
         "effective-complexity", True, options={"eps": (1e-5, "threshold", _same)}
     ),
     "Sparseness": _Spec("sparseness", True),
+    "MSTC": _Spec("mst-c", True, options={"threshold": (80.0, "percentile", _same)}),
     "FaithfulnessCorrelation": _Spec(
         "faithfulness-correlation",
         order=True,
@@ -559,7 +612,7 @@ _SPECS = {
 }
 """The classes that are a metric of the library under another name."""
 
-CURVES = (PixelFlipping, RegionPerturbation, PointingGame)
+CURVES = (PixelFlipping, RegionPerturbation, PointingGame, Focus)
 
 METRICS: Mapping[str, type[Metric]] = {
     **{

@@ -451,6 +451,15 @@ def _grid_maps(bench: Bench, **settings: Any) -> Inputs:
     return found.inputs()
 
 
+@measure("focus_maps", "shrink", classes=False, explains=True)
+def _focus_maps(bench: Bench, **settings: Any) -> Inputs:
+    """The method explains one mosaic of images of the batch, two of them of the class."""
+    found = measures.grid_maps(
+        bench.model, bench.explanation, same=2, chunk=bench.chunk, **settings
+    )
+    return {"focus_maps": found.maps, "target_cells": found.cells}
+
+
 @measure("predicted_classes")
 def _predicted_classes(bench: Bench) -> Inputs:
     """Nothing: the judge's prediction on the clean image is known."""

@@ -24,8 +24,9 @@ class GridMaps:
 
     Attributes:
         maps: (N, *size) of the mosaics, for the class of each image; zeros where the batch has too
-            few other classes for a mosaic.
-        cells: (N, 4) the cell of each image, x0 y0 x1 y1 in pixels.
+            few images for a mosaic.
+        cells: (N, 4) the cell of each image, x0 y0 x1 y1 in pixels; (N, same, 4) the cells of its
+            class, where a mosaic has several of them.
     """
 
     maps: Tensor
@@ -42,13 +43,15 @@ def grid_maps(
     *,
     grid: int = 2,
     shrink: bool = True,
+    same: int = 1,
     layer: Layers = None,
     chunk: int | None = None,
 ) -> GridMaps:
     """Explain mosaics of grid x grid images of different classes by the same method.
 
     The mosaic of image i has it at cell i mod grid², and in the other cells the next images of the
-    batch, in a circle, whose classes differ from its own and from each other.
+    batch, in a circle, whose classes differ from its own and from each other. With `same` above 1,
+    so many images are of its class, and the others of any other; all are there in turn.
 
     Args:
         model: the network that was explained.
@@ -56,17 +59,20 @@ def grid_maps(
         grid: cells a side.
         shrink: images are shrunk, so that the mosaic has the size of one image, which every network
             takes; without, it is grid times as high and wide, as published.
+        same: how many images of a mosaic have the class that is explained.
         layer: the layers, if `explain` was given `Layer` objects with a reshape of their own.
         chunk: mosaics in one pass; None finds it.
 
     Raises:
         InputError: the images are no pictures, or smaller than the grid.
-        OptionError: a grid of less than two cells a side.
+        OptionError: a grid of less than two cells a side, or of one class alone.
         TargetError: what was explained is no class.
     """
     images, target = explanation.images, explanation.target
     if grid < 2:  # noqa: PLR2004
         raise OptionError(f"A grid of {grid} was given; give at least two cells a side.")
+    if not 0 < same < grid**2:
+        raise OptionError(f"same={same} was given; give 1 to {grid**2 - 1} of {grid**2} cells.")
     if not isinstance(target, ClassTarget):
         raise TargetError(
             f"A {type(target).__name__} was explained, and mosaics are of images of different "
@@ -82,7 +88,7 @@ def grid_maps(
     tiles = images
     if shrink:
         tiles = F.interpolate(images.float(), (height, width), mode="area").to(images.dtype)
-    partners = _partners(target.labels.cpu(), grid * grid)
+    partners, places = _partners(target.labels.cpu(), grid * grid, same)
     possible = (partners >= 0).all(1).to(images.device)
     sides = size if shrink else (grid * height, grid * width)
     whole = torch.zeros(len(images), *sides, dtype=torch.float32, device=images.device)
@@ -96,27 +102,40 @@ def grid_maps(
             top, left = cell // grid * height, cell % grid * width
             mosaics[..., top : top + height, left : left + width] = chosen[:, cell]
         whole[index] = again.explain(mosaics, index).map.to(whole)
-    own = torch.arange(len(images), device=images.device) % (grid * grid)
-    corner = torch.stack([own % grid * width, own // grid * height], 1)
+    own = places.to(images.device)
+    corner = torch.stack([own % grid * width, own // grid * height], 2)
     ends = corner + torch.tensor([width, height], device=images.device)
-    return GridMaps(whole, torch.cat([corner, ends], 1))
+    cells = torch.cat([corner, ends], 2)
+    return GridMaps(whole, cells[:, 0] if same == 1 else cells)
 
 
-def _partners(labels: Int[Tensor, " n"], cells: int) -> Int[Tensor, "n cells"]:
-    """Return the image in each cell of each image's mosaic, -1 where the batch has none left."""
+def _partners(
+    labels: Int[Tensor, " n"], cells: int, same: int
+) -> tuple[Int[Tensor, "n cells"], Int[Tensor, "n same"]]:
+    """Return the image in each cell of each image's mosaic, and the cells of its class.
+
+    The images are -1 where the batch has none left.
+    """
     classes = labels.tolist()
     count = len(classes)
     found = torch.full((count, cells), -1, device="cpu")
+    places = torch.zeros(count, same, dtype=torch.int64, device="cpu")
     for own in range(count):
         seen: set[int] = {classes[own]}
+        twins: list[int] = []
         others: list[int] = []
         for step in range(1, count):
             other = (own + step) % count
-            if classes[other] not in seen and len(others) < cells - 1:
-                seen.add(classes[other])
+            if classes[other] == classes[own] and len(twins) < same - 1:
+                twins.append(other)
+            elif classes[other] not in seen and len(others) < cells - same:
                 others.append(other)
-        place = own % cells
-        row = [*others[:place], own, *others[place:]]
+                if same == 1:
+                    seen.add(classes[other])
+        turn, place = own // cells % (len(others) + 1), own % cells
+        rest = [*others[:turn], *twins, *others[turn:]]
+        row = [*rest[:place], own, *rest[place:]]
         if len(row) == cells:
             found[own] = torch.tensor(row, device="cpu")
-    return found
+            places[own] = torch.tensor([row.index(one) for one in (own, *twins)], device="cpu")
+    return found, places

@@ -25,6 +25,7 @@ from torchsaliency.metrics.classification import (
     Coherency,
     Complexity,
 )
+from torchsaliency.metrics.compactness import TreeCompactness
 from torchsaliency.metrics.consistency import (
     Consistency,
 )
@@ -46,6 +47,7 @@ from torchsaliency.metrics.localisation import (
     AreaUnderROC,
     AttributionLocalisation,
     EnergyPointingGame,
+    Focus,
     GridPointingGame,
     LocalisationError,
     MaxBoxAccuracy,
@@ -129,6 +131,7 @@ __all__ = [
     "Entropy",
     "FaithfulnessCorrelation",
     "FaithfulnessEstimate",
+    "Focus",
     "GridPointingGame",
     "HOGSimilarity",
     "Infidelity",
@@ -169,6 +172,7 @@ __all__ = [
     "Sufficiency",
     "Summary",
     "TopKIntersection",
+    "TreeCompactness",
     "bootstrap",
     "collection",
     "compare",

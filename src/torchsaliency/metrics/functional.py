@@ -10,6 +10,7 @@ from torchsaliency.metrics.classification import (
     coherency,
     complexity,
 )
+from torchsaliency.metrics.compactness import tree_compactness
 from torchsaliency.metrics.consistency import (
     consistency,
     peak_cells,
@@ -34,6 +35,7 @@ from torchsaliency.metrics.localisation import (
     box_hits,
     box_iou,
     energy_pointing_game,
+    focus,
     grid_pointing_game,
     localisation_error,
     max_box_accuracy,
@@ -102,6 +104,7 @@ __all__ = [
     "entropy",
     "faithfulness_correlation",
     "faithfulness_estimate",
+    "focus",
     "grid_pointing_game",
     "hog_similarity",
     "infidelity",
@@ -141,4 +144,5 @@ __all__ = [
     "ssim_similarity",
     "sufficiency",
     "top_k_intersection",
+    "tree_compactness",
 ]

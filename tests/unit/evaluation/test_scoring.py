@@ -75,7 +75,7 @@ The randomised networks are copies. Two measures of one metric share their passe
 OWN_PASSES = {"abpc": 6, "arcc": 5, "faithfulness-correlation": 4, "sensitivity-n": 8}
 """Of metrics whose measures share no passes, or whose options decide them."""
 
-UNDEFINED = {"grid-pointing-game", "sic", "aic", "completeness"}
+UNDEFINED = {"focus", "grid-pointing-game", "sic", "aic", "completeness"}
 """They need images of more classes, a surer network, or attributions that add up to the score; see
 `test_grids`, `test_information` and `test_axioms`."""
 

@@ -39,6 +39,31 @@ def test_maps_of_pure_colours_are_perfect(shrink):
     assert found.cells[1].tolist() == ([4, 0, 8, 4] if shrink else [8, 0, 16, 8])
 
 
+@pytest.mark.parametrize("shrink", [True, False])
+def test_focus_finds_both_images_of_the_class(shrink):
+    x = pure().repeat(2, 1, 1, 1)
+    made = explain(Colours(), x, quick("gradcam"), torch.arange(8) % 4, "layer")["gradcam"]
+    found = grid_maps(Colours(), made, shrink=shrink, same=2)
+    assert found.cells.shape == (8, 2, 4)
+    score = functional.focus(found.maps, found.cells)
+    torch.testing.assert_close(score, torch.full((8,), 100.0).double())
+    one = functional.grid_pointing_game(found.maps, found.cells[:, 1])
+    torch.testing.assert_close(one, torch.full((8,), 50.0).double())
+    places = {tuple(one.flatten().tolist()) for one in found.cells}
+    assert len(places) > 4  # the other image is not always in the same cell
+
+
+def test_a_mosaic_of_two_needs_another_image_of_the_class():
+    made = explain(Colours(), pure(), quick("gradcam"), torch.arange(4), "layer")["gradcam"]
+    found = grid_maps(Colours(), made, same=2)
+    assert functional.focus(found.maps, found.cells).isnan().all()
+
+
+def test_focus_of_a_map_of_ones_is_half():
+    cells = torch.tensor([[[0, 0, 4, 3], [4, 3, 8, 6]]])
+    assert functional.focus(torch.ones(1, 6, 8), cells).item() == pytest.approx(50)
+
+
 def test_too_few_classes_are_undefined():
     made = explain(Colours(), pure()[:3], quick("gradcam"), [0, 1, 2], "layer")["gradcam"]
     found = grid_maps(Colours(), made)
@@ -50,3 +75,5 @@ def test_wrong_grids_are_refused():
     made = explain(net, images(2), quick("gradcam"), [0, 1], "relu3")["gradcam"]
     with pytest.raises(OptionError, match="two cells"):
         grid_maps(net, made, grid=1)
+    with pytest.raises(OptionError, match="1 to 3 of 4 cells"):
+        grid_maps(net, made, same=4)

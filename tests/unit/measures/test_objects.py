@@ -46,7 +46,7 @@ def test_metrics_of_a_box_are_those_of_its_curve():
 
 
 REFUSED = {
-    *("aic", "sic", "consistency", "sufficiency", "grid-pointing-game", "random-logit"),
+    *("aic", "sic", "consistency", "sufficiency", "grid-pointing-game", "focus", "random-logit"),
     *("mse", "cosine", "ris", "ros", "rrs", "input-invariance", "completeness"),
 }
 """They need classes, an embedding or one row of numbers an image, or attributions that add up."""

@@ -72,7 +72,8 @@ def infidelity(  # noqa: PLR0913, PLR0917 (captum's arguments)
         normalize: whether β is the least-squares scale of each image; else it is 1.
     """
     asked = ask(as_network(forward_func), inputs, target, additional_forward_args)
-    images, shares, count = asked.images, _first(attributions), len(asked.images)
+    images, count = asked.images, len(asked.images)
+    shares = _first(attributions).view_as(images)
     once = max(1, (max_examples_per_batch or count * n_perturb_samples) // count)
     clean = asked.score(images)[:, None]
     products, drops = [], []
@@ -83,9 +84,8 @@ def infidelity(  # noqa: PLR0913, PLR0917 (captum's arguments)
         if baselines is not None:
             base = read_baselines(baselines, images).expand_as(images)
             more = [base.repeat_interleave(each, 0)]
-        taken, changed = (
-            _first(part).unflatten(0, (count, each)) for part in perturb_func(copies, *more)
-        )
+        given = perturb_func(*(asked.give_shape(part) for part in (copies, *more)))
+        taken, changed = (_first(part).reshape(count, each, *images.shape[1:]) for part in given)
         products.append((taken * shares[:, None]).double().flatten(2).sum(2))
         scores = asked.score_variants(each, lambda image, place, to=changed: to[image, place])  # type: ignore[misc]
         drops.append(clean - scores)

@@ -29,7 +29,12 @@ from torchsaliency.metrics.localisation.pointing import (
     pointing_game,
 )
 from torchsaliency.metrics.localisation.crop import SaliencyCropMetric, saliency_metric
-from torchsaliency.metrics.localisation.grids import GridPointingGame, grid_pointing_game
+from torchsaliency.metrics.localisation.grids import (
+    Focus,
+    GridPointingGame,
+    focus,
+    grid_pointing_game,
+)
 from torchsaliency.metrics.localisation.masks import (
     AreaUnderROC,
     AttributionLocalisation,
@@ -48,6 +53,7 @@ __all__ = [
     "AreaUnderROC",
     "AttributionLocalisation",
     "EnergyPointingGame",
+    "Focus",
     "GridPointingGame",
     "LocalisationError",
     "MaxBoxAccuracy",
@@ -66,6 +72,7 @@ __all__ = [
     "box_hits",
     "box_iou",
     "energy_pointing_game",
+    "focus",
     "grid_pointing_game",
     "localisation_error",
     "max_box_accuracy",

@@ -27,8 +27,25 @@ def grid_pointing_game(
     Raises:
         InputError: maps outside [0, 1], or cells that are no boxes.
     """
-    found = energy_pointing_game(grid_maps, [cell[None] for cell in cells])
-    empty = require_maps(grid_maps).flatten(1).amax(1) == 0
+    return focus(grid_maps, cells[:, None])
+
+
+def focus(
+    focus_maps: Float[Tensor, "n h w"], target_cells: Int[Tensor, "n b ends"]
+) -> Float[Tensor, " n"]:
+    """Return 100 · Σ_cells S / ΣS of every mosaic's map, in [0, 100].
+
+    NaN (undefined) for a map of zeros.
+
+    Args:
+        focus_maps: S (N, H, W) in [0, 1], of mosaics for the class of some of their images.
+        target_cells: (N, B, 4) where these images are, x0 y0 x1 y1 in pixels.
+
+    Raises:
+        InputError: maps outside [0, 1], or cells that are no boxes.
+    """
+    found = energy_pointing_game(focus_maps, [*target_cells])
+    empty = require_maps(focus_maps).flatten(1).amax(1) == 0
     return torch.where(empty.to(found.device), torch.nan, found)
 
 
@@ -68,3 +85,41 @@ class GridPointingGame(SaliencyMetric):
     def update(self, grid_maps: Tensor, cells: Tensor) -> None:
         """Add images: maps (N, H, W) of their mosaics, and their cells (N, 4)."""
         self._record(grid_pointing_game(grid_maps, cells))
+
+
+@final
+@metric(
+    "focus", group="localisation", cite="ariasduarte2022", requires="focus_maps", direction="higher"
+)
+class Focus(SaliencyMetric):
+    """Focus: how much of a mosaic's map is on the two images whose class is explained?
+
+    Formula: 100/N · Σ_i Σ_{cells of c_i} S_i / ΣS_i, S_i the map, for the class c_i of image i, of
+    a mosaic of 2 x 2 images: image i, another of its class, and two of other classes. No
+    annotations are needed.
+
+    Rewards: methods that tell apart which pixels speak for which class, and see the class in every
+    image that has it.
+
+    Misleads: a map of ones scores 50, not 0, and so does a map of one of the two images of the
+    class with as much of another class. The shrunk images and the borders of the cells are like
+    nothing the network was trained on.
+
+    Undefined: where the map is zero, and where the batch has no other image of the class, or fewer
+    than two of others. The partners are images of the same batch, so the number depends on how
+    images are batched: give at least two of each class.
+
+    Differs: images shrunk to keep the mosaic's size; shrink=False is the published mosaic. The
+    partners are the next images in the batch, where the paper draws them.
+
+    Source: Arias-Duarte et al., "Focus! Rating XAI Methods and Finding Biases", 2022.
+    """
+
+    def __init__(self, shrink: bool = True, **options: Any) -> None:
+        """Set whether images are shrunk to keep the mosaic's size."""
+        self.shrink = shrink
+        super().__init__(**options)
+
+    def update(self, focus_maps: Tensor, target_cells: Tensor) -> None:
+        """Add images: maps (N, H, W) of their mosaics, and their class' cells (N, 2, 4)."""
+        self._record(focus(focus_maps, target_cells))

@@ -38,15 +38,15 @@ Answer = Tensor | tuple[Any, ...]
 
 
 class _Vectors(nn.Module):
-    """A network of vectors (N, K), read as signals (N, K, 1)."""
+    """A network of vectors (N, K) or numbers (N,), read as signals (N, K, 1)."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.shape = net, shape
 
     def forward(self, x: Tensor, *more: Any) -> Any:
         """Run the network."""
-        return self.net(x.flatten(1), *more)
+        return self.net(x.reshape(len(x), *self.shape), *more)
 
 
 class _Function(nn.Module):
@@ -102,7 +102,7 @@ class Question:
         functions: the score of each image.
         more: what else the network takes, after the images.
         alone: whether the images were given alone, and not as a tuple of one.
-        vectors: whether they were given as vectors (N, K).
+        shape: (K,) if they were given as vectors, () as numbers; None as images.
         chunk: images in one pass; None finds it.
     """
 
@@ -111,7 +111,7 @@ class Question:
     functions: tuple[OneTarget, ...]
     more: tuple[Any, ...] = ()
     alone: bool = True
-    vectors: bool = False
+    shape: tuple[int, ...] | None = None
     chunk: int | None = None
 
     @cached_property
@@ -158,9 +158,13 @@ class Question:
             parts.append(replace(self, images=images, functions=functions, more=more))
         return parts
 
+    def give_shape(self, images: Tensor) -> Tensor:
+        """Return images, vectors or numbers, as those that are explained were given."""
+        return images if self.shape is None else images.reshape(len(images), *self.shape)
+
     def answer(self, attributions: Tensor, delta: Tensor | None = None) -> Answer:
         """Return attributions in the form of the inputs, and what they lack if that was asked."""
-        attributions = attributions.flatten(1) if self.vectors else attributions
+        attributions = self.give_shape(attributions)
         shown: Answer = attributions if self.alone else (attributions,)
         return shown if delta is None else (shown, delta.to(attributions))
 
@@ -186,16 +190,17 @@ def ask(
         )
     more = additional_forward_args
     more = () if more is None else more if isinstance(more, tuple) else (more,)
-    vectors = images.ndim == 2  # noqa: PLR2004
-    net = _Vectors(forward_func) if vectors else forward_func
+    images = images.detach()
+    shape = tuple(images.shape[1:]) if images.ndim <= 2 else None  # noqa: PLR2004
+    net = forward_func if shape is None else _Vectors(forward_func, shape)
     if layer is not None:
         net = NetworkWrapper(net, output=Neuron(Layer.of(layer, unwrap(net)).name).output)
     return Question(
         read_as_given(net),
-        images.detach()[..., None] if vectors else images.detach(),
+        images if shape is None else images.reshape(len(images), -1, 1),
         read_targets(target, len(images)),
         more,
-        vectors=vectors,
+        shape=shape,
         alone=not isinstance(inputs, tuple),
         chunk=internal_batch_size,
     )
@@ -258,8 +263,8 @@ def read_baselines(baselines: Baselines, images: Tensor, *, several: bool = Fals
     if not isinstance(found, Tensor):
         return images.new_full((1, *images.shape[1:]), float(found))
     found = found.detach().to(images)
-    if found.ndim == 2 and images.shape[2:] == (1,):  # noqa: PLR2004
-        found = found[..., None]
+    if 0 < found.ndim <= 2 and images.shape[2:] == (1,):  # noqa: PLR2004
+        found = found.reshape(len(found), -1, 1)
     fits = found.shape[1:] == images.shape[1:] and (several or len(found) in (1, len(images)))
     if not fits:
         wanted = "a set (M, C, …)" if several else "a number, one image (1, C, …), or one for each"
@@ -320,3 +325,18 @@ def find_delta(asked: Question, shares: Tensor, base: Tensor) -> Tensor:
 def refuse(name: str, given: object, accepted: str) -> OptionError:
     """Return the error that an option has no equal here."""
     return OptionError(f"{name} is {given!r}, which has no equal here; {accepted}.")
+
+
+def require_multiplied(multiply_by_inputs: bool) -> None:
+    """Refuse attributions that are not multiplied by the way from the baseline.
+
+    Raises:
+        OptionError: they are wanted.
+    """
+    if not multiply_by_inputs:
+        raise refuse(
+            "multiply_by_inputs",
+            False,
+            "attributions are multiplied by x - b, so that they add up; divide them by it for the "
+            "mean gradient",
+        )

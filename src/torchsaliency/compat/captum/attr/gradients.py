@@ -19,6 +19,7 @@ from torchsaliency.compat.captum.attr.base import (
     find_delta,
     read_baselines,
     refuse,
+    require_multiplied,
 )
 from torchsaliency.core.method import create
 from torchsaliency.core.network import unwrap
@@ -83,13 +84,7 @@ class _Multiplied(Attribution):
         multiply_by_inputs: bool = True,
     ) -> None:
         super().__init__(forward_func)
-        if not multiply_by_inputs:
-            raise refuse(
-                "multiply_by_inputs",
-                False,
-                "attributions are multiplied by x - b, so that they "
-                "add up; divide them by it for the mean gradient",
-            )
+        require_multiplied(multiply_by_inputs)
 
 
 class IntegratedGradients(_Multiplied):

@@ -22,6 +22,7 @@ from torchsaliency.compat.captum.attr.base import (
     find_delta,
     read_baselines,
     refuse,
+    require_multiplied,
 )
 from torchsaliency.core.method import create
 from torchsaliency.core.space import add_sides
@@ -84,6 +85,8 @@ class LayerAttribution(Attribution):
 class LayerActivation(LayerAttribution):
     """What the layer gives."""
 
+    _multiplies = True
+
     def attribute(
         self,
         inputs: Given,
@@ -143,10 +146,27 @@ class LayerGradientXActivation(LayerAttribution):
 
 
 class _OfPath(LayerAttribution):
-    """A class that goes from a baseline to the image, and adds up to y(x) - y(b)."""
+    """A class that goes from a baseline to the image, and adds up to y(x) - y(b).
+
+    Args:
+        forward_func: a network.
+        layer: one of its modules.
+        device_ids: nothing is made of it.
+        multiply_by_inputs: True.
+    """
 
     _complete = _multiplies = True
     _integrate: Callable[[View, nn.Module, Tensor, int], Tensor]
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        layer: nn.Module,
+        device_ids: Any = None,
+        multiply_by_inputs: bool = True,
+    ) -> None:
+        super().__init__(forward_func, layer, device_ids)
+        require_multiplied(multiply_by_inputs)
 
     def attribute(  # noqa: PLR0913, PLR0917 (captum's arguments)
         self,

@@ -18,6 +18,7 @@ from torchsaliency.compat.captum.attr.base import (
     ask,
     read_baselines,
     refuse,
+    require_multiplied,
 )
 from torchsaliency.core.method import create
 
@@ -111,9 +112,26 @@ class NeuronDeconvolution(_Plain):
 
 @final
 class NeuronIntegratedGradients(NeuronAttribution):
-    """Integrated gradients of a neuron."""
+    """Integrated gradients of a neuron.
+
+    Args:
+        forward_func: a network.
+        layer: one of its modules, in what it gives the neuron lies.
+        device_ids: nothing is made of it.
+        multiply_by_inputs: True.
+    """
 
     _method, _multiplies = "integrated-gradients", True
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        layer: nn.Module,
+        device_ids: Any = None,
+        multiply_by_inputs: bool = True,
+    ) -> None:
+        super().__init__(forward_func, layer, device_ids)
+        require_multiplied(multiply_by_inputs)
 
     def attribute(  # noqa: PLR0913, PLR0917 (captum's arguments)
         self,

@@ -26,6 +26,11 @@ class NoiseTunnel(Attribution):
         self.attribution_method = attribution_method
         self._complete_inside = attribution_method.has_convergence_delta()
 
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Whether the class inside does."""
+        return self.attribution_method.multiplies_by_inputs
+
     def has_convergence_delta(self) -> bool:
         """Whether the class inside has one."""
         return self._complete_inside

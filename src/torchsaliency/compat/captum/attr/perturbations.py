@@ -144,7 +144,7 @@ class Occlusion(Attribution):
         shape = tuple(images.shape[1:])
         window = _unpack(sliding_window_shapes)
         moves = _unpack(strides) if isinstance(strides, tuple) else (strides or 1,) * len(window)
-        if asked.vectors:
+        if asked.shape is not None:
             window, moves = (*window, 1), (*moves, 1)
         fits = len(window) == len(moves) == len(shape)
         if not fits or any(
