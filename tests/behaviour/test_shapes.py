@@ -29,6 +29,7 @@ SETTINGS = {
     "feature-ablation": {"channels": "sum-positive"},
     "gradientshap": {"samples": 10},
     "integrated-gradients": {"steps": 10},
+    "iscam": {"steps": 3},
     "kernelshap": {"passes": 60},
     "lime": {"passes": 60},
     "meaningful-perturbation": {"iterations": 30},
@@ -37,6 +38,7 @@ SETTINGS = {
     "rise": {"samples": 150},
     "smoothgrad": {"samples": 10},
     "smoothgrad-squared": {"samples": 10},
+    "sscam": {"samples": 3},
     "vargrad": {"samples": 10},
     "xrai": {"steps": 10},
 }
