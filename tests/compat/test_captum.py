@@ -433,6 +433,19 @@ def test_numbers_are_explained_too():
     torch.testing.assert_close(made[0], torch.tensor([0.0, 3.0, 8.0]))
 
 
+def test_several_inputs_are_refused_by_all():
+    """And never is the first of them taken alone."""
+    two = (X, X)
+    for refused in (
+        lambda: attr.Saliency(net()).attribute(two, target=1),
+        lambda: attr.NoiseTunnel(attr.Saliency(net())).attribute(two, target=1),
+        lambda: metrics.infidelity(net(), lambda x: (x, x), X, two, target=1),
+        lambda: metrics.sensitivity_max(lambda x: x, two),
+    ):
+        with pytest.raises(InputError, match="one input at a time has attributions"):
+            refused()
+
+
 def test_infidelity_of_vectors_is_theirs():
     def program(use: Use) -> Any:
         torch.manual_seed(0)

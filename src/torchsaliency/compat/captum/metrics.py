@@ -16,6 +16,7 @@ from torchsaliency.compat.captum.attr.base import (
     as_network,
     ask,
     read_baselines,
+    take_only,
 )
 
 Perturbed = Callable[..., tuple[Given, Given]]
@@ -34,7 +35,7 @@ def infidelity_perturb_func_decorator(
     def decorate(function: Callable[..., Given]) -> Perturbed:
         def perturb(inputs: Given, baselines: Baselines = None) -> tuple[Given, Given]:
             found = function(inputs) if baselines is None else function(inputs, baselines)
-            before, after = _first(inputs), _first(found)
+            before, after = take_only(inputs, "inputs"), take_only(found, "perturbed inputs")
             taken = before - after
             if multiply_by_inputs:
                 taken = torch.where(before == 0, 0, taken / before)
@@ -73,7 +74,7 @@ def infidelity(  # noqa: PLR0913, PLR0917 (captum's arguments)
     """
     asked = ask(as_network(forward_func), inputs, target, additional_forward_args)
     images, count = asked.images, len(asked.images)
-    shares = _first(attributions).view_as(images)
+    shares = take_only(attributions, "attributions").view_as(images)
     once = max(1, (max_examples_per_batch or count * n_perturb_samples) // count)
     clean = asked.score(images)[:, None]
     products, drops = [], []
@@ -85,7 +86,10 @@ def infidelity(  # noqa: PLR0913, PLR0917 (captum's arguments)
             base = read_baselines(baselines, images).expand_as(images)
             more = [base.repeat_interleave(each, 0)]
         given = perturb_func(*(asked.give_shape(part) for part in (copies, *more)))
-        taken, changed = (_first(part).reshape(count, each, *images.shape[1:]) for part in given)
+        taken, changed = (
+            take_only(part, "perturbed inputs").reshape(count, each, *images.shape[1:])
+            for part in given
+        )
         products.append((taken * shares[:, None]).double().flatten(2).sum(2))
         scores = asked.score_variants(each, lambda image, place, to=changed: to[image, place])  # type: ignore[misc]
         drops.append(clean - scores)
@@ -128,7 +132,7 @@ def sensitivity_max(
         kwargs: of the explanation.
     """
     del max_examples_per_batch
-    clean = _first(explanation_func(inputs, **kwargs)).flatten(1)
+    clean = take_only(explanation_func(inputs, **kwargs), "attributions").flatten(1)
     order = 2 if norm_ord == "fro" else norm_ord
     size = clean.norm(order, dim=1)
     size = torch.where(size > 0, size, 1)
@@ -137,11 +141,6 @@ def sensitivity_max(
     radius = () if knows else (perturb_radius,)
     for _ in range(n_perturb_samples):
         noisy = perturb_func(inputs, *radius)
-        change = _first(explanation_func(noisy, **kwargs)).flatten(1) - clean
+        change = take_only(explanation_func(noisy, **kwargs), "attributions").flatten(1) - clean
         largest = torch.maximum(largest, change.norm(order, dim=1) / size)
     return largest
-
-
-def _first(given: Any) -> Tensor:
-    found: Tensor = given[0] if isinstance(given, tuple) else given
-    return found

@@ -183,7 +183,7 @@ def ask(
         InputError: it is not one batch of images.
         TargetError: there are more or fewer targets than images.
     """
-    images = _only(inputs, "inputs")
+    images = take_only(inputs, "inputs")
     if not isinstance(images, Tensor):
         raise InputError(
             f"inputs is a {type(images).__name__}; give a tensor (N, C, …) that the network takes."
@@ -233,7 +233,7 @@ def _whole(row: Tensor) -> Tensor:
     return row
 
 
-def _only(given: Any, name: str) -> Any:
+def take_only(given: Any, name: str) -> Any:
     """Return the only part of a tuple, and anything else as it is."""
     if not isinstance(given, tuple):
         return given
@@ -259,7 +259,7 @@ def read_baselines(baselines: Baselines, images: Tensor, *, several: bool = Fals
     """
     if several and callable(baselines):
         baselines = baselines(*[images][: len(inspect.signature(baselines).parameters)])
-    found = _only(0 if baselines is None else baselines, "baselines")
+    found = take_only(0 if baselines is None else baselines, "baselines")
     if not isinstance(found, Tensor):
         return images.new_full((1, *images.shape[1:]), float(found))
     found = found.detach().to(images)
@@ -312,7 +312,7 @@ class Attribution(ABC):
     ) -> Tensor:
         """Return Σ attributions - (y(end) - y(start)) of every image, (N,)."""
         asked = ask(self._network, end_point, target, additional_forward_args)
-        shares = _only(attributions, "attributions")
+        shares = take_only(attributions, "attributions")
         return find_delta(asked, shares, read_baselines(start_point, asked.images)).to(shares)
 
 

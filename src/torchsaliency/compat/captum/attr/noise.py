@@ -7,7 +7,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from torchsaliency.compat.captum.attr.base import Answer, Attribution, Given, refuse
+from torchsaliency.compat.captum.attr.base import Answer, Attribution, Given, refuse, take_only
 from torchsaliency.errors import OptionError
 
 _KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")
@@ -67,7 +67,7 @@ class NoiseTunnel(Attribution):
             raise OptionError(f"nt_type is {nt_type!r}; give one of {', '.join(_KINDS)}.")
         if draw_baseline_from_distrib:
             raise refuse("draw_baseline_from_distrib", True, "give each image its baseline")
-        images = inputs[0] if isinstance(inputs, tuple) else inputs
+        images = take_only(inputs, "inputs")
         sigma = float(stdevs[0] if isinstance(stdevs, tuple) else stdevs)
         total = square = images.new_zeros(())
         lacks: list[Tensor] = []
