@@ -67,6 +67,7 @@ LONGEST = (
     "unit/evaluation/test_runner.py",
     "unit/test_contributing.py",
     "cli/test_explain.py",
+    "browser/test_app.py",
     "cli/test_process.py",
     "reliability/test_copies.py",
     "reliability/test_terminals.py",

@@ -17,6 +17,7 @@ from typing import Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
+from torchsaliency.cli.app import app as app_command
 from torchsaliency.cli.choose import choose
 from torchsaliency.cli.concepts import concepts
 from torchsaliency.cli.console import replace_unencodable, say
@@ -41,7 +42,7 @@ _EXIT_CODES = (
 
 COMMANDS = (
     *(demo, explain, methods, metrics, targets, datasets, models, layers, evaluate, table, compare),
-    *(report, choose, concepts, finetune, recipes, reproduce, survey_score),
+    *(report, app_command, choose, concepts, finetune, recipes, reproduce, survey_score),
 )
 
 # Typer carries click's errors under a private name, or uses click's own, by version.

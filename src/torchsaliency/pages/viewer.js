@@ -18,7 +18,7 @@
     return { levels, width: canvas.width, height: canvas.height };
   }
 
-  class Map_ {
+  class MapFigure {
     constructor(figure) {
       this.figure = figure;
       this.stage = figure.querySelector(".ts-stage");
@@ -28,6 +28,15 @@
       this.high = Number(figure.dataset.high);
       this.range = [this.low, this.high];
       this.drawn = "";
+      this.source = figure.querySelector("img").src;
+      for (const left of figure.querySelectorAll("canvas, .ts-cross")) left.remove();
+    }
+
+    /** Whether somebody, such as gradio, put another map in this one's place. */
+    get stale() {
+      const image = this.figure.querySelector("img");
+      return !this.figure.isConnected || !image || image.src !== this.source
+        || Boolean(this.canvas && !this.canvas.isConnected);
     }
 
     async read() {
@@ -63,7 +72,8 @@
       const state = [mode, ...this.range].join();
       if (this.drawn === state) return;
       this.drawn = state;
-      await this.read();
+      if (!this.grid) await this.read(); // at once, where it was read: printing does not wait
+      if (this.over || this.drawn !== state) return; // something newer is drawn
       const { width, height } = this.stage.getBoundingClientRect();
       const scale = SIDE / Math.max(width, height, 1);
       if (!this.canvas) {
@@ -127,24 +137,46 @@
     }
 
     disconnectedCallback() {
-      if (this.redraw) removeEventListener("beforeprint", this.redraw);
+      if (this.maps) this.stop();
+    }
+
+    stop() {
+      this.listening.abort();
+      this.maps.forEach((map) => { map.over = true; });
+      this.seen.disconnect();
+      this.changes.disconnect();
+      this.maps = this.state = null;
+    }
+
+    /** Begins again if the maps inside were replaced. */
+    followChanges() {
+      const figures = this.querySelectorAll(".ts-map");
+      const same = figures.length === this.maps.length && this.classList.contains("ts-ready")
+        && !this.maps.some((map) => map.stale);
+      if (same) return;
+      this.stop();
+      this.start();
     }
 
     start() {
       if (this.maps || !this.isConnected) return;
       this.form = this.querySelector(".ts-bar");
+      if (!this.form) return;
+      this.listening = new AbortController();
+      const { signal } = this.listening;
       this.tables = { plain: bytes(this.dataset.plain), diverging: bytes(this.dataset.diverging) };
-      this.maps = [...this.querySelectorAll(".ts-map")].map((figure) => new Map_(figure));
+      this.maps = [...this.querySelectorAll(".ts-map")].map((figure) => new MapFigure(figure));
       const key = this.dataset.key;
       for (const [name, value] of Object.entries((key && remembered[key]) || {}))
         if (this.form.elements[name]) this.form.elements[name].value = value;
       this.form.hidden = this.maps.length === 0;
-      this.form.addEventListener("input", () => this.update());
-      this.form.addEventListener("submit", (event) => event.preventDefault());
+      this.form.addEventListener("input", () => this.update(), { signal });
+      this.form.addEventListener("submit", (event) => event.preventDefault(), { signal });
       for (const section of this.querySelectorAll(".ts-photo")) this.follow(section);
       this.seen = new IntersectionObserver((entries) => {
         for (const entry of entries) {
           const map = this.maps.find((one) => one.figure === entry.target);
+          if (!map) continue;
           map.near = entry.isIntersecting;
           if (map.near) map.draw(this.dataset.mode, this.tables);
         }
@@ -152,8 +184,17 @@
       this.update();
       this.classList.add("ts-ready");
       for (const map of this.maps) this.seen.observe(map.figure);
-      this.redraw = () => this.maps.forEach((map) => map.draw(this.dataset.mode, this.tables));
-      addEventListener("beforeprint", this.redraw);
+      const [...maps] = this.maps;
+      const readNext = () => { // while the reader looks at the first ones
+        const map = maps.find((one) => !one.grid && !one.over);
+        if (map) map.read().then(() => setTimeout(readNext), () => {});
+      };
+      readNext();
+      const redraw = () => this.maps.forEach((map) => map.draw(this.dataset.mode, this.tables));
+      addEventListener("beforeprint", redraw, { signal });
+      this.changes = new MutationObserver(() => this.followChanges());
+      this.changes.observe(this,
+        { childList: true, subtree: true, attributes: true, attributeFilter: ["class", "src"] });
     }
 
     /** Takes the form's settings over; the opacity alone is only a property of the style. */
@@ -185,6 +226,7 @@
     /** Shows the value at the pointer, or at a place that arrow keys move, in all maps of a photo. */
     follow(section) {
       const maps = this.maps.filter((map) => section.contains(map.figure));
+      const { signal } = this.listening;
       const hide = () => maps.forEach((map) => map.unmark());
       for (const map of maps) {
         let place = [0.5, 0.5];
@@ -193,9 +235,9 @@
           const box = map.stage.getBoundingClientRect();
           place = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
           show();
-        });
-        map.stage.addEventListener("pointerleave", hide);
-        map.stage.addEventListener("blur", hide);
+        }, { signal });
+        map.stage.addEventListener("pointerleave", hide, { signal });
+        map.stage.addEventListener("blur", hide, { signal });
         map.stage.addEventListener("keydown", (event) => {
           const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
           if (event.key === "Escape") hide();
@@ -203,7 +245,7 @@
           event.preventDefault();
           place = place.map((v, i) => Math.min(0.999, Math.max(0, v + step[i] * (event.shiftKey ? 0.1 : 0.02))));
           show();
-        });
+        }, { signal });
       }
     }
   }

@@ -93,7 +93,7 @@ def read_asset(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def render(name: str, **values: Any) -> str:
+def render(name: str, /, **values: Any) -> str:
     """Return a template of this room with its values, all of them escaped."""
     return _environment().get_template(name).render(**values)
 

@@ -1,0 +1,401 @@
+"""What the app does, without a page: photographs are read within limits, explained, and stopped.
+
+One network serves all sessions, one job at a time. A job ends before its next pass once it is
+stopped or its time is over.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from torchsaliency.core.embedding import similarity_to
+from torchsaliency.core.explain import explain
+from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.method import Needs, methods
+from torchsaliency.core.network import unwrap
+from torchsaliency.core.target import Contrast
+from torchsaliency.data import open_photo
+from torchsaliency.errors import DataError, OptionError
+from torchsaliency.pages.masked import describe_masked
+from torchsaliency.pages.views import PhotoView, top_classes, view_photo
+from torchsaliency.zoo import Network, similarity_to_text
+
+MASKINGS = ("mean", "black", "blur")
+
+
+class Stopped(BaseException):
+    """A job was stopped, or its time is over; no `except Exception` on the way holds it up."""
+
+
+@final
+@dataclass(frozen=True)
+class Limits:
+    """What a visitor may ask for.
+
+    Attributes:
+        megabytes: of an upload.
+        pixels: of a photograph, before it is decoded.
+        seconds: of one job.
+        waiting: jobs that may wait; further ones are refused.
+        maps: of one job.
+    """
+
+    megabytes: int = 20
+    pixels: int = 40_000_000
+    seconds: float = 300.0
+    waiting: int = 16
+    maps: int = 12
+
+
+@final
+class Job:
+    """One run of the network for a visitor, which `stop` ends before its next pass."""
+
+    def __init__(self, seconds: float) -> None:
+        self.passes = 0
+        self.over = False
+        self._deadline = time.monotonic() + seconds
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """End the job before its next pass, from any thread."""
+        self._stopped.set()
+
+    def check(self) -> None:
+        """Raise `Stopped` if the job was stopped or its time is over."""
+        self.over = time.monotonic() > self._deadline
+        if self.over or self._stopped.is_set():
+            raise Stopped
+        self.passes += 1
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What a visitor chose.
+
+    Attributes:
+        methods: by name, in the order in which maps appear.
+        target: a class; None for the predicted one.
+        layer: by name; None for the default layer.
+        masking: "mean", "black" or "blur".
+        signed: whether signed values are shown, of methods that have them.
+        similar_to: another photograph: what both share is explained.
+        text: words: what of the photograph matches them is explained, by a CLIP network.
+    """
+
+    methods: tuple[str, ...] = ("gradcam",)
+    target: int | None = None
+    layer: str | None = None
+    masking: str = "mean"
+    signed: bool = False
+    similar_to: str | None = None
+    text: str | None = None
+
+
+@final
+@dataclass(eq=False)
+class Shown:
+    """A photograph with what was explained of it so far.
+
+    Attributes:
+        photo: as it was read.
+        title: its name.
+        choice: what was asked for.
+        explanations: by method.
+        facts: lines below each map, by method.
+        left: seconds that the rest takes, about; None where that is not known.
+    """
+
+    photo: Image.Image
+    title: str
+    choice: Choice
+    explanations: dict[str, Explanation] = field(default_factory=dict)
+    facts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    left: float | None = None
+
+
+@final
+class Service:
+    """Explains photographs with one network for any number of visitors.
+
+    Attributes:
+        network: the explained one.
+        fit: how photographs fit its input, as `preprocess` takes it.
+        limits: what a visitor may ask for.
+        chunk: images in one pass of derived images; None finds it.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        fit: str = "whole",
+        limits: Limits | None = None,
+        chunk: int | None = None,
+    ) -> None:
+        self.network, self.fit, self.chunk = network, fit, chunk
+        self.limits = limits or Limits()
+        self.preprocessing = network.frame(fit)
+        self._lock = threading.Lock()
+        self._seconds: dict[str, float] = {}  # that a method took, the last time
+
+    def offered(self) -> list[str]:
+        """Return the names of all methods that a photograph alone serves."""
+        none = Needs.DETECTIONS if self.network.classes else Needs.NOTHING
+        return [name for name, entry in methods().items() if not entry.needs & none]
+
+    def warm_up(self) -> None:
+        """Explain a grey photograph: the first visitor need not wait for what loads once."""
+        grey = Image.new("RGB", (64, 48), "gray")
+        for shown in self.explain(grey, Choice()):
+            self.view(shown)
+        self._seconds.clear()
+        names = ("torchsaliency.evaluation",)  # what scoring imports takes seconds
+        threading.Thread(target=importlib.import_module, args=names, daemon=True).start()
+
+    def read(self, path: str | Path) -> Image.Image:
+        """Read a photograph within the limits.
+
+        Raises:
+            DataError: it is no photograph, too large, or damaged; the message names no folder.
+        """
+        file = Path(path)
+        with _without_folder(file):
+            if file.stat().st_size > self.limits.megabytes * 1_000_000:
+                raise DataError(
+                    f"The file has more than {self.limits.megabytes} MB; scale the photograph down."
+                )
+            return open_photo(file, max_pixels=self.limits.pixels)
+
+    def classify(self, photo: Image.Image, count: int = 5) -> list[tuple[str, int, float]]:
+        """Return the likeliest classes of a photograph: names, numbers and probabilities."""
+        with self._job(Job(self.limits.seconds)):
+            found = self._explain(photo, "gradcam", Choice())
+        output = found.output
+        if not found.scores.classes or not isinstance(output, Tensor):
+            return []
+        best = found.scores.probabilities(output.float())[0].topk(min(count, output.shape[1]))
+        names = [name for name, _ in top_classes(found, 0, self.network.classes, count)]
+        return list(zip(names, best.indices.tolist(), best.values.tolist(), strict=True))
+
+    def explain(
+        self, photo: Image.Image, choice: Choice, job: Job | None = None, title: str = "photo"
+    ) -> Iterator[Shown]:
+        """Explain a photograph, and yield after each map what there is so far.
+
+        Raises:
+            OptionError: no method was chosen, or too many.
+            TorchSaliencyError: something that was chosen does not fit the network.
+            Stopped: the job was stopped, or its time is over.
+        """
+        if not 0 < len(choice.methods) <= self.limits.maps:
+            raise OptionError(
+                f"{len(choice.methods)} methods were chosen; choose 1 to {self.limits.maps}."
+            )
+        job = job or Job(self.limits.seconds)
+        shown = Shown(photo, title, choice, left=self._left(choice.methods))
+        for place, name in enumerate(choice.methods, 1):
+            begun = time.monotonic()
+            with self._job(job):
+                found = self._explain(photo, name, choice)
+                facts = describe_masked(self.network, found, self._baseline(choice))
+            self._seconds[name] = time.monotonic() - begun
+            shown = replace(
+                shown,
+                explanations={**shown.explanations, name: found},
+                facts={**shown.facts, name: facts},
+                left=self._left(choice.methods[place:]),
+            )
+            yield shown
+
+    def score(self, shown: Shown, job: Job | None = None) -> Shown:
+        """Return what is shown with insertion and deletion of each map."""
+        from torchsaliency.evaluation import score  # noqa: PLC0415 (needs an extra)
+
+        facts = {}
+        for name, explanation in shown.explanations.items():
+            with self._job(job or Job(self.limits.seconds)):
+                found = score(self.network, explanation, ["insertion", "deletion"])
+            values = {metric: one.per_image[0].item() for metric, one in found.items()}
+            words = " · ".join(f"{metric} {value:.1f} %" for metric, value in values.items())
+            facts[name] = (*shown.facts[name][:2], words)
+        return replace(shown, facts=facts)
+
+    def contrast(
+        self,
+        photo: Image.Image,
+        expected: int,
+        predicted: int,
+        choice: Choice,
+        title: str = "photo",
+    ) -> PhotoView:
+        """Return the maps of two classes and what speaks for each of them against the other.
+
+        The differences are maps of the target y_e - y_p (`Contrast`) and y_p - y_e, not the
+        differences of two maps, which were each stretched by themselves.
+        """
+        if expected == predicted:
+            raise OptionError(
+                "The network predicts just that class; choose another that it should have been."
+            )
+        method, named = choice.methods[0], self.network.class_name
+        targets: dict[str, Any] = {
+            f"predicted: {named(predicted)}": predicted,
+            f"expected: {named(expected)}": expected,
+            f"{named(expected)} rather than {named(predicted)}": Contrast(
+                torch.tensor([expected]), torch.tensor([[predicted]])
+            ),
+            f"{named(predicted)} rather than {named(expected)}": Contrast(
+                torch.tensor([predicted]), torch.tensor([[expected]])
+            ),
+        }
+        job, found, facts = Job(self.limits.seconds), {}, {}
+        for label, target in targets.items():
+            with self._job(job):
+                found[label] = self._explain(photo, method, choice, target)
+                facts[label] = describe_masked(self.network, found[label], self._baseline(choice))
+        return view_photo(
+            photo,
+            found,
+            model=self.network,
+            fit=self.fit,
+            title=f"{title} by {method}",
+            facts=facts,
+        )
+
+    def view(self, shown: Shown) -> PhotoView:
+        """Return what is shown as the viewer takes it."""
+        found = shown.explanations
+        signed = shown.choice.signed
+        if signed:
+            found = {name: one for name, one in found.items() if one.signed is not None}
+            left_out = [name for name in shown.explanations if name not in found]
+            if left_out and not found:
+                raise OptionError(
+                    f"{', '.join(left_out)} gives no signed values; choose a method such as "
+                    "gradcam or input-x-gradient, or switch signs off."
+                )
+        return view_photo(
+            shown.photo,
+            found,
+            model=self.network,
+            fit=self.fit,
+            title=shown.title,
+            signed=signed,
+            facts=shown.facts,
+        )
+
+    def write(self, shown: Shown) -> Path:
+        """Write overlays, raw maps, manifest and the lines of Python that repeat it as a ZIP."""
+        folder = Path(tempfile.mkdtemp(prefix="torchsaliency-"))
+        for one in shown.explanations.values():
+            one.save(folder / "maps", ["photo"])
+        shown.photo.save(folder / "photo.png")
+        (folder / "again.py").write_text(self.lines(shown), encoding="utf-8")
+        archive = folder / "maps.zip"
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+            for path in sorted((folder / "maps").iterdir()):
+                if path.is_file():
+                    file.write(path, path.name)
+            for name in ("again.py", "photo.png"):
+                file.write(folder / name, name)
+        return archive
+
+    def lines(self, shown: Shown) -> str:
+        """Return the lines of Python that make the same maps of photo.png."""
+        choice, source = shown.choice, self.network.name
+        target = choice.target
+        arguments = [f"target={target!r}"] if target is not None else []
+        if choice.text is not None:
+            arguments = [f"target=torchsaliency.zoo.similarity_to_text(net, {choice.text!r})"]
+        if choice.layer is not None:
+            arguments.append(f"layer={choice.layer!r}")
+        arguments.append(f"masking=net.frame({self.fit!r}).baseline({choice.masking!r})")
+        return "\n".join(
+            [
+                "import torchsaliency",
+                "",
+                f"net = torchsaliency.load_model({json.dumps(source)})",
+                f'x = torchsaliency.preprocess("photo.png", net, fit={json.dumps(self.fit)})',
+                f"methods = {list(shown.explanations)!r}",
+                f"found = torchsaliency.explain(net, x, methods, {', '.join(arguments)})",
+                "for name, explanation in found.items():",
+                '    picture = torchsaliency.overlay("photo.png", explanation, net, '
+                f"fit={json.dumps(self.fit)})",
+                '    picture.save(f"{name}.png")',
+                "",
+            ]
+        )
+
+    def _baseline(self, choice: Choice) -> Any:
+        return self.preprocessing.baseline(choice.masking)
+
+    def _explain(
+        self, photo: Image.Image, method: str, choice: Choice, target: Any = None
+    ) -> Explanation:
+        x = self.preprocessing(photo)[None]
+        like = next(self.network.parameters(), x)
+        x = x.to(like.device, like.dtype)
+        if target is None:
+            target = choice.target
+        if choice.text is not None:
+            target = similarity_to_text(self.network, choice.text)
+        if choice.similar_to is not None:
+            other = self.preprocessing(self.read(choice.similar_to))[None].to(x)
+            target = similarity_to(self.network, other, chunk=self.chunk)
+        found: Mapping[str, Explanation] = explain(
+            self.network,
+            x,
+            [method],
+            target,
+            choice.layer,
+            masking=self._baseline(choice),
+            chunk=self.chunk,
+        )
+        return found[method]
+
+    def _left(self, names: Sequence[str]) -> float | None:
+        known = [self._seconds.get(name) for name in names]
+        if not names or None in known:
+            return None if names else 0.0
+        return sum(seconds for seconds in known if seconds is not None)
+
+    @contextmanager
+    def _job(self, job: Job) -> Iterator[None]:
+        """Hold the network for a job, which ends before the pass after it was stopped."""
+        while not self._lock.acquire(timeout=0.1):
+            job.check()
+        try:
+            hook = unwrap(self.network).register_forward_pre_hook(lambda *_: job.check())
+            try:
+                yield
+            finally:
+                hook.remove()
+        finally:
+            self._lock.release()
+
+
+@contextmanager
+def _without_folder(file: Path) -> Iterator[None]:
+    """Name no folder of the server in an error."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(str(error).replace(str(file), "The file")) from None
+    except OSError:
+        raise DataError("The file cannot be read; choose it again.") from None

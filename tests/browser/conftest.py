@@ -1,0 +1,123 @@
+"""One browser, the system's chromium, and one server of the app for all tests of a process."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+AXE = ROOT / ".ci" / "node" / "node_modules" / "axe-core" / "axe.min.js"
+WAIT = 30_000
+"""Milliseconds; the machine may be busy."""
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium; .ci/run installs Debian's")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield launched
+        launched.close()
+
+
+class Watched:
+    """A page, what it asked of the network, and what its console said."""
+
+    def __init__(self, page):
+        self.page, self.requests, self.errors = page, [], []
+        page.set_default_timeout(WAIT)
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on(
+            "console", lambda line: self.errors.append(line.text) if line.type == "error" else None
+        )
+
+    def violations(self):
+        """Return serious and critical faults that axe-core finds."""
+        if not AXE.is_file():
+            pytest.skip("axe-core is not there; .ci/run installs it by npm into .ci/node")
+        self.page.evaluate(AXE.read_text(encoding="utf-8"))
+        found = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        return [
+            (one["id"], [node["html"][:150] for node in one["nodes"][:3]])
+            for one in found["violations"]
+            if one["impact"] in ("serious", "critical")
+        ]
+
+
+@pytest.fixture
+def open_page(browser):
+    """Open pages, each a visitor of its own."""
+    contexts = []
+
+    def open_one(address, **settings):
+        context = browser.new_context(
+            **{"viewport": {"width": 1300, "height": 900}, "reduced_motion": "reduce", **settings}
+        )
+        contexts.append(context)
+        watched = Watched(context.new_page())
+        watched.page.goto(address)
+        return watched
+
+    yield open_one
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The address of the app with a small network, and small limits."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("served")
+    log = (folder / "log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torchsaliency", "app", "--model", "builtin/shapes_cnn",
+         "--port", str(port), "--max-megabytes", "2", "--max-pixels", "1000000"],
+        cwd=folder, stdout=log, stderr=subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(folder / "uploads")},
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{port}/"
+    try:
+        for _ in range(240):
+            with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=2):
+                break
+            assert process.poll() is None, (folder / "log").read_text()
+            time.sleep(0.5)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+        log.close()
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """Good photos, a wrong file, a bomb of 900 million pixels, a heavy file, a hostile name."""
+    folder = tmp_path_factory.mktemp("photos")
+    across, down = np.meshgrid(np.linspace(-1, 1, 96), np.linspace(-1, 1, 72))
+    disc = ((across - 0.3) ** 2 + (down + 0.1) ** 2 < 0.15)[..., None]
+    pixels = np.where(disc, (230, 60, 40), (40, 90, 120)).astype(np.uint8)
+    for name in ("photo.png", "other.png", "<img src=x onerror=alert(1)>.png"):
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "wrong.png").write_bytes(b"this is no photograph" * 40)
+    Image.new("1", (30_000, 30_000)).save(folder / "bomb.png", optimize=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (1000, 900, 3), dtype=np.uint8)).save(
+        folder / "heavy.png"
+    )
+    return folder

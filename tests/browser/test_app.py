@@ -1,0 +1,262 @@
+"""The app in a real browser, and by its API."""
+
+import io
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+import zipfile
+
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from PIL import Image
+
+import torchsaliency
+
+SLOW = "extremal-perturbation"
+
+
+def upload(watched, path):
+    watched.page.set_input_files("#photo input[type=file]", str(path))
+    watched.page.wait_for_selector("#classes label")
+
+
+def explain(watched, maps=3):
+    watched.page.click("#explain")
+    watched.page.wait_for_function(
+        "n => document.querySelectorAll('#maps .ts-ready .ts-map canvas').length === n", arg=maps
+    )
+
+
+def picture(watched, selector="#maps .ts-map .ts-stage"):
+    png = watched.page.locator(selector).first.screenshot()
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+def message(watched):
+    """Return what the page says went wrong."""
+    toast = watched.page.locator(".toast-body, [data-testid=toast-body]").first
+    toast.wait_for()
+    return toast.inner_text()
+
+
+@pytest.fixture
+def visit(open_page, server):
+    def come(**settings):
+        watched = open_page(server, **settings)
+        watched.page.wait_for_selector("#explain")
+        return watched
+
+    return come
+
+
+def test_from_a_photo_to_maps(visit, photos, server):
+    watched = visit()
+    page = watched.page
+    upload(watched, photos / "photo.png")
+    explain(watched)
+    assert [one.inner_text() for one in page.locator("#maps .ts-map .ts-name").all()] == [
+        "gradcam", "layercam", "mtsm",
+    ]  # fmt: skip
+    # the slider is answered in the browser, at once
+    before = picture(watched)
+    slider = page.locator("#maps input[name=opacity]")
+    slider.fill("0")
+    bare = picture(watched)
+    assert np.abs(before - bare).max() > 20
+    took = page.evaluate(
+        """async () => {
+            const slider = document.querySelector('#maps input[name=opacity]');
+            const begun = performance.now();
+            slider.value = 1;
+            slider.dispatchEvent(new Event('input', {bubbles: true}));
+            await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+            return performance.now() - begun;
+        }"""
+    )
+    assert took < 1000  # 20 ms on a quiet machine; see docs/looking.md
+    assert np.abs(picture(watched) - before).max() > 20
+    # the value under the pointer, in all maps
+    page.locator("#maps .ts-map .ts-stage").first.hover()
+    values = [one.inner_text() for one in page.locator("#maps .ts-value").all()]
+    assert len(values) == 3
+    assert all("here, raw" in value for value in values)
+    # another view stays when maps are made again, for another class
+    page.locator("#maps .ts-modes label", has_text="Map").click()
+    first = page.locator("#maps .ts-about").first.inner_text()
+    page.locator("#classes label").nth(1).click()
+    page.click("#explain")
+    page.wait_for_function(
+        "text => { const found = [...document.querySelectorAll('#maps .ts-about')];"
+        " return found.length === 3 && found[0].innerText !== text; }",
+        arg=first,
+    )
+    page.wait_for_selector("#maps saliency-viewer.ts-ready[data-mode=raw]")
+    assert watched.errors == []
+    assert [url for url in watched.requests if not url.startswith((server, "data:", "blob:"))] == []
+    assert watched.violations() == []
+
+
+def test_expected_against_predicted(visit, photos):
+    watched = visit()
+    page = watched.page
+    upload(watched, photos / "photo.png")
+    page.get_by_role("tab", name="Expected against predicted").click()
+    page.locator("#expected input").click()
+    page.keyboard.type("crescent")
+    page.keyboard.press("Enter")
+    page.click("#compare")
+    page.wait_for_function(
+        "document.querySelectorAll('#contrast .ts-ready .ts-map canvas').length === 4"
+    )
+    titles = [one.inner_text() for one in page.locator("#contrast .ts-name").all()][1:]
+    assert titles[1] == "expected: crescent"
+    assert titles[2].startswith("crescent rather than ")
+    assert titles[3].endswith(" rather than crescent")
+
+
+def test_what_is_downloaded_is_read_again(visit, photos, tmp_path, monkeypatch):
+    watched = visit()
+    page = watched.page
+    upload(watched, photos / "photo.png")
+    explain(watched)
+    page.click("#scores")
+    page.wait_for_function("document.querySelector('#maps').innerText.includes('deletion')")
+    page.get_by_role("tab", name="Download").click()
+    page.click("#prepare")
+    link = page.locator("#archive a[download], #archive a[href*=file]").first
+    link.wait_for()
+    with page.expect_download() as download:
+        link.click()
+    archive = zipfile.ZipFile(download.value.path())
+    archive.extractall(tmp_path)
+    facts = json.loads((tmp_path / "manifest.json").read_text())
+    assert [one["method"] for one in facts["explanations"]] == ["gradcam", "layercam", "mtsm"]
+    for name in ("gradcam", "layercam", "mtsm"):
+        Image.open(tmp_path / f"photo.{name}.png").load()
+    monkeypatch.chdir(tmp_path)
+    space = {}
+    exec(compile((tmp_path / "again.py").read_text(), "again.py", "exec"), space)
+    for name, explanation in space["found"].items():
+        kept = np.load(tmp_path / f"photo.{name}.npy")
+        assert np.allclose(kept, explanation.raw[0].numpy(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("wrong.png", "no image that can be read"), ("bomb.png", "pixels"), ("heavy.png", "")],
+)
+def test_a_file_that_cannot_be_used(visit, photos, name, said):
+    watched = visit()
+    watched.page.set_input_files("#photo input[type=file]", str(photos / name))
+    words = message(watched)
+    assert said in words, words
+    assert str(photos.parent) not in words
+    upload(watched, photos / "photo.png")  # and the page goes on
+    explain(watched)
+
+
+def test_a_name_is_text(visit, photos):
+    watched = visit()
+    upload(watched, photos / "<img src=x onerror=alert(1)>.png")
+    explain(watched)
+    assert watched.page.locator("#maps img[onerror]").count() == 0
+    assert watched.errors == []
+
+
+def test_two_visitors_see_their_own(visit, photos):
+    one, two = visit(), visit(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    upload(one, photos / "photo.png")
+    upload(two, photos / "other.png")
+    one.page.click("#explain")
+    explain(two)
+    explain(one)
+    assert one.page.locator("#maps .ts-title").inner_text() == "photo"
+    assert two.page.locator("#maps .ts-title").inner_text() == "other"
+    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert two.page.evaluate(overflow) <= 0
+
+
+def test_work_stops(visit, photos):
+    watched = visit()
+    page = watched.page
+    upload(watched, photos / "photo.png")
+    page.locator("#methods input").click()
+    page.keyboard.type(SLOW)
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    page.click("#explain")
+    page.wait_for_function("document.querySelector('#status').innerText.includes('3 of 4')")
+    begun = time.monotonic()
+    page.click("#stop")
+    page.wait_for_function("document.querySelector('#status').innerText.startsWith('Stopped')")
+    assert page.locator("#maps .ts-map").count() == 3
+    other = visit()  # the network is free
+    upload(other, photos / "other.png")
+    explain(other)
+    assert time.monotonic() - begun < 20
+
+
+# --- by the API -----------------------------------------------------------------------------------
+
+
+def test_the_api_explains(server, photos):
+    client = Client(server, verbose=False)
+    found = client.predict(
+        handle_file(str(photos / "photo.png")), ["mtsm"], None, None, "", "mean", False, None, "",
+        api_name="/explain",
+    )  # fmt: skip
+    assert "1 map is ready" in found[0]
+    assert "<saliency-viewer" in found[1]
+    net = torchsaliency.load_model("builtin/shapes_cnn")
+    assert any(name in found[1] for name in net.classes)
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert {"/classify", "/explain", "/stop", "/score", "/contrast", "/download"} <= {*endpoints}
+
+
+def status_of(address, **more):
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, **more), timeout=20) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def test_no_file_of_the_server_is_reachable(server):
+    paths = [
+        "/etc/passwd", "../../../../etc/passwd", "..%2f..%2f..%2fetc%2fpasswd",
+        "/proc/self/environ", torchsaliency.__file__, "file:///etc/passwd",
+        "%2e%2e/%2e%2e/etc/passwd",
+    ]  # fmt: skip
+    for path in paths:
+        code, content = status_of(f"{server}gradio_api/file={path}")
+        assert code in (400, 403, 404), path
+        assert b"root:" not in content
+    body = json.dumps({"data": [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}]})
+    code, content = status_of(
+        f"{server}gradio_api/call/classify", data=body.encode(),
+        headers={"Content-Type": "application/json"},
+    )  # fmt: skip
+    event = json.loads(content).get("event_id") if code == 200 else None
+    if event:
+        _, content = status_of(f"{server}gradio_api/call/classify/{event}")
+    assert b"root:" not in content
+    assert b"error" in content or code >= 400
+
+
+def test_ten_clients_at_once(server, photos):
+    found = []
+
+    def work():
+        client = Client(server, verbose=False)
+        found.append(client.predict(handle_file(str(photos / "photo.png")), api_name="/classify"))
+
+    threads = [threading.Thread(target=work) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(found) == 10
+    assert len({json.dumps(one) for one in found}) == 1

@@ -1,0 +1,141 @@
+"""What the app does, without a page."""
+
+import itertools
+import threading
+import time
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import torchsaliency
+from torchsaliency.errors import DataError, OptionError
+from torchsaliency.pages.service import Choice, Job, Limits, Service, Stopped
+
+
+@pytest.fixture(scope="module")
+def service():
+    network = torchsaliency.load_model("builtin/shapes_cnn")
+    return Service(network, limits=Limits(megabytes=1, pixels=10_000, maps=3))
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return Image.fromarray(np.random.default_rng(1).integers(0, 255, (50, 70, 3), dtype=np.uint8))
+
+
+def test_maps_come_one_after_the_other_and_are_those_of_explain(service, photo):
+    names = ("gradcam", "mtsm")
+    steps = list(service.explain(photo, Choice(names, 3)))
+    assert [len(step.explanations) for step in steps] == [1, 2]
+    x = torchsaliency.preprocess(photo, service.network, fit="whole")
+    masking = service.preprocessing.baseline("mean")
+    wanted = torchsaliency.explain(service.network, x, names, 3, masking=masking)
+    for name in names:
+        assert torch.equal(steps[-1].explanations[name].map, wanted[name].map)
+    assert steps[-1].left == 0
+    again = next(service.explain(photo, Choice(names, 3)))
+    assert again.left > 0
+    assert len(service.network.module._forward_pre_hooks) == 0
+
+
+def test_classes_are_sorted(service, photo):
+    found = service.classify(photo)
+    assert [share for *_, share in found] == sorted((share for *_, share in found), reverse=True)
+    assert [service.network.class_name(place) for _, place, _ in found] == [n for n, *_ in found]
+
+
+def test_limits(service, tmp_path, photo):
+    photo.save(tmp_path / "good.png")
+    assert service.read(tmp_path / "good.png").size == (70, 50)
+    Image.new("RGB", (200, 100)).save(tmp_path / "wide.png")
+    (tmp_path / "long.png").write_bytes(bytes(1_000_001))
+    (tmp_path / "wrong.png").write_bytes(b"text")
+    for name, said in (
+        ("wide.png", "pixels"),
+        ("long.png", "1 MB"),
+        ("wrong.png", "no image"),
+        ("gone.png", "file"),
+    ):
+        with pytest.raises(DataError, match=said) as raised:
+            service.read(tmp_path / name)
+        assert str(tmp_path) not in str(raised.value)
+    with pytest.raises(OptionError, match="choose 1 to 3"):
+        next(service.explain(photo, Choice(())))
+    with pytest.raises(OptionError, match="choose 1 to 3"):
+        next(service.explain(photo, Choice(("gradcam",) * 4)))
+
+
+def test_a_job_stops_before_its_next_pass(service, photo):
+    job = Job(60.0)
+    maps = service.explain(photo, Choice(("gradcam", "rise")), job)
+    next(maps)
+    threading.Timer(0.05, job.stop).start()
+    begun = time.monotonic()
+    with pytest.raises(Stopped):
+        next(maps)
+    assert time.monotonic() - begun < 10
+    assert not job.over
+    assert next(service.explain(photo, Choice())).explanations  # the network is free, and unchanged
+
+
+def test_a_job_ends_with_its_time(service, photo):
+    job = Job(0.0)
+    with pytest.raises(Stopped):
+        next(service.explain(photo, Choice(), job))
+    assert job.over
+
+
+def test_stopping_passes_through_what_catches_every_exception():
+    assert not issubclass(Stopped, Exception)
+
+
+def test_what_speaks_for_the_expected_class(service, photo):
+    predicted = service.classify(photo, 1)[0][1]
+    expected = (predicted + 1) % 8
+    view = service.contrast(photo, expected, predicted, Choice(("gradcam",)))
+    named = service.network.class_name
+    assert [one.title for one in view.maps] == [
+        f"predicted: {named(predicted)}",
+        f"expected: {named(expected)}",
+        f"{named(expected)} rather than {named(predicted)}",
+        f"{named(predicted)} rather than {named(expected)}",
+    ]
+    with pytest.raises(OptionError, match="choose another"):
+        service.contrast(photo, predicted, predicted, Choice())
+
+
+def test_scores_and_files(service, photo, tmp_path, monkeypatch):
+    *_, shown = service.explain(photo, Choice(("gradcam", "mtsm"), 2, masking="black"))
+    scored = service.score(shown)
+    assert all(
+        "insertion" in lines[-1] and "deletion" in lines[-1] for lines in scored.facts.values()
+    )
+    with zipfile.ZipFile(service.write(scored)) as archive:
+        archive.extractall(tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    pairs = itertools.product(("gradcam", "mtsm"), ("npy", "png"))
+    stems = [f"photo.{name}.{suffix}" for name, suffix in pairs]
+    assert {*stems, "manifest.json", "again.py", "photo.png", "photo.gradcam.signed.npy"} == names
+    monkeypatch.chdir(tmp_path)
+    space = {}
+    exec(compile((tmp_path / "again.py").read_text(), "again.py", "exec"), space)
+    for name, explanation in space["found"].items():
+        assert np.array_equal(np.load(f"photo.{name}.npy"), explanation.raw[0].numpy())
+
+
+def test_signs_are_of_methods_that_have_them(service, photo):
+    *_, shown = service.explain(photo, Choice(("gradcam", "mtsm"), signed=True))
+    assert [one.signed for one in service.view(shown).maps] == [True]
+    *_, shown = service.explain(photo, Choice(("mtsm",), signed=True))
+    with pytest.raises(OptionError, match="mtsm gives no signed values"):
+        service.view(shown)
+
+
+def test_another_photo(service, photo, tmp_path):
+    photo.save(tmp_path / "other.png")
+    (shown,) = service.explain(photo, Choice(similar_to=str(tmp_path / "other.png")))
+    assert shown.explanations["gradcam"].target.describe()["kind"] == "EmbeddingSimilarity(cosine)"
+    assert float(shown.explanations["gradcam"].score[0]) == pytest.approx(1, abs=1e-5)
