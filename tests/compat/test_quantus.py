@@ -214,7 +214,7 @@ def test_focus_is_theirs():
     tiles = np.array([(1, 0, 0, 1), (0, 1, 1, 0), (1, 1, 0, 0)])[np.arange(len(MAPS)) % 3]
     maps = MAPS - 0.3  # only what is above 0 counts there
     found = ask(theirs, "Focus", {"custom_batch": tiles}, maps)
-    made = ask(ours, "Focus", {"custom_batch": tiles}, np.clip(maps, 0, None))
+    made = ask(ours, "Focus", {"custom_batch": tiles}, maps)
     np.testing.assert_allclose(made, found, atol=1e-5)
     assert found.std() > 0
     with pytest.raises(OptionError, match="four numbers a mosaic"):
@@ -228,3 +228,20 @@ def test_compactness_has_quantus_name():
     metric = ours.MSTC(threshold=50.0)
     (found,) = metric(model=convnet(), x_batch=X[:1], y_batch=Y[:1], a_batch=square)
     assert found == pytest.approx(100 * np.hypot(*MAPS.shape[2:]) / 3 * 16 / 15)
+
+
+@pytest.mark.parametrize("name", ["Sparseness", "Complexity", "AUC", "PointingGame", "Focus"])
+def test_metrics_of_maps_alone_need_no_network(name):
+    """Nor images that a network would take."""
+    more = {"custom_batch": [(1, 0, 0, 1)] * N} if name == "Focus" else {}
+    found = ask(ours, name, more)
+    metric = getattr(ours, name)(**QUIET)
+    wide = np.repeat(X, 2, axis=1)
+    alone = metric(model=None, x_batch=wide, y_batch=None, a_batch=MAPS, s_batch=MASKS, **more)
+    np.testing.assert_array_equal(alone, found)
+
+
+def test_signals_have_masks_too():
+    maps, masks = MAPS[:, :, 0], np.asarray(MASKS)[:, :, 0]
+    found = ours.AUC(**QUIET)(None, X[:, :, 0], Y, maps, masks)
+    assert np.isfinite(found).all()

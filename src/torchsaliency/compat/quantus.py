@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchsaliency.compat._shared import Array, to_numpy
 from torchsaliency.core.explain import explain as explain_images
 from torchsaliency.core.explanation import Explanation
-from torchsaliency.core.maps import Normalisation
+from torchsaliency.core.maps import Normalisation, normalise
 from torchsaliency.core.masking import GivenImage, ImageMinimum, Masking, MeanColour
 from torchsaliency.core.method import Method, MethodEntry, Needs, Saliency, create, require_signs
 from torchsaliency.core.target import Logit
@@ -117,12 +117,9 @@ class _Explained(Method):
             **self.arguments,
         )
         maps = _read_maps(found, tuple(view.images.shape)).to(view.images.device)
-        if not self.absolute and self.normalisation == "max" and bool((maps < 0).any()):
-            raise OptionError(
-                "The maps have negative values, and this metric reads how much each pixel counts; "
-                "give abs=True, or maps without signs."
-            )
         raw = maps.abs() if self.absolute else maps
+        if self.normalisation == "max":
+            _require_positive(raw)
         return Saliency(raw, attributions=maps[:, None])
 
 
@@ -240,7 +237,7 @@ class Metric:
 
     def __call__(  # noqa: PLR0913, PLR0917 (Quantus' arguments)
         self,
-        model: nn.Module,
+        model: Any,
         x_batch: Any,
         y_batch: Any,
         a_batch: Any = None,
@@ -257,7 +254,7 @@ class Metric:
         """Return one number an image, or a curve an image.
 
         Args:
-            model: the network.
+            model: the network; None for a metric that reads given maps alone.
             x_batch: images (N, C, *size).
             y_batch: a class of each.
             a_batch: their maps (N, 1, *size) or (N, *size); made by `explain_func` if None.
@@ -284,9 +281,13 @@ class Metric:
                 "(N, C, …), and a network that needs no more."
             )
         images = torch.as_tensor(np.asarray(x_batch)).float()
-        labels = torch.as_tensor(np.asarray(y_batch)).long()
-        made = self._explain(model, images, labels, a_batch, explain_func, explain_func_kwargs)
-        found = self._evaluate(model, made, _read_masks(s_batch), softmax, batch_size)
+        masks = _read_masks(s_batch, images.ndim)
+        if a_batch is not None and self._reads_maps_alone:
+            found = self._evaluate_maps(self._scale(a_batch, images), masks)
+        else:
+            labels = torch.as_tensor(np.asarray(y_batch)).long()
+            made = self._explain(model, images, labels, a_batch, explain_func, explain_func_kwargs)
+            found = self._evaluate(model, made, masks, softmax, batch_size)
         scores: list[Any] = found.tolist()
         if self.return_aggregate:
             scores = [self.aggregate_func(scores)]
@@ -295,7 +296,7 @@ class Metric:
 
     def _explain(
         self,
-        model: nn.Module,
+        model: Any,
         images: Tensor,
         labels: Tensor,
         maps: Any,
@@ -305,8 +306,7 @@ class Metric:
         """Return the maps that are scored, as of a method that explains by the user's function."""
         if maps is None and function is None:
             raise OptionError("Neither a_batch nor explain_func was given; give one of them.")
-        scaling: Normalisation = "range" if self._spec.order else "max"
-        method = _Explained(function, arguments or {}, self.absolute, scaling)
+        method = _Explained(function, arguments or {}, self.absolute, self._scaling)
         given = method if maps is None else replace(method, function=lambda **_: maps, arguments={})
         needs_layer = "noisy_features" in self._requires
         layer = self.layer if self.layer else None if needs_layer else "input"
@@ -315,6 +315,43 @@ class Metric:
             model, images, {"explain_func": given}, target, layer, masking=self.masking
         )
         return replace(found["explain_func"], method=method)
+
+    @property
+    def _reads_maps_alone(self) -> bool:
+        """Whether a metric needs no network once there are maps."""
+        spec = self._spec
+        return bool(spec.metric) and {"maps", "masks"} >= {*metric_entry(spec.metric).inputs}
+
+    def _scale(self, maps: Any, images: Tensor) -> Tensor:
+        """Return given maps as the metric reads them, in [0, 1]."""
+        found = _read_maps(maps, tuple(images.shape))
+        found = found.abs() if self.absolute else found
+        if not self._spec.order:
+            _require_positive(found)
+        return normalise(found, self._scaling)
+
+    def _evaluate_maps(self, maps: Tensor, masks: Tensor | None) -> Tensor:
+        """Return the numbers of a metric that reads maps, and perhaps masks, alone."""
+        entry = metric_entry(self._spec.metric)
+        given = {"maps": maps, "masks": masks}
+        wanted = {name: given[name] for name in entry.inputs}
+        if any(value is None for value in wanted.values()):
+            raise InputError(f"{type(self).__name__} needs masks of the objects, as s_batch.")
+        shape = (len(maps), 1, *maps.shape[1:])
+        metric = create_metric(self._spec.metric, {**self._make_options(shape), **self._spec.fixed})
+        metric.update(**wanted)
+        return metric.per_image / (100 if entry.unit == "%" else 1)
+
+    def _make_options(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        """Return the library's options, for images of a shape."""
+        return {
+            ours: convert(self.options[theirs], shape)
+            for theirs, (_, ours, convert) in self._spec.options.items()
+        }
+
+    @property
+    def _scaling(self) -> Normalisation:
+        return "range" if self._spec.order else "max"
 
     @property
     def _requires(self) -> tuple[str, ...]:
@@ -329,10 +366,7 @@ class Metric:
         batch_size: int,
     ) -> Tensor:
         entry = metric_entry(self._spec.metric)
-        options = {
-            ours: convert(self.options[theirs], tuple(made.images.shape))
-            for theirs, (_, ours, convert) in self._spec.options.items()
-        }
+        options = self._make_options(tuple(made.images.shape))
         if "stages" in entry.options:  # Quantus makes all of them random
             options["stages"] = len(network_stages(model))
         if softmax is not None and "by" in entry.options:
@@ -361,11 +395,20 @@ def _read_baseline(value: Any) -> Masking:
     return known[value]
 
 
-def _read_masks(masks: Any) -> Tensor | None:
+def _read_masks(masks: Any, sides: int) -> Tensor | None:
+    """Return masks (N, *size), of images of so many dimensions."""
     if masks is None:
         return None
     found = torch.as_tensor(np.asarray(masks))
-    return (found[:, 0] if found.ndim > 3 and found.shape[1] == 1 else found).long()  # noqa: PLR2004
+    return (found[:, 0] if found.ndim == sides and found.shape[1] == 1 else found).long()
+
+
+def _require_positive(maps: Tensor) -> None:
+    if bool((maps < 0).any()):
+        raise OptionError(
+            "The maps have negative values, and this metric reads how much each pixel counts; "
+            "give abs=True, or maps without signs."
+        )
 
 
 @final
@@ -453,6 +496,10 @@ class PointingGame(Metric):
 
     _spec = _Spec("", order=True)
 
+    @property
+    def _reads_maps_alone(self) -> bool:
+        return True
+
     def _evaluate(
         self,
         model: nn.Module,
@@ -462,12 +509,15 @@ class PointingGame(Metric):
         batch_size: int,
     ) -> Tensor:
         del model, softmax, batch_size
-        if masks is None or masks.shape != made.map.shape:
+        return self._evaluate_maps(made.map, masks)
+
+    def _evaluate_maps(self, maps: Tensor, masks: Tensor | None) -> Tensor:
+        if masks is None or masks.shape != maps.shape:
             raise InputError(
-                f"PointingGame needs masks of {tuple(made.map.shape)} as s_batch; "
+                f"PointingGame needs masks of {tuple(maps.shape)} as s_batch; "
                 f"{None if masks is None else tuple(masks.shape)} was given."
             )
-        maps = made.map.flatten(1)
+        maps = maps.flatten(1)
         largest = maps == maps.amax(1, keepdim=True)
         return (largest & (masks.to(maps.device).flatten(1) > 0)).any(1).double()
 
@@ -497,6 +547,14 @@ class Focus(Metric):
         self._tiles = torch.as_tensor(found).bool()
         return super().__call__(*args, **kwargs)
 
+    def _scale(self, maps: Any, images: Tensor) -> Tensor:
+        """Return what is above 0 of given maps: no other relevance counts."""
+        return normalise(_read_maps(maps, tuple(images.shape)).clamp_min(0), "max")
+
+    @property
+    def _reads_maps_alone(self) -> bool:
+        return True
+
     def _evaluate(
         self,
         model: nn.Module,
@@ -505,8 +563,12 @@ class Focus(Metric):
         softmax: bool | None,
         batch_size: int,
     ) -> Tensor:
-        del model, masks, softmax, batch_size
-        height, width = made.map.shape[1:]
+        del model, softmax, batch_size
+        return self._evaluate_maps(made.map, masks)
+
+    def _evaluate_maps(self, maps: Tensor, masks: Tensor | None) -> Tensor:
+        del masks
+        height, width = maps.shape[1:]
         middle_row, middle_column = height // 2, width // 2
         tiles = torch.tensor(
             [
@@ -516,9 +578,9 @@ class Focus(Metric):
                 (middle_column, middle_row, width, height),
             ]
         )
-        maps = made.map.cpu()
         shares = [
-            focus(one[None], tiles[kept][None]) for one, kept in zip(maps, self._tiles, strict=True)
+            focus(one[None], tiles[kept][None])
+            for one, kept in zip(maps.cpu(), self._tiles, strict=True)
         ]
         return torch.cat(shares) / 100
 
