@@ -32,7 +32,7 @@ _SOONEST, _LATEST, _SHARE = 30.0, 300.0, 0.1
 
 @contextmanager
 def show_progress(
-    what: str, unit: str, total: float | None = None, *, where: str = ""
+    what: str, unit: str, total: float | int | None = None, *, where: str = ""
 ) -> Iterator[Meter]:
     """Show what a command does, how far it is, how fast, and the time left.
 
@@ -51,14 +51,16 @@ def show_progress(
 class Meter:
     """How far a command is."""
 
-    def __init__(self, what: str, unit: str, total: float | None, where: str = "") -> None:
+    def __init__(self, what: str, unit: str, total: float | int | None, where: str = "") -> None:
         self.what, self.unit, self.total, self.where = what, unit, total, where
-        self.done = 0.0
+        self.done: float | int = 0
         self._bar: Progress | None = None
         self._begun = self._stage = time.monotonic()  # of the command, and of what it does now
         self._ended = threading.Event()
 
-    def update(self, *, done: float, total: float | None = None, what: str | None = None) -> None:
+    def update(
+        self, *, done: float | int, total: float | int | None = None, what: str | None = None
+    ) -> None:
         """Say how far it is; less than before begins another stage."""
         if done < self.done or (what is not None and what != self.what):
             self._stage = time.monotonic()
@@ -68,7 +70,7 @@ class Meter:
                 self._bar.task_ids[0], completed=done, total=self.total, description=self.what
             )
 
-    def advance(self, step: float = 1) -> None:
+    def advance(self, step: float | int = 1) -> None:
         """Say that more is done."""
         self.update(done=self.done + step)
 

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, final
 from torchsaliency.core.files import OutputFolder
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from torchsaliency.evaluation import Plan, Progress, Results
+    from torchsaliency.evaluation import ExplainedImage, Plan, Progress, Results
 
 REPORT = "report.html"
 """The name of the report in the folder of the evaluation."""
@@ -52,8 +50,8 @@ class GrowingReport:
         taken = time.monotonic() - begun
         self._next = time.monotonic() + max(_LEAST, taken / _SHARE)
 
-    def show(self, sample: str, picture: Image.Image) -> None:
-        """Take no picture."""
+    def show(self, explained: ExplainedImage) -> None:
+        """Take no image: reports have their own."""
 
     def finish(self, results: Results | None) -> None:
         """Write the whole report, with images and their maps."""

@@ -7,7 +7,7 @@ require_extra("eval", "pandas", "pyarrow", "torchmetrics")
 
 from torchsaliency.evaluation.agreement import Consensus, consensus
 from torchsaliency.evaluation.bench import Bench
-from torchsaliency.evaluation.callbacks import Callback, Progress, Watch
+from torchsaliency.evaluation.callbacks import Callback, ExplainedImage, Progress, Watch
 from torchsaliency.evaluation.choosing import recommend
 from torchsaliency.evaluation.plan import Plan, make_plan, read_plan
 from torchsaliency.evaluation.results import Results
@@ -24,6 +24,7 @@ __all__ = [
     "Callback",
     "Choice",
     "Consensus",
+    "ExplainedImage",
     "Plan",
     "Progress",
     "Recommendation",

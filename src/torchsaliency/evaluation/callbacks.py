@@ -1,13 +1,13 @@
-"""What an evaluation tells others while it runs: how far it is, pictures, and the results."""
+"""What an evaluation tells others while it runs: how far it is, some maps, and the results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, final, runtime_checkable
 
-from PIL import Image
+from torch import Tensor
 
 from torchsaliency.evaluation.plan import Plan
 from torchsaliency.evaluation.results import Results
@@ -33,6 +33,26 @@ class Progress:
     odd: int = 0
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class ExplainedImage:
+    """An image as the network saw it, with its maps.
+
+    Attributes:
+        name: of the sample.
+        image: (C, *size), the network's input.
+        maps: by method, (*size) in [0, 1].
+        mean: of the input's normalisation, one per channel; None if it is not known.
+        std: of it, too.
+    """
+
+    name: str
+    image: Tensor
+    maps: Mapping[str, Tensor]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
 Watch = Callable[[Progress], None]
 
 
@@ -41,7 +61,7 @@ class Callback(Protocol):
     """Hears of an evaluation; an error that it raises ends the evaluation.
 
     Attributes:
-        samples: of how many images it is shown a picture.
+        samples: how many images it is shown.
     """
 
     samples: int
@@ -52,8 +72,8 @@ class Callback(Protocol):
     def advance(self, progress: Progress) -> None:
         """Take how far it is, at the beginning and after every batch."""
 
-    def show(self, sample: str, picture: Image.Image) -> None:
-        """Take the picture of an image of this session under the maps of all methods."""
+    def show(self, explained: ExplainedImage) -> None:
+        """Take one of the first images of this session, with the maps of all methods."""
 
     def finish(self, results: Results | None) -> None:
         """Take what was found; None if the evaluation was stopped."""

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from torchsaliency.core.acceleration import accelerated
@@ -23,7 +22,7 @@ from torchsaliency.core.isolation import Isolation, describe_failure
 from torchsaliency.errors import DataError
 from torchsaliency.evaluation.batches import Batch, batches, cut
 from torchsaliency.evaluation.bench import Bench
-from torchsaliency.evaluation.callbacks import Callback, Progress, Watch
+from torchsaliency.evaluation.callbacks import Callback, ExplainedImage, Progress, Watch
 from torchsaliency.evaluation.given import FolderMaps
 from torchsaliency.evaluation.plan import Plan
 from torchsaliency.evaluation.results import Results
@@ -32,7 +31,6 @@ from torchsaliency.evaluation.setting import Setting, make_setting
 from torchsaliency.evaluation.store import KEY, Store
 from torchsaliency.evaluation.studies import study_metrics
 from torchsaliency.measures import judging
-from torchsaliency.viz import draw_maps
 from torchsaliency.zoo import Network, ScanPreprocessing
 
 FLUSH_SECONDS = 20.0
@@ -65,7 +63,7 @@ def evaluate(
         judge: the network that scores, instead of `plan.judge`.
         data: the images, instead of `plan.data`; any data set that `as_dataset` takes.
         watch: called after every batch.
-        callbacks: told of the beginning, of progress, of a few pictures and of the results, such as
+        callbacks: told of the beginning, of progress, of the first maps and of the results, such as
             `torchsaliency.tracking.EvaluationLog("mlflow")`.
 
     Raises:
@@ -133,8 +131,8 @@ class Run:
         self.odd: dict[str, list[str]] = {}  # methods whose map of an image has NaN, by its id
         self._isolation = Isolation()
         self._rows: list[dict[str, Any]] = []
-        self._pictures: list[tuple[str, Image.Image]] = []  # that callbacks have not seen
-        self._pictured = 0
+        self._explained: list[ExplainedImage] = []  # that callbacks have not seen
+        self._shown = 0
         self._flushed = time.monotonic()
 
     def finish(self, watch: Watch | None = None) -> None:
@@ -268,7 +266,7 @@ class Run:
         """Return a row an image, method and metric, in the store's columns."""
         benches = explain_batch(self.setting, batch, methods)
         found, count = [], len(batch)
-        self._draw(batch, benches)
+        self._gather(batch, benches)
         for label, values in score_batch(self.setting, benches).items():
             explanation = benches[label].explanation
             self.scores = explanation.scores.name
@@ -305,24 +303,23 @@ class Run:
                 volume = preprocessing.place_map(saliency).float().cpu()
                 self.store.keep_scan(name, method, scan.nifti(volume))
 
-    def _draw(self, batch: Batch, benches: Mapping[str, Bench]) -> None:
-        """Draw the first images under the maps of all methods, for the callbacks."""
+    def _gather(self, batch: Batch, benches: Mapping[str, Bench]) -> None:
+        """Keep the first images with the maps of all methods, for the callbacks."""
         most = max((callback.samples for callback in self.callbacks), default=0)
-        for place, name in enumerate(batch.ids[: max(0, most - self._pictured)]):
-            self._pictured += 1
-            preprocessing = self.setting.preprocessing
-            maps = {label: bench.explanation.map[place] for label, bench in benches.items()}
-            known = {name: getattr(preprocessing, name, None) for name in ("mean", "std")}
-            self._pictures.append((name, draw_maps(batch.images[place], maps, **known)))
+        left = max(0, most - self._shown - len(self._explained))
+        known = {name: getattr(self.setting.preprocessing, name, None) for name in ("mean", "std")}
+        for place, name in enumerate(batch.ids[:left]):
+            maps = {label: bench.explanation.map[place].cpu() for label, bench in benches.items()}
+            self._explained.append(ExplainedImage(name, batch.images[place], maps, **known))
 
     def _show(self) -> None:
-        """Show what was drawn: outside of the work on a batch, whose errors skip images."""
-        first = self._pictured - len(self._pictures)
-        for number, (name, picture) in enumerate(self._pictures, first):
+        """Show what was gathered: outside of the work on a batch, whose errors skip images."""
+        for number, explained in enumerate(self._explained, self._shown):
             for callback in self.callbacks:
                 if number < callback.samples:
-                    callback.show(name, picture)
-        self._pictures = []
+                    callback.show(explained)
+        self._shown += len(self._explained)
+        self._explained = []
 
     @cached_property
     def _places(self) -> dict[str, int]:

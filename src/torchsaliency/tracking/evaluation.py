@@ -7,13 +7,12 @@ import time
 from pathlib import Path
 from typing import final
 
-from PIL import Image
-
-from torchsaliency.evaluation.callbacks import Progress
+from torchsaliency.evaluation.callbacks import ExplainedImage, Progress
 from torchsaliency.evaluation.plan import Plan
 from torchsaliency.evaluation.results import Results
 from torchsaliency.report import render, table
 from torchsaliency.tracking.trackers import Tracker, create_tracker
+from torchsaliency.viz import draw_maps
 
 
 @final
@@ -53,9 +52,10 @@ class EvaluationLog:
         values = {"progress/images": float(self._done), "progress/images_a_second": speed}
         self.tracker.log_scalars(values, self._done)
 
-    def show(self, sample: str, picture: Image.Image) -> None:
-        """Keep a picture."""
-        self.tracker.log_picture(f"maps/{sample}", picture, self._done)
+    def show(self, explained: ExplainedImage) -> None:
+        """Keep a picture of the image under all maps."""
+        picture = draw_maps(explained.image, explained.maps, mean=explained.mean, std=explained.std)
+        self.tracker.log_picture(f"maps/{explained.name}", picture, self._done)
 
     def finish(self, results: Results | None) -> None:
         """Keep the numbers and the table, and close the run."""

@@ -181,7 +181,7 @@ def test_a_stopped_evaluation_closes_its_runs_as_failed(tmp_path):
             if progress.done:
                 raise KeyboardInterrupt
 
-        def show(self, sample, picture): ...
+        def show(self, explained): ...
 
         def finish(self, results):
             assert results is None
