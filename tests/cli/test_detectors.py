@@ -45,7 +45,8 @@ SEGMENTER = ("--model", "found.py:segmenter", "--json")
 
 @pytest.mark.usefixtures("networks")
 def test_a_box_is_explained_drawn_and_recorded(explain, place, clean):
-    ran = explain("a.png", *DETECTOR, "--target", "box:0,least=0.1", "--method", "gradcam")
+    words = (*DETECTOR, "--target", "box:0,least=0.1", "--method", "gradcam", "--no-colour-bar")
+    ran = explain("a.png", *words)
     assert ran.code == 0, ran.err
     (facts,) = ran.json["photos"][0]["maps"]
     (box,) = facts["target"]["boxes"]
