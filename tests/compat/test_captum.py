@@ -17,7 +17,7 @@ from torch import nn
 
 from nets import convnet, images, settle
 from torchsaliency.compat.captum import attr, metrics
-from torchsaliency.errors import InputError, OptionError, TargetError
+from torchsaliency.errors import InputError, LayerError, OptionError, TargetError
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Setting forward, backward hooks"),
@@ -460,6 +460,52 @@ def test_infidelity_of_vectors_is_theirs():
         return inputs / 2, inputs / 2
 
     run_both(program)
+
+
+def test_infidelity_from_a_baseline_is_theirs():
+    """What was taken away is a share of the way from the baseline, not from 0."""
+
+    def program(use: Use) -> Any:
+        model = net()
+        shares = use("attr").IntegratedGradients(model).attribute(X, BASES, target=1)
+        half = use("metrics").infidelity_perturb_func_decorator(True)(
+            lambda inputs, baselines: (inputs + baselines) / 2
+        )
+        options = {"baselines": BASES, "target": 1, "n_perturb_samples": 3}
+        return use("metrics").infidelity(model, half, X, shares, **options)
+
+    run_both(program)
+
+
+def test_coefficients_of_vectors_are_theirs():
+    def program(use: Use) -> Any:
+        model = nn.Linear(4, 1)
+        nn.init.constant_(model.weight, 2)
+        mask, x = torch.tensor([[0, 0, 1, 1]]), torch.tensor([[1.0, 2, 3, 4]])
+        options = {"n_samples": 50, "return_input_shape": False}
+        return use("attr").KernelShap(model).attribute(x, feature_mask=mask, target=0, **options)
+
+    made = run_both(program, atol=0.05)
+    torch.testing.assert_close(made[0], torch.tensor([[6.0, 14.0]]))
+
+
+def test_a_layer_of_several_tensors_is_refused():
+    class Both(nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return x, 2 * x
+
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.both = Both()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return sum(self.both(x)).mean((2, 3))
+
+    model = Sum()
+    for kind in (attr.LayerActivation, attr.LayerGradCam):
+        with pytest.raises(LayerError, match="gives several tensors"):
+            kind(model, model.both).attribute(X)
 
 
 def test_who_multiplies_by_the_inputs():

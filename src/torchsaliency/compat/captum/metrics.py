@@ -29,7 +29,7 @@ def infidelity_perturb_func_decorator(
 
     Args:
         multiply_by_inputs: whether the attributions are shares, multiplied by x: then what was
-            taken away is (x - x') / x, else x - x'.
+            taken away is (x - x') / (x - b), b the baselines or 0, else x - x'.
     """
 
     def decorate(function: Callable[..., Given]) -> Perturbed:
@@ -38,7 +38,9 @@ def infidelity_perturb_func_decorator(
             before, after = take_only(inputs, "inputs"), take_only(found, "perturbed inputs")
             taken = before - after
             if multiply_by_inputs:
-                taken = torch.where(before == 0, 0, taken / before)
+                start = 0 if baselines is None else take_only(baselines, "baselines")
+                way = before - start
+                taken = taken / torch.where(way == 0, 1, way)
             return taken, after
 
         return perturb

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, final
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,7 +27,7 @@ from torchsaliency.compat.captum.attr.base import (
 from torchsaliency.core.method import create
 from torchsaliency.core.space import add_sides
 from torchsaliency.core.trace import View, tracing
-from torchsaliency.errors import OptionError
+from torchsaliency.errors import LayerError, OptionError
 from torchsaliency.methods.attribution.layers import find_conductance, integrate_layer, read_layer
 from torchsaliency.methods.passes import images_of
 
@@ -65,8 +65,12 @@ class LayerAttribution(Attribution):
                 "attribute_to_layer_input", True, "name the layer before, whose output it is"
             )
         target = EachImage(asked.functions)
-        with tracing(asked.model, asked.x, target, gradients=False, chunk=asked.chunk) as view:
-            yield view
+        handle = self.layer.register_forward_hook(_require_one)
+        try:
+            with tracing(asked.model, asked.x, target, gradients=False, chunk=asked.chunk) as view:
+                yield view
+        finally:
+            handle.remove()
 
     def _read(self, asked: Question, *, to_input: bool) -> tuple[Tensor, Tensor]:
         """Return what the layer gives, and the gradient of the score there."""
@@ -79,6 +83,18 @@ class LayerAttribution(Attribution):
         features, slopes = self._read(asked, to_input=to_input)
         weights = slopes.flatten(2).mean(2) if slopes.ndim > 2 else slopes  # noqa: PLR2004
         return add_sides(weights, features) * features
+
+
+def _require_one(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
+    """Refuse a layer that gives several tensors, of which one alone would be explained."""
+    parts = output.values() if isinstance(output, dict) else output
+    if isinstance(parts, Tensor) or not isinstance(parts, Iterable):
+        return
+    if sum(isinstance(part, Tensor) for part in parts) > 1:
+        raise LayerError(
+            f"A {type(module).__name__} gives several tensors, and a layer's attributions are of "
+            "one; choose a module inside it."
+        )
 
 
 @final
@@ -95,15 +111,14 @@ class LayerActivation(LayerAttribution):
     ) -> Tensor:
         """Return A, (N, …)."""
         asked = ask(self._network, inputs, None, additional_forward_args, layer=self.layer)
-        if attribute_to_layer_input:
-            raise refuse("attribute_to_layer_input", True, "name the layer before")
-        with torch.no_grad(), tracing(asked.model, asked.x, _first, gradients=False) as view:
+        asked = replace(asked, functions=(_sum,) * len(asked.images))
+        with self._look(asked, to_input=attribute_to_layer_input) as view:
             found: Tensor = view.output
         return found.to(asked.images)
 
 
-def _first(output: Tensor) -> Tensor:
-    return output.flatten(1)[:, 0]
+def _sum(row: Tensor) -> Tensor:
+    return row.sum()
 
 
 @final
@@ -138,8 +153,10 @@ class LayerGradientXActivation(LayerAttribution):
         target: Targets = None,
         additional_forward_args: Any = None,
         attribute_to_layer_input: bool = False,
+        grad_kwargs: None = None,
     ) -> Tensor:
         """Return A ⊙ ∂y/∂A, (N, …)."""
+        del grad_kwargs
         asked = ask(self._network, inputs, target, additional_forward_args)
         found, slopes = self._read(asked, to_input=attribute_to_layer_input)
         return found * slopes if self._multiplied else slopes

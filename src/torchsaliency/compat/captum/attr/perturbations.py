@@ -225,7 +225,7 @@ class _Coalitions(Attribution, abc.ABC):
         table = asked.images.new_zeros(len(rows), features)
         for place, (kinds, row) in enumerate(rows):
             table[place, kinds] = row.to(table)
-        return asked.answer(table)
+        return table if asked.alone else (table,)
 
     @abc.abstractmethod
     def _solve(self, score: _Shown, features: int, samples: int, seed: int) -> Tensor:
