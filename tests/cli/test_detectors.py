@@ -149,3 +149,15 @@ def test_a_segmenter_of_torchvision_from_a_file(explain, photo):
     (facts,) = ran.json["photos"][0]["maps"]
     assert facts["layers"] == ["backbone.16"]
     assert facts["status"] == "ok"
+
+
+@pytest.mark.usefixtures("networks", "clean")
+def test_a_shared_scale_keeps_the_boxes(explain, place):
+    words = (*DETECTOR, "--target", "box:0,least=0.1", "--method", "gradcam", "--no-colour-bar")
+    ran = explain("a.png", *words, "--scale", "shared")
+    assert ran.code == 0, ran.err
+    assert len(ran.json["colour_limits"]) == 2
+    (facts,) = ran.json["photos"][0]["maps"]
+    drawn = np.array(Image.open(place / "saliency" / facts["files"]["overlay"]))
+    assert drawn.shape == (40, 60, 3)
+    assert (drawn == 255).all(2).sum() > 20

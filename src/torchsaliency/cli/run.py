@@ -25,6 +25,7 @@ from torchsaliency.cli.grid import Grid
 from torchsaliency.cli.media import Medium, Photographs
 from torchsaliency.cli.monitoring import MonitoredMethod, name_network_errors
 from torchsaliency.cli.progress import show_progress
+from torchsaliency.cli.scaling import share_scale
 from torchsaliency.core import target as targets
 from torchsaliency.core.detection import DetectionScore
 from torchsaliency.core.explain import explain
@@ -45,7 +46,7 @@ from torchsaliency.errors import (
 )
 from torchsaliency.measures import masked_scores
 from torchsaliency.options import ExplainOptions
-from torchsaliency.viz import Limits, find_limits, write_limits
+from torchsaliency.viz import Limits, write_limits
 from torchsaliency.zoo import Network, Preprocessing
 from torchsaliency.zoo.checkpoints import state_dict_sha256
 from torchsaliency.zoo.sources.userfile import is_user_file, split_options
@@ -228,28 +229,9 @@ class Run:
     def _share_scale(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Draw all overlays again, with one range of colours for all of them."""
         assert isinstance(self._medium, Photographs)
-        signed = self.options.signed
-        finite_maps = [
-            [facts for facts in entry["maps"] if facts["status"] != "not finite"]
-            for entry in entries
-        ]
-
-        def read(facts: Mapping[str, Any]) -> Tensor:
-            name = facts["files"]["signed" if signed else "raw"]
-            return torch.from_numpy(np.load(self.folder.path / name)).float()
-
-        if not any(finite_maps):
-            return entries
-        self.limits = find_limits(
-            (read(facts) for maps in finite_maps for facts in maps), signed=signed
-        )
-        for entry, maps in zip(entries, finite_maps, strict=True):
-            picture = self._medium.open(self.photos[entry["name"]])
-            for facts in maps:
-                content = self._medium.redraw(picture, read(facts), facts["target"], self.limits)
-                self.folder.write(facts["files"]["overlay"], content)
-        if self.pictures is not None:
-            self.pictures.words = write_limits(self.limits, signed=signed)
+        self.limits = share_scale(entries, self.photos, self.folder, self._medium)
+        if self.pictures is not None and self.limits is not None:
+            self.pictures.words = write_limits(self.limits, signed=self.options.signed)
         return entries
 
     def _explain_batches(self) -> Iterator[dict[str, Any]]:
