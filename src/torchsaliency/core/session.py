@@ -81,10 +81,14 @@ def call_network(
         raise InputError("No image was given; a network runs on one at least.")
     arguments, named = ((images,), {}) if inputs is None else inputs.arguments(net)
     layer = layer_of_output(where)
+
+    def run() -> Any:
+        return net(*arguments, **named)
+
     try:
         if layer is not None and isinstance(net, nn.Module):
-            return run_to_layer(net, layer, lambda: net(*arguments, **named))
-        output = net(*arguments, **named)
+            return run_to_layer(net, layer, run)
+        output = run()
         found = read_detections(net, output, size_of(images)) if where is None else None
         return unwrap_output(output, where) if found is None else found
     except SystemExit as error:  # a network does not end the program that explains it
