@@ -13,7 +13,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
@@ -29,7 +29,7 @@ from torchsaliency.core.method import Needs, methods
 from torchsaliency.core.network import unwrap
 from torchsaliency.core.target import Contrast
 from torchsaliency.data import open_photo
-from torchsaliency.errors import DataError, OptionError
+from torchsaliency.errors import DataError, OptionError, TorchSaliencyError
 from torchsaliency.pages.masked import describe_masked
 from torchsaliency.pages.views import PhotoView, top_classes, view_photo
 from torchsaliency.zoo import Network, similarity_to_text
@@ -162,8 +162,9 @@ class Service:
     def warm_up(self) -> None:
         """Explain a grey photograph: the first visitor need not wait for what loads once."""
         grey = Image.new("RGB", (64, 48), "gray")
-        for shown in self.explain(grey, Choice()):
-            self.view(shown)
+        with suppress(TorchSaliencyError):  # a detector finds nothing in it
+            for shown in self.explain(grey, Choice()):
+                self.view(shown)
         self._seconds.clear()
         names = ("torchsaliency.evaluation",)  # what scoring imports takes seconds
         threading.Thread(target=importlib.import_module, args=names, daemon=True).start()

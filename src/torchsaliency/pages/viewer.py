@@ -70,7 +70,6 @@ def viewer_html(
         alpha=alpha,
         key=key,
         several=several,
-        signed=any(one.signed for view in views for one in view.maps),
         plain=encode_colours(colormap, signed=False),
         diverging=encode_colours(None, signed=True),
         plain_stops=_gradient(colormap, signed=False),

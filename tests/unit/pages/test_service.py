@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import torchsaliency
-from torchsaliency.errors import DataError, OptionError
+from torchsaliency.errors import DataError, InputError, OptionError
 from torchsaliency.pages.service import Choice, Job, Limits, Service, Stopped
 
 
@@ -139,3 +139,36 @@ def test_another_photo(service, photo, tmp_path):
     (shown,) = service.explain(photo, Choice(similar_to=str(tmp_path / "other.png")))
     assert shown.explanations["gradcam"].target.describe()["kind"] == "EmbeddingSimilarity(cosine)"
     assert float(shown.explanations["gradcam"].score[0]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["builtin/shapes_ssl", "builtin/shapes_vit"])
+def test_encoders_and_transformers(name, photo):
+    network = torchsaliency.load_model(name)
+    served = Service(network)
+    served.warm_up()
+    assert bool(served.classify(photo)) == bool(network.classes)
+    *_, shown = served.explain(photo, Choice(("gradcam", "mtsm")))
+    view = served.view(shown)
+    assert [one.title for one in view.maps] == ["gradcam", "mtsm"]
+    assert len(view.classes) == (5 if network.classes else 0)
+
+
+def test_a_detector(photo):
+    torch.manual_seed(0)
+    network = torchsaliency.load_model(
+        "torchvision/ssdlite320_mobilenet_v3_large", pretrained=False
+    )
+    served = Service(network)
+    served.warm_up()  # finds nothing in a grey photo, and goes on
+    with pytest.raises(InputError, match="finds no object"):
+        served.classify(photo)
+    head = network.module.head.classification_head
+    for name, parameter in head.named_parameters():
+        torch.nn.init.zeros_(parameter)
+        if name.endswith("1.bias"):  # of all anchors, class 7 is sure
+            parameter.data[7::91] = 9.0
+    assert served.classify(photo) == []
+    (shown,) = served.explain(photo, Choice(("gradcam",)))
+    (one,) = served.view(shown).maps
+    assert len(one.boxes) >= 1
+    assert all(0 <= part <= 1 for box in one.boxes for part in box.corners)
