@@ -15,7 +15,6 @@ from torchsaliency.metrics.functional import rank_similarity, ssim_similarity
 
 # Where the object is, by eye, as shares of the 224x224 centre crop: left, top, right, bottom.
 OBJECTS = {
-    "chelsea": (0.05, 0.0, 1.0, 1.0),
     "coffee": (0.1, 0.1, 0.95, 1.0),
     "rocket": (0.3, 0.0, 0.75, 0.95),
     "flower": (0.3, 0.05, 0.95, 0.95),
