@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from torchsaliency.cli.answers import MaskFile, Target
 from torchsaliency.cli.console import say
 from torchsaliency.cli.folder import Folder
 from torchsaliency.cli.grid import Grid
 from torchsaliency.cli.media import choose_medium
 from torchsaliency.cli.monitoring import name_network_errors
 from torchsaliency.cli.options import ExplainCommandOptions, parse_settings, require_chosen
-from torchsaliency.cli.run import ALL, MaskFile, Run, Target
+from torchsaliency.cli.run import ALL, Run
 from torchsaliency.core.acceleration import accelerated
 from torchsaliency.core.embedding import embeddings
 from torchsaliency.core.files import file_name

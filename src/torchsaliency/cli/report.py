@@ -15,7 +15,8 @@ from torchsaliency.errors import OptionError
 from torchsaliency.options import WRITTEN, ExplainOptions, option
 
 if TYPE_CHECKING:
-    from torchsaliency.cli.run import Answer, Photo, Run
+    from torchsaliency.cli.answers import Answer, Photo
+    from torchsaliency.cli.run import Run
     from torchsaliency.core.explanation import Explanation
     from torchsaliency.pages import PhotoView
 
@@ -155,5 +156,10 @@ class Gathered:
 
         masked = describe_masked(self._run.network, explanation[row], self._run.masking)
         scores = {name: column[row][0] for name, column in answer.scores[method].items()}
-        words = [f"{name} {value:.3g}" for name, value in scores.items() if value is not None]
+        known = {"ad", "ag"} if masked else set()  # the words on masking have these two
+        words = [
+            f"{name} {value:.3g}"
+            for name, value in scores.items()
+            if value is not None and name not in known
+        ]
         return (*masked, *([", ".join(words)] if words else []))

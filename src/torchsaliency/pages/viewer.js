@@ -4,7 +4,11 @@
   const SIDE = 360; // the longer side of a canvas; the browser resizes it
   const remembered = {}; // settings of viewers that follow each other, by key
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  const number = (v) => (v === 0 ? "0" : String(Number(v.toPrecision(3)))).replace("-", "−").replace("e+", "e");
+  const short = (v) => {
+    const size = Math.abs(v);
+    return v === 0 || (size >= 1e-3 && size < 1e5) ? String(Number(v.toPrecision(3))) : v.toExponential(1);
+  };
+  const number = (v) => short(v).replaceAll("-", "−").replace("e+", "e");
 
   /** Reads the levels of a grey PNG. */
   async function readLevels(image) {
