@@ -181,9 +181,7 @@ PROGRAMS: dict[str, Comparison] = {
         _captum("IntegratedGradients", n_steps=16, internal_batch_size=16),
         images=2,
     ),
-    "captum-gradientshap": _compare(
-        "captum", "GradientShap, 8 samples", _gradient_shap, images=2
-    ),
+    "captum-gradientshap": _compare("captum", "GradientShap, 8 samples", _gradient_shap, images=2),
     "captum-noisetunnel": _compare(
         "captum", "NoiseTunnel of Saliency, 8 samples", _noise_tunnel, images=2
     ),
