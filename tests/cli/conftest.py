@@ -66,10 +66,8 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def slow_machines_say_nothing(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A command that takes more than 30 seconds says how far it is; tests read what else it says."""
+def no_progress(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow machine a command says how far it is; tests read what else it says."""
     if request.path.name != "test_progress.py":
         monkeypatch.setattr(progress, "_SOONEST", threading.TIMEOUT_MAX)
 
