@@ -13,8 +13,8 @@ import torch
 import typer
 
 from benchmarks import report
-from benchmarks.comparisons import COMPARISONS
 from benchmarks.networks import NAMES
+from benchmarks.programs import ROWS
 
 # Threads that wait must sleep and freed memory must stay, or shared machines measure the others.
 _CALM = {
@@ -37,9 +37,9 @@ def main(  # noqa: PLR0913, PLR0917 (a command's options)
     output: Annotated[Path, typer.Option(help="folder of the results")] = Path("bench-results"),
 ) -> None:
     """Measure, a process a row, and write `results.json` and `results.md`."""
-    unknown = set(only or ()) - set(COMPARISONS) | set(networks or ()) - set(NAMES)
+    unknown = set(only or ()) - set(ROWS) | set(networks or ()) - set(NAMES)
     if unknown:
-        known = ", ".join([*COMPARISONS, *NAMES])
+        known = ", ".join([*ROWS, *NAMES])
         raise typer.BadParameter(f"{', '.join(sorted(unknown))} is not known; choose of {known}.")
     output.mkdir(parents=True, exist_ok=True)
     devices = [device] if device else ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -48,9 +48,9 @@ def main(  # noqa: PLR0913, PLR0917 (a command's options)
     options += ["--repeats", str(repeats or (3 if quick else 7)), *(["--quick"] if quick else [])]
     rows: list[dict[str, Any]] = []
     for place in devices:
-        for name in only or COMPARISONS:
+        for name in only or ROWS:
             for network in networks or NAMES:
-                allowed = COMPARISONS[name].networks
+                allowed = ROWS[name].networks
                 if allowed and network not in allowed:
                     continue
                 rows.append(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from benchmarks.comparisons import NARROW, Comparison, Side
+from benchmarks.comparisons import COMPARISONS, NARROW, Comparison, Side
 from benchmarks.networks import Bench
 
 Program = Callable[[Callable[[str], Any], Bench], object]
@@ -107,7 +107,7 @@ def _quantus(kind: str, *, masks: bool = False, again: bool = False, **options: 
         )
         size = (len(bench.x), 1, *bench.x.shape[2:])
         maps = np.random.default_rng(0).random(size).astype(np.float32)
-        more: dict[str, Any] = {"s_batch": maps > 0.5} if masks else {}  # noqa: PLR2004
+        more: dict[str, Any] = {"s_batch": maps > 0.5} if masks else {}
         if again:
             more |= {
                 "explain_func": _explain_by_gradient,
@@ -229,3 +229,7 @@ PROGRAMS: dict[str, Comparison] = {
         )
     },
 }
+"""Rows of the classes that a peer has under the same name here."""
+
+ROWS = COMPARISONS | PROGRAMS
+"""Everything that can be measured, by name."""

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks.comparisons import COMPARISONS, Comparison, Side
+from benchmarks.comparisons import Comparison, Side
 from benchmarks.counting import counted, peak_megabytes
 from benchmarks.networks import bench
+from benchmarks.programs import ROWS
 from benchmarks.timing import Spread, interleaved, paired_ratio, seconds_of
 
 THREADS = 2
@@ -80,7 +81,7 @@ def main(
     """Measure one row, or the memory of one of its sides."""
     torch.set_num_threads(THREADS)
     place = torch.device(device)
-    comparison = COMPARISONS[name]
+    comparison = ROWS[name]
     made = bench(network, batch, place, quick=quick)
     sides = comparison.sides(made)
     if side is not None:

@@ -23,6 +23,7 @@ from benchmarks.comparisons import COMPARISONS
 from benchmarks.counting import counted, peak_megabytes
 from benchmarks.networks import Bench
 from benchmarks.peers import multivec_maps, official_opticam, tucker_maps
+from benchmarks.programs import PROGRAMS
 from benchmarks.row import measure
 from benchmarks.timing import Spread, interleaved, paired_ratio, seconds_of
 
@@ -193,6 +194,20 @@ def test_rows_are_measured(name):
         return
     plain = found["sides"]["plain loop"]
     assert ours["passes_per_image"] <= plain["passes_per_image"]
+
+
+@pytest.mark.parametrize("name", ["captum-saliency", "quantus-sparseness", "torchcam-layercam"])
+def test_programs_of_the_peers_give_the_same_with_either_import(name):
+    net, x = convnet(seed=3), images(2, seed=1)
+    tiny = Bench("tiny", net, x, torch.tensor([1, 3]), "relu3", None, BLACK, True)
+    ours, theirs = (side.work() for side in PROGRAMS[name].sides(tiny))
+    torch.testing.assert_close(
+        torch.as_tensor(np.asarray([*ours])),
+        torch.as_tensor(np.asarray([*theirs])),
+        rtol=1e-3,
+        atol=1e-5,
+        check_dtype=False,
+    )
 
 
 def test_a_profile_tells_the_networks_share_and_the_largest_others():
