@@ -1,4 +1,4 @@
-"""One browser, the system's chromium, and one server of the app for all tests of a process."""
+"""One browser, the system's chromium, and one server of the app for all tests of a file."""
 
 import contextlib
 import os
@@ -22,8 +22,9 @@ WAIT = 30_000
 """Milliseconds; the machine may be busy."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
+    """Chromium; not longer than a file: Playwright's event loop would run in other tests, too."""
     if CHROMIUM is None:
         pytest.skip("there is no chromium; .ci/run installs Debian's")
     with sync_playwright() as playwright:
@@ -78,7 +79,7 @@ def open_page(browser):
         context.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The address of the app with a small network, and small limits."""
     with socket.socket() as free:
