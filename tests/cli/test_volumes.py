@@ -85,6 +85,18 @@ def test_a_scan_has_a_montage_and_a_map_over_it(run, place):
     assert facts["photos"][0]["size"] == [6, 10, 8]
 
 
+@pytest.mark.usefixtures("run")
+def test_a_report_of_scans_has_their_numbers(command, place):
+    write_nifti(place / "scan.nii.gz", phantom())
+    ran = command("report", "scan.nii.gz", "--model", "net3d.py:scan", "--method", "gradcam,mtsm",
+                  "--score", "deletion")  # fmt: skip
+    assert ran.code == 0, ran.err
+    page = (place / "report.html").read_text()
+    assert page.count('class="ts-photo"') == 3  # three cuts
+    for word in (">masked ", ">AD ", ">deletion "):
+        assert page.count(word) == 6, word
+
+
 def test_a_series_is_one_scan_and_a_folder_holds_several(run, place):
     write_series(place / "series", phantom())
     ran = run("series", factory="said")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from torchsaliency.cli.console import print_line
 from torchsaliency.options import (
@@ -41,21 +42,22 @@ def app(options: AppOptions) -> None:
     from torchsaliency.cli.photographs import say_assumptions
     from torchsaliency.pages.app import App
     from torchsaliency.pages.service import Limits, Service
-    from torchsaliency.zoo import load_model
+    from torchsaliency.zoo import InputFacts, load_model
     from torchsaliency.zoo.inputs import given_facts
 
-    network = load_model(
-        options.model,
-        weights=options.weights,
-        device=options.device,
-        dtype=getattr(torch, options.precision),
-        given=given_facts(options),
-    )
+    loading: dict[str, Any] = {}  # what is not the default
+    if options.weights is not None:
+        loading["weights"] = str(options.weights)
+    if options.precision != "float32":
+        loading["dtype"] = getattr(torch, options.precision)
+    if (given := given_facts(options)) != InputFacts():
+        loading["given"] = given
+    network = load_model(options.model, device=options.device, **loading)
     say_assumptions(network)
     limits = Limits(
         options.max_megabytes, options.max_pixels, options.max_seconds, options.max_waiting
     )
-    service = Service(network, fit=options.fit, limits=limits, chunk=options.chunk)
+    service = Service(network, fit=options.fit, limits=limits, chunk=options.chunk, loading=loading)
     service.warm_up()
     served = App(service)
     page = served.build()

@@ -147,7 +147,9 @@ class Gathered:
             self.views.append(replace(view, maps=named))
         else:
             rows = {label: one[row] for label, one in explanations.items()}
-            self.views += view_inputs(rows, classes=run.network.classes, names=[photo.name])
+            self.views += view_inputs(
+                rows, classes=run.network.classes, names=[photo.name], facts=[facts]
+            )
 
     def _facts(
         self, answer: Answer, method: str, explanation: Explanation, row: int

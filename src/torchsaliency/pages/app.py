@@ -104,6 +104,8 @@ class App:
                             code = gr.Code(label="The same in Python", language="python")
             inputs = [photo, chosen, top, other, layer, masking, signed, second, words]
             queued: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1}
+            # at once, in the browser: the class of the photo before is not explained of this one
+            photo.change(None, None, top, js="() => null", api_visibility="private")
             photo.change(self.classify, [photo], [top, status], api_name="classify", **queued)
             run.click(
                 self.explain, inputs, [status, shown, state], api_name="explain", **queued,
@@ -154,8 +156,11 @@ class App:
         """Return the five likeliest classes of a photo, and a sentence."""
         if photo is None:
             return gr.Radio(choices=[], value=None), _say("Drop a photo, or pick a sample.")
-        with _sentences():
-            found = self.service.classify(self.service.read(photo))
+        try:
+            with _sentences():
+                found = self.service.classify(self.service.read(photo))
+        except Stopped:
+            return gr.skip(), _say(_OVER)
         choices = [(f"{name} · {format_probability(share)}", place) for name, place, share in found]
         value = found[0][1] if found else None
         return gr.Radio(choices=choices, value=value), _say("Ready to explain.")
@@ -208,11 +213,12 @@ class App:
     def score(self, state: Shown | None, request: gr.Request) -> tuple[str, Any, Any]:
         """Measure insertion and deletion of each map that is shown."""
         shown = _require_shown(state)
+        job = self._begin(request)
         try:
             with _sentences():
-                scored = self.service.score(shown, self._begin(request))
+                scored = self.service.score(shown, job)
         except Stopped:
-            return _say(_STOPPED), gr.skip(), gr.skip()
+            return _say(_OVER if job.over else _STOPPED), gr.skip(), gr.skip()
         return _say("Insertion and deletion stand below each map."), self._html(scored), scored
 
     def contrast(
@@ -222,17 +228,22 @@ class App:
         chosen: list[str],
         layer: str,
         masking: str,
-    ) -> tuple[str, str]:
+        request: gr.Request,
+    ) -> tuple[str, Any]:
         """Show what of a photo speaks for the expected class, and what for the predicted one."""
         if photo is None or expected is None:
             raise gr.Error(
                 "Choose a photo and the class that it should have been.", print_exception=False
             )
         choice = Choice(tuple(chosen) or DEFAULT, None, (layer or "").strip() or None, masking)
-        with _sentences():
-            picture = self.service.read(photo)
-            predicted = self.service.classify(picture, 1)[0][1]
-            view = self.service.contrast(picture, expected, predicted, choice, Path(photo).stem)
+        job, title = self._begin(request), Path(photo).stem
+        try:
+            with _sentences():
+                picture = self.service.read(photo)
+                predicted = self.service.classify(picture, 1, job)[0][1]
+                view = self.service.contrast(picture, expected, predicted, choice, title, job)
+        except Stopped:
+            return _say(_OVER if job.over else _STOPPED), gr.skip()
         return _say("Compared."), viewer_html([view], assets=False, key=_KEY)
 
     def download(self, state: Shown | None) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torchsaliency.errors import TorchSaliencyError
+from torchsaliency.errors import DataError, TorchSaliencyError
 from torchsaliency.evaluation import Plan, Results, Store, load_results
 from torchsaliency.evaluation.batches import batches
 from torchsaliency.evaluation.scoring import explain_batch
@@ -17,10 +17,11 @@ from torchsaliency.pages import charts, findings
 from torchsaliency.pages.findings import Finding
 from torchsaliency.pages.report import About, render_page
 from torchsaliency.pages.viewer import viewer_html
-from torchsaliency.pages.views import PhotoView, view_photo
+from torchsaliency.pages.views import PhotoView, view_inputs, view_photo
 from torchsaliency.report import table as table_of
 from torchsaliency.report.charts import metric_charts
 from torchsaliency.report.formats import read_cells, write_legend
+from torchsaliency.zoo import Preprocessing
 
 IMAGES = 12
 """Images that are shown with their maps."""
@@ -32,7 +33,8 @@ def evaluation_report(
     """Return what an evaluation found as one HTML file.
 
     The maps of some images are made again as the plan says. Where that cannot be done (the data or
-    the network is somewhere else), the report says why and has no pictures.
+    the network is somewhere else, or is another one than was evaluated), the report says why and
+    has no pictures.
 
     Args:
         folder: what `torchsaliency evaluate --output` wrote.
@@ -102,6 +104,7 @@ def _explain_again(
 
     plan = Plan.model_validate({**facts["plan"], "methods": list(facts["methods"].values())})
     setting = make_setting(plan)
+    _require_same(facts["identity"], setting.identity())
     places = {sample.id: place for place, sample in enumerate(setting.data.samples)}
     for one in chosen:
         place = places[one.sample]
@@ -111,15 +114,34 @@ def _explain_again(
         explanations = {
             label: bench.explanation for label, bench in explain_batch(setting, batch).items()
         }
-        view = view_photo(
-            setting.data.picture(place).image,
-            explanations,
-            model=setting.photo_preprocessing,
-            classes=setting.network.classes,
-            title=one.sample,
-            facts=findings.describe_values(results, one.sample),
-        )
-        yield replace(view, note="; ".join(one.reasons))
+        classes, note = setting.network.classes, "; ".join(one.reasons)
+        values = findings.describe_values(results, one.sample)
+        if isinstance(setting.preprocessing, Preprocessing):
+            photo = setting.data.picture(place).image
+            views = [
+                view_photo(
+                    photo,
+                    explanations,
+                    model=setting.preprocessing,
+                    classes=classes,
+                    title=one.sample,
+                    facts=values,
+                )
+            ]
+        else:
+            views = view_inputs(explanations, classes=classes, names=[one.sample], facts=[values])
+        for view in views:
+            yield replace(view, note=note)
+
+
+def _require_same(evaluated: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse what the plan names now if it is not what was evaluated: its maps would be others."""
+    for name in evaluated.keys() & now.keys():
+        if evaluated[name] != now[name]:
+            raise DataError(
+                f"{name} is {evaluated[name]} in the evaluation and {now[name]} in what its plan "
+                "names now."
+            )
 
 
 def _about_run(facts: Mapping[str, Any], results: Results, missing: str) -> About:

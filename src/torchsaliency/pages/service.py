@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import tempfile
 import threading
 import time
@@ -138,6 +139,7 @@ class Service:
         fit: how photographs fit its input, as `preprocess` takes it.
         limits: what a visitor may ask for.
         chunk: images in one pass of derived images; None finds it.
+        loading: what `load_model` was given beside the network's name, by name of the argument.
     """
 
     def __init__(
@@ -147,8 +149,10 @@ class Service:
         fit: str = "whole",
         limits: Limits | None = None,
         chunk: int | None = None,
+        loading: Mapping[str, Any] | None = None,
     ) -> None:
         self.network, self.fit, self.chunk = network, fit, chunk
+        self.loading = loading or {}
         self.limits = limits or Limits()
         self.preprocessing = network.frame(fit)
         self._lock = threading.Lock()
@@ -163,7 +167,7 @@ class Service:
         """Explain a grey photograph: the first visitor need not wait for what loads once."""
         grey = Image.new("RGB", (64, 48), "gray")
         with suppress(TorchSaliencyError):  # a detector finds nothing in it
-            for shown in self.explain(grey, Choice()):
+            for shown in self.explain(grey, Choice(), Job(math.inf)):
                 self.view(shown)
         self._seconds.clear()
         names = ("torchsaliency.evaluation",)  # what scoring imports takes seconds
@@ -183,9 +187,11 @@ class Service:
                 )
             return open_photo(file, max_pixels=self.limits.pixels)
 
-    def classify(self, photo: Image.Image, count: int = 5) -> list[tuple[str, int, float]]:
+    def classify(
+        self, photo: Image.Image, count: int = 5, job: Job | None = None
+    ) -> list[tuple[str, int, float]]:
         """Return the likeliest classes of a photograph: names, numbers and probabilities."""
-        with self._job(Job(self.limits.seconds)):
+        with self._job(job or Job(self.limits.seconds)):
             found = self._explain(photo, "gradcam", Choice())
         output = found.output
         if not found.scores.classes or not isinstance(output, Tensor):
@@ -200,13 +206,23 @@ class Service:
         """Explain a photograph, and yield after each map what there is so far.
 
         Raises:
-            OptionError: no method was chosen, or too many.
+            OptionError: no method was chosen, or too many; two things to explain were; signs are
+                asked of methods that all have none.
             TorchSaliencyError: something that was chosen does not fit the network.
             Stopped: the job was stopped, or its time is over.
         """
         if not 0 < len(choice.methods) <= self.limits.maps:
             raise OptionError(
                 f"{len(choice.methods)} methods were chosen; choose 1 to {self.limits.maps}."
+            )
+        if choice.text is not None and choice.similar_to is not None:
+            raise OptionError(
+                "A second photo and words were given; leave one of the two out: one is explained."
+            )
+        if choice.signed and not any(methods()[name].signed for name in choice.methods):
+            raise OptionError(
+                f"{', '.join(choice.methods)} gives no signed values; choose a method such as "
+                "gradcam or input-x-gradient, or switch signs off."
             )
         job = job or Job(self.limits.seconds)
         shown = Shown(photo, title, choice, left=self._left(choice.methods))
@@ -244,6 +260,7 @@ class Service:
         predicted: int,
         choice: Choice,
         title: str = "photo",
+        job: Job | None = None,
     ) -> PhotoView:
         """Return the maps of two classes and what speaks for each of them against the other.
 
@@ -265,7 +282,7 @@ class Service:
                 torch.tensor([predicted]), torch.tensor([[expected]])
             ),
         }
-        job, found, facts = Job(self.limits.seconds), {}, {}
+        job, found, facts = job or Job(self.limits.seconds), {}, {}
         for label, target in targets.items():
             with self._job(job):
                 found[label] = self._explain(photo, method, choice, target)
@@ -280,64 +297,75 @@ class Service:
         )
 
     def view(self, shown: Shown) -> PhotoView:
-        """Return what is shown as the viewer takes it."""
-        found = shown.explanations
-        signed = shown.choice.signed
-        if signed:
-            found = {name: one for name, one in found.items() if one.signed is not None}
-            left_out = [name for name in shown.explanations if name not in found]
-            if left_out and not found:
-                raise OptionError(
-                    f"{', '.join(left_out)} gives no signed values; choose a method such as "
-                    "gradcam or input-x-gradient, or switch signs off."
-                )
-        return view_photo(
-            shown.photo,
-            found,
-            model=self.network,
-            fit=self.fit,
-            title=shown.title,
-            signed=signed,
-            facts=shown.facts,
-        )
+        """Return what is shown as the viewer takes it; methods without signs are shown as such."""
+        views = []
+        for name, one in shown.explanations.items():
+            signed = shown.choice.signed and one.signed is not None
+            lines = shown.facts.get(name, ())
+            if shown.choice.signed and not signed:
+                lines = (*lines, "gives no signed values")
+            view = view_photo(
+                shown.photo,
+                {name: one},
+                model=self.network,
+                fit=self.fit,
+                title=shown.title,
+                signed=signed,
+                facts={name: lines},
+            )
+            views.append(view)
+        return replace(views[0], maps=tuple(one for view in views for one in view.maps))
 
     def write(self, shown: Shown) -> Path:
         """Write overlays, raw maps, manifest and the lines of Python that repeat it as a ZIP."""
         folder = Path(tempfile.mkdtemp(prefix="torchsaliency-"))
         for one in shown.explanations.values():
             one.save(folder / "maps", ["photo"])
-        shown.photo.save(folder / "photo.png")
+        pictures = {"photo.png": shown.photo}
+        if shown.choice.similar_to is not None:
+            pictures["second.png"] = self.read(shown.choice.similar_to)
+        for name, picture in pictures.items():
+            picture.save(folder / name)
         (folder / "again.py").write_text(self.lines(shown), encoding="utf-8")
         archive = folder / "maps.zip"
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
             for path in sorted((folder / "maps").iterdir()):
                 if path.is_file():
                     file.write(path, path.name)
-            for name in ("again.py", "photo.png"):
+            for name in ("again.py", *pictures):
                 file.write(folder / name, name)
         return archive
 
     def lines(self, shown: Shown) -> str:
         """Return the lines of Python that make the same maps of photo.png."""
-        choice, source = shown.choice, self.network.name
-        target = choice.target
-        arguments = [f"target={target!r}"] if target is not None else []
+        choice, fit = shown.choice, f"fit={json.dumps(self.fit)}"
+        target = [] if choice.target is None else [f"target={choice.target!r}"]
         if choice.text is not None:
-            arguments = [f"target=torchsaliency.zoo.similarity_to_text(net, {choice.text!r})"]
+            target = [f"target=torchsaliency.zoo.similarity_to_text(net, {choice.text!r})"]
+        if choice.similar_to is not None:
+            second = f'torchsaliency.preprocess("second.png", net, {fit})'
+            target = [f"target=torchsaliency.similarity_to(net, {second})"]
         if choice.layer is not None:
-            arguments.append(f"layer={choice.layer!r}")
-        arguments.append(f"masking=net.frame({self.fit!r}).baseline({choice.masking!r})")
+            target.append(f"layer={choice.layer!r}")
+        masking = f"masking=net.frame({self.fit!r}).baseline({choice.masking!r})"
+        loading = [f"{name}={value!r}" for name, value in self.loading.items()]
+        drawing = ["net", fit]
+        if choice.signed:
+            drawing.append("signed=explanation.signed is not None")
         return "\n".join(
             [
+                *(["import torch", ""] if "dtype" in self.loading else []),
                 "import torchsaliency",
+                *(["from torchsaliency.zoo import InputFacts"] if "given" in self.loading else []),
                 "",
-                f"net = torchsaliency.load_model({json.dumps(source)})",
-                f'x = torchsaliency.preprocess("photo.png", net, fit={json.dumps(self.fit)})',
+                f"net = torchsaliency.load_model({', '.join([repr(self.network.name), *loading])})",
+                f'x = torchsaliency.preprocess("photo.png", net, {fit})',
                 f"methods = {list(shown.explanations)!r}",
-                f"found = torchsaliency.explain(net, x, methods, {', '.join(arguments)})",
+                "found = torchsaliency.explain("
+                f"{', '.join(['net', 'x', 'methods', *target, masking])})",
                 "for name, explanation in found.items():",
-                '    picture = torchsaliency.overlay("photo.png", explanation, net, '
-                f"fit={json.dumps(self.fit)})",
+                '    picture = torchsaliency.overlay("photo.png", explanation, '
+                f"{', '.join(drawing)})",
                 '    picture.save(f"{name}.png")',
                 "",
             ]

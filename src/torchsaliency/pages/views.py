@@ -138,7 +138,7 @@ def view_photo(  # noqa: PLR0913 (all but the first two by name)
     return PhotoView(title, picture, tuple(maps), top)
 
 
-def view_inputs(
+def view_inputs(  # noqa: PLR0913 (all but the first by name)
     explanations: Mapping[str, Explanation],
     *,
     classes: Sequence[str] | None = None,
@@ -147,6 +147,7 @@ def view_inputs(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     most: int = 8,
+    facts: Sequence[Mapping[str, Sequence[str]]] = (),
 ) -> list[PhotoView]:
     """Return the explained images themselves with their maps, where there is no photograph.
 
@@ -160,6 +161,7 @@ def view_inputs(
         mean: of the images' normalisation; None stretches each to its own range.
         std: as `mean`.
         most: images that are shown, the first ones.
+        facts: of each image, further lines below each map, by label.
 
     Raises:
         InputError: no explanation, or of several batches.
@@ -178,6 +180,9 @@ def view_inputs(
             _view_map(label, one, index, classes, signed=signed)
             for label, one in explanations.items()
         ]
+        if facts:
+            lines = [tuple(facts[index].get(label, ())) for label in explanations]
+            maps = [replace(view, facts=more) for view, more in zip(maps, lines, strict=True)]
         title = names[index] if names else f"image {index}"
         top = top_classes(first, index, classes)
         image = first.images[index].detach().float().cpu()

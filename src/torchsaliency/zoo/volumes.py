@@ -107,9 +107,9 @@ class ScanPreprocessing:
     def to_dict(self) -> dict[str, Any]:
         """Return the description as JSON-able values, for manifests."""
         return {
-            "size": self.size,
-            "spacing": self.spacing,
-            "window": self.window,
+            "size": None if self.size is None else list(self.size),
+            "spacing": None if self.spacing is None else list(self.spacing),
+            "window": None if self.window is None else list(self.window),
             "intensity": self.intensity,
             "channels": self.channels,
             "axes": self.axes,

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import torchsaliency
+from scans import phantom, write_nifti
 from torchsaliency.evaluation import evaluate, make_plan
 from torchsaliency.pages import MapView, PhotoView, view_photo
 from torchsaliency.pages.charts import Axis, draw_correlations, draw_costs, draw_lines, find_front
@@ -154,6 +155,56 @@ def test_a_report_says_why_it_has_no_pictures(run, monkeypatch):
     page = evaluation_report(run)
     assert "<saliency-viewer" not in page
     assert "The maps of images could not be made again: The folder is gone." in page
+
+
+def test_maps_of_another_network_or_other_photographs_are_not_shown(tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in "ab":
+        Image.effect_noise((40, 30), 60).save(tmp_path / "data" / f"{name}.png")
+    plan = make_plan({"data": str(tmp_path / "data"), "model": "builtin/shapes_cnn", "workers": 0,
+                      "methods": ["gradcam"], "metrics": ["ad"]})  # fmt: skip
+    other = torchsaliency.load_model("builtin/shapes_cnn")
+    for parameter in other.parameters():
+        parameter.data.mul_(-1)
+    evaluate(plan, tmp_path / "other", model=other)
+    page = evaluation_report(tmp_path / "other")
+    assert "<saliency-viewer" not in page
+    assert "could not be made again: weights of the network is" in page
+    evaluate(plan, tmp_path / "run")
+    assert "<saliency-viewer" in evaluation_report(tmp_path / "run")
+    (tmp_path / "data" / "a.png").replace(tmp_path / "data" / "c.png")
+    page = evaluation_report(tmp_path / "run")
+    assert "<saliency-viewer" not in page
+    assert "could not be made again: fingerprint of the data is" in page
+
+
+def test_an_evaluation_of_scans_is_shown_in_cuts(tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in "ab":
+        write_nifti(tmp_path / "data" / f"{name}.nii.gz", phantom())
+    (tmp_path / "volumes.py").write_text(_VOLUMES)
+    plan = make_plan({"data": str(tmp_path / "data"), "model": f"{tmp_path / 'volumes.py'}:make",
+                      "workers": 0, "methods": ["gradcam"], "metrics": ["ad"]})  # fmt: skip
+    evaluate(plan, tmp_path / "run")
+    page = evaluation_report(tmp_path / "run", images=1)
+    assert page.count('class="ts-photo"') == 3
+    assert len(re.findall(r">ad [\d.e-]+ %<", page)) == 3
+
+
+_VOLUMES = """
+import torch
+from torch import nn
+
+from torchsaliency.zoo.volumes import ScanPreprocessing
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv3d(1, 4, 3, 1, 1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+
+make.volumes = ScanPreprocessing(size=(6, 8, 8), intensity="range", channels=1)
+"""
 
 
 def test_masked_probabilities_in_words():

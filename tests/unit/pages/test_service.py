@@ -13,6 +13,7 @@ from PIL import Image
 import torchsaliency
 from torchsaliency.errors import DataError, InputError, OptionError
 from torchsaliency.pages.service import Choice, Job, Limits, Service, Stopped
+from torchsaliency.zoo import InputFacts
 
 
 @pytest.fixture(scope="module")
@@ -126,19 +127,64 @@ def test_scores_and_files(service, photo, tmp_path, monkeypatch):
         assert np.array_equal(np.load(f"photo.{name}.npy"), explanation.raw[0].numpy())
 
 
-def test_signs_are_of_methods_that_have_them(service, photo):
-    *_, shown = service.explain(photo, Choice(("gradcam", "mtsm"), signed=True))
-    assert [one.signed for one in service.view(shown).maps] == [True]
-    *_, shown = service.explain(photo, Choice(("mtsm",), signed=True))
+@pytest.mark.parametrize("names", [("gradcam", "mtsm"), ("mtsm", "gradcam")])
+def test_signs_are_of_methods_that_have_them(service, photo, names):
+    for shown in service.explain(photo, Choice(names, signed=True)):
+        maps = service.view(shown).maps
+        assert [one.title for one in maps] == [*shown.explanations]
+        for one in maps:
+            assert one.signed == (one.title == "gradcam")
+            assert ("gives no signed values" in one.facts) == (one.title == "mtsm")
     with pytest.raises(OptionError, match="mtsm gives no signed values"):
-        service.view(shown)
+        next(service.explain(photo, Choice(("mtsm",), signed=True)))
 
 
-def test_another_photo(service, photo, tmp_path):
-    photo.save(tmp_path / "other.png")
-    (shown,) = service.explain(photo, Choice(similar_to=str(tmp_path / "other.png")))
-    assert shown.explanations["gradcam"].target.describe()["kind"] == "EmbeddingSimilarity(cosine)"
-    assert float(shown.explanations["gradcam"].score[0]) == pytest.approx(1, abs=1e-5)
+def repeat(service, shown, folder, monkeypatch):
+    """Run the lines of Python of the archive, and return what they explain."""
+    with zipfile.ZipFile(service.write(shown)) as archive:
+        archive.extractall(folder)
+    monkeypatch.chdir(folder)
+    space = {}
+    exec(compile((folder / "again.py").read_text(), "again.py", "exec"), space)
+    return space["found"]
+
+
+def test_another_photo(service, photo, tmp_path, monkeypatch):
+    photo.rotate(90, expand=True).save(tmp_path / "other.png")
+    choice = Choice(("gradcam", "mtsm"), similar_to=str(tmp_path / "other.png"), signed=True)
+    *_, shown = service.explain(photo, choice)
+    gradcam = shown.explanations["gradcam"]
+    assert gradcam.target.describe()["kind"] == "EmbeddingSimilarity(cosine)"
+    again = repeat(service, shown, tmp_path / "again", monkeypatch)
+    assert torch.equal(again["gradcam"].raw, gradcam.raw)
+    with Image.open("gradcam.png") as picture:
+        wanted = torchsaliency.overlay(photo, gradcam, service.network, fit="whole", signed=True)
+        assert np.array_equal(picture, wanted)
+    with pytest.raises(OptionError, match="leave one of the two out"):
+        next(service.explain(photo, Choice(text="a cat", similar_to="other.png")))
+
+
+def test_the_lines_load_the_same_network(photo, tmp_path, monkeypatch):
+    other = torchsaliency.load_model("builtin/shapes_cnn")
+    for parameter in other.parameters():
+        parameter.data.mul_(-1)
+    torch.save(other.module.state_dict(), tmp_path / "other.pth")
+    loading = {
+        "weights": str(tmp_path / "other.pth"),
+        "dtype": torch.float64,
+        "given": InputFacts(size=(48, 48)),
+    }
+    served = Service(torchsaliency.load_model("builtin/shapes_cnn", **loading), loading=loading)
+    (shown,) = served.explain(photo, Choice(target=1))
+    again = repeat(served, shown, tmp_path / "again", monkeypatch)
+    assert torch.equal(again["gradcam"].raw, shown.explanations["gradcam"].raw)
+
+
+def test_the_first_maps_have_their_time(photo):
+    served = Service(torchsaliency.load_model("builtin/shapes_cnn"), limits=Limits(seconds=1e-9))
+    served.warm_up()
+    with pytest.raises(Stopped):
+        served.classify(photo)
 
 
 @pytest.mark.parametrize("name", ["builtin/shapes_ssl", "builtin/shapes_vit"])
