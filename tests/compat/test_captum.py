@@ -94,6 +94,7 @@ TARGETS = [1, torch.tensor([1, 3]), [2, 0], torch.tensor(3)]
         ("FeatureAblation", {"feature_mask": torch.cat([MASK, 3 - MASK])}),
         ("Occlusion", {"sliding_window_shapes": (3, 3, 4), "strides": (3, 2, 3)}),
         ("Occlusion", {"sliding_window_shapes": (2, 5, 5), "strides": 2, "baselines": BASES}),
+        ("Occlusion", {"sliding_window_shapes": (3, 4, 8), "strides": 4}),
     ],
 )
 def test_attributions_are_theirs(name, options):
@@ -341,7 +342,7 @@ def test_what_has_no_equal_is_refused():
         lambda: attr.DeepLift(model, eps=1e-3),
         lambda: attr.DeepLiftShap(model).attribute(X, target=1),
         lambda: attr.IntegratedGradients(model).attribute(X, X[:, :1], 1),
-        lambda: attr.Occlusion(model).attribute(X, (3, 2, 2), strides=3, target=1),
+        lambda: attr.Occlusion(model).attribute(X, (2, 2, 2), strides=3, target=1),
         lambda: attr.FeatureAblation(model).attribute(X, target=1, feature_mask=MASK[..., :3]),
         lambda: attr.LayerGradCam(model, model[0]).attribute(X, 1, attribute_to_layer_input=True),
         lambda: attr.NoiseTunnel(attr.Saliency(model)).attribute(X, "median", target=1),
@@ -353,6 +354,14 @@ def test_what_has_no_equal_is_refused():
         attr.Saliency(model).attribute((X, X), target=1)
     with pytest.raises(TargetError, match="3 targets were given for 2 images"):
         attr.Saliency(model).attribute(X, target=[1, 2, 3])
+    with pytest.raises(TargetError, match=r"left out, and an image's output is \(4,\)"):
+        attr.Saliency(model).attribute(X)
+    with pytest.raises(LayerError, match="no layer 'five'"):
+        attr.LayerGradCam(model, "five")
+    named, given = attr.LayerGradCam(model, "0"), attr.LayerGradCam(model, model[0])
+    assert torch.equal(named.attribute(X, 1), given.attribute(X, 1))
+    with pytest.raises(TargetError, match="counted from 0"):
+        attr.Saliency(model).attribute(X, target=4)
     with pytest.raises(InputError, match="a str"):
         attr.Saliency("net")
     assert metrics.infidelity.__doc__

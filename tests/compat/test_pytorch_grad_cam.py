@@ -18,6 +18,8 @@ from torch import nn
 from nets import TinySegmenter, convnet, images, tiny_detector, tiny_vit
 from torchsaliency import Augmented, EigenSmoothed, GradCAM, create, explain
 from torchsaliency.compat import pytorch_grad_cam as ours
+from torchsaliency.compat._shared import Transformed
+from torchsaliency.compat.pytorch_grad_cam._levels import _Levels
 from torchsaliency.compat.pytorch_grad_cam.utils.image import show_cam_on_image
 from torchsaliency.compat.pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torchsaliency.core.maps import minmax
@@ -212,6 +214,17 @@ def test_object_detection_on_a_pyramid():
     assert ablated.max() == 1
 
 
+def test_a_pyramids_channels_are_taken_away_whatever_rounding_does():
+    """A batch of copies is rounded by its largest number, of which the others may be tiny."""
+    levels = _Levels(Transformed(lambda given: given["p"]), {"p": (2, 2, 2)})
+    output = torch.tensor([100.0, 1, 1, 1, 1e-4, 1, 1, 1])[None]
+    maps = levels.to_maps(output) * torch.tensor([1.0, 0])[:, None, None]
+    maps[0, 0, 1, 1] += 1e-3
+    assert levels.from_maps(maps, output).tolist() == [[100, 1, 1, 1, 0, 0, 0, 0]]
+    with pytest.raises(LayerError, match="only whole channels"):
+        levels.from_maps(maps * 2, output)
+
+
 def test_embeddings():
     def program(use: Use) -> Any:
         net, x = convnet(seed=3), images(3, seed=1)
@@ -387,8 +400,12 @@ def test_errors_are_not_hidden():
     net, x = convnet(seed=3), images(2, seed=1)
     with pytest.raises(TargetError, match="for 2 images"), ours.GradCAM(net, ["relu3"]) as cam:
         cam(x, [ClassifierOutputTarget(1)])
-    with pytest.raises(IndexError), ours.GradCAM(net, ["relu3"]) as cam:
+    with pytest.raises(TargetError, match="counted from 0"), ours.GradCAM(net, ["relu3"]) as cam:
         cam(x, [ClassifierOutputTarget(99)] * 2)
+    with pytest.raises(InputError, match=r"an array \(2, 3"):
+        cam(x.numpy())
+    with pytest.raises(OptionError, match="a list of layers"):
+        ours.GradCAM(net, net.relu3)
     with pytest.raises(TargetError, match="single number"):
         cam(x, [use_ours(".utils.model_targets").RawScoresOutputTarget()] * 2)
     with pytest.raises(OptionError, match="differentiable=True"):

@@ -208,6 +208,8 @@ def test_what_has_no_equal_is_refused():
             refused()
     with pytest.raises(AttributeError, match="Blur"):
         _ = ours.Blur
+    with pytest.raises(AttributeError, match="leave the option out"):
+        _ = ours.norm_func
 
 
 def test_focus_is_theirs():

@@ -56,10 +56,7 @@ class EachImage(Target):
                 "each image."
             )
         return torch.stack(
-            [
-                _require_number(function(part))
-                for function, part in zip(self.functions, output, strict=True)
-            ]
+            [_score(function, part) for function, part in zip(self.functions, output, strict=True)]
         )
 
     def take(self, index: Tensor) -> Target:
@@ -72,7 +69,15 @@ class EachImage(Target):
         return {"kind": "EachImage", "names": names}
 
 
-def _require_number(found: Any) -> Tensor:
+def _score(function: OneTarget, part: Any) -> Tensor:
+    try:
+        found: Any = function(part)
+    except IndexError as error:
+        given = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+        raise TargetError(
+            f"A target reads a place that one image's output, {given}, does not have ({error}); "
+            "give a place in it, counted from 0."
+        ) from error
     if not isinstance(found, Tensor) or found.numel() != 1:
         given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise TargetError(

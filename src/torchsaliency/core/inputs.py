@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, final
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -170,6 +171,10 @@ def as_inputs(
         InputError: see `Inputs`.
     """
     more = more or {}
+    if isinstance(x, np.ndarray):
+        raise InputError(
+            f"The images are an array {x.shape}; give a tensor (N, C, …), such as preprocess gives."
+        )
     if isinstance(x, Tensor):
         return Inputs((x,), 0, more)
     if not isinstance(x, Inputs):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
@@ -87,6 +87,13 @@ class BaseCAM:
                 "train with use torchsaliency.explain(…, differentiable=True)."
             )
         load_all()
+        if isinstance(target_layers, str) or (
+            isinstance(target_layers, nn.Module) and not isinstance(target_layers, Iterable)
+        ):
+            raise OptionError(
+                f"target_layers is a {type(target_layers).__name__}; give a list of layers, such "
+                "as [model.layer4]."
+            )
         self.model = model
         self.target_layers = list(target_layers) if self.reads_layers else []
         self.reshape_transform = reshape_transform

@@ -158,6 +158,11 @@ def __getattr__(name: str) -> type[Metric]:
     """
     if name in METRICS:
         return METRICS[name]
+    if name.endswith("_func"):
+        raise AttributeError(
+            f"quantus.{name} has functions that take a part of a metric's place, and metrics have "
+            "no such parts here; leave the option out."
+        )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -175,7 +175,7 @@ def ask(
     target: Targets = None,
     additional_forward_args: Any = None,
     internal_batch_size: int | None = None,
-    layer: nn.Module | None = None,
+    layer: nn.Module | str | None = None,
 ) -> Question:
     """Return what is asked: of the network's output, or of a layer's.
 
@@ -230,6 +230,11 @@ def read_targets(target: Targets, count: int) -> tuple[OneTarget, ...]:
 
 
 def _whole(row: Tensor) -> Tensor:
+    if row.numel() != 1:
+        raise TargetError(
+            f"target was left out, and an image's output is {tuple(row.shape)}; give the place of "
+            "one number in it, such as target=281."
+        )
     return row
 
 

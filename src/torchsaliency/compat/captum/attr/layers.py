@@ -24,7 +24,9 @@ from torchsaliency.compat.captum.attr.base import (
     refuse,
     require_multiplied,
 )
+from torchsaliency.core.layer import Layer
 from torchsaliency.core.method import create
+from torchsaliency.core.network import unwrap
 from torchsaliency.core.space import add_sides
 from torchsaliency.core.trace import View, tracing
 from torchsaliency.errors import LayerError, OptionError
@@ -37,16 +39,19 @@ class LayerAttribution(Attribution):
 
     Args:
         forward_func: a network.
-        layer: one of its modules.
+        layer: one of its modules, or its name.
         device_ids: nothing is made of it.
     """
 
     def __init__(
-        self, forward_func: Callable[..., Any], layer: nn.Module, device_ids: Any = None
+        self, forward_func: Callable[..., Any], layer: nn.Module | str, device_ids: Any = None
     ) -> None:
         super().__init__(forward_func)
         del device_ids
-        self.layer = layer
+        net = unwrap(self._network)
+        self.layer = (
+            net.get_submodule(Layer.of(layer, net).name) if isinstance(layer, str) else layer
+        )
 
     @staticmethod
     def interpolate(
@@ -127,7 +132,7 @@ class LayerGradientXActivation(LayerAttribution):
 
     Args:
         forward_func: a network.
-        layer: one of its modules.
+        layer: one of its modules, or its name.
         device_ids: nothing is made of it.
         multiply_by_inputs: False for the gradient alone.
     """
@@ -135,7 +140,7 @@ class LayerGradientXActivation(LayerAttribution):
     def __init__(
         self,
         forward_func: Callable[..., Any],
-        layer: nn.Module,
+        layer: nn.Module | str,
         device_ids: Any = None,
         multiply_by_inputs: bool = True,
     ) -> None:
@@ -167,7 +172,7 @@ class _OfPath(LayerAttribution):
 
     Args:
         forward_func: a network.
-        layer: one of its modules.
+        layer: one of its modules, or its name.
         device_ids: nothing is made of it.
         multiply_by_inputs: True.
     """
@@ -178,7 +183,7 @@ class _OfPath(LayerAttribution):
     def __init__(
         self,
         forward_func: Callable[..., Any],
-        layer: nn.Module,
+        layer: nn.Module | str,
         device_ids: Any = None,
         multiply_by_inputs: bool = True,
     ) -> None:
@@ -271,11 +276,11 @@ class GuidedGradCam(LayerAttribution):
 
     Args:
         model: a network.
-        layer: one of its modules.
+        layer: one of its modules, or its name.
         device_ids: nothing is made of it.
     """
 
-    def __init__(self, model: nn.Module, layer: nn.Module, device_ids: Any = None) -> None:
+    def __init__(self, model: nn.Module, layer: nn.Module | str, device_ids: Any = None) -> None:
         super().__init__(model, layer, device_ids)
 
     def attribute(

@@ -39,7 +39,7 @@ class NeuronAttribution(Attribution):
     _method: ClassVar[str]
 
     def __init__(
-        self, forward_func: Callable[..., Any], layer: nn.Module, device_ids: Any = None
+        self, forward_func: Callable[..., Any], layer: nn.Module | str, device_ids: Any = None
     ) -> None:
         super().__init__(forward_func)
         del device_ids
@@ -126,7 +126,7 @@ class NeuronIntegratedGradients(NeuronAttribution):
     def __init__(
         self,
         forward_func: Callable[..., Any],
-        layer: nn.Module,
+        layer: nn.Module | str,
         device_ids: Any = None,
         multiply_by_inputs: bool = True,
     ) -> None:

@@ -147,6 +147,11 @@ class Occlusion(Attribution):
         if asked.shape is not None:
             window, moves = (*window, 1), (*moves, 1)
         fits = len(window) == len(moves) == len(shape)
+        if fits:  # a window over a whole side does not move
+            moves = tuple(
+                min(step, side) if side == most else step
+                for side, step, most in zip(window, moves, shape, strict=True)
+            )
         if not fits or any(
             not 0 < step <= side <= most
             for side, step, most in zip(window, moves, shape, strict=True)
