@@ -206,6 +206,27 @@ def test_work_stops(visit, photos, way):
     explain(other)
 
 
+def test_the_class_of_the_photo_before_is_not_explained(visit, photos):
+    busy, watched = visit(), visit()
+    page = watched.page
+    upload(watched, photos / "photo.png")
+    first = page.locator("#classes label").first.inner_text()
+    upload(busy, photos / "photo.png")
+    explain_slowly(busy)  # the classes of the next photo have to wait
+    source = page.locator("#photo img").get_attribute("src")
+    page.locator(".gallery-item, .gallery button").nth(1).click()
+    page.wait_for_function("s => document.querySelector('#photo img')?.src !== s", arg=source)
+    page.wait_for_function("!document.querySelector('#classes input:checked')")
+    page.click("#explain")
+    busy.page.click("#stop")
+    page.wait_for_function(
+        "document.querySelectorAll('#maps .ts-ready .ts-map canvas').length === 3"
+    )
+    predicted = page.locator("#maps .ts-classes th").first.inner_text()
+    assert page.locator("#maps .ts-about").first.inner_text().startswith(f"{predicted} ·")
+    assert not first.startswith(predicted)
+
+
 # --- by the API -----------------------------------------------------------------------------------
 
 

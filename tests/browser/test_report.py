@@ -29,10 +29,11 @@ def files(tmp_path_factory):
         "signed", torch.linspace(-1, 1, 54).view(6, 9), signed=True, low=-2.0, high=2.0
     )
     ramp = MapView("ramp", torch.linspace(0, 1, 99).view(1, 99).expand(66, -1), low=0.0, high=10.0)
+    broken = MapView("broken", torch.zeros(6, 9), low=float("nan"), high=float("nan"))
     many = tuple(MapView(f"map {i}", torch.rand(60, 90)) for i in range(9))
     views = [
         view_photo(photo, found, model=net, title="noise"),
-        PhotoView(LONG, photo, (signed, ramp, *many), ((LONG, 0.7), ("b", 0.2))),
+        PhotoView(LONG, photo, (signed, ramp, broken, *many), ((LONG, 0.7), ("b", 0.2))),
     ]
     pages = {
         "photos": photos_report(views, About({"Network": "a"}, {"b.jpg": "is truncated"})),
@@ -81,7 +82,7 @@ def test_the_value_under_the_pointer_is_the_maps(open_page, files):
 def test_twelve_maps_follow_the_slider(open_page, files):
     watched = open_page(files["photos"])
     page = watched.page
-    page.wait_for_function("document.querySelectorAll('.ts-map canvas').length === 13")
+    page.wait_for_function("document.querySelectorAll('.ts-map canvas').length === 14")
     took = page.evaluate(
         """async () => {
             const slider = document.querySelector('[name=opacity]'), times = [];
@@ -103,13 +104,14 @@ def test_twelve_maps_follow_the_slider(open_page, files):
 def test_a_shared_scale_is_of_all_maps(open_page, files):
     watched = open_page(files["photos"])
     page = watched.page
-    page.wait_for_function("document.querySelectorAll('.ts-map canvas').length === 13")
+    page.wait_for_function("document.querySelectorAll('.ts-map canvas').length === 14")
     page.select_option("[name=scale]", "all")
     ramp = page.locator(".ts-map", has=page.locator(".ts-name", has_text="ramp"))
     signed = page.locator(".ts-map", has=page.locator(".ts-name", has_text="signed"))
     gradcam = page.locator(".ts-map", has=page.locator(".ts-name", has_text="gradcam"))
     high = [one.locator(".ts-high").inner_text() for one in (ramp, gradcam, signed)]
     assert float(high[0]) == float(high[1]) >= 10
+    assert ramp.locator(".ts-low").inner_text() != "NaN"  # one map that is not finite
     assert high[2] == "2"  # signs have a scale of their own
 
 

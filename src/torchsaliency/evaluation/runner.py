@@ -8,6 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -82,12 +83,17 @@ def evaluate(
             Run(setting, store, callbacks).finish(watch)
         results = load_results(folder)
     except BaseException:  # an interruption, too
-        for callback in callbacks:
-            callback.finish(None)
+        _finish(callbacks, None)
         raise
-    for callback in callbacks:
-        callback.finish(results)
+    _finish(callbacks, results)
     return results
+
+
+def _finish(callbacks: Sequence[Callback], results: Results | None) -> None:
+    """Tell all callbacks of the end, also where one of them raises."""
+    with ExitStack() as stack:
+        for callback in reversed(callbacks):
+            stack.callback(callback.finish, results)
 
 
 def load_results(folder: str | Path) -> Results:

@@ -53,7 +53,7 @@ class Axis:
     def of(cls, values: Sequence[float], begin: float, end: float, *, log: bool = False) -> Axis:
         """Return an axis that holds all values, with some room."""
         known = [value for value in values if math.isfinite(value) and (value > 0 or not log)]
-        low, high = (min(known), max(known)) if known else (0.0, 1.0)
+        low, high = (min(known), max(known)) if known else (1.0, 1.0) if log else (0.0, 1.0)
         if log:
             return cls(low / 1.3, high * 1.3, begin, end, log)
         room = (high - low) * 0.04 or 0.5

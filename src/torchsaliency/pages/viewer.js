@@ -95,7 +95,7 @@
       const [low, high] = this.range;
       for (let level = 0; level < 256; level++) {
         const span = this.signed ? high : high - low;
-        let s = span > 0 ? (this.raw(level) - (this.signed ? 0 : low)) / span : 0;
+        let s = (span > 0 && (this.raw(level) - (this.signed ? 0 : low)) / span) || 0; // not NaN
         s = Math.min(1, Math.max(this.signed ? -1 : 0, s));
         const place = 3 * Math.round(255 * (this.signed ? (1 + s) / 2 : s));
         for (let c = 0; c < 3; c++) lookup[4 * level + c] = mode === "masked" ? 0 : table[place + c];
@@ -217,12 +217,13 @@
       const shared = {};
       const group = (map) => `${map.signed} ${scale.value === "all" ? "" : map.figure.dataset.group}`;
       for (const map of scale && scale.value !== "own" ? this.maps : []) {
+        if (Number.isNaN(map.low)) continue; // it is not finite
         const range = (shared[group(map)] ??= [map.low, map.high]);
         range[0] = Math.min(range[0], map.low);
         range[1] = Math.max(range[1], map.high);
       }
       for (const map of this.maps) {
-        map.range = scale && scale.value !== "own" ? shared[group(map)] : [map.low, map.high];
+        map.range = (scale && scale.value !== "own" && shared[group(map)]) || [map.low, map.high];
         if (map.near) map.draw(mode.value, this.tables);
       }
     }

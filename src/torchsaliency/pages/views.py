@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import nan
 from typing import Any, final
 
 import torch
@@ -46,7 +47,8 @@ class MapView:
         title: above it: the method.
         values: (h, w) over the whole photograph, in [0, 1], or in [-1, 1] if signed.
         signed: whether its values have signs.
-        low: what the lowest value, 0 (or -1), stands for in the method's own unit.
+        low: what the lowest value, 0 (or -1), stands for in the method's own unit; NaN if the map
+            is not finite, which takes no part in a shared scale.
         high: what 1 stands for.
         group: maps of one group may share a colour scale.
         about: what is explained, such as a class: a heading below the title.
@@ -256,11 +258,14 @@ def _view_map(
         about = f"{about} · {format_probability(probability)}"
     view = MapView(
         title=label,
-        values=explanation.map[index].detach().float().cpu().nan_to_num(0),
+        values=explanation.map[index].detach().float().cpu(),
         group=label,
         about=about,
         remark="" if status == "ok" else status,
     )
+    if status == "not finite":
+        shown = signed and explanation.signed is not None
+        return replace(view, values=torch.zeros_like(view.values), signed=shown, low=nan, high=nan)
     if signed and explanation.signed is not None:
         values = explanation.signed[index : index + 1].detach().float().cpu()
         scaled = normalise_signed(values)[0]
@@ -272,8 +277,7 @@ def _view_map(
     if scaling == "range" and len(explanation.layers) == 1:
         raw = explanation.raw[index : index + 1].detach().float().cpu()
         raw = upsample(raw, tuple(explanation.map.shape[1:]))
-        if bool(raw.isfinite().all()):
-            return replace(view, low=float(raw.min()), high=float(raw.max()))
+        return replace(view, low=float(raw.min()), high=float(raw.max()))
     return view
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import final
 
+from torchsaliency.errors import OptionError, TorchSaliencyError, describe_error
 from torchsaliency.evaluation.callbacks import ExplainedImage, Progress
 from torchsaliency.evaluation.plan import Plan
 from torchsaliency.evaluation.results import Results
@@ -27,7 +30,8 @@ class EvaluationLog:
         samples: of how many images a picture is kept.
 
     Raises:
-        OptionError: there is no such tracker, or its package is not installed.
+        OptionError: there is no such tracker, or its package is not installed; also while the
+            evaluation runs, which ends with it, if the tracker fails.
 
     Example:
         >>> evaluate(plan, "run", callbacks=[EvaluationLog("mlflow")])  # doctest: +SKIP
@@ -41,7 +45,8 @@ class EvaluationLog:
     def begin(self, plan: Plan, folder: Path) -> None:
         """Open the run, with the plan as its facts."""
         facts = {**plan.model_dump(mode="json"), "folder": str(folder)}
-        self.tracker.open(folder.name, facts, folder)
+        with self._errors():
+            self.tracker.open(folder.name, facts, folder)
         self._opened, self._begun = True, time.monotonic()
 
     def advance(self, progress: Progress) -> None:
@@ -50,24 +55,42 @@ class EvaluationLog:
         seconds = time.monotonic() - self._begun
         speed = progress.done / seconds if progress.done and seconds else math.nan
         values = {"progress/images": float(self._done), "progress/images_a_second": speed}
-        self.tracker.log_scalars(values, self._done)
+        with self._errors():
+            self.tracker.log_scalars(values, self._done)
 
     def show(self, explained: ExplainedImage) -> None:
         """Keep a picture of the image under all maps."""
         picture = draw_maps(explained.image, explained.maps, mean=explained.mean, std=explained.std)
-        self.tracker.log_picture(f"maps/{explained.name}", picture, self._done)
+        with self._errors():
+            self.tracker.log_picture(f"maps/{explained.name}", picture, self._done)
 
     def finish(self, results: Results | None) -> None:
         """Keep the numbers and the table, and close the run."""
         if not self._opened:
             return
-        if results is not None:
-            for metric in results.metrics:
-                for method in results.methods:
-                    self.tracker.log_scalars(_scalars(results, method, metric), self._done)
-            made = table(results)
-            self.tracker.log_table("results", made.frame, render(made, "markdown"))
-        self.tracker.close(failed=results is None)
+        with self._errors():
+            if results is not None:
+                for metric in results.metrics:
+                    for method in results.methods:
+                        self.tracker.log_scalars(_scalars(results, method, metric), self._done)
+                made = table(results)
+                self.tracker.log_table("results", made.frame, render(made, "markdown"))
+            self.tracker.close(failed=results is None)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Say in one sentence what a tracker raises, such as of a server that is not reached."""
+        try:
+            yield
+        except TorchSaliencyError:
+            raise
+        except Exception as error:  # each tracker has its own
+            raise OptionError(
+                f"{type(self.tracker).__name__} did not keep the results "
+                f"({describe_error(error)}); "
+                "check its server and key, or leave it out: the same command goes on with what is "
+                "evaluated."
+            ) from error
 
 
 def _scalars(results: Results, method: str, metric: str) -> dict[str, float]:

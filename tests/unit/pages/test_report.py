@@ -38,6 +38,13 @@ def test_an_axis_places_its_ends_and_round_ticks():
     assert (200, "1") in log.ticks
 
 
+@pytest.mark.parametrize("log", [False, True])
+def test_an_axis_of_nothing_has_ticks(log):
+    axis = Axis.of([np.nan], 0.0, 100.0, log=log)
+    assert all(0 <= place <= 100 for place, _ in axis.ticks)
+    assert draw_costs({}, {"a": 1.0}, higher=True, x="s", y="ag")["points"] == []
+
+
 def test_curves_keep_gaps_out_and_their_values():
     chart = Chart([Curve("a", [0, 1, 2], [0, np.nan, 4], [0, 0, 3], [1, 1, 5])], "x", "y", "t")
     drawn = draw_lines(chart)

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import math
 import re
 
 import numpy as np
@@ -180,3 +181,17 @@ def test_mistakes(photo):
         viewer_html([PhotoView("a", photo)], colormap="nope")
     with pytest.raises(InputError, match="at least one"):
         view_inputs({})
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_map_that_is_not_finite_has_no_scale(signed):
+    network = torchsaliency.load_model("builtin/shapes_cnn")
+    for parameter in network.parameters():
+        parameter.data.fill_(torch.nan)
+    x = torch.rand(1, 3, 64, 64)
+    found = torchsaliency.explain(network, x, "gradcam", 1)
+    (one,) = view_photo(Image.new("RGB", (9, 6)), found, model=network, signed=signed).maps
+    assert (one.remark, one.signed) == ("not finite", signed)
+    assert math.isnan(one.low)
+    assert math.isnan(one.high)
+    assert not one.values.any()

@@ -214,3 +214,21 @@ def test_the_command(tmp_path):
     refused = CliRunner().invoke(app, [*words, "--log", "mlfow"])
     assert refused.exit_code == 2
     assert "no tracker 'mlfow'" in " ".join(refused.output.split())
+
+
+@pytest.mark.parametrize("broken", ["open", "log_scalars", "log_picture", "log_table", "close"])
+def test_a_tracker_that_fails_is_named_and_all_are_told(tmp_path, monkeypatch, broken):
+    def fail(*_, **__):
+        raise ConnectionError("no server answers")
+
+    first, second = create_tracker("tensorboard"), create_tracker("tensorboard")
+    monkeypatch.setattr(first, broken, fail)
+    told = []
+    monkeypatch.setattr(second, "close", lambda **how: told.append(how))
+    logs = [EvaluationLog(first), EvaluationLog(second)]
+    with pytest.raises(OptionError, match=r"TensorBoard did not keep .*no server answers"):
+        evaluate(make_plan({**PLAN, "data": "shapes:2?seed=5"}), tmp_path / "run", callbacks=logs)
+    late = broken in ("log_table", "close")
+    assert told == ([] if broken == "open" else [{"failed": not late}])
+    if broken != "open":
+        assert (tmp_path / "run" / "run.json").is_file()
