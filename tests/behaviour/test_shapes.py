@@ -77,6 +77,7 @@ PAIRS = {
     "rise": 8,
     "scorecam": 8,
     "sscam": 8,
+    "xrai": 12,
 }
 MOST_IMAGES, MOST_PAIRS = 64, 24
 """The slowest methods see fewer images."""
@@ -182,7 +183,7 @@ def at_random(made: Explanation) -> Explanation:
 
 def judged(net: str, made: Explanation, drawn: Shapes) -> tuple[float, float]:
     """Deletion (lower is better) and the share of maps that point into the object's box."""
-    metrics = [create_metric("deletion", {"budget": 16}), create_metric("sp")]
+    metrics = [create_metric("deletion", {"budget": 8}), create_metric("sp")]
     found = score(network(net), made, metrics, boxes=list(drawn.boxes))
     return float(found["deletion"].compute()), float(found["sp"].compute())
 
