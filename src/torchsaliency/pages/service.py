@@ -241,16 +241,25 @@ class Service:
             yield shown
 
     def score(self, shown: Shown, job: Job | None = None) -> Shown:
-        """Return what is shown with insertion and deletion of each map."""
-        from torchsaliency.evaluation import score  # noqa: PLC0415 (needs an extra)
+        """Return what is shown with insertion and deletion of each map.
 
+        Raises:
+            OptionError: the network is an encoder, which gives no probabilities.
+        """
+        from torchsaliency.evaluation import score  # noqa: PLC0415 (needs an extra)
+        from torchsaliency.evaluation.setting import require_classes  # noqa: PLC0415
+        from torchsaliency.metrics import create_metric  # noqa: PLC0415
+
+        names = ["insertion", "deletion"]
+        require_classes({name: create_metric(name) for name in names}, self.network, None)
         facts = {}
         for name, explanation in shown.explanations.items():
             with self._job(job or Job(self.limits.seconds)):
-                found = score(self.network, explanation, ["insertion", "deletion"])
+                found = score(self.network, explanation, names)
             values = {metric: one.per_image[0].item() for metric, one in found.items()}
             words = " · ".join(f"{metric} {value:.1f} %" for metric, value in values.items())
-            facts[name] = (*shown.facts[name][:2], words)
+            known = [line for line in shown.facts[name] if not line.startswith(f"{names[0]} ")]
+            facts[name] = (*known, words)  # once, however often it is measured
         return replace(shown, facts=facts)
 
     def contrast(

@@ -176,6 +176,7 @@ def test_the_lines_load_the_same_network(photo, tmp_path, monkeypatch):
     }
     served = Service(torchsaliency.load_model("builtin/shapes_cnn", **loading), loading=loading)
     (shown,) = served.explain(photo, Choice(target=1))
+    assert served.score(served.score(shown)).facts == served.score(shown).facts
     again = repeat(served, shown, tmp_path / "again", monkeypatch)
     assert torch.equal(again["gradcam"].raw, shown.explanations["gradcam"].raw)
 
@@ -197,6 +198,9 @@ def test_encoders_and_transformers(name, photo):
     view = served.view(shown)
     assert [one.title for one in view.maps] == ["gradcam", "mtsm"]
     assert len(view.classes) == (5 if network.classes else 0)
+    if not network.classes:
+        with pytest.raises(OptionError, match="is an encoder"):
+            served.score(shown)
 
 
 def test_a_detector(photo):
