@@ -6,11 +6,10 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchsaliency.compat.quantus.explaining import read_maps
-from torchsaliency.compat.quantus.metric import Metric, Spec, count_step, keep_value
-from torchsaliency.core.explanation import Explanation
+from torchsaliency.compat.quantus.metric import Asked, Metric, Spec, count_step, keep_value
 from torchsaliency.core.maps import normalise
 from torchsaliency.errors import InputError, OptionError
 from torchsaliency.measures import perturbation_curve, region_curve
@@ -27,26 +26,19 @@ class PixelFlipping(Metric):
         super().__init__(**options)
         self.return_auc_per_sample = return_auc_per_sample
 
-    def _evaluate(
-        self,
-        model: nn.Module,
-        made: Explanation,
-        masks: Tensor | None,
-        softmax: bool | None,
-        batch_size: int,
-    ) -> Tensor:
-        del masks
-        if softmax is False:
+    def _evaluate(self, asked: Asked) -> Tensor:
+        made = asked.made
+        if asked.softmax is False:
             raise self._needs_probabilities()
         curve = perturbation_curve(
-            model,
+            asked.model,
             made.images,
             made.map,
             made.target,
             order="deletion",
             step=count_step(self.options["features_in_step"], tuple(made.images.shape)),
             masking=self.masking,
-            chunk=batch_size,
+            chunk=asked.batch_size,
         ).probabilities[:, 1:]
         return torch.trapezoid(curve, dim=1) if self.return_auc_per_sample else curve
 
@@ -65,16 +57,9 @@ class RegionPerturbation(Metric):
         },
     )
 
-    def _evaluate(
-        self,
-        model: nn.Module,
-        made: Explanation,
-        masks: Tensor | None,
-        softmax: bool | None,
-        batch_size: int,
-    ) -> Tensor:
-        del masks
-        if softmax is False:
+    def _evaluate(self, asked: Asked) -> Tensor:
+        made = asked.made
+        if asked.softmax is False:
             raise self._needs_probabilities()
         orders = {"morf": "most", "lerf": "least"}
         if self.options["order"] not in orders:
@@ -82,7 +67,7 @@ class RegionPerturbation(Metric):
         patch, regions = self.options["patch_size"], self.options["regions_evaluation"]
         most = int(np.prod([side // patch for side in made.images.shape[2:]]))
         curve = region_curve(
-            model,
+            asked.model,
             made.images,
             made.map,
             made.target,
@@ -91,7 +76,7 @@ class RegionPerturbation(Metric):
             placement="grid",
             order=orders[self.options["order"]],  # type: ignore[arg-type]
             masking=self.masking,
-            chunk=batch_size,
+            chunk=asked.batch_size,
         ).probabilities
         return curve[:, :1] - curve[:, 1:]
 
@@ -105,17 +90,6 @@ class PointingGame(Metric):
     @property
     def _reads_maps_alone(self) -> bool:
         return True
-
-    def _evaluate(
-        self,
-        model: nn.Module,
-        made: Explanation,
-        masks: Tensor | None,
-        softmax: bool | None,
-        batch_size: int,
-    ) -> Tensor:
-        del model, softmax, batch_size
-        return self._evaluate_maps(made.map, masks)
 
     def _evaluate_maps(self, maps: Tensor, masks: Tensor | None) -> Tensor:
         if masks is None or masks.shape != maps.shape:
@@ -160,17 +134,6 @@ class Focus(Metric):
     @property
     def _reads_maps_alone(self) -> bool:
         return True
-
-    def _evaluate(
-        self,
-        model: nn.Module,
-        made: Explanation,
-        masks: Tensor | None,
-        softmax: bool | None,
-        batch_size: int,
-    ) -> Tensor:
-        del model, softmax, batch_size
-        return self._evaluate_maps(made.map, masks)
 
     def _evaluate_maps(self, maps: Tensor, masks: Tensor | None) -> Tensor:
         del masks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -62,6 +62,18 @@ _FREE = frozenset(
     }
 )
 """Options that change no number: warnings, pictures, and the count of classes, which is known."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A batch that is explained, and how it is judged."""
+
+    model: nn.Module
+    made: Explanation
+    masks: Tensor | None
+    softmax: bool | None
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -175,7 +187,7 @@ class Metric:
         else:
             labels = torch.as_tensor(np.asarray(y_batch)).long()
             made = self._explain(model, images, labels, a_batch, explain_func, explain_func_kwargs)
-            found = self._evaluate(model, made, masks, softmax, batch_size)
+            found = self._evaluate(Asked(model, made, masks, softmax, batch_size))
         scores: list[Any] = found.tolist()
         if self.return_aggregate:
             scores = [self.aggregate_func(scores)]
@@ -245,24 +257,27 @@ class Metric:
     def _requires(self) -> tuple[str, ...]:
         return metric_entry(self._spec.metric).requires if self._spec.metric else ()
 
-    def _evaluate(
-        self,
-        model: nn.Module,
-        made: Explanation,
-        masks: Tensor | None,
-        softmax: bool | None,
-        batch_size: int,
-    ) -> Tensor:
+    def _evaluate(self, asked: Asked) -> Tensor:
+        if self._reads_maps_alone:
+            return self._evaluate_maps(asked.made.map, asked.masks)
+        softmax, made = asked.softmax, asked.made
         entry = metric_entry(self._spec.metric)
         options = self._make_options(tuple(made.images.shape))
         if "stages" in entry.options:  # Quantus makes all of them random
-            options["stages"] = len(network_stages(model))
+            options["stages"] = len(network_stages(asked.model))
         if softmax is not None and "by" in entry.options:
             options["by"] = "probability" if softmax else "logit"
         elif softmax is False and entry.unit == "%" and entry.group == "faithfulness":
             raise self._needs_probabilities()
         metric = create_metric(self._spec.metric, {**options, **self._spec.fixed})
-        score(model, made, [metric], masks=masks, masking=self.masking, chunk=batch_size)
+        score(
+            asked.model,
+            made,
+            [metric],
+            masks=asked.masks,
+            masking=self.masking,
+            chunk=asked.batch_size,
+        )
         return metric.per_image / (100 if entry.unit == "%" else 1)
 
     def _needs_probabilities(self) -> OptionError:
