@@ -133,7 +133,8 @@ def _explain_by_gradient(
 
     x = torch.as_tensor(np.asarray(inputs)).float().requires_grad_()
     labels = torch.as_tensor(np.asarray(targets)).long()
-    (slope,) = torch.autograd.grad(model(x).gather(1, labels[:, None]).sum(), x)
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(model(x).gather(1, labels[:, None]).sum(), x)
     return slope.abs().sum(1, keepdim=True).numpy()
 
 
