@@ -41,7 +41,8 @@ def app(options: AppOptions) -> None:
 
     from torchsaliency.cli.photographs import say_assumptions
     from torchsaliency.pages.app import App
-    from torchsaliency.pages.service import Limits, Service
+    from torchsaliency.pages.jobs import Limits
+    from torchsaliency.pages.service import Service
     from torchsaliency.zoo import InputFacts, load_model
     from torchsaliency.zoo.inputs import given_facts
 

@@ -19,7 +19,8 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 import gradio as gr
 
 from torchsaliency.data import sample_paths
-from torchsaliency.pages.service import MASKINGS, Choice, Job, Service, Shown, Stopped
+from torchsaliency.pages.jobs import MASKINGS, Choice, Job, Shown, Stopped
+from torchsaliency.pages.service import Service
 from torchsaliency.pages.viewer import read_asset, render, viewer_assets, viewer_html
 from torchsaliency.pages.views import format_probability
 
@@ -65,8 +66,8 @@ class App:
                         elem_id="other", visible=bool(names),
                     )  # fmt: skip
                     chosen = gr.Dropdown(
-                        service.offered(), value=list(DEFAULT), multiselect=True, label="Methods",
-                        max_choices=service.limits.maps, elem_id="methods",
+                        service.list_methods(), value=list(DEFAULT), multiselect=True,
+                        label="Methods", max_choices=service.limits.maps, elem_id="methods",
                     )  # fmt: skip
                     with gr.Accordion("More", open=False):
                         layer = gr.Textbox(

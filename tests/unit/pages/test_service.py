@@ -12,7 +12,8 @@ from PIL import Image
 
 import torchsaliency
 from torchsaliency.errors import DataError, InputError, OptionError
-from torchsaliency.pages.service import Choice, Job, Limits, Service, Stopped
+from torchsaliency.pages.jobs import Choice, Job, Limits, Stopped
+from torchsaliency.pages.service import Service
 from torchsaliency.zoo import InputFacts
 
 
