@@ -43,7 +43,7 @@ def show_progress(
         where: a sentence on where to look at what is done already.
     """
     meter = Meter(what, unit, total, where)
-    with meter.running():
+    with meter.show():
         yield meter
 
 
@@ -75,7 +75,7 @@ class Meter:
         self.update(done=self.done + step)
 
     @contextmanager
-    def running(self) -> Iterator[None]:
+    def show(self) -> Iterator[None]:
         """Show a bar on a terminal, and lines elsewhere."""
         if stderr.is_terminal:
             if self.where:

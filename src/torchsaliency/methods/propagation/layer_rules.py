@@ -50,7 +50,7 @@ class EpsilonRule(LayerRule):
 
     def share(self, relevance: Tensor, layer: WeightedLayer, *, excluded: bool) -> Tensor:
         """Return the relevance of the layer's input."""
-        return share_modified(relevance, layer, plain(layer.weight), self.epsilon, excluded)
+        return share_by_weight(relevance, layer, plain(layer.weight), self.epsilon, excluded)
 
 
 @final
@@ -73,7 +73,7 @@ class GammaRule(LayerRule):
         """Return the relevance of the layer's input."""
         weight = plain(layer.weight)
         weight = weight + self.gamma * weight.clamp_min(0)
-        return share_modified(relevance, layer, weight, self.epsilon, excluded)
+        return share_by_weight(relevance, layer, weight, self.epsilon, excluded)
 
 
 @final
@@ -110,7 +110,7 @@ class FlatRule(LayerRule):
         )
 
 
-def share_modified(
+def share_by_weight(
     relevance: Tensor, layer: WeightedLayer, weight: Tensor, epsilon: float, excluded: bool
 ) -> Tensor:
     """Return the relevance of a layer's input by the ε rule with other weights."""

@@ -332,6 +332,16 @@ def refuse(name: str, given: object, accepted: str) -> OptionError:
     return OptionError(f"{name} is {given!r}, which has no equal here; {accepted}.")
 
 
+def require_gauss_legendre(method: str) -> None:
+    """Refuse another quadrature.
+
+    Raises:
+        OptionError: it is wanted.
+    """
+    if method != "gausslegendre":
+        raise refuse("method", method, "the integral is by gausslegendre")
+
+
 def require_multiplied(multiply_by_inputs: bool) -> None:
     """Refuse attributions that are not multiplied by the way from the baseline.
 

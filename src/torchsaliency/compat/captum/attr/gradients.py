@@ -19,6 +19,7 @@ from torchsaliency.compat.captum.attr.base import (
     find_delta,
     read_baselines,
     refuse,
+    require_gauss_legendre,
     require_multiplied,
 )
 from torchsaliency.core.method import create
@@ -106,8 +107,7 @@ class IntegratedGradients(_Multiplied):
         Raises:
             OptionError: another quadrature.
         """
-        if method != "gausslegendre":
-            raise refuse("method", method, "the integral is by gausslegendre")
+        require_gauss_legendre(method)
         asked = ask(self._network, inputs, target, additional_forward_args, internal_batch_size)
         base = read_baselines(baselines, asked.images)
         found = asked.attribute(create("integrated-gradients", {"steps": n_steps}), base)

@@ -22,6 +22,7 @@ from torchsaliency.compat.captum.attr.base import (
     find_delta,
     read_baselines,
     refuse,
+    require_gauss_legendre,
     require_multiplied,
 )
 from torchsaliency.core.layer import Layer
@@ -208,8 +209,7 @@ class _OfPath(LayerAttribution):
         Raises:
             OptionError: another quadrature, or the layer's input is asked for.
         """
-        if method != "gausslegendre":
-            raise refuse("method", method, "leave it out")
+        require_gauss_legendre(method)
         del grad_kwargs
         asked = ask(self._network, inputs, target, additional_forward_args, internal_batch_size)
         base = read_baselines(baselines, asked.images)

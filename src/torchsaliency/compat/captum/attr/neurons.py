@@ -18,6 +18,7 @@ from torchsaliency.compat.captum.attr.base import (
     ask,
     read_baselines,
     refuse,
+    require_gauss_legendre,
     require_multiplied,
 )
 from torchsaliency.core.method import create
@@ -149,8 +150,7 @@ class NeuronIntegratedGradients(NeuronAttribution):
         Raises:
             OptionError: another quadrature, or the neuron's input is asked for.
         """
-        if method != "gausslegendre":
-            raise refuse("method", method, "the integral is by gausslegendre")
+        require_gauss_legendre(method)
         return self._attribute(
             inputs,
             neuron_selector,

@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Tensor
 
-from torchsaliency.methods.propagation.layer_rules import EpsilonRule, share_modified
+from torchsaliency.methods.propagation.layer_rules import EpsilonRule, share_by_weight
 from torchsaliency.methods.propagation.layer_rules import LayerRule as PropagationRule
 from torchsaliency.methods.propagation.operations import WeightedLayer, plain
 
@@ -26,7 +26,7 @@ class GammaRule(PropagationRule):
         """Return the relevance of the layer's input."""
         weight = plain(layer.weight)
         weight = weight + self.gamma * weight.clamp_min(0)
-        return share_modified(relevance, layer, weight, 1e-9, excluded or self.set_bias_to_zero)
+        return share_by_weight(relevance, layer, weight, 1e-9, excluded or self.set_bias_to_zero)
 
 
 @final
@@ -39,7 +39,7 @@ class Alpha1_Beta0_Rule(PropagationRule):  # noqa: N801 (the other library's)
     def share(self, relevance: Tensor, layer: WeightedLayer, *, excluded: bool) -> Tensor:
         """Return the relevance of the layer's input."""
         weight = plain(layer.weight).clamp_min(0)
-        return share_modified(relevance, layer, weight, 1e-9, excluded or self.set_bias_to_zero)
+        return share_by_weight(relevance, layer, weight, 1e-9, excluded or self.set_bias_to_zero)
 
 
 @final
