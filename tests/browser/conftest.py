@@ -26,6 +26,7 @@ WAIT = 30_000
 def browser():
     """Chromium; not longer than a file: Playwright's event loop would run in other tests, too."""
     if CHROMIUM is None:
+        # a plain laptop: the other tests need no browser, and .ci/run says loudly if it has none
         pytest.skip("there is no chromium; .ci/run installs Debian's")
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(
@@ -50,6 +51,7 @@ class Watched:
     def violations(self):
         """Return serious and critical faults that axe-core finds."""
         if not AXE.is_file():
+            # as above: npm is not part of a Python environment
             pytest.skip("axe-core is not there; .ci/run installs it by npm into .ci/node")
         self.page.evaluate(AXE.read_text(encoding="utf-8"))
         found = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")

@@ -55,7 +55,7 @@ def fit(folder, callbacks, **options):
     return module
 
 
-def fixed(**options):
+def make_fixed(**options):
     return FixedImages(IMAGES[:2], ["gradcam", "layercam"], [0, 1], **options)
 
 
@@ -65,7 +65,7 @@ def fixed(**options):
 class TestLightning:
     def test_maps_go_to_tensorboard_and_training_is_the_same(self, tmp_path):
         logger = TensorBoardLogger(tmp_path, name="", version="run")
-        watched = fit(tmp_path, [SaliencyCallback(fixed(), "net")], logger=logger)
+        watched = fit(tmp_path, [SaliencyCallback(make_fixed(), "net")], logger=logger)
         plain = fit(tmp_path, [], logger=False)
         for one, other in zip(watched.parameters(), plain.parameters(), strict=True):
             assert torch.equal(one, other)
@@ -77,7 +77,7 @@ class TestLightning:
         assert first.encoded_image_string != second.encoded_image_string
 
     def test_without_a_logger_files_are_written(self, tmp_path):
-        fit(tmp_path, [SaliencyCallback(fixed(every=2), "net")], logger=False)
+        fit(tmp_path, [SaliencyCallback(make_fixed(every=2), "net")], logger=False)
         files = sorted(path.name for path in (tmp_path / "saliency").rglob("*.png"))
         assert files == ["0-4.png", "1-4.png"], "every second epoch"
 
@@ -85,7 +85,7 @@ class TestLightning:
         monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
         store = (tmp_path / "store").as_uri()
         logger = MLFlowLogger(tracking_uri=store)
-        fit(tmp_path, [SaliencyCallback(fixed(), "net")], logger=logger)
+        fit(tmp_path, [SaliencyCallback(make_fixed(), "net")], logger=logger)
         client = mlflow.MlflowClient(store)
         files = client.list_artifacts(logger.run_id, "saliency")
         assert len(files) == 4
@@ -112,7 +112,7 @@ def test_hugging_face_s_trainer(tmp_path):
     )  # fmt: skip
     trainer = HuggingFaceTrainer(
         ResNetForImageClassification(config), arguments, train_dataset=Pixels(),
-        eval_dataset=Pixels(), callbacks=[hf.SaliencyCallback(fixed())],
+        eval_dataset=Pixels(), callbacks=[hf.SaliencyCallback(make_fixed())],
     )  # fmt: skip
     trainer.train()
     files = sorted(path.name for path in (tmp_path / "saliency").rglob("*.png"))
@@ -123,7 +123,7 @@ def test_hugging_face_s_trainer(tmp_path):
 
 def test_a_picture_a_time(tmp_path):
     net, log = Tiny().net.train(), PictureFolder(tmp_path)
-    shown = fixed(every=3)
+    shown = make_fixed(every=3)
     for step in range(7):
         shown.draw(net, log, step)
     assert net.training
@@ -131,4 +131,4 @@ def test_a_picture_a_time(tmp_path):
         f"{image}-{step}.png" for image in (0, 1) for step in (2, 5)
     }
     with pytest.raises(OptionError, match="every is 0"):
-        fixed(every=0)
+        make_fixed(every=0)
