@@ -2,7 +2,9 @@
 
 import io
 import itertools
+import os
 import re
+import signal
 import time
 import webbrowser
 
@@ -111,7 +113,14 @@ def test_a_terminal_has_a_bar(monkeypatch):
     assert "left" in shown
 
 
-REFRESH = 'http-equiv="refresh"'
+def test_a_command_that_is_asked_to_end_ends_as_by_ctrl_c():
+    with pytest.raises(KeyboardInterrupt), show_progress("explaining", "photos", 8):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+AGAIN = 'id="again"'
 PLAN = {
     "data": "shapes:6?seed=5",
     "model": "builtin/shapes_cnn",
@@ -122,38 +131,98 @@ PLAN = {
 }
 
 
-def test_the_report_grows(tmp_path, monkeypatch):
+@pytest.fixture
+def opened(monkeypatch):
+    """The addresses that a browser was asked for; reports are written after every batch."""
     monkeypatch.setattr(runner, "FLUSH_SECONDS", -1.0)
     monkeypatch.setattr(watching, "_LEAST", 0.0)
     monkeypatch.setattr(watching, "_SHARE", float("inf"))
-    opened, grown = [], []
-    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.setenv("DISPLAY", ":0")
+    found = []
+    monkeypatch.setattr(webbrowser, "open", found.append)
+    return found
+
+
+def test_the_report_grows(tmp_path, opened):
+    grown = []
     report, file = GrowingReport(), tmp_path / "run" / "report.html"
 
     def look(now):
         if file.exists():
-            grown.append((now.done, REFRESH in (html := file.read_text()), len(html)))
+            grown.append((now.done, AGAIN in (html := file.read_text()), len(html)))
 
     results = evaluate(make_plan(PLAN), tmp_path / "run", callbacks=[report], watch=look)
     assert len(results.samples) == 6
     # the report of what was done before this batch
     assert [done for done, *_ in grown] == [4, 6]
-    assert all(refreshes for _, refreshes, _ in grown)
+    assert all(again for _, again, _ in grown)
     whole = file.read_text()
-    assert REFRESH not in whole
+    assert AGAIN not in whole
     assert len(whole) > max(size for *_, size in grown), "the images came at the end"
     assert opened == [file.absolute().as_uri()]
 
 
-def test_the_command_opens_the_report(tmp_path, monkeypatch):
-    opened = []
-    monkeypatch.setattr(webbrowser, "open", opened.append)
+def stop_at(done):
+    def look(now):
+        if now.done == done:
+            raise KeyboardInterrupt
+
+    return look
+
+
+@pytest.mark.parametrize(("done", "words"), [(0, None), (4, "2 metrics, 4 of 6 images")])
+def test_a_stopped_evaluation_leaves_a_report_of_what_is_done_or_none(tmp_path, done, words):
+    file, report = tmp_path / "run" / "report.html", GrowingReport(browse=False)
+    plan = make_plan(PLAN)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(plan, tmp_path / "run", callbacks=[report], watch=stop_at(done))
+    assert file.exists() == (words is not None)
+    if words:
+        html = file.read_text()
+        assert words in html
+        assert AGAIN not in html
+        assert html.endswith("</html>")
+    whole = evaluate(plan, tmp_path / "run", callbacks=[GrowingReport(browse=False)])
+    assert len(whole.samples) == 6
+    assert "2 metrics, 6 images" in file.read_text()
+
+
+def test_a_report_that_fails_costs_no_evaluation(tmp_path, opened, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise ZeroDivisionError("a chart of nothing")
+
+    monkeypatch.setattr("torchsaliency.pages.evaluations.evaluation_report", fail)
+    results = evaluate(make_plan(PLAN), tmp_path / "run", callbacks=[GrowingReport()])
+    assert len(results.samples) == 6
+    said = "report.html could not be written: ZeroDivisionError: a chart of nothing.\n"
+    assert capsys.readouterr().err == said
+    assert opened == []
+
+
+def test_somebody_elses_report_stays(tmp_path, opened, capsys):
+    evaluate(make_plan(PLAN), tmp_path / "run")
+    (tmp_path / "run" / "report.html").write_text("mine")
+    evaluate(make_plan(PLAN), tmp_path / "run", callbacks=[GrowingReport()])
+    assert (tmp_path / "run" / "report.html").read_text() == "mine"
+    assert "report.html exists and no earlier run wrote it" in capsys.readouterr().err
+
+
+def test_no_browser_where_there_is_no_screen(monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(watching.sys, "platform", "linux")
+    assert not watching._has_screen()
+    monkeypatch.setattr(watching.sys, "platform", "darwin")
+    assert watching._has_screen()
+
+
+def test_the_command_opens_the_report(tmp_path, opened):
     words = ["evaluate", "--data", "shapes:2", "--model", PLAN["model"], "--methods", "gradcam"]
     words += ["--metrics", "sm", "--output", str(tmp_path / "run"), "--watch"]
     ran = CliRunner().invoke(app, words)
     assert ran.exit_code == 0, ran.output
     assert opened == [(tmp_path / "run" / "report.html").as_uri()]
-    assert REFRESH not in (tmp_path / "run" / "report.html").read_text()
+    assert AGAIN not in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_reports_take_little_of_the_time(monkeypatch):
@@ -161,7 +230,7 @@ def test_reports_take_little_of_the_time(monkeypatch):
     monkeypatch.setattr(watching.time, "monotonic", lambda: next(ticks))
     written = []
     report = GrowingReport(browse=False)
-    monkeypatch.setattr(report, "_write", lambda *, refresh: written.append(refresh) or True)
+    monkeypatch.setattr(report, "_write", lambda **given: written.append(given) or True)
     progress_of = runner.Progress
     for done in range(60):
         report.advance(progress_of(done, 60, 0, 0))

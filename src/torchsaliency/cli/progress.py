@@ -7,6 +7,7 @@ lines come from a thread, so that a batch of an hour is not silent, either.
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -43,8 +44,25 @@ def show_progress(
         where: a sentence on where to look at what is done already.
     """
     meter = Meter(what, unit, total, where)
-    with meter.show():
+    with end_when_asked(), meter.show():
         yield meter
+
+
+@contextmanager
+def end_when_asked() -> Iterator[None]:
+    """Let a process that is asked to end (SIGTERM) end as by Ctrl-C: what is done is kept.
+
+    Clusters and containers ask so. Only the main thread may; in others nothing changes.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:  # it is somebody's
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @final

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from torchsaliency.cli.console import print_line, say
+from torchsaliency.cli.console import print_line
 from torchsaliency.cli.options import ExplainCommandOptions
+from torchsaliency.cli.progress import show_progress
 from torchsaliency.errors import OptionError
 from torchsaliency.options import WRITTEN, ExplainOptions, option
 
@@ -68,7 +69,13 @@ def _report_evaluation(options: ReportOptions) -> tuple[str, int]:
         )
     from torchsaliency.pages.evaluations import evaluation_report
 
-    return evaluation_report(options.what[0], images=options.images, say=say), 0
+    with show_progress("making maps again", "images") as meter:
+        html = evaluation_report(
+            options.what[0],
+            images=options.images,
+            watch=lambda done, total: meter.update(done=done, total=total),
+        )
+    return html, 0
 
 
 def _report_photos(options: ReportOptions) -> tuple[str, int]:

@@ -1,13 +1,21 @@
-"""`--watch`: the report of an evaluation, written again while it grows."""
+"""`--watch`: the report of an evaluation, written again while it grows.
+
+The report is written whole or not at all, so that an end at any moment leaves a valid one or none.
+What is wrong with it never ends the evaluation, whose rows are worth more.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
+from torchsaliency.cli.console import say
 from torchsaliency.core.files import OutputFolder
+from torchsaliency.core.isolation import describe_failure
 
 if TYPE_CHECKING:
     from torchsaliency.evaluation import ExplainedImage, Plan, Progress, Results
@@ -15,7 +23,7 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 """The name of the report in the folder of the evaluation."""
 
-_SECONDS, _LEAST = 20, 20.0
+_AGAIN, _LEAST = 20, 20.0
 """After how many seconds a browser looks again, and between two reports at least."""
 
 _SHARE = 0.05
@@ -27,14 +35,15 @@ class GrowingReport:
     """A callback of `evaluate` that writes the report now and then, and opens it once.
 
     Args:
-        browse: whether a browser is asked to open it.
+        browse: whether a browser is asked to open it, where there is a screen.
     """
 
     samples = 0
 
     def __init__(self, *, browse: bool = True) -> None:
-        self._browse, self._next = browse, 0.0
+        self._browse, self._next = browse and _has_screen(), 0.0
         self._folder = Path()
+        self._failed = False
 
     def begin(self, plan: Plan, folder: Path) -> None:  # noqa: ARG002
         """Take the folder."""
@@ -45,7 +54,7 @@ class GrowingReport:
         if not progress.done + progress.before or time.monotonic() < self._next:
             return
         begun = time.monotonic()
-        if not self._write(refresh=True):
+        if not self._write(again=_AGAIN, images=0):
             return
         taken = time.monotonic() - begun
         self._next = time.monotonic() + max(_LEAST, taken / _SHARE)
@@ -54,23 +63,35 @@ class GrowingReport:
         """Take no image: reports have their own."""
 
     def finish(self, results: Results | None) -> None:
-        """Write the whole report, with images and their maps."""
-        if results is not None:
-            self._write(refresh=False)
+        """Write the whole report, with images and their maps; of a stopped run what is done."""
+        from torchsaliency.pages.evaluations import IMAGES
 
-    def _write(self, *, refresh: bool) -> bool:
-        """Write the report; say whether there was something to write."""
+        self._write(again=0, images=0 if results is None else IMAGES)
+
+    def _write(self, *, again: int, images: int) -> bool:
+        """Write the report; say whether it is there."""
         from torchsaliency.evaluation import Store
-        from torchsaliency.pages.evaluations import IMAGES, evaluation_report
+        from torchsaliency.pages.evaluations import evaluation_report
 
-        if not Store(self._folder).done():
+        try:
+            if not Store(self._folder).done():
+                return False
+            html = evaluation_report(self._folder, images=images, again=again)
+            folder = OutputFolder(self._folder)
+            with folder.lock():
+                folder.write(REPORT, html.encode(errors="replace"))
+        except Exception as error:  # the evaluation goes on
+            if not self._failed:
+                say(f"{REPORT} could not be written: {describe_failure(error)}")
+            self._failed = True
             return False
-        html = evaluation_report(self._folder, images=0 if refresh else IMAGES)
-        if refresh:
-            again = f'<meta http-equiv="refresh" content="{_SECONDS}">'
-            html = html.replace("<head>", f"<head>{again}", 1)
-        OutputFolder(self._folder).write(REPORT, html.encode(errors="replace"))
         if self._browse:
-            webbrowser.open((self._folder / REPORT).absolute().as_uri())
             self._browse = False
+            webbrowser.open((self._folder / REPORT).absolute().as_uri())
         return True
+
+
+def _has_screen() -> bool:
+    """Whether a browser has a screen; without one, Python would start a browser of the terminal."""
+    named = {"DISPLAY", "WAYLAND_DISPLAY", "BROWSER"} & os.environ.keys()
+    return sys.platform in ("win32", "darwin") or bool(named)

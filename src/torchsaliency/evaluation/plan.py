@@ -176,6 +176,27 @@ def read_plan(path: str | Path, changes: Mapping[str, Any] | None = None) -> Pla
     return make_plan({**facts, **(changes or {})})
 
 
+def restore_plan(folder: str | Path, facts: Mapping[str, Any]) -> Plan:
+    """Return the plan of a run, with every method that was ever added to it.
+
+    Args:
+        folder: of the run, for the error.
+        facts: what its `run.json` says.
+
+    Raises:
+        DataError: the plan has what is not known here, as another version wrote it, or plug-ins
+            that are not installed.
+    """
+    try:
+        return make_plan({**facts["plan"], "methods": list(facts["methods"].values())})
+    except (OptionError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error) if isinstance(error, OptionError) else f"{error} is not told."
+        raise DataError(
+            f"{folder} holds an evaluation that cannot be read here, as another version of "
+            f"torchsaliency wrote it, or a plug-in is missing: {reason}"
+        ) from error
+
+
 class _Strict(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """Reads YAML whose keys are words, each there once, and whose text is Unicode."""
 

@@ -25,7 +25,7 @@ from torchsaliency.evaluation.batches import Batch, batches, cut
 from torchsaliency.evaluation.bench import Bench
 from torchsaliency.evaluation.callbacks import Callback, ExplainedImage, Progress, Watch
 from torchsaliency.evaluation.given import FolderMaps
-from torchsaliency.evaluation.plan import Plan
+from torchsaliency.evaluation.plan import Plan, restore_plan
 from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.scoring import explain_batch, score_batch
 from torchsaliency.evaluation.setting import Setting, make_setting
@@ -100,7 +100,8 @@ def load_results(folder: str | Path) -> Results:
     """Return what an evaluation found so far.
 
     Raises:
-        DataError: the folder holds no evaluation, or a damaged one.
+        DataError: the folder holds no evaluation, a damaged one, or one that another version or
+            other plug-ins made.
     """
     store = Store(folder)
     facts, frame = store.facts, store.frame()
@@ -114,10 +115,10 @@ def load_results(folder: str | Path) -> Results:
             f"{folder} has no rows yet; its evaluation was stopped before the first ones: start "
             "`torchsaliency evaluate` again."
         )
-    # with every method that was ever added
-    plan = Plan.model_validate({**facts["plan"], "methods": list(facts["methods"].values())})
+    plan = restore_plan(folder, facts)
     methods, metrics = plan.create_methods(), plan.create_metrics() | study_metrics(plan.study)
-    orders = {"sample": facts["samples"], "method": methods, "metric": metrics}
+    samples = facts.get("samples") or [*frame["sample"].unique()]
+    orders = {"sample": samples, "method": methods, "metric": metrics}
     places = {name: {key: place for place, key in enumerate(keys)} for name, keys in orders.items()}
     for name, known in places.items():
         frame = frame[frame[name].isin(known)]

@@ -12,6 +12,15 @@
   button.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; show(); });
   show();
 }
+// A growing report is loaded again and again, unless the reader holds it.
+{
+  const again = document.getElementById("again");
+  if (again) {
+    again.checked = !(history.state && history.state.held);
+    again.addEventListener("change", () => history.replaceState({ held: !again.checked }, ""));
+    setInterval(() => { if (again.checked) location.reload(); }, 1000 * again.value);
+  }
+}
 // Tables sort by the numbers in full; cells without a number stay at the end.
 for (const table of document.querySelectorAll(".sortable")) {
   const heads = [...table.tHead.rows[0].cells];

@@ -1,7 +1,10 @@
 """Charts, what is found in an evaluation, and the pages that show it."""
 
+import hashlib
 import json
 import re
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +13,11 @@ from PIL import Image
 
 import torchsaliency
 from scans import phantom, write_nifti
-from torchsaliency.evaluation import evaluate, make_plan
+from torchsaliency.core.files import json_bytes
+from torchsaliency.evaluation import evaluate, load_results, make_plan
 from torchsaliency.pages import MapView, PhotoView, view_photo
 from torchsaliency.pages.charts import Axis, draw_correlations, draw_costs, draw_lines, find_front
-from torchsaliency.pages.evaluations import evaluation_report
+from torchsaliency.pages.evaluations import compare_identities, evaluation_report
 from torchsaliency.pages.findings import (
     choose_images,
     correlate_methods,
@@ -162,6 +166,83 @@ def test_a_report_says_why_it_has_no_pictures(run, monkeypatch):
     page = evaluation_report(run)
     assert "<saliency-viewer" not in page
     assert "The maps of images could not be made again: The folder is gone." in page
+
+
+def test_an_image_that_fails_is_missing_alone(run, monkeypatch):
+    """Unreadable now, gone, or one on which the network fails: the others are shown."""
+    from torchsaliency.pages import evaluations
+
+    samples = [f.sample for f in choose_images(load_results(run), 4)]
+    make, explain = evaluations.make_setting, evaluations._explain_one
+
+    def lose_one(plan):
+        setting = make(plan)
+        kept = [one.id for one in setting.data.samples if one.id != samples[0]]
+        return replace(setting, data=setting.data.subset(ids=kept))
+
+    def fail_on_one(setting, place, values):
+        if setting.data.samples[place].id == samples[1]:
+            raise ZeroDivisionError("a network of one's own")
+        return explain(setting, place, values)
+
+    monkeypatch.setattr(evaluations, "make_setting", lose_one)
+    monkeypatch.setattr(evaluations, "compare_identities", lambda *_: "")
+    monkeypatch.setattr(evaluations, "_explain_one", fail_on_one)
+    counted = []
+    page = evaluation_report(run, images=4, watch=lambda *far: counted.append(far))
+    assert page.count('class="ts-photo"') == len(samples) - 2
+    assert f"{samples[0]} is not shown: The data has no image of this name now." in page
+    assert f"{samples[1]} is not shown: ZeroDivisionError: a network of one&#39;s own." in page
+    assert counted == [(done, len(samples)) for done in range(len(samples) + 1)]
+
+
+def test_identities_are_compared_in_what_both_tell():
+    evaluated = {"weights": "a", "fingerprint": "b", "judge": None}
+    assert compare_identities(evaluated, dict(evaluated)) == ""
+    # nothing on one side, and not named on the other: the same
+    assert compare_identities(evaluated, {"weights": "a", "fingerprint": "b", "text": None}) == ""
+    with pytest.raises(torchsaliency.DataError, match="weights is a in the evaluation and c in"):
+        compare_identities(evaluated, {**evaluated, "weights": "c"})
+    words = compare_identities({"weights": "a", "size": 3}, evaluated)
+    assert words.startswith(
+        "Another version of torchsaliency wrote this run, and fingerprint, size"
+    )
+
+
+def change_run(run, folder, change):
+    """Copy a run as another version of the store would have written it."""
+    shutil.copytree(run, folder)
+    facts = json.loads((folder / "run.json").read_text())
+    facts.pop("sha256")
+    change(facts)
+    facts["sha256"] = hashlib.sha256(json_bytes(facts, indent=None)).hexdigest()
+    (folder / "run.json").write_bytes(json_bytes(facts))
+    return folder
+
+
+def test_what_an_old_run_does_not_tell_is_said(run, tmp_path):
+    def forget(facts):
+        del facts["identity"]["fingerprint of the data"], facts["sessions"], facts["samples"]
+        del facts["skipped"]
+
+    page = evaluation_report(change_run(run, tmp_path / "old", forget), images=2)
+    assert page.count('class="ts-photo"') == 2
+    assert "and fingerprint of the data cannot be compared with what its plan names now" in page
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda facts: facts["plan"].update(colour="red"), "colour"),
+        (lambda facts: facts["plan"]["metrics"][0].update(name="applause"), "applause"),
+        (lambda facts: facts.pop("methods"), "'methods' is not told"),
+        (lambda facts: facts.update(plan=None), "another version of torchsaliency wrote it"),
+    ],
+)
+def test_a_run_of_another_version_is_refused_in_a_sentence(run, tmp_path, change, words):
+    folder = change_run(run, tmp_path / "old", change)
+    with pytest.raises(torchsaliency.DataError, match=words):
+        evaluation_report(folder)
 
 
 def test_maps_of_another_network_or_other_photographs_are_not_shown(tmp_path):
