@@ -141,9 +141,7 @@ class Shown:
         for done, one in enumerate(chosen, 1):
             values = findings.describe_values(results, one.sample)
             try:
-                if one.sample not in places:
-                    raise DataError("The data has no image of this name now")
-                views = _explain_one(setting, places[one.sample], values)
+                views = _explain_one(setting, places.get(one.sample), values)
             except Exception as error:  # a decoder or a network may raise anything
                 self.remarks.append(f"{one.sample} is not shown: {describe_failure(error)}")
             else:
@@ -153,9 +151,11 @@ class Shown:
 
 
 def _explain_one(
-    setting: Setting, place: int, values: Mapping[str, Sequence[str]]
+    setting: Setting, place: int | None, values: Mapping[str, Sequence[str]]
 ) -> list[PhotoView]:
     """Return an image with its maps; of a scan, three cuts."""
+    if place is None:
+        raise DataError("The data has no image of this name now.")
     batch, failed = next(iter(batches(setting, [[place]], workers=0)))
     if batch is None:
         raise DataError(failed[0].reason)
