@@ -25,6 +25,9 @@ Annotate = Callable[[Any], Any]
 """Finds the boxes or the mask in what the torch data set gives for an image."""
 
 _BYTE = 255
+_COUNTS_FOR = 1 << 17
+"""Bytes of an image whose size is not known: of data from Python, 2048 images are read."""
+
 _lock = threading.Lock()
 """Fingerprints are made by several threads, and a user's data set may stand one only."""
 
@@ -156,6 +159,11 @@ class TorchDataSet(DataSet):
             if annotation is not None:
                 digest.update(f"{annotation.dtype}".encode() + annotation.numpy().tobytes())
         return digest.hexdigest()
+
+    def outline(self, sample: Sample) -> tuple[int, str]:
+        """Return what an image counts for; its size is not known before it is read."""
+        del sample
+        return _COUNTS_FOR, ""
 
     def _open(self, sample: Sample) -> Picture:
         place = int(str(sample.source))

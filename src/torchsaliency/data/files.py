@@ -162,6 +162,14 @@ def hash_of(path: Path) -> str:
         return MISSING
 
 
+def size_of(path: Path) -> int:
+    """Return a file's size in bytes, 0 without one."""
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return 0
+
+
 def readable_id(name: str) -> str:
     r"""Return a file's name as an id: valid UTF-8, printable, another one for every other name.
 

@@ -21,6 +21,7 @@ from torchsaliency.data.files import (
     hash_of,
     images_below,
     readable_id,
+    size_of,
     walk_files,
 )
 from torchsaliency.data.photos import Frame, read_photo
@@ -96,6 +97,11 @@ def hash_medium(path: Path) -> str:
         return hash_of(path)
     marks = [f"{file.name} {hash_of(file)}" for file in sorted(dicom_files(path))]
     return " ".join(marks) or MISSING
+
+
+def size_of_medium(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    return sum(map(size_of, path.iterdir())) if path.is_dir() else size_of(path)
 
 
 def group_series(samples: Iterable[Sample]) -> tuple[Sample, ...]:

@@ -11,6 +11,7 @@ alone.
 from __future__ import annotations
 
 import abc
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,8 +32,14 @@ from torchsaliency.data.decoding import (
     name_decoder_errors,
     pixel_limit,
 )
-from torchsaliency.data.files import hash_of, printable
-from torchsaliency.data.media import Kind, group_series, hash_medium, open_medium
+from torchsaliency.data.files import hash_of, printable, size_of
+from torchsaliency.data.media import (
+    Kind,
+    group_series,
+    hash_medium,
+    open_medium,
+    size_of_medium,
+)
 from torchsaliency.data.photos import Frame, turn_boxes, turn_pixels
 from torchsaliency.errors import DataError
 
@@ -60,6 +67,10 @@ class Annotations(abc.ABC, Generic[T]):
     @abc.abstractmethod
     def mark(self, sample: Sample) -> str:
         """Return what tells this annotation from others."""
+
+    @abc.abstractmethod
+    def outline(self, sample: Sample) -> tuple[int, str]:
+        """Return the bytes that `mark` reads, and what is known of them, see `DataSet.outline`."""
 
 
 @final
@@ -132,6 +143,13 @@ class PhotoSet(DataSet):
         marks = [found.mark(sample) for found in (self.boxes, self.masks) if found is not None]
         return " ".join([hash_medium(Path(str(sample.source))), *marks])
 
+    def outline(self, sample: Sample) -> tuple[int, str]:
+        """Return the size of the file and of its annotations' files, and their outlines."""
+        outlines = [found.outline(sample) for found in (self.boxes, self.masks) if found]
+        outlines.append((size_of_medium(Path(str(sample.source))), ""))
+        sizes, texts = zip(*outlines, strict=True)
+        return sum(sizes), json.dumps([*zip(sizes, texts, strict=True)])
+
     def group_series(self) -> PhotoSet:
         """Return the data set with one sample for all DICOM files of a folder: a scan."""
         return replace(self, samples=group_series(self.samples))
@@ -165,6 +183,10 @@ class TableBoxes(Annotations[Tensor]):
         """Return the boxes as they are listed."""
         return str(self.table.get(sample.id))
 
+    def outline(self, sample: Sample) -> tuple[int, str]:
+        """Return that nothing is read, and the boxes."""
+        return 0, self.mark(sample)
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -197,6 +219,10 @@ class XMLBoxes(Annotations[Tensor]):
     def mark(self, sample: Sample) -> str:
         """Return the hash of the file's content."""
         return hash_of(self._file(sample))
+
+    def outline(self, sample: Sample) -> tuple[int, str]:
+        """Return the file's size."""
+        return size_of(self._file(sample)), ""
 
     def _file(self, sample: Sample) -> Path:
         source = Path(str(sample.source))
@@ -260,6 +286,10 @@ class MaskFiles(Annotations[Tensor]):
     def mark(self, sample: Sample) -> str:
         """Return the hash of the file's content."""
         return hash_of(self._file(sample))
+
+    def outline(self, sample: Sample) -> tuple[int, str]:
+        """Return the file's size."""
+        return size_of(self._file(sample)), ""
 
     def _file(self, sample: Sample) -> Path:
         return self.folder / f"{Path(str(sample.source)).stem}.png"

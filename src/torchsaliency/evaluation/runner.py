@@ -190,7 +190,7 @@ class Run:
     def _facts(self) -> dict[str, Any]:
         plan, classes, side = self.setting.plan, self.setting.data.classes, self.setting.side_inputs
         return {
-            "identity": self.setting.identity(),
+            "identity": self.setting.identity((self.store.facts or {}).get("identity")),
             "methods": self._method_identity(),
             "plan": plan.model_dump(mode="json"),
             "classes": None if classes is None else [*classes],

@@ -36,6 +36,7 @@ from torchsaliency.zoo.preprocessing import PHOTOGRAPHIC
 from torchsaliency.zoo.volumes import ClipPreprocessing, ScanPreprocessing, VolumePreprocessing
 
 LABEL, PREDICTED = "label", "predicted"
+_FINGERPRINT = "fingerprint of the data"
 
 
 @final
@@ -121,14 +122,17 @@ class Setting:
             fuse=self.plan.fuse,
         )
 
-    def identity(self) -> dict[str, Any]:
-        """Return all that decides the numbers of every method, in JSON types."""
+    def identity(self, begun: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return all that decides the numbers of every method, in JSON types.
+
+        To be compared with that of a run that was begun, whose fingerprint may be of another kind.
+        """
         judge, judge_preprocessing = self.judge, self.judge_preprocessing
         side = self.side_inputs
         return {
             **self.plan.identity(),
             **({} if side is None else {"side inputs": side.identity()}),
-            "fingerprint of the data": self.data.fingerprint(),
+            _FINGERPRINT: self.data.fingerprint((begun or {}).get(_FINGERPRINT, "")),
             "weights of the network": state_dict_sha256(self.network.module),
             "preprocessing": self.preprocessing.to_dict(),
             "weights of the judge": None if judge is None else state_dict_sha256(judge.module),

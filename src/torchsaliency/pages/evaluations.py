@@ -134,7 +134,7 @@ class Shown:
     ) -> None:
         """Make the maps of images again; one that fails costs no other."""
         setting = make_setting(plan)
-        if remark := compare_identities(identity, setting.identity()):
+        if remark := compare_identities(identity, setting.identity(identity)):
             self.remarks.append(remark)
         places = {sample.id: place for place, sample in enumerate(setting.data.samples)}
         watch(0, len(chosen))

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.target import ClassTarget
-from torchsaliency.data.dataset import VOID, Picture, draw_key
+from torchsaliency.data.dataset import VOID, Picture
+from torchsaliency.data.fingerprints import draw_key
 from torchsaliency.errors import DataError, OptionError
 from torchsaliency.evaluation.batches import Batch, batches, cut
 from torchsaliency.evaluation.bench import Bench

@@ -25,7 +25,7 @@ from scipy import stats
 from torch import Tensor
 
 from torchsaliency.core.files import OutputFolder
-from torchsaliency.data.dataset import draw_key
+from torchsaliency.data.fingerprints import draw_key
 from torchsaliency.errors import DataError, InputError, OptionError
 from torchsaliency.metrics.base import Summary
 from torchsaliency.metrics.statistics import CONFIDENCE, bootstrap

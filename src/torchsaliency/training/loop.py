@@ -28,6 +28,7 @@ from torchsaliency.core.explanation import versions
 from torchsaliency.core.files import OutputFolder, json_bytes
 from torchsaliency.core.scores import SIGMOID
 from torchsaliency.data import DataSet, Sample
+from torchsaliency.data.fingerprints import is_same_kind
 from torchsaliency.data.tables import defuse
 from torchsaliency.errors import CheckpointError, DataError, OptionError, out_of_memory
 from torchsaliency.evaluation.batches import cut
@@ -218,6 +219,10 @@ class Training:
             begun = state["identity"]
         except Exception as error:  # torch raises many types for a file that is torn
             raise damaged from error
+        for part, data in self.parts.sets.items():  # an old one's fingerprint is of another kind
+            name = f"{part} images"
+            if not is_same_kind(begun.get(name, ""), self._identity[name]):
+                self._identity[name] = data.fingerprint(begun[name])
         refuse_mixing(self.output.path, begun, self._identity)
         if state["done"] > self.settings.total:
             raise OptionError(

@@ -1,0 +1,86 @@
+"""What tells a data set from others, by reading a bounded part of it.
+
+Of data up to `READ_WHOLE` bytes, every byte counts. Of larger data all ids, labels and sizes count,
+and the content of as many samples as the bound holds. Which ones is drawn by a hash of their ids,
+so that every machine reads the same. If k of N samples change, and neither a name nor a size does,
+and n are read, none of the changed ones is among them with probability
+
+    (1 - n/N) (1 - n/(N-1)) … (1 - n/(N-k+1))  <=  (1 - n/N)^k.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from torchsaliency.data.dataset import DataSet, Sample
+
+READ_WHOLE = 1 << 28
+"""Bytes of the largest data of which every byte counts, and about those read of larger data."""
+
+FEWEST_READ = 16
+"""Samples that are read however large they are."""
+
+SAMPLED = "sampled:"
+"""What a fingerprint begins with if a part of the content counts."""
+
+_THREADS = 8
+_AT_ONCE = 64
+
+T = TypeVar("T")
+
+
+def make_fingerprint(data: DataSet, like: str = "") -> str:
+    """Return the fingerprint of a data set, see `DataSet.fingerprint`."""
+    head = json.dumps((data.name, data.classes, data.codes, sorted(data.annotations)))
+    digest = hashlib.sha256(head.encode())
+    if like and not like.startswith(SAMPLED):
+        return _add_content(digest, data, data.samples)
+    outlines = [*_map_samples(data.outline, data.samples)]
+    if not like and sum(size for size, _ in outlines) <= READ_WHOLE:
+        return _add_content(digest, data, data.samples)
+    for sample, (size, text) in zip(data.samples, outlines, strict=True):
+        digest.update(b"\n" + json.dumps((sample.id, sample.label, size, text)).encode())
+    sizes = {sample.id: size for sample, (size, _) in zip(data.samples, outlines, strict=True)}
+    return SAMPLED + _add_content(digest, data, [*_draw(data.samples, sizes)])
+
+
+def is_same_kind(first: str, second: str) -> bool:
+    """Whether two fingerprints count the same part of the content, or one is not known."""
+    return not (first and second) or first.startswith(SAMPLED) is second.startswith(SAMPLED)
+
+
+def draw_key(seed: int, name: str) -> bytes:
+    """Return what a name is sorted by to draw from a list: no generator, so no version of one."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+
+def _draw(samples: Iterable[Sample], sizes: dict[str, int]) -> Iterator[Sample]:
+    """Yield the samples that are read: as many as the bound holds, in the order of the draw."""
+    total = 0
+    for place, sample in enumerate(sorted(samples, key=lambda sample: draw_key(0, sample.id))):
+        total += sizes[sample.id]
+        if place >= FEWEST_READ and total > READ_WHOLE:
+            return
+        yield sample
+
+
+def _add_content(digest: hashlib._Hash, data: DataSet, samples: Iterable[Sample]) -> str:
+    samples = [*samples]
+    for sample, mark in zip(samples, _map_samples(data.mark, samples), strict=True):
+        digest.update(b"\n" + json.dumps((sample.id, sample.label, mark)).encode())
+    return digest.hexdigest()
+
+
+def _map_samples(look: Callable[[Sample], T], samples: Iterable[Sample]) -> Iterator[T]:
+    """Yield what is found of each sample; reading and hashing let other threads run."""
+    waiting = iter(samples)
+    parts = iter(lambda: [*islice(waiting, _AT_ONCE)], [])
+    with ThreadPoolExecutor(_THREADS) as pool:
+        while begun := [*islice(parts, 4 * _THREADS)]:  # not all at once: samples may be millions
+            yield from chain.from_iterable(pool.map(lambda part: [*map(look, part)], begun))
