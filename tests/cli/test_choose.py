@@ -18,7 +18,7 @@ def test_methods_are_tried_on_photographs(command, tmp_path):
     with Image.open(tmp_path / "out" / "consensus.png") as picture:
         assert picture.width > 500
     shown = command(
-        "choose", photos / "000.png", photos / "001.png", *words, "--output", tmp_path / "b"
+        "choose", photos / "000.png", photos / "001.png", *words, "--output", tmp_path / "out"
     )
     assert shown.code == 0
     assert "Is what the map shows enough for the network?" in shown.out

@@ -61,12 +61,13 @@ def try_methods(options: ChooseOptions) -> tuple[Recommendation, dict[str, Any]]
     target = None if options.target is None else parse_target(options.target, network.class_index)
     folder = OutputFolder(options.output)
     with folder.lock():
+        folder.read_manifest(FACTS, lambda facts: "verdict" in facts)
         folder.require_own([FACTS, PICTURE])
-        images, read, skipped = read_photos(network, paths, options.fit)
         with (
-            show_progress("trying methods", "batches") as meter,
+            show_progress("reading photos", "photos", len(paths)) as meter,
             name_network_errors(network.name),
         ):
+            images, read, skipped = read_photos(network, paths, options.fit, meter)
             found = recommend(
                 network,
                 images,
@@ -75,7 +76,9 @@ def try_methods(options: ChooseOptions) -> tuple[Recommendation, dict[str, Any]]
                 batch_size=options.batch_size,
                 chunk=options.chunk,
                 seed=options.seed,
-                watch=lambda done, total: meter.update(done=done, total=total),
+                watch=lambda done, total: meter.update(
+                    what="trying methods", unit="batches", done=done, total=total
+                ),
             )
         facts: dict[str, Any] = {
             "model": network.name,

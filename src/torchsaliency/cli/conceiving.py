@@ -20,6 +20,7 @@ from torchsaliency.cli.photographs import (
 )
 from torchsaliency.cli.progress import show_progress
 from torchsaliency.concepts import ConceptBank, ConceptTest, Factorisation, craft, dff, tcav
+from torchsaliency.concepts.passes import Watch
 from torchsaliency.core.files import OutputFolder
 from torchsaliency.core.target import TargetLike, parse_target
 from torchsaliency.data import find_photos
@@ -67,19 +68,29 @@ def find_concepts(options: ConceptOptions) -> dict[str, Any]:
     target = None if word is None else parse_target(word, network.class_index)
     folder = OutputFolder(options.output)
     with folder.lock():
+        folder.read_manifest(FACTS, lambda facts: "concepts" in facts)
         folder.require_own([FACTS, PICTURE])
-        images, read, skipped = read_photos(network, paths, options.fit)
-        what = {"tcav": "testing concepts"}.get(options.method, "finding concepts")
-        with show_progress(what, "photos"), name_network_errors(network.name):
+        with (
+            show_progress("reading photos", "photos", len(paths)) as meter,
+            name_network_errors(network.name),
+        ):
+
+            def watch(what: str, unit: str, done: int, total: int) -> None:
+                meter.update(what=what, unit=unit, done=done, total=total)
+
+            images, read, skipped = read_photos(network, paths, options.fit, meter)
             if options.method == "tcav":
-                others = [read_photos(network, photos, options.fit) for photos in [*sets, pool]]
+                others = [
+                    read_photos(network, photos, options.fit, meter) for photos in [*sets, pool]
+                ]
                 for other in others:
                     skipped |= other[2]
                 names = [*unique_names(options.concept)]
-                tests = _test(network, images, names, [one for one, *_ in others], target, options)
+                parts = [one for one, *_ in others]
+                tests = _test(network, images, names, parts, target, options, watch)
                 facts, picture = _tested(tests)
             else:
-                found = _find(network, images, target, options)
+                found = _find(network, images, target, options, watch)
                 facts = _found(found, network, read)
                 picture = png(_draw(found, read, network, options))
         facts = {
@@ -110,11 +121,11 @@ def _require_read(options: ConceptOptions) -> None:
 
 
 def _find(
-    network: Network, images: Tensor, target: TargetLike, options: ConceptOptions
+    network: Network, images: Tensor, target: TargetLike, options: ConceptOptions, watch: Watch
 ) -> Factorisation | ConceptBank:
     layer, chunk = options.layer, options.chunk
     if options.method == "dff":
-        return dff(network, images, options.concepts or 4, layer, chunk=chunk)
+        return dff(network, images, options.concepts or 4, layer, chunk=chunk, watch=watch)
     return craft(
         network,
         images,
@@ -124,6 +135,7 @@ def _find(
         samples=options.samples or 64,
         seed=options.seed,
         chunk=chunk,
+        watch=watch,
     )
 
 
@@ -134,6 +146,7 @@ def _test(
     others: Sequence[Tensor],
     target: TargetLike,
     options: ConceptOptions,
+    watch: Watch,
 ) -> dict[str, ConceptTest]:
     return tcav(
         network,
@@ -145,6 +158,7 @@ def _test(
         runs=options.runs or 10,
         seed=options.seed,
         chunk=options.chunk,
+        watch=watch,
     )
 
 

@@ -101,10 +101,12 @@ class Watcher:
 
     def __call__(self, now: Progress) -> None:
         """Take the progress of an evaluation; the next one begins with 0 done."""
+        self._show(done=now.done, total=now.total, what=now.what, unit=now.unit)
+        if now.what != "evaluating":
+            return
         if now.done and self._latest:
             self._latest.pop()
         self._latest.append(now)
-        self._show(done=now.done, total=now.total)
 
     def count(self, name: str) -> int:
         """Return how many images are "before", "done", "skipped" or "odd"; see `Progress`."""

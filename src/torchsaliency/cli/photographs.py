@@ -18,6 +18,7 @@ from torchsaliency.cli.grid import Grid
 from torchsaliency.cli.media import choose_medium
 from torchsaliency.cli.monitoring import name_network_errors
 from torchsaliency.cli.options import ExplainCommandOptions, parse_settings, require_chosen
+from torchsaliency.cli.progress import Meter
 from torchsaliency.cli.run import ALL, Run
 from torchsaliency.core.acceleration import accelerated
 from torchsaliency.core.embedding import embeddings
@@ -210,9 +211,15 @@ def choose_photos(words: Sequence[str], output: Path, *, series: bool = False) -
 
 
 def read_photos(
-    network: Network, paths: Sequence[Path], fit: str | None
+    network: Network, paths: Sequence[Path], fit: str | None, meter: Meter
 ) -> tuple[Tensor, list[Path], dict[str, str]]:
     """Return photographs as one batch, which of them could be read, and why others could not.
+
+    Args:
+        network: that they are prepared for.
+        paths: of the photographs.
+        fit: how they are cut to its input.
+        meter: told how far it is.
 
     Raises:
         DataError: none can be used.
@@ -221,7 +228,8 @@ def read_photos(
     inputs: list[Tensor] = []
     read: list[Path] = []
     skipped: dict[str, str] = {}
-    for path in paths:
+    for done, path in enumerate(paths):
+        meter.update(what="reading photos", unit="photos", done=done, total=len(paths))
         try:
             image, reason = preprocessing(path), ""
         except DataError as error:

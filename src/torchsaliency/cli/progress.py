@@ -77,15 +77,25 @@ class Meter:
         self._ended = threading.Event()
 
     def update(
-        self, *, done: float | int, total: float | int | None = None, what: str | None = None
+        self,
+        *,
+        done: float | int,
+        total: float | int | None = None,
+        what: str | None = None,
+        unit: str | None = None,
     ) -> None:
-        """Say how far it is; less than before begins another stage."""
+        """Say how far it is; less than before, or something else, begins another stage."""
         if done < self.done or (what is not None and what != self.what):
             self._stage = time.monotonic()
         self.done, self.total, self.what = done, total or self.total, what or self.what
+        self.unit = unit or self.unit
         if self._bar is not None:
             self._bar.update(
-                self._bar.task_ids[0], completed=done, total=self.total, description=self.what
+                self._bar.task_ids[0],
+                completed=done,
+                total=self.total,
+                description=self.what,
+                unit=self.unit,
             )
 
     def advance(self, step: float | int = 1) -> None:
@@ -98,8 +108,8 @@ class Meter:
         if stderr.is_terminal:
             if self.where:
                 say(self.where)
-            with _make_bar(self.unit) as self._bar:
-                self._bar.add_task(self.what, total=self.total)
+            with _make_bar() as self._bar:
+                self._bar.add_task(self.what, total=self.total, unit=self.unit)
                 yield
             return
         reporter = threading.Thread(target=self._report, daemon=True)
@@ -132,12 +142,12 @@ class Meter:
         return f"{words}, {_rate(speed)}, {left} left."
 
 
-def _make_bar(unit: str) -> Progress:
+def _make_bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(f"{unit},"),
+        TextColumn("{task.fields[unit]},"),
         _Speed(),
         TimeRemainingColumn(),
         TextColumn("left"),

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -31,7 +31,14 @@ from torchsaliency.concepts.factorisation import (
     rebuild,
     upsample_each,
 )
-from torchsaliency.concepts.passes import as_float, at_cells, open_layer
+from torchsaliency.concepts.passes import (
+    Watch,
+    as_float,
+    at_cells,
+    count_through,
+    open_layer,
+    watch_nothing,
+)
 from torchsaliency.core.layer import Layer, LayerLike, first_tensor
 from torchsaliency.core.maps import to_float64
 from torchsaliency.core.method import require_positive
@@ -152,6 +159,7 @@ def craft(  # noqa: PLR0913 (all but the first five by name)
     samples: int = 64,
     seed: int | None = None,
     chunk: int | None = None,
+    watch: Watch = watch_nothing,
 ) -> ConceptBank:
     """Find the concepts of a class in its images, how important each is, and where it is.
 
@@ -171,6 +179,7 @@ def craft(  # noqa: PLR0913 (all but the first five by name)
         seed: of a random start of the factorisation (None starts from the singular vectors) and of
             the masks (None is 0).
         chunk: as `explain`.
+        watch: told which crops are read, then which images are done.
 
     Raises:
         InputError: as `explain`; or the crops' features are all zero.
@@ -193,7 +202,7 @@ def craft(  # noqa: PLR0913 (all but the first five by name)
         raise OptionError(f"craft.crop must be at most 1, a share of a side, and {crop} was given.")
     with open_layer(model, x, target, layer, chunk=chunk) as view, torch.no_grad():
         features = view.activations
-        rows = torch.cat(list(_crop_features(view, crop)))
+        rows = torch.cat(list(_crop_features(view, crop, watch)))
         offset = torch.minimum(least_values(features), least_values(rows))
         parts, _ = factorise_features(rows - offset, concepts, seed=seed)
         raw = find_maps(features, parts, offset)
@@ -201,7 +210,8 @@ def craft(  # noqa: PLR0913 (all but the first five by name)
         strongest = raw.transpose(0, 1).flatten(1).amax(1)
         strongest = torch.where(strongest > 0, strongest, 1)
         raw, parts = raw / at_cells(strongest[None], raw), parts * strongest[:, None]
-        indices, rebuilt = _rank(view, raw, parts, offset, samples, seed or 0)
+        images = count_through(raw, watch, "weighing concepts", "images")
+        indices, rebuilt = _rank(view, images, parts, offset, samples, seed or 0)
         importance = indices.nanmean(0)
         order = importance.argsort(descending=True, stable=True)
         raw, parts = raw[:, order], parts[order]
@@ -225,11 +235,12 @@ def _error(lifted: Tensor, raw: Tensor, parts: Tensor) -> float:
     return float((lifted - rebuild(raw, parts)).norm()) / whole if whole else 0.0
 
 
-def _crop_features(view: View, share: float) -> Iterator[Float[Tensor, "n k"]]:
+def _crop_features(view: View, share: float, watch: Watch) -> Iterator[Float[Tensor, "n k"]]:
     """Yield the mean features of the crops at every place, which are resized to the whole input."""
     images, size = view.images, view.size
     crop = tuple(max(1, round(side * share)) for side in size)
-    for corner in _corners(size, crop):
+    corners = list(_corners(size, crop))
+    for corner in count_through(corners, watch, "reading crops of all images", "places"):
         small = images
         for side, (start, length) in enumerate(zip(corner, crop, strict=True), 2):
             small = small.narrow(side, start, length)
@@ -248,7 +259,7 @@ def _corners(size: Size, crop: Size) -> Iterator[tuple[int, ...]]:
 
 
 def _rank(
-    view: View, raw: Tensor, parts: Tensor, offset: Tensor, samples: int, seed: int
+    view: View, raw: Iterable[Tensor], parts: Tensor, offset: Tensor, samples: int, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Return the total Sobol indices (N, R), and the scores (N,) of the features rebuilt."""
     indices, rebuilt = [], []

@@ -20,7 +20,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from torchsaliency.concepts.passes import as_float, at_cells, from_rows, open_layer, to_rows
+from torchsaliency.concepts.passes import (
+    Watch,
+    as_float,
+    at_cells,
+    from_rows,
+    open_layer,
+    to_rows,
+    watch_nothing,
+)
 from torchsaliency.core.layer import LayerLike
 from torchsaliency.core.maps import to_float64, upsample
 from torchsaliency.core.method import require_positive
@@ -118,6 +126,7 @@ def dff(
     *,
     seed: int | None = None,
     chunk: int | None = None,
+    watch: Watch = watch_nothing,
 ) -> Factorisation:
     """Find the concepts that the images share in a layer's features, and where each of them is.
 
@@ -134,6 +143,8 @@ def dff(
         seed: of a random start; by default the factorisation starts from the singular vectors,
             which draws nothing.
         chunk: as `explain`.
+        watch: told when all images are read, which is one pass, and when their features are
+            factorised.
 
     Raises:
         InputError: as `explain`; or the features are all zero.
@@ -152,6 +163,7 @@ def dff(
     """
     with open_layer(model, x, None, layer, chunk=chunk) as view, torch.no_grad():
         features = view.activations
+        watch("finding concepts", "images", len(features), len(features))
         offset = least_values(features)
         lifted = features - at_cells(offset[None], features)
         parts, raw = factorise_features(lifted, concepts, seed=seed)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,24 @@ from torchsaliency.core.target import TargetLike
 from torchsaliency.core.trace import View, tracing
 from torchsaliency.errors import InputError
 from torchsaliency.registry import load_all
+
+T = TypeVar("T")
+
+Watch = Callable[[str, str, int, int], object]
+"""Told what is being done ("reading crops"), of what ("crops"), how many are done, and of how
+many."""
+
+
+def watch_nothing(what: str, unit: str, done: int, total: int) -> None:
+    """Take what a `Watch` is told."""
+
+
+def count_through(items: Collection[T], watch: Watch, what: str, unit: str) -> Iterator[T]:
+    """Yield items, and tell how many of them are done."""
+    for done, item in enumerate(items):
+        watch(what, unit, done, len(items))
+        yield item
+    watch(what, unit, len(items), len(items))
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from torchsaliency.concepts.passes import open_layer
+from torchsaliency.concepts.passes import Watch, count_through, open_layer, watch_nothing
 from torchsaliency.core.explain import read_inputs
 from torchsaliency.core.layer import LayerLike
 from torchsaliency.core.maps import to_float64
@@ -89,6 +89,7 @@ def tcav(  # noqa: PLR0913 (all but the first five by name)
     runs: int = 10,
     seed: int = 0,
     chunk: int | None = None,
+    watch: Watch = watch_nothing,
 ) -> dict[str, ConceptTest]:
     """Test whether concepts, each shown by images, move a network's score of a class.
 
@@ -103,6 +104,7 @@ def tcav(  # noqa: PLR0913 (all but the first five by name)
         runs: how many random sets there are.
         seed: of the parting.
         chunk: as `explain`.
+        watch: told which images are read, then which classifiers are fitted.
 
     Returns:
         A test for each concept. With several concepts, compare p times their number with the level
@@ -143,8 +145,16 @@ def tcav(  # noqa: PLR0913 (all but the first five by name)
             f"{place.name!r}; choose an earlier layer, or other images."
         )
     gradients = gradients / size
-    read = {name: _features(net, images, place, chunk) for name, images in concepts.items()}
-    pool = _features(net, random, place, chunk)
+    inputs = {name: _read_images(net, images) for name, images in concepts.items()}
+    sets_of_images = [*inputs.items(), (None, _read_images(net, random))]
+    parts = [(name, part) for name, images in sets_of_images for part in images.split(_BATCH)]
+    features: dict[str | None, list[Rows]] = {}
+    for name, part in count_through(parts, watch, "reading features", f"batches of {_BATCH}"):
+        with open_layer(net, part, None, place, chunk=chunk) as view:
+            rows = _as_rows(view.activations.flatten(2).mean(2))
+        features.setdefault(name, []).append(rows)
+    pool = np.concatenate(features.pop(None))
+    read = {name: np.concatenate(features[name]) for name in concepts}
     sets = np.array_split(pool[np.random.default_rng(seed).permutation(len(pool))], runs)
     for name, rows in {**read, f"one of {runs} random sets": sets[-1]}.items():
         if len(rows) < _FEWEST:
@@ -152,20 +162,17 @@ def tcav(  # noqa: PLR0913 (all but the first five by name)
                 f"There are {len(rows)} images for {name!r}, and a classifier needs at least "
                 f"{_FEWEST}; give more images, or fewer runs."
             )
-    chance = np.array(
-        [
-            np.mean(
-                [
-                    _measure(gradients, _find_vector(own, other))
-                    for place_other, other in enumerate(sets)
-                    if place_other != place_own
-                ],
-                axis=0,
-            )
-            for place_own, own in enumerate(sets)
-        ]
-    )
-    return {name: _test(gradients, rows, sets, chance, place.name) for name, rows in read.items()}
+    steps = [*range(runs), *read]
+    chance = np.zeros((runs, 2))
+    found = {}
+    for step in count_through(steps, watch, "fitting classifiers", "sets"):
+        if isinstance(step, int):
+            others = [other for number, other in enumerate(sets) if number != step]
+            told = [_measure(gradients, _find_vector(sets[step], other)) for other in others]
+            chance[step] = np.mean(told, axis=0)
+        else:
+            found[step] = _test(gradients, read[step], sets, chance, place.name)
+    return found
 
 
 def _test(gradients: Rows, rows: Rows, sets: list[Rows], chance: Rows, layer: str) -> ConceptTest:
@@ -211,18 +218,13 @@ def compare_with_chance(value: float, chance: Any) -> float:
     return float(2 * stats.t.sf(off / (spread * (1 + 1 / count) ** 0.5), count - 1))
 
 
-def _features(net: nn.Module, images: Any, layer: LayerLike, chunk: int | None) -> Rows:
-    """Return the layer's features of images, averaged over the cells (N, K), batch by batch."""
+def _read_images(net: nn.Module, images: Any) -> Tensor:
     inputs = read_inputs(net, images)
     if not isinstance(inputs, Tensor):
         raise InputError(
             "tcav was given several inputs for images of a concept; give the images alone."
         )
-    rows = []
-    for part in inputs.split(_BATCH):
-        with open_layer(net, part, None, layer, chunk=chunk) as view:
-            rows.append(_as_rows(view.activations.flatten(2).mean(2)))
-    return np.concatenate(rows)
+    return inputs
 
 
 def _as_rows(tensor: Float[Tensor, "n k"]) -> Rows:

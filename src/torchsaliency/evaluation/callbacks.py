@@ -24,13 +24,17 @@ class Progress:
         before: images that earlier sessions finished.
         skipped: images that cannot be read, or that a network fails on.
         odd: images for which some method's map is not finite.
+        what: what is done, such as "evaluating".
+        unit: what is counted, where it is not images.
     """
 
     done: int
     total: int
-    before: int
-    skipped: int
+    before: int = 0
+    skipped: int = 0
     odd: int = 0
+    what: str = "evaluating"
+    unit: str = "images"
 
 
 @final

@@ -146,7 +146,7 @@ class Run:
         """Compute what is missing."""
         plan = self.setting.plan
         facts = self.store.begin(self._facts(), plan.to_yaml())
-        self.setting = self._keep(facts)
+        self.setting = self._keep(facts, watch)
         data = self.setting.data
         facts = {**facts, "samples": [sample.id for sample in data.samples]}
         self.store.write(facts)
@@ -214,22 +214,26 @@ class Run:
 
     # --- which images, which methods -------------------------------------------------------------
 
-    def _keep(self, facts: Mapping[str, Any]) -> Setting:
+    def _keep(self, facts: Mapping[str, Any], watch: Watch | None) -> Setting:
         """Return the setting with only the images that the plan keeps."""
         keep, data = self.setting.plan.keep, self.setting.data
         if keep == "all":
             return self.setting
         ids = facts.get("samples")
         if ids is None:
-            ids = [name for name, right in self._classify() if right == (keep == "correct")]
+            ids = [name for name, right in self._classify(watch) if right == (keep == "correct")]
         if not ids:
             raise DataError(f"keep: None of the {len(data)} images is {keep}.")
         return replace(self.setting, data=data.subset(ids=ids))
 
-    def _classify(self) -> Iterator[tuple[str, bool]]:
+    def _classify(self, watch: Watch | None) -> Iterator[tuple[str, bool]]:
         """Yield each labelled image's id, and whether the explained network classifies it right."""
         setting = replace(self.setting, judge=None, judge_preprocessing=None)
-        for batch, _ in batches(setting):
+        done = 0
+        for batch, failed in batches(setting):
+            done += len(failed) + (0 if batch is None else len(batch))
+            if watch is not None:
+                watch(Progress(done, len(setting.data), what="classifying"))
             if batch is None:
                 continue
             x = setting.inputs(batch.images.to(setting.plan.device), batch.ids)

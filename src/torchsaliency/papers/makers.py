@@ -16,6 +16,7 @@ from torchsaliency.core.layer import Layer
 from torchsaliency.core.runtime import seconds_now
 from torchsaliency.core.trace import tracing
 from torchsaliency.evaluation.batches import batches
+from torchsaliency.evaluation.callbacks import Progress
 from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.setting import Setting, make_setting
 from torchsaliency.evaluation.studies import BOX_ONLY, WITH_MAP, study_label, study_metrics
@@ -187,7 +188,7 @@ def make_timing(run: Reproduction) -> None:
     cells: Cells = []
     for part in run.experiments:
         setting = make_setting(part.plan)
-        for method, seconds in _time_methods(setting, repeats).items():
+        for method, seconds in _time_methods(run, setting, repeats).items():
             cells.append(
                 {
                     **{"row": part.label, "group": method, "column": TIME},
@@ -217,7 +218,7 @@ def make_variance(run: Reproduction) -> None:
     cells: Cells = []
     boxes: dict[str, dict[str, list[float]]] = {}
     for part in run.experiments:
-        for kind, shares in _find_singular_shares(make_setting(part.plan), first).items():
+        for kind, shares in _find_singular_shares(run, make_setting(part.plan), first).items():
             for place in range(first):
                 values = 100 * shares[:, place]
                 row = f"{part.label}, {kind}"
@@ -264,12 +265,14 @@ def _join(run: Reproduction, tables: Mapping[str, Table], caption: str) -> Table
     return Table.beside(groups, order=order, caption=caption)
 
 
-def _time_methods(setting: Setting, repeats: int) -> dict[str, list[float]]:
+def _time_methods(run: Reproduction, setting: Setting, repeats: int) -> dict[str, list[float]]:
     """Return the seconds of each run of each method by itself, after two runs to warm up."""
     x = read_images(setting, 1).images.to(setting.plan.device)
     layers = list(setting.plan.layers) or None
     seconds: dict[str, list[float]] = {}
-    for label, method in setting.methods.items():
+    count = len(setting.methods)
+    for done, (label, method) in enumerate(setting.methods.items()):
+        run.report_progress(Progress(done, count, what="timing", unit="methods"))
         for _ in range(2 + repeats):
             start = seconds_now(x.device)
             explain(setting.network, x, method, None, layers, chunk=setting.plan.chunk)
@@ -277,11 +280,14 @@ def _time_methods(setting: Setting, repeats: int) -> dict[str, list[float]]:
     return {label: runs[2:] for label, runs in seconds.items()}
 
 
-def _find_singular_shares(setting: Setting, first: int) -> dict[str, Tensor]:
+def _find_singular_shares(run: Reproduction, setting: Setting, first: int) -> dict[str, Tensor]:
     """Return the shares (N, first) of the first singular values of every image's features."""
     shares: dict[str, list[Tensor]] = {"SVD": [], "Tucker": []}
     layer = Layer(setting.plan.layers[0]) if setting.plan.layers else setting.network.layer
-    for batch, _ in batches(setting):
+    done = 0
+    for batch, failed in batches(setting):
+        done += len(failed) + (0 if batch is None else len(batch))
+        run.report_progress(Progress(done, len(setting.data), what="reading features"))
         if batch is None:
             continue
         x = batch.images.to(setting.plan.device)

@@ -17,6 +17,7 @@ from torchsaliency.data.fingerprints import draw_key
 from torchsaliency.errors import DataError, OptionError
 from torchsaliency.evaluation.batches import Batch, batches, cut
 from torchsaliency.evaluation.bench import Bench
+from torchsaliency.evaluation.callbacks import Progress
 from torchsaliency.evaluation.scoring import MetricValues, explain_batch, score_metrics
 from torchsaliency.evaluation.setting import Setting, make_setting
 from torchsaliency.measures import judging, network_stages, randomised_maps
@@ -154,13 +155,13 @@ def _explain(run: Reproduction, setting: Setting) -> Iterator[tuple[Batch, dict[
     """Explain the images batch by batch."""
     count = len(setting.data)
     done = skipped = 0
-    run.report_progress(done, count)
+    run.report_progress(Progress(done, count))
     for batch, failed in batches(setting):
         skipped += len(failed)
         if batch is not None:
             yield batch, explain_batch(setting, batch)
         done += len(failed) + (0 if batch is None else len(batch))
-        run.report_progress(done, count, skipped)
+        run.report_progress(Progress(done, count, skipped=skipped))
 
 
 def _rows(
@@ -267,7 +268,7 @@ def _cases(run: Reproduction) -> list[Case]:
     )
     cases: list[Case] = []
     skipped = 0
-    run.report_progress(0, wanted)
+    run.report_progress(Progress(0, wanted))
     for start in range(0, len(order), plan.batch_size):
         pictures = []
         for place in order[start : start + plan.batch_size]:
@@ -277,7 +278,7 @@ def _cases(run: Reproduction) -> list[Case]:
                 skipped += 1
         kept = _keep(list(settings.values()), pictures)[: wanted - len(cases)]
         cases += _explain_cases(settings, kept) if kept else []
-        run.report_progress(len(cases), wanted, skipped)
+        run.report_progress(Progress(len(cases), wanted, skipped=skipped))
         if len(cases) == wanted:
             break
     if not cases:

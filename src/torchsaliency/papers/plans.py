@@ -121,10 +121,10 @@ class Reproduction:
         self.output.write(name, content)
         self.pages.append(self.output.path / name)
 
-    def report_progress(self, done: int, total: int, skipped: int = 0) -> None:
-        """Tell the watcher how many images are done."""
+    def report_progress(self, progress: Progress) -> None:
+        """Tell the watcher how far it is."""
         if self.watch is not None:
-            self.watch(Progress(done, total, 0, skipped))
+            self.watch(progress)
 
 
 def slug(label: str) -> str:
