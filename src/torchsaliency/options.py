@@ -439,6 +439,29 @@ class PlanOptions(NetworkOptions):
     workers: int | None = WORKERS
     device: str = DEVICE
     accelerate: str = ACCELERATE
+    engine: str | None = option(
+        None,
+        RUNNING,
+        "Where batches are computed: local (this process), processes, ray or torchrun; torchrun by "
+        "default where it started this process, else local.",
+        metavar="NAME",
+    )
+    actors: int | None = option(
+        None, RUNNING, "Processes with networks of their own: processes and ray.", ge=1, le=65536
+    )
+    workers_per_gpu: int | None = option(
+        None, RUNNING, "Processes on each GPU of this machine: local and processes.", ge=1, le=64
+    )
+    gpus_per_actor: float | None = option(
+        None, RUNNING, "GPUs of an actor, or the part of one: ray.", ge=0, le=64
+    )
+    address: str | None = option(
+        None,
+        RUNNING,
+        "A running cluster, such as ray://head:10001 or auto; one is started on this machine by "
+        "default: ray.",
+        metavar="ADDRESS",
+    )
     maps: bool = option(False, WRITTEN, "Keep the maps, too.")
 
     @field_validator("methods", "metrics", mode="before")

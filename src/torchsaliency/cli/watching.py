@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, final
 from torchsaliency.cli.console import say
 from torchsaliency.core.files import OutputFolder
 from torchsaliency.core.isolation import describe_failure
+from torchsaliency.errors import OptionError
 
 if TYPE_CHECKING:
     from torchsaliency.evaluation import ExplainedImage, Plan, Progress, Results
@@ -45,8 +46,17 @@ class GrowingReport:
         self._folder = Path()
         self._failed = False
 
-    def begin(self, plan: Plan, folder: Path) -> None:  # noqa: ARG002
-        """Take the folder."""
+    def begin(self, plan: Plan, folder: Path | str) -> None:  # noqa: ARG002
+        """Take the folder.
+
+        Raises:
+            OptionError: the rows go to an address, where no page is written.
+        """
+        if isinstance(folder, str):
+            raise OptionError(
+                f"watch: the rows go to {folder}, and a page is written beside them only in a "
+                "folder; write one with `torchsaliency report`."
+            )
         self._folder = folder
 
     def advance(self, progress: Progress) -> None:

@@ -87,6 +87,31 @@ class OutputFolder:
                     self.dissolve()  # nothing was written
             lock.release()
 
+    @contextmanager
+    def share(self) -> Iterator[None]:
+        """Keep out processes that want the folder alone; those that share it, too, may write.
+
+        Each may write files whose names nobody else uses.
+
+        Raises:
+            OptionError: another process holds the folder alone, or it cannot be made.
+        """
+        with self._plain_errors():
+            if self._private.is_symlink():
+                raise self._link(self._private)
+            self._private.mkdir(parents=True, exist_ok=True)
+            self._read_record()
+            file = (self._private / _LOCK).open("ab")
+        with file:
+            try:
+                _lock_shared(file)
+            except BlockingIOError:
+                raise OptionError(
+                    f"{self.path} is being written to by {_describe(self._holder())}, which does "
+                    "not share it; wait until it has ended, or choose another folder."
+                ) from None
+            yield
+
     def _acquire(self, wait: float) -> BaseFileLock:
         begun = time.monotonic()
         while True:
@@ -455,6 +480,20 @@ def _sync(path: Path) -> None:
             raise  # others come from file systems that sync no folders
     finally:
         os.close(place)
+
+
+def _lock_shared(file: BinaryIO) -> None:
+    """Hold a lock file together with others, until it is closed; a no-op without such locks."""
+    if os.name != "posix":
+        return
+    import fcntl  # noqa: PLC0415 (Windows has none)
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system without locks
+        return
 
 
 def _this_process() -> dict[str, Any]:

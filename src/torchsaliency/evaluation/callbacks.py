@@ -70,8 +70,8 @@ class Callback(Protocol):
 
     samples: int
 
-    def begin(self, plan: Plan, folder: Path) -> None:
-        """Take the plan and the folder, before the first image."""
+    def begin(self, plan: Plan, folder: Path | str) -> None:
+        """Take the plan and the folder (or address) of the store, before the first image."""
 
     def advance(self, progress: Progress) -> None:
         """Take how far it is, at the beginning and after every batch."""

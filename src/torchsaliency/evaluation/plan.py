@@ -22,7 +22,13 @@ from torchsaliency.metrics import SaliencyMetric, create_metric
 from torchsaliency.options import Choice, PlanOptions, validate_options
 from torchsaliency.registry import load_all
 
-FREE = ("batch_size", "chunk", "workers", "device", "maps", "accelerate")
+ENGINE_OPTIONS = ("actors", "workers_per_gpu", "gpus_per_actor", "address")
+"""Fields that are options of an engine; each engine has some."""
+
+FREE = (
+    *("batch_size", "chunk", "workers", "device", "maps", "accelerate", "engine"),
+    *ENGINE_OPTIONS,
+)
 """Fields that decide how a run goes and not what it finds; they may differ when it is continued."""
 
 PLACES = ("data", "boxes", "labels", "weights", "judge_weights", "inputs")

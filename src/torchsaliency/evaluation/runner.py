@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import os
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor
 
-from torchsaliency.core.acceleration import accelerated
 from torchsaliency.core.explanation import versions
-from torchsaliency.core.isolation import Isolation, describe_failure
 from torchsaliency.errors import DataError
-from torchsaliency.evaluation.batches import Batch, batches, cut
-from torchsaliency.evaluation.bench import Bench
-from torchsaliency.evaluation.callbacks import Callback, ExplainedImage, Progress, Watch
+from torchsaliency.evaluation.batches import batches, cut
+from torchsaliency.evaluation.callbacks import Callback, Progress, Watch
+from torchsaliency.evaluation.engines import Job, RunEngine, make_run_engine
 from torchsaliency.evaluation.given import FolderMaps
 from torchsaliency.evaluation.plan import Plan, restore_plan
 from torchsaliency.evaluation.results import Results
-from torchsaliency.evaluation.scoring import explain_batch, score_batch
-from torchsaliency.evaluation.setting import Setting, make_setting
+from torchsaliency.evaluation.setting import Setting
 from torchsaliency.evaluation.store import KEY, Store
 from torchsaliency.evaluation.studies import study_metrics
+from torchsaliency.evaluation.work import Outcome, Recipe, Unit
 from torchsaliency.measures import judging
-from torchsaliency.zoo import Network, ScanPreprocessing
+from torchsaliency.zoo import Network
 
 FLUSH_SECONDS = 20.0
 """At most so much work is lost when the process is killed."""
@@ -76,11 +70,12 @@ def evaluate(
         >>> evaluate(plan, "run").summary("tsm", "ad").value  # doctest: +SKIP
         24.3
     """
-    setting = make_setting(plan, model=model, judge=judge, data=data)
-    store = Store(folder)
+    engine = make_run_engine(plan)
+    recipe = Recipe(plan, model, judge, data)
+    setting, store = recipe.make_setting(), Store(folder, shared=engine.shares)
     try:
         with store.lock():
-            Run(setting, store, callbacks).finish(watch)
+            Run(setting, store, recipe, engine, callbacks).finish(watch)
         results = load_results(folder)
     except BaseException:  # an interruption, too
         _finish(callbacks, None)
@@ -131,28 +126,32 @@ def load_results(folder: str | Path) -> Results:
 class Run:
     """One session of an evaluation."""
 
-    def __init__(self, setting: Setting, store: Store, callbacks: Sequence[Callback] = ()) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        store: Store,
+        recipe: Recipe,
+        engine: RunEngine,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
         self.setting, self.store, self.callbacks = setting, store, callbacks
+        self.engine, self._recipe = engine, recipe
         self.skipped: dict[str, str] = {}  # why an image has no rows, by its id
         self.scores: str | None = None  # what the numbers mean, once that is known
         self.odd: dict[str, list[str]] = {}  # methods whose map of an image has NaN, by its id
-        self._isolation = Isolation()
         self._rows: list[dict[str, Any]] = []
-        self._explained: list[ExplainedImage] = []  # that callbacks have not seen
         self._shown = 0
         self._flushed = time.monotonic()
 
     def finish(self, watch: Watch | None = None) -> None:
         """Compute what is missing."""
-        plan = self.setting.plan
-        facts = self.store.begin(self._facts(), plan.to_yaml())
+        facts = self.store.begin(self._facts(), self.setting.plan.to_yaml())
         self.setting = self._keep(facts, watch)
         data = self.setting.data
         facts = {**facts, "samples": [sample.id for sample in data.samples]}
         self.store.write(facts)
-        missing = self._missing(self.store.done())
-        groups = [group for _, group in missing]
-        done, total = 0, sum(map(len, groups))
+        units = self._missing(self.store.done())
+        done, total = 0, sum(map(len, units))
 
         def report() -> None:
             before, skipped, odd = len(data) - total, len(self.skipped), len(self.odd)
@@ -165,18 +164,16 @@ class Run:
         for callback in self.callbacks:
             callback.begin(self.setting.plan, self.store.folder)
         report()
+        recipe = replace(self._recipe, samples=tuple(facts["samples"]))
+        outcomes = self.engine.run(Job(self.setting, recipe, self.store), units)
         try:
-            for (methods, group), (batch, failed) in zip(
-                missing, batches(self.setting, groups), strict=True
-            ):
-                self.skipped |= {sample.id: sample.reason for sample in failed}
-                if batch is not None:
-                    with accelerated(plan.accelerate):
-                        self._compute(batch, methods)
-                done += len(group)
-                self._flush()
-                self._show()
-                report()
+            with closing(outcomes):
+                for outcome in outcomes:
+                    self._take(outcome)
+                    done += outcome.images
+                    self._flush()
+                    self._show(outcome)
+                    report()
         finally:
             self._flush(now=True)
         facts["sessions"][-1] |= {"finished": _now(), "images": done}
@@ -244,97 +241,48 @@ class Run:
                 if label is not None:
                     yield name, is_right
 
-    def _missing(self, done: set[tuple[str, str]]) -> list[tuple[tuple[str, ...], list[int]]]:
+    def _missing(self, done: set[tuple[str, str]]) -> list[Unit]:
         """Return groups of samples, each with the methods that it lacks.
 
         Batches are cut from the whole data before what is done is left out, so that a continued
         run has the batches of an undisturbed one.
         """
         samples = self.setting.data.samples
-        missing: list[tuple[tuple[str, ...], list[int]]] = []
-        for group in cut(len(samples), self.setting.batch_size):
+        show = max((callback.samples for callback in self.callbacks), default=0)
+        missing: list[Unit] = []
+        for number, group in enumerate(cut(len(samples), self.setting.batch_size)):
             lacking: dict[tuple[str, ...], list[int]] = {}
             for place in group:
                 left = tuple(m for m in self.setting.methods if (samples[place].id, m) not in done)
                 if left:
                     lacking.setdefault(left, []).append(place)
-            missing += lacking.items()
+            for methods, places in lacking.items():
+                shown = min(show, len(places))
+                missing.append(Unit(number, methods, tuple(places), shown))
+                show -= shown
         return missing
 
-    # --- one batch -------------------------------------------------------------------------------
+    # --- what came of a unit ---------------------------------------------------------------------
 
-    def _compute(self, batch: Batch, methods: Sequence[str]) -> None:
-        """Compute a batch; an image that fails, or for which memory ends, is skipped alone."""
-        for rows, result in self._isolation.run(
-            lambda rows: self._score(batch.part(rows), methods), len(batch)
-        ):
-            if isinstance(result, Exception):
-                self.skipped |= {name: describe_failure(result) for name in batch.ids[rows]}
-            else:
-                self._rows += result
+    def _take(self, outcome: Outcome) -> None:
+        """Keep what a unit gave."""
+        self._rows += outcome.rows
+        self.skipped |= outcome.skipped
+        self.scores = outcome.scores or self.scores
+        for name, labels in outcome.odd.items():
+            self.odd[name] = sorted({*self.odd.get(name, []), *labels})
+        for name, method, saliency in outcome.maps:
+            self.store.keep_map(name, method, saliency)
+        for name, method, nifti in outcome.scans:
+            self.store.keep_scan(name, method, nifti)
 
-    def _score(self, batch: Batch, methods: Sequence[str]) -> list[dict[str, Any]]:
-        """Return a row an image, method and metric, in the store's columns."""
-        benches = explain_batch(self.setting, batch, methods)
-        found, count = [], len(batch)
-        self._gather(batch, benches)
-        for label, values in score_batch(self.setting, benches).items():
-            explanation = benches[label].explanation
-            self.scores = explanation.scores.name
-            odd = [status == "not finite" for status in explanation.status]
-            for name in itertools.compress(batch.ids, odd):
-                self.odd[name] = sorted({*self.odd.get(name, []), label})
-            for metric in values:
-                found += [
-                    {
-                        "sample": name,
-                        "method": label,
-                        "metric": metric.metric,
-                        "value": math.nan if is_odd else value,
-                        "row": [math.nan] * len(row) if is_odd else row,
-                        "seconds": explanation.seconds / count,
-                        "passes": explanation.passes / count,
-                        "judge_passes": metric.passes / count,
-                    }
-                    for name, value, row, is_odd in zip(
-                        batch.ids, metric.values.tolist(), metric.rows.tolist(), odd, strict=True
-                    )
-                ]
-            if self.setting.plan.maps:
-                self._keep_maps(batch, label, explanation.map)
-        return found
-
-    def _keep_maps(self, batch: Batch, method: str, maps: Tensor) -> None:
-        """Write the maps of a method; of scans in the scan's own order, size and affine, too."""
-        data, preprocessing = self.setting.data, self.setting.preprocessing
-        for name, saliency in zip(batch.ids, maps, strict=True):
-            self.store.keep_map(name, method, saliency.half().cpu().numpy())
-            if isinstance(preprocessing, ScanPreprocessing):
-                scan = data.picture(self._places[name]).image
-                volume = preprocessing.place_map(saliency).float().cpu()
-                self.store.keep_scan(name, method, scan.nifti(volume))
-
-    def _gather(self, batch: Batch, benches: Mapping[str, Bench]) -> None:
-        """Keep the first images with the maps of all methods, for the callbacks."""
-        most = max((callback.samples for callback in self.callbacks), default=0)
-        left = max(0, most - self._shown - len(self._explained))
-        known = {name: getattr(self.setting.preprocessing, name, None) for name in ("mean", "std")}
-        for place, name in enumerate(batch.ids[:left]):
-            maps = {label: bench.explanation.map[place].cpu() for label, bench in benches.items()}
-            self._explained.append(ExplainedImage(name, batch.images[place], maps, **known))
-
-    def _show(self) -> None:
-        """Show what was gathered: outside of the work on a batch, whose errors skip images."""
-        for number, explained in enumerate(self._explained, self._shown):
+    def _show(self, outcome: Outcome) -> None:
+        """Show the callbacks the first images with their maps."""
+        for number, explained in enumerate(outcome.shown, self._shown):
             for callback in self.callbacks:
                 if number < callback.samples:
                     callback.show(explained)
-        self._shown += len(self._explained)
-        self._explained = []
-
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        return {sample.id: place for place, sample in enumerate(self.setting.data.samples)}
+        self._shown += len(outcome.shown)
 
     def _flush(self, *, now: bool = False) -> None:
         late = time.monotonic() - self._flushed > FLUSH_SECONDS

@@ -1,9 +1,13 @@
-"""The folder of an evaluation: shards that are whole, unchanged or not there at all.
+"""The store of an evaluation: shards that are whole, unchanged or not there at all.
 
-A folder holds `plan.yaml` (for people), `run.json` (what decides the numbers, the data's
-fingerprint, versions, hardware, every session) and `rows/*.parquet`. A shard's name ends in the
-SHA-256 of its content, and `run.json` holds its own. Later changes and damage are found, and a
-session computes the rows of damaged shards again.
+It is a folder, or lies below an address such as s3://bucket/run. It holds `plan.yaml` (for people),
+`run.json` (what decides the numbers, the data's fingerprint, versions, hardware, every session) and
+`rows/*.parquet`. A shard's name ends in the SHA-256 of its content, and `run.json` holds its own.
+Later changes and damage are found, and a session computes the rows of damaged shards again.
+
+One session at a time writes to a folder. Sessions that share a store write shards of their own, and
+what `run.json` would say of each goes to `sessions/*.json`. Rows that two of them computed are the
+same, and are read once.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import hashlib
 import io
 import json
 import re
+import uuid
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -25,8 +30,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from torchsaliency.core.files import OutputFolder, file_name, file_names, json_bytes, sha256_of
+from torchsaliency.core.files import file_name, file_names, json_bytes
 from torchsaliency.errors import DataError, OptionError
+from torchsaliency.evaluation.places import FolderPlace, open_place
 
 SCHEMA = pa.schema(
     [
@@ -45,54 +51,83 @@ map took (seconds, and passes of the explained network) and what the metric's me
 
 KEY = ["sample", "method", "metric"]
 
-_FACTS, _PLAN, _ROWS = "run.json", "plan.yaml", "rows"
+_FACTS, _PLAN, _ROWS, _SESSIONS = "run.json", "plan.yaml", "rows", "sessions"
 _SHARD = re.compile(r"part-\d{6,}-([0-9a-f]{32})\.parquet")
 
 
 @final
 class Store:
-    """The folder of one evaluation.
+    """The store of one evaluation.
 
     Attributes:
-        folder: where it lies.
+        folder: where it lies: a path, or an address.
+        shared: whether other sessions may write to it at the same time.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self._output = OutputFolder(folder)
-        self.folder = self._output.path
+    def __init__(self, folder: str | Path, *, shared: bool = False) -> None:
+        """Look at a store.
+
+        Args:
+            folder: a path, or an address, where stores are always shared.
+            shared: whether this session lets others write.
+        """
+        self.place = open_place(folder)
+        local = self.place.path if isinstance(self.place, FolderPlace) else None
+        self.folder: Path | str = local or self.place.name
+        self.shared = shared or local is None
+        self._session = uuid.uuid4().hex[:12]
+        self._written = 0
+        self._done: dict[str, frozenset[tuple[str, str]]] = {}
 
     def lock(self) -> AbstractContextManager[None]:
-        """Keep other processes from writing to the folder.
+        """Keep other processes from writing to the folder, but those that share it as this one.
 
         Raises:
             OptionError: one does.
         """
-        return self._output.lock()
+        return self.place.lock(shared=self.shared)
 
     @property
     def facts(self) -> dict[str, Any] | None:
-        """What `run.json` says; None if there is none yet.
+        """What `run.json` and the sessions that shared the store say; None if there is no run.
 
         Raises:
-            DataError: it is damaged.
+            DataError: a file is damaged.
         """
-        path = self.folder / _FACTS
-        if not path.exists():
+        facts = self._read_facts(_FACTS)
+        if facts is None:
+            return None
+        facts = {"sessions": [], "skipped": {}, **facts}
+        for name in self.place.list(_SESSIONS):
+            if name == f"{self._session}.json" or not name.endswith(".json"):
+                continue
+            if found := self._read_facts(f"{_SESSIONS}/{name}"):
+                facts["methods"] = {**facts["methods"], **found["methods"]}
+                facts["sessions"] = [*facts["sessions"], found["session"]]
+                for key in ("skipped", "not finite"):
+                    facts[key] = {**facts.get(key, {}), **found.get(key, {})}
+                facts |= {key: found[key] for key in ("scores",) if key in found}
+        return facts
+
+    def _read_facts(self, name: str) -> dict[str, Any] | None:
+        content = self.place.read(name)
+        if content is None:
             return None
         try:
-            facts: dict[str, Any] = json.loads(path.read_bytes())
+            facts: dict[str, Any] = json.loads(content)
             whole = facts.pop("sha256") == _digest(facts)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             whole = False
         if not whole:
             raise DataError(
-                f"{path} is damaged, or was not written by this version's `torchsaliency evaluate` "
-                "(the checksum in it is not that of its content); choose another folder."
+                f"{self.folder}/{name} is damaged, or was not written by this version's "
+                "`torchsaliency evaluate` (the checksum in it is not that of its content); choose "
+                "another folder."
             )
         return facts
 
     def begin(self, facts: Mapping[str, Any], plan: str) -> dict[str, Any]:
-        """Begin or continue, and return the current facts; to be called while the folder is held.
+        """Begin or continue, and return the current facts; to be called while the store is locked.
 
         Args:
             facts: with "identity" (decides all numbers), "methods" (what decides each method's
@@ -100,36 +135,48 @@ class Store:
             plan: in YAML, for people.
 
         Raises:
-            OptionError: the folder holds another evaluation, whose rows would be mixed with this
+            OptionError: the store holds another evaluation, whose rows would be mixed with this
                 one's; or other files.
         """
         facts = dict(facts)
         session = facts.pop("session")
         known = self.facts
         if known is None:
-            if next(self._output.list_foreign(), None) is not None:
+            if self.place.is_foreign() and not (self.shared and self.facts):
                 raise OptionError(
                     f"{self.folder} holds files of something else; give a folder that is empty or "
                     "does not exist."
                 )
-            known = {**facts, "sessions": [], "skipped": {}}
+            known = self.facts or {**facts, "sessions": [], "skipped": {}}
         else:
-            refuse_mixing(self.folder, *_drop_new_methods(known, facts))
-            known["methods"] |= facts["methods"]
             # its checksum says that it is ours, also in a folder that was copied without the record
-            self._output.adopt({_FACTS: sha256_of(self.folder / _FACTS)})
-            self._set_damaged_aside()
+            self.place.adopt(_FACTS, hashlib.sha256(self.place.read(_FACTS) or b"").hexdigest())
+        refuse_mixing(self.folder, *_drop_new_methods(known, facts))
+        known["methods"] |= facts["methods"]
+        self._set_damaged_aside()
         known["sessions"].append(session)
         self.write(known)
-        if self._output.owns(_PLAN) or not (self.folder / _PLAN).exists():
-            self._output.write(_PLAN, plan.encode())
+        if self.place.owns(_PLAN) or self.place.read(_PLAN) is None:
+            self.place.write(_PLAN, plan.encode())
         return known
 
     def write(self, facts: Mapping[str, Any]) -> None:
-        """Replace `run.json`."""
-        plain = json.loads(json_bytes(dict(facts)))
-        self._output.write(_FACTS, json_bytes({**plain, "sha256": _digest(plain)}))
+        """Replace `run.json`; in a shared store, write what this session found to its own file."""
         self.__dict__.pop("_map_names", None)
+        if not self.shared:
+            self._write_facts(_FACTS, facts)
+            return
+        found = {key: facts[key] for key in ("skipped", "not finite", "scores") if key in facts}
+        own = {"methods": facts["methods"], "session": facts["sessions"][-1], **found}
+        begun = self._read_facts(_FACTS) or {}
+        if "samples" not in begun:
+            new = {key: value for key, value in facts.items() if key not in found}
+            self._write_facts(_FACTS, {**new, "sessions": []})
+        self._write_facts(f"{_SESSIONS}/{self._session}.json", own)
+
+    def _write_facts(self, name: str, facts: Mapping[str, Any]) -> None:
+        plain = json.loads(json_bytes(dict(facts)))
+        self.place.write(name, json_bytes({**plain, "sha256": _digest(plain)}))
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write rows as one more shard, wholly or not at all."""
@@ -139,24 +186,31 @@ class Store:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         content = sink.getvalue().to_pybytes()
-        number = len(list((self.folder / _ROWS).glob("*.parquet")))
+        if not self._written:
+            self._written = len(self._shards())
         digest = hashlib.sha256(content).hexdigest()[:32]
-        self._output.write(f"{_ROWS}/part-{number:06d}-{digest}.parquet", content)
+        self.place.write(f"{_ROWS}/part-{self._written:06d}-{digest}.parquet", content)
+        self._written += 1
 
     def keep_map(self, sample: str, method: str, saliency: NDArray[Any]) -> None:
         """Write one map as `maps/METHOD/SAMPLE.npy`."""
         buffer = io.BytesIO()
         np.save(buffer, saliency)
-        self._output.write(self._map_name(sample, method), buffer.getvalue())
+        self.place.write(self._map_name(sample, method), buffer.getvalue())
 
     def keep_scan(self, sample: str, method: str, nifti: bytes) -> None:
         """Write one map over a scan as `maps/METHOD/SAMPLE.nii.gz`."""
         name = self._map_name(sample, method).removesuffix(".npy")
-        self._output.write(f"{name}.nii.gz", nifti)
+        self.place.write(f"{name}.nii.gz", nifti)
 
     def map_path(self, sample: str, method: str) -> Path:
-        """Return where the map of a sample lies if maps are kept."""
-        return self.folder / self._map_name(sample, method)
+        """Return where the map of a sample lies in a folder, if maps are kept."""
+        return Path(self.folder) / self._map_name(sample, method)
+
+    def read_map(self, sample: str, method: str) -> NDArray[Any] | None:
+        """Return the map of a sample; None if it was not kept."""
+        content = self.place.read(self._map_name(sample, method))
+        return None if content is None else np.load(io.BytesIO(content), allow_pickle=False)
 
     def _map_name(self, sample: str, method: str) -> str:
         name = self._map_names.get(sample) or file_names([sample], ".npy")[sample]
@@ -167,9 +221,16 @@ class Store:
         return file_names((self.facts or {}).get("samples", []), ".npy")
 
     def done(self) -> set[tuple[str, str]]:
-        """Return the (sample, method) pairs that are there, with all their metrics."""
-        frame = self._read(["sample", "method"]).drop_duplicates()
-        return set(zip(frame["sample"], frame["method"], strict=True))
+        """Return the (sample, method) pairs that are there, with all their metrics.
+
+        Shards that an earlier call has read are not read again.
+        """
+        for shard in self._shards():
+            if shard not in self._done:
+                frame = self._read([shard], ["sample", "method"]).drop_duplicates()
+                pairs = zip(frame["sample"], frame["method"], strict=True)
+                self._done[shard] = frozenset(pairs)
+        return set().union(*self._done.values())
 
     def frame(self) -> pd.DataFrame:
         """Return all rows as a table, in the order in which they were written.
@@ -178,37 +239,43 @@ class Store:
             DataError: a shard is damaged.
         """
         # twice only if two processes wrote at once; the numbers are the same
-        return self._read().drop_duplicates(KEY, ignore_index=True)
+        return self._read(self._shards()).drop_duplicates(KEY, ignore_index=True)
 
-    def _shards(self) -> list[Path]:
-        return sorted(
-            path for path in (self.folder / _ROWS).glob("*.parquet") if _SHARD.fullmatch(path.name)
-        )
+    def _shards(self) -> list[str]:
+        return [name for name in self.place.list(_ROWS) if _SHARD.fullmatch(name)]
 
     def _set_damaged_aside(self) -> None:
         for shard in self._shards():
-            if _content(shard) is None:
-                moved = self._output.set_aside(f"{_ROWS}/{shard.name}")
+            if self._content(shard) is None:
+                moved = self.place.set_aside(f"{_ROWS}/{shard}")
                 warnings.warn(
-                    f"{shard} is damaged and was moved to {moved}; its rows are computed again.",
+                    f"{self.folder}/{_ROWS}/{shard} is damaged and was moved to {moved}; its rows "
+                    "are computed again.",
                     stacklevel=2,
                 )
 
-    def _read(self, columns: list[str] | None = None) -> pd.DataFrame:
+    def _content(self, shard: str) -> bytes | None:
+        """Return a shard's content; None if it is not what the name says."""
+        named, content = _SHARD.fullmatch(shard), self.place.read(f"{_ROWS}/{shard}")
+        if named is None or content is None:
+            return None
+        return content if hashlib.sha256(content).hexdigest()[:32] == named[1] else None
+
+    def _read(self, shards: Iterable[str], columns: list[str] | None = None) -> pd.DataFrame:
         tables = [pa.table({name: [] for name in columns or SCHEMA.names})]
-        for shard in self._shards():
-            content = _content(shard)
+        for shard in shards:
+            content = self._content(shard)
             if content is None:
                 raise DataError(
-                    f"{shard} is damaged; start `torchsaliency evaluate` again, and its rows are "
-                    "computed again."
+                    f"{self.folder}/{_ROWS}/{shard} is damaged; start `torchsaliency evaluate` "
+                    "again, and its rows are computed again."
                 )
             tables.append(pq.read_table(pa.BufferReader(content), columns=columns, schema=SCHEMA))
         frame: pd.DataFrame = pa.concat_tables(tables[1:] or tables).to_pandas()
         return frame
 
 
-def refuse_mixing(folder: Path, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def refuse_mixing(folder: Path | str, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to continue in a folder with another identity than it was begun with."""
     for name in {**begun, **now}:
         if begun.get(name) != now.get(name):
@@ -244,13 +311,6 @@ def _describe_choice(value: Mapping[str, Any]) -> str:
     facts |= value.get("options") or {}
     label = str(value["label"])
     return label if facts == {"name": label} else f"{label} {json.dumps(facts)}"
-
-
-def _content(shard: Path) -> bytes | None:
-    """Return a shard's content; None if it is not what the name says."""
-    named, content = _SHARD.fullmatch(shard.name), shard.read_bytes()
-    whole = named and hashlib.sha256(content).hexdigest()[:32] == named[1]
-    return content if whole else None
 
 
 def _digest(facts: Mapping[str, Any]) -> str:

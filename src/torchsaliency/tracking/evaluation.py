@@ -42,11 +42,13 @@ class EvaluationLog:
         self.samples = samples
         self._opened, self._begun, self._done = False, 0.0, 0
 
-    def begin(self, plan: Plan, folder: Path) -> None:
+    def begin(self, plan: Plan, folder: Path | str) -> None:
         """Open the run, with the plan as its facts."""
         facts = {**plan.model_dump(mode="json"), "folder": str(folder)}
         with self._errors():
-            self.tracker.open(folder.name, facts, folder)
+            # beside the rows; where these are at an address, in a folder of its last name here
+            place = folder if isinstance(folder, Path) else Path(folder.rpartition("/")[2])
+            self.tracker.open(place.name, facts, place)
         self._opened, self._begun = True, time.monotonic()
 
     def advance(self, progress: Progress) -> None:

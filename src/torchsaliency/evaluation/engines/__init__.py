@@ -1,0 +1,13 @@
+"""Where the units of an evaluation are computed: in this process, in several, or on a cluster."""
+
+from torchsaliency.evaluation.engines import local as local
+from torchsaliency.evaluation.engines import processes as processes
+from torchsaliency.evaluation.engines.engine import (
+    RUN_ENGINES,
+    Job,
+    RunEngine,
+    make_run_engine,
+    register_run_engine,
+)
+
+__all__ = ["RUN_ENGINES", "Job", "RunEngine", "make_run_engine", "register_run_engine"]
