@@ -9,7 +9,7 @@ from typing import Any, final
 
 from markupsafe import Markup
 
-from torchsaliency.pages.viewer import read_asset, render, viewer_assets, viewer_html
+from torchsaliency.pages.viewer import read_asset, render, viewer_html
 from torchsaliency.pages.views import PhotoView
 
 
@@ -51,15 +51,26 @@ def photos_report(
     return render_page("photos.html.jinja", title, about, viewer=viewer, count=len(views))
 
 
-def render_page(name: str, title: str, about: About, **values: Any) -> str:
-    """Return a template that extends `page.html.jinja` with its values."""
+def render_page(
+    name: str, title: str, about: About | None = None, /, package: str = __package__, **values: Any
+) -> str:
+    """Return a template that extends `page.html.jinja` with its values.
+
+    Args:
+        name: of the template.
+        title: of the page.
+        about: provenance and failures.
+        package: where the template lies.
+        values: of the template.
+    """
     return render(
         name,
+        package,
         title=title,
-        about=about,
+        about=about or About(),
         made=datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        assets=viewer_assets(),
-        style=Markup(read_asset("page.css")),
+        style=Markup(read_asset("viewer.css") + read_asset("page.css")),
+        viewer_script=Markup(read_asset("viewer.js")),
         script=Markup(read_asset("page.js")),
         **values,
     )

@@ -87,14 +87,19 @@ def viewer_assets() -> Markup:
 
 
 @cache
-def read_asset(name: str) -> str:
-    """Return a file of this room."""
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+def read_asset(name: str, package: str = __package__) -> str:
+    """Return a file of this room, or of another one."""
+    return resources.files(package).joinpath(name).read_text(encoding="utf-8")
 
 
-def render(name: str, /, **values: Any) -> str:
-    """Return a template of this room with its values, all of them escaped."""
-    return _environment().get_template(name).render(**values)
+def render(name: str, package: str = __package__, /, **values: Any) -> str:
+    """Return a template of this room or of another one with its values, all of them escaped."""
+    return _load_template(name, package).render(**values)
+
+
+@cache
+def _load_template(name: str, package: str) -> jinja2.Template:
+    return _environment().from_string(read_asset(name, package))
 
 
 @cache

@@ -29,9 +29,9 @@ from torchsaliency.data.fingerprints import draw_key
 from torchsaliency.errors import DataError, InputError, OptionError
 from torchsaliency.metrics.base import Summary
 from torchsaliency.metrics.statistics import CONFIDENCE, bootstrap
+from torchsaliency.pages.report import render_page
 from torchsaliency.report.results import summary_cell
 from torchsaliency.report.tables import Table
-from torchsaliency.report.writers import load_template
 from torchsaliency.viz import overlay
 from torchsaliency.viz.overlay import colourise
 
@@ -196,7 +196,10 @@ def make_survey(
         pictures.append([base64.b64encode(content).decode() for content in files])
     ramp = colourise(torch.linspace(0, 1, _BAR[0]).expand(_BAR[1], -1))
     identity = digest.hexdigest()[:16]
-    page = load_template(__package__, "survey.html.jinja").render(
+    page = render_page(
+        "survey.html.jinja",
+        "Which network performed better?",
+        package=__package__,
         survey=identity,
         pictures=pictures,
         bar=base64.b64encode(_encode(Image.fromarray(ramp), "png")).decode(),

@@ -178,7 +178,7 @@ class HTML(Format):
         """Return the page."""
         groups = table.groups  # a line on the left of each
         starts = accumulate((width for _, width in groups[:-1]), initial=0) if groups else ()
-        return load_template(__package__, "table.html.jinja").render(
+        return _load_template("table.html.jinja").render(
             table=table,
             rows=zip(table.rows, read_cells(table, intervals=self.intervals), strict=True),
             starts=list(starts),
@@ -187,9 +187,8 @@ class HTML(Format):
 
 
 @cache
-def load_template(package: str, name: str) -> jinja2.Template:
-    """Return an HTML template of a package."""
-    text = resources.files(package).joinpath(name).read_text(encoding="utf-8")
+def _load_template(name: str) -> jinja2.Template:
+    text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
