@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ UNKNOWN = -1
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """What is known of one image before it is opened.
 
@@ -320,6 +320,16 @@ def misclassified(data: DataSet, predictions: Mapping[str, int]) -> DataSet:
     right = {sample.id for sample in correct(data, predictions).samples}
     predicted = data.subset(ids=predictions.keys())
     return select(predicted, [sample.id not in right for sample in predicted.samples])
+
+
+def spread_labels(image: Sample, labels: Sequence[int], classes: Sequence[str]) -> Iterator[Sample]:
+    """Yield a sample for each label that is true of an image, `id (class)`; one if none is."""
+    every = tuple(sorted(labels))
+    for label in every:
+        name = f"{image.id} ({classes[label]})"
+        yield replace(image, id=name, label=label, labels=every)
+    if not every:
+        yield replace(image, labels=())
 
 
 def draw_parts(samples: Sequence[Sample], seed: int = 0) -> Mapping[str, str]:

@@ -24,7 +24,7 @@ PHOTO_SUFFIXES = frozenset(
 MISSING = "missing"
 """What stands for the hash of a file that cannot be read."""
 
-_LEFT_BY_SYSTEMS = frozenset({"__MACOSX", "lost+found"})
+LEFT_BY_SYSTEMS = frozenset({"__MACOSX", "lost+found"})
 _MOST_LISTED = 6
 _UNPRINTABLE = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 _ESCAPED = re.compile(f"[{_UNPRINTABLE}]")
@@ -44,6 +44,15 @@ def folders_in(folder: Path) -> list[str]:
     return _members(folder)[0]
 
 
+def files_in(folder: Path) -> list[str]:
+    """Return the names of the files in a folder, not of those in its folders.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    return _members(folder)[1]
+
+
 def images_in(folder: Path) -> list[str]:
     """Return the names of the image files in a folder, not of those in its folders.
 
@@ -52,7 +61,7 @@ def images_in(folder: Path) -> list[str]:
     Raises:
         DataError: the folder cannot be read.
     """
-    return [name for name in _members(folder)[1] if is_image(name)]
+    return [name for name in files_in(folder) if is_image(name)]
 
 
 def images_below(folder: Path) -> list[str]:
@@ -254,4 +263,4 @@ def _suffix(name: str) -> str:
 
 
 def _is_visible(name: str) -> bool:
-    return not name.startswith(".") and name not in _LEFT_BY_SYSTEMS
+    return not name.startswith(".") and name not in LEFT_BY_SYSTEMS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from torchsaliency.data.files import (
 from torchsaliency.data.media import media_below
 from torchsaliency.data.opening import make_layout_error, register_dataset
 from torchsaliency.data.photosets import PhotoSet, TableBoxes
-from torchsaliency.data.tables import Table, is_table, read_table
+from torchsaliency.data.tables import Table, is_table, number_labels, read_table
 from torchsaliency.errors import DataError, OptionError
 
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test"})
@@ -43,8 +42,6 @@ folder/
 
 (scans (.nii, .nii.gz, a folder of DICOM files) and videos lie as images do)
 """
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
-_INDEX = re.compile(r"[0-9]{1,9}")
 
 
 def find_image_folder(path: Path) -> bool:
@@ -52,7 +49,12 @@ def find_image_folder(path: Path) -> bool:
     return bool(media_below(path)) or _labels_file(path) is not None
 
 
-@register_dataset("folder", layout=_LAYOUT, finds=find_image_folder)
+def takes_table(text: str) -> bool:
+    """Whether a text is the name of a CSV."""
+    return text.lower().endswith(".csv")
+
+
+@register_dataset("folder", layout=_LAYOUT, finds=find_image_folder, takes=takes_table)
 def image_folder(path: Path, *, split: str | None = None, labels: Path | None = None) -> PhotoSet:
     """Read an image folder.
 
@@ -123,18 +125,7 @@ def _read_table(path: Path, labels: Path) -> PhotoSet:
     table = read_table(labels)
     if table.several is not None:
         return _read_several(path, table)
-    words = sorted({word for word in table.labels.values() if word is not None})
-    classes = None
-    if all(map(_NUMBER.fullmatch, words)):
-        if wrong := [word for word in words if not _INDEX.fullmatch(word)]:
-            raise DataError(
-                f"{printable(labels)} has the label {wrong[0][:40]}; give class numbers from 0, or "
-                "names."
-            )
-        index = {word: int(word) for word in words}
-    else:
-        classes = tuple(map(readable_id, words))
-        index = {word: place for place, word in enumerate(words)}
+    classes, index = number_labels(filter(None, table.labels.values()), printable(labels))
     boxes = {readable_id(name): found for name, found in table.boxes.items()}
     labelled = all(word is not None for word in table.labels.values())
     annotations = {"labels": labelled, "boxes": bool(boxes)}

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 
 from torchsaliency.data.dataset import DataSet
 from torchsaliency.data.files import printable
+from torchsaliency.data.places import is_pattern
 from torchsaliency.errors import DataError, OptionError
 from torchsaliency.registry import Entry, Registry
 
@@ -30,10 +31,13 @@ class DataSetEntry(Entry):
     Attributes:
         layout: how its files lie, as a tree; "" for a kind without files.
         finds: true of a folder that has that layout; None for a kind without files.
+        takes: true of the name of a file, or of a pattern or an address, that the kind reads in
+            place of a folder; None if there is none.
     """
 
     layout: str = ""
     finds: Callable[[Path], object] | None = None
+    takes: Callable[[str], object] | None = None
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -50,7 +54,11 @@ F = TypeVar("F", bound=Callable[..., DataSet])
 
 
 def register_dataset(
-    name: str, *, layout: str = "", finds: Callable[[Path], object] | None = None
+    name: str,
+    *,
+    layout: str = "",
+    finds: Callable[[Path], object] | None = None,
+    takes: Callable[[str], object] | None = None,
 ) -> Callable[[F], F]:
     """Register the function that makes a kind of data set.
 
@@ -62,11 +70,13 @@ def register_dataset(
         name: of the kind.
         layout: how its files lie, as a tree that errors show.
         finds: true of a folder that has that layout.
+        takes: true of the name of a file that is read in place of a folder. It may be a pattern
+            (`{00..49}.tar`) or an address (`s3://…`), which the function gets as a text.
 
     Raises:
         OptionError: the name is taken.
     """
-    return DATASETS.decorate(lambda factory: DataSetEntry(name, factory, layout, finds))
+    return DATASETS.decorate(lambda factory: DataSetEntry(name, factory, layout, finds, takes))
 
 
 def open_data(spec: str | Path, **options: Any) -> DataSet:
@@ -74,8 +84,9 @@ def open_data(spec: str | Path, **options: Any) -> DataSet:
 
     Args:
         spec: "samples"; "shapes", "shapes:2000" or "shapes:2000?seed=2&objects=2&context=0.5"; a
-            folder, whose layout is recognised; or a folder after the kind it is to be read as:
-            "imagenet:", "voc:", "chest-xray:", "kvasir:" or "folder:". Plug-ins may add kinds.
+            folder, whose layout is recognised; a tar, or a pattern such as
+            "shards/{000..049}.tar"; or a folder after the kind it is to be read as: "imagenet:",
+            "voc:", "chest-xray:", "kvasir:", "tar:" or "folder:". Plug-ins may add kinds.
         **options: of the kind; None stands for the default. `split` is part of a published data
             set, its validation or test images by default; `boxes` and `labels` are the files of
             ImageNet's, if they do not lie with the images; `seed` divides Kvasir, 0 by default.
@@ -99,23 +110,7 @@ def open_data(spec: str | Path, **options: Any) -> DataSet:
     entry, rest = _split(spec)
     if entry is not None and entry.finds is None:
         return _create(entry, rest, given)
-    path = Path(os.path.expanduser(rest))
-    if not os.path.exists(path):
-        kinds = DATASETS.entries().values()
-        names, layouts = (
-            ", ".join(kind.name for kind in kinds if (kind.finds is None) is without_files)
-            for without_files in (True, False)
-        )
-        raise DataError(
-            f"{printable(path)} does not exist; give {names}, a folder of images, or kind:folder "
-            f"with one of the kinds {layouts}."
-        )
-    if not path.is_dir() and (
-        path.suffix.lower() != ".csv" or (entry is not None and entry.name != _GENERAL)
-    ):
-        raise DataError(
-            f"{printable(path)} is a file; give the folder of the images, or a CSV of labels."
-        )
+    path = _find_path(os.path.expanduser(rest), entry)
     try:
         entry = entry or _recognise(path)
         reads = DataSetEntry(entry.name, functools.partial(entry.factory, path))
@@ -131,6 +126,35 @@ def open_data(spec: str | Path, **options: Any) -> DataSet:
             f"{printable(path)} has the right folders and no images{where}; unpack it again."
         )
     return data
+
+
+def _find_path(text: str, entry: DataSetEntry | None) -> Path | str:
+    """Return the path of a folder or a file that is read in its place, or a pattern of such.
+
+    Raises:
+        DataError: it does not exist, or is a file that is not read.
+    """
+    kinds = [*DATASETS.entries().values()]
+    asked = kinds if entry is None else [entry]
+    taken = any(kind.takes is not None and kind.takes(text) for kind in asked)
+    if taken and is_pattern(text):
+        return text
+    path = Path(text)
+    if not os.path.exists(path):
+        names, layouts = (
+            ", ".join(kind.name for kind in kinds if (kind.finds is None) is without_files)
+            for without_files in (True, False)
+        )
+        raise DataError(
+            f"{printable(text)} does not exist; give {names}, a folder of images, or kind:folder "
+            f"with one of the kinds {layouts}."
+        )
+    if not taken and not path.is_dir():
+        raise DataError(
+            f"{printable(path)} is a file; give the folder of the images, a CSV of labels, or a "
+            ".tar."
+        )
+    return path
 
 
 def _split(spec: str | Path) -> tuple[DataSetEntry | None, str]:
@@ -175,12 +199,14 @@ def _create(entry: DataSetEntry, rest: str, given: dict[str, Any]) -> DataSet:
     return data
 
 
-def _recognise(path: Path) -> DataSetEntry:
-    """Return the kind of a folder or a CSV: plug-ins are asked first, and plain folders last."""
+def _recognise(path: Path | str) -> DataSetEntry:
+    """Return the kind of a folder or a file: plug-ins are asked first, and plain folders last."""
     kinds = {name: entry for name, entry in DATASETS.entries().items() if entry.finds}
     general = kinds.pop(_GENERAL)
-    if path.is_file():
-        return general
+    for entry in [*reversed(kinds.values()), general]:
+        if entry.takes is not None and entry.takes(os.fspath(path)):
+            return entry
+    path = Path(path)
     for entry in [*reversed(kinds.values()), general]:
         if entry.finds is not None and entry.finds(path):
             return entry

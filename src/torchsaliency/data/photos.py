@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, final
 
@@ -33,6 +34,7 @@ Photo = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
 """All that `to_rgb` takes for a photograph."""
 
 _ACCEPTED = "accepted are JPEG, PNG, TIFF, WebP, BMP, GIF and DICOM"
+_ACCEPTED_IN_MEMORY = "accepted are JPEG, PNG, TIFF, WebP, BMP and GIF"
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF")  # MPO opens as JPEG
 _DEEP = ("I", "F")  # 16 and 32 bits a pixel: Pillow would clip these to 255, not scale them
 _WHITE = (255, 255, 255, 255)
@@ -147,6 +149,27 @@ def read_photo(
             return picture, Frame(picture.size)
         with Image.open(path, formats=_FORMATS) as image:
             return _turn_upright(image, str(path), limit)
+
+
+def decode_photo(content: bytes, name: str) -> tuple[Image.Image, Frame]:
+    """Decode a photograph that lies in memory as `open_photo` does; DICOM is no such.
+
+    Args:
+        content: of the file.
+        name: for errors.
+
+    Raises:
+        DataError: it is empty, damaged, too large or of another kind.
+        OptionError: the limit of pixels is no whole number of at least 1.
+    """
+    limit = pixel_limit()
+    if not content:
+        raise DataError(f"{printable(name)} is empty; give an image file.")
+    with (
+        name_decoder_errors(name, limit, _ACCEPTED_IN_MEMORY),
+        Image.open(BytesIO(content), formats=_FORMATS) as image,
+    ):
+        return _turn_upright(image, name, limit)
 
 
 def find_photos(

@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Generic, TypeVar, final
 from xml.etree import ElementTree
@@ -25,7 +26,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from torchsaliency.data.dataset import VOID, DataSet, Picture, Sample
+from torchsaliency.data.dataset import VOID, DataSet, Picture, Sample, spread_labels
 from torchsaliency.data.decoding import (
     check_pixels,
     make_damage_error,
@@ -110,12 +111,13 @@ class PhotoSet(DataSet):
             facts: as of any data set.
             columns: what else is known of each file, see `Sample`.
         """
-        samples: list[Sample] = []
-        for image, source, labels in images:
-            every = tuple(sorted(labels))
-            first = Sample(image, source, None, every, (columns or {}).get(source))
-            samples += [replace(first, id=f"{image} ({classes[n]})", label=n) for n in every]
-            samples += [] if every else [first]
+        samples = (
+            sample
+            for image, source, labels in images
+            for sample in spread_labels(
+                Sample(image, source, columns=(columns or {}).get(source)), labels, classes
+            )
+        )
         return cls(
             name=name,
             samples=tuple(samples),
@@ -253,35 +255,9 @@ class MaskFiles(Annotations[Tensor]):
             DataError: it is missing, damaged, of another size, or holds colours or unknown labels.
         """
         path = self._file(sample)
-        name, limit = printable(path), pixel_limit()
         if not os.path.exists(path):
-            raise DataError(f"{name} does not exist; give every image its mask.")
-        with (
-            name_decoder_errors(path, limit, "a mask is a PNG"),
-            Image.open(path, formats=["PNG"]) as opened,
-        ):
-            check_pixels(name, opened.size, limit)
-            mode, labels = opened.mode, np.array(opened)
-        if mode not in {"P", "L"}:
-            raise DataError(
-                f"{name} is an image of colours (mode {mode}); give the original PNG, whose "
-                "palette indices are the classes."
-            )
-        size = labels.shape[::-1]
-        if size == frame.stored:
-            labels = turn_pixels(labels, frame.orientation)
-        elif size != frame.size:
-            raise DataError(
-                f"{name} has {size[0]}x{size[1]} pixels and its image "
-                f"{frame.stored[0]}x{frame.stored[1]}; give image and mask of one size."
-            )
-        unknown = labels[(labels > self.highest) & (labels != VOID)]
-        if unknown.size:
-            raise DataError(
-                f"{name} holds the label {unknown[0]}; give 0 to {self.highest}, and {VOID} for "
-                "void."
-            )
-        return torch.from_numpy(labels)
+            raise DataError(f"{printable(path)} does not exist; give every image its mask.")
+        return read_mask(path, printable(path), frame, self.highest)
 
     def mark(self, sample: Sample) -> str:
         """Return the hash of the file's content."""
@@ -293,6 +269,46 @@ class MaskFiles(Annotations[Tensor]):
 
     def _file(self, sample: Sample) -> Path:
         return self.folder / f"{Path(str(sample.source)).stem}.png"
+
+
+def read_mask(file: Path | BytesIO, name: str, frame: Frame, highest: int) -> UInt8[Tensor, "h w"]:
+    """Return a PNG of palette indices as a mask of the upright image, see `MaskFiles`.
+
+    Args:
+        file: the PNG, or its content.
+        name: for errors.
+        frame: of the image.
+        highest: label of a class, beside 255 for void.
+
+    Raises:
+        DataError: it is damaged, of another size, or holds colours or unknown labels.
+    """
+    limit = pixel_limit()
+    with (
+        name_decoder_errors(name, limit, "a mask is a PNG"),
+        Image.open(file, formats=["PNG"]) as opened,
+    ):
+        check_pixels(name, opened.size, limit)
+        mode, labels = opened.mode, np.array(opened)
+    if mode not in {"P", "L"}:
+        raise DataError(
+            f"{name} is an image of colours (mode {mode}); give the original PNG, whose palette "
+            "indices are the classes."
+        )
+    size = labels.shape[::-1]
+    if size == frame.stored:
+        labels = turn_pixels(labels, frame.orientation)
+    elif size != frame.size:
+        raise DataError(
+            f"{name} has {size[0]}x{size[1]} pixels and its image "
+            f"{frame.stored[0]}x{frame.stored[1]}; give image and mask of one size."
+        )
+    unknown = labels[(labels > highest) & (labels != VOID)]
+    if unknown.size:
+        raise DataError(
+            f"{name} holds the label {unknown[0]}; give 0 to {highest}, and {VOID} for void."
+        )
+    return torch.from_numpy(labels)
 
 
 def read_xml(path: Path) -> tuple[tuple[int, int], list[tuple[str, Box]]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import final
 
-from torchsaliency.data.files import printable, read_text
+from torchsaliency.data.files import printable, read_text, readable_id
 from torchsaliency.data.photosets import CORNERS, Box
 from torchsaliency.errors import DataError
 
@@ -24,6 +25,8 @@ _SEPARATORS = "|;"
 _NOTHING = {"no finding", "no findings"}
 """What chest X-rays' tables call an image without a label."""
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_INDEX = re.compile(r"[0-9]{1,9}")
 _TRUTHS = {"0": False, "1": True, "0.0": False, "1.0": True, "": False}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -61,6 +64,24 @@ def defuse(cell: str) -> str:
 def _restore(cell: str) -> str:
     given = cell.removeprefix("'")
     return given if defuse(given) == cell else cell
+
+
+def number_labels(
+    labels: Iterable[str], where: str
+) -> tuple[tuple[str, ...] | None, dict[str, int]]:
+    """Return the names of the classes, None where all labels are numbers, and each label's class.
+
+    Raises:
+        DataError: they are numbers, and one is no class number.
+    """
+    words = sorted({*labels})
+    if not all(map(_NUMBER.fullmatch, words)):
+        return tuple(map(readable_id, words)), {word: at for at, word in enumerate(words)}
+    if wrong := [word for word in words if not _INDEX.fullmatch(word)]:
+        raise DataError(
+            f"{where} has the label {wrong[0][:40]}; give class numbers from 0, or names."
+        )
+    return None, {word: int(word) for word in words}
 
 
 def is_table(head: str) -> bool:

@@ -42,7 +42,7 @@ def greys(count: int = 3, *, width: int = 8) -> Greys:
 
 
 def test_the_built_in_kinds():
-    kinds = ["chest-xray", "folder", "imagenet", "kvasir", "samples", "shapes", "voc"]
+    kinds = ["chest-xray", "folder", "imagenet", "kvasir", "samples", "shapes", "tar", "voc"]
     kinds.append("voc-classes")
     assert DATASETS.names() == kinds
     for name, entry in DATASETS.entries().items():
