@@ -439,6 +439,15 @@ class PlanOptions(NetworkOptions):
     workers: int | None = WORKERS
     device: str = DEVICE
     accelerate: str = ACCELERATE
+    until_interval: float | None = option(
+        None,
+        RUNNING,
+        "Take the images in random order, and stop when every 95 % interval of the table is "
+        "narrower than this, in the metric's unit (most are in points).",
+        gt=0,
+        allow_inf_nan=False,
+        metavar="WIDTH",
+    )
     engine: str | None = option(
         None,
         RUNNING,

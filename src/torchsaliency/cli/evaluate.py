@@ -16,16 +16,21 @@ from torchsaliency.errors import OptionError
 from torchsaliency.options import SETTINGS, WRITTEN, PlanOptions, option
 
 if TYPE_CHECKING:
-    from torchsaliency.evaluation import Callback, Plan, Progress
+    from torchsaliency.evaluation import Callback, Plan, Progress, Results
 
 
-class EvaluateOptions(PlanOptions):
+class PlanFileOptions(PlanOptions):
     """A plan, from a file or from options."""
 
     plan: Path | None = option(
         None, "", "A plan; options beside it replace its fields.", metavar="[PLAN.yaml]"
     )
     settings: tuple[str, ...] = SETTINGS
+
+
+class EvaluateOptions(PlanFileOptions):
+    """A plan, and where its rows go."""
+
     output: Path = option(
         Path("evaluation"), WRITTEN, "Made if it does not exist.", metavar="FOLDER"
     )
@@ -59,13 +64,30 @@ def evaluate(options: EvaluateOptions) -> int:
     with watch_evaluation(where) as watch:
         results = evaluate_plan(plan, options.output, watch=watch, callbacks=callbacks)
     print_table(table(results), "json" if options.as_json else "text")
+    if plan.until_interval is not None:
+        say(_describe_end(results, plan.until_interval))
     if not options.as_json:
         folder = options.output
         print_line(f"The rows are in {folder}/; see `torchsaliency table {folder}`.")
     return 0 if watch.complete else 1
 
 
-def plan_of(options: EvaluateOptions) -> Plan:
+def _describe_end(results: Results, until: float) -> str:
+    """Return whether the intervals are as narrow as they were wanted."""
+    from torchsaliency.evaluation.stopping import LEAST, find_widest
+
+    widest = find_widest(results)
+    if widest.width is None or widest.images < LEAST:
+        return f"All images are used, and {widest.images} are too few for intervals; give more."
+    narrow = widest.width <= until
+    how = f"every interval is narrower than {until:g}" if narrow else "no more are left"
+    return (
+        f"Stopped after {widest.images} images: {how}. The widest is that of {widest.metric} of "
+        f"{widest.method}, {widest.width:.3g} {widest.unit}."
+    )
+
+
+def plan_of(options: PlanFileOptions) -> Plan:
     """Return the plan of the file, its fields replaced by the options that were given."""
     from torchsaliency.evaluation import make_plan, read_plan
 

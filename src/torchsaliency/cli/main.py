@@ -27,6 +27,7 @@ from torchsaliency.cli.explain import explain
 from torchsaliency.cli.finetune import finetune
 from torchsaliency.cli.lists import datasets, layers, methods, metrics, models, recipes, targets
 from torchsaliency.cli.options import add_command
+from torchsaliency.cli.plan import plan
 from torchsaliency.cli.report import report
 from torchsaliency.cli.reproduce import reproduce
 from torchsaliency.cli.survey import survey_score
@@ -41,7 +42,8 @@ _EXIT_CODES = (
 )
 
 COMMANDS = (
-    *(demo, explain, methods, metrics, targets, datasets, models, layers, evaluate, table, compare),
+    *(demo, explain, methods, metrics, targets, datasets, models, layers, plan, evaluate),
+    *(table, compare),
     *(report, app_command, choose, concepts, finetune, recipes, reproduce, survey_score),
 )
 

@@ -27,6 +27,7 @@ ENGINE_OPTIONS = ("actors", "workers_per_gpu", "gpus_per_actor", "address")
 
 FREE = (
     *("batch_size", "chunk", "workers", "device", "maps", "accelerate", "engine"),
+    "until_interval",
     *ENGINE_OPTIONS,
 )
 """Fields that decide how a run goes and not what it finds; they may differ when it is continued."""

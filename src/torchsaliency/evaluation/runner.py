@@ -14,6 +14,7 @@ from typing import Any, final
 import torch
 
 from torchsaliency.core.explanation import versions
+from torchsaliency.data.fingerprints import draw_key
 from torchsaliency.errors import DataError
 from torchsaliency.evaluation.batches import batches, cut
 from torchsaliency.evaluation.callbacks import Callback, Progress, Watch
@@ -22,6 +23,7 @@ from torchsaliency.evaluation.given import FolderMaps
 from torchsaliency.evaluation.plan import Plan, restore_plan
 from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.setting import Setting
+from torchsaliency.evaluation.stopping import Stopping, Widest
 from torchsaliency.evaluation.store import KEY, Store
 from torchsaliency.evaluation.studies import study_metrics
 from torchsaliency.evaluation.work import Outcome, Recipe, Unit
@@ -139,6 +141,8 @@ class Run:
         self.skipped: dict[str, str] = {}  # why an image has no rows, by its id
         self.scores: str | None = None  # what the numbers mean, once that is known
         self.odd: dict[str, list[str]] = {}  # methods whose map of an image has NaN, by its id
+        until = setting.plan.until_interval
+        self._stopping = None if until is None else Stopping(until)
         self._rows: list[dict[str, Any]] = []
         self._shown = 0
         self._flushed = time.monotonic()
@@ -166,17 +170,21 @@ class Run:
         report()
         recipe = replace(self._recipe, samples=tuple(facts["samples"]))
         outcomes = self.engine.run(Job(self.setting, recipe, self.store), units)
+        enough = self._is_enough(len(data) - total)
         try:
             with closing(outcomes):
-                for outcome in outcomes:
+                while not enough and (outcome := next(outcomes, None)):
                     self._take(outcome)
                     done += outcome.images
                     self._flush()
                     self._show(outcome)
                     report()
+                    enough = self._is_enough(len(data) - total + done)
         finally:
             self._flush(now=True)
         facts["sessions"][-1] |= {"finished": _now(), "images": done}
+        if enough:
+            facts["sessions"][-1] |= {"stopped at": enough.to_dict()}
         found = {"skipped": self.skipped, "not finite": self.odd}
         found |= {"scores": self.scores} if self.scores else {}
         self.store.write({**facts, **found})
@@ -241,18 +249,28 @@ class Run:
                 if label is not None:
                     yield name, is_right
 
+    def _is_enough(self, images: int) -> Widest | None:
+        """Return the widest interval if the plan wants no narrower one."""
+        if self._stopping is None or not self._stopping.is_due(images):
+            return None
+        self._flush(now=True)
+        return self._stopping.is_enough(load_results(self.store.folder))
+
     def _missing(self, done: set[tuple[str, str]]) -> list[Unit]:
         """Return groups of samples, each with the methods that it lacks.
 
         Batches are cut from the whole data before what is done is left out, so that a continued
         run has the batches of an undisturbed one.
         """
-        samples = self.setting.data.samples
+        samples, seed = self.setting.data.samples, self.setting.plan.subset_seed
+        order = [*range(len(samples))]
+        if self._stopping is not None:  # every beginning of it is a random draw
+            order.sort(key=lambda place: draw_key(seed, samples[place].id))
         show = max((callback.samples for callback in self.callbacks), default=0)
         missing: list[Unit] = []
         for number, group in enumerate(cut(len(samples), self.setting.batch_size)):
             lacking: dict[tuple[str, ...], list[int]] = {}
-            for place in group:
+            for place in map(order.__getitem__, group):
                 left = tuple(m for m in self.setting.methods if (samples[place].id, m) not in done)
                 if left:
                     lacking.setdefault(left, []).append(place)
