@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from torchsaliency.cli.catalogue import read_facts
 from torchsaliency.cli.console import bold, grid_of, print_json, say, stdout
 from torchsaliency.cli.options import JSON
 from torchsaliency.options import DEFAULT_MODEL, WEIGHTS, WRITTEN, Options, option
@@ -63,7 +62,6 @@ def _describe(row: Mapping[str, Any], **lines: str) -> Text:
     return text
 
 
-_SOURCE = re.compile(r"Source: (.+?)\.(?:\s|$)", re.DOTALL)
 _PHOTO = (480, 640)
 """The photograph at whose size layers are listed, of networks that take any."""
 
@@ -77,79 +75,41 @@ _NEEDS = {
 
 def methods(options: ListOptions) -> None:
     """List the methods: what they need, their papers, their options and defaults."""
-    from torchsaliency.core.method import METHODS, Needs
-
     lines = []
-    for entry in METHODS.entries().values():
-        source = _SOURCE.search(inspect.cleandoc(entry.factory.__doc__ or ""))
-        row: dict[str, Any] = {
-            "name": entry.name,
-            "family": entry.family,
-            "summary": entry.summary,
-            "paper": " ".join(source.group(1).split()) if source else entry.cite,
-            "cite": entry.cite,
-            "label_free": Needs.TARGET not in entry.needs,
-            "gradients": Needs.GRADIENTS in entry.needs,
-            "passes": Needs.PASSES in entry.needs,
-            "signed": entry.signed,
-            "options": {
-                key: value if isinstance(value, bool | int | float | str | None) else str(value)
-                for key, value in entry.options.items()
-            },
-        }
+    for row in read_facts("methods"):
         needs = "\n".join(words for key, words in _NEEDS.items() if row[key])
-        lines.append((row, (bold(entry.name), needs, _describe(row, dim=row["paper"]))))
+        lines.append((row, (bold(row["name"]), needs, _describe(row, dim=row["paper"]))))
     _print_list(options, ("method", "needs", "what it is"), lines)
 
 
 def metrics(options: ListOptions) -> None:
     """List the metrics: direction, unit, what each rewards and where it misleads."""
-    from torchsaliency.metrics import metrics as registered
-
     lines = []
-    for entry in registered().values():
-        row = entry.to_dict()
-        needs = f"needs {entry.annotations} of the objects" if entry.annotations else ""
-        summary = entry.summary.partition(": ")[2] or entry.summary
+    for row in read_facts("metrics"):
+        needs = f"needs {row['annotations']} of the objects" if row["annotations"] else ""
+        summary = row["summary"].partition(": ")[2] or row["summary"]
         text = _describe(
             {**row, "summary": summary}, dim=f"Misleads: {row['misleads']}", yellow=needs
         )
-        lines.append((row, (bold(entry.name), entry.direction, entry.unit, text)))
+        lines.append((row, (bold(row["name"]), row["direction"], row["unit"], text)))
     _print_list(options, ("metric", "better", "unit", "what it is"), lines)
 
 
 def targets(options: ListOptions) -> None:
     """List the targets beside classes: what of the output is explained, and their options."""
-    from torchsaliency.core.target import TARGETS
-
     lines = []
-    for entry in TARGETS.entries().values():
-        row: dict[str, Any] = {
-            "name": entry.name,
-            "summary": entry.summary,
-            "class": entry.names_class,
-            "options": {} if entry.names_class else dict(entry.options),
-        }
-        name = ", ".join([entry.name, *(f"{entry.name}:{word}" for word in entry.words)])
+    for row in read_facts("targets"):
+        name = ", ".join([row["name"], *(f"{row['name']}:{word}" for word in row["words"])])
         lines.append((row, (bold(name), _describe(row))))
     _print_list(options, ("target", "what it is"), lines)
 
 
 def datasets(options: ListOptions) -> None:
     """List the kinds of data set for `--data`: how their files lie, and their options in Python."""
-    from torchsaliency.data.opening import DATASETS
-
     lines = []
-    for entry in DATASETS.entries().values():
-        layout = entry.layout.strip()
-        row: dict[str, Any] = {
-            "name": entry.name,
-            "summary": entry.summary,
-            "layout": layout,
-            "options": dict(entry.options),
-        }
-        name = f"{entry.name}:FOLDER" if layout else entry.name
-        lines.append((row, (bold(name), _describe(row, dim=layout))))
+    for row in read_facts("datasets"):
+        name = f"{row['name']}:FOLDER" if row["layout"] else row["name"]
+        lines.append((row, (bold(name), _describe(row, dim=row["layout"]))))
     _print_list(options, ("data", "what it is"), lines)
 
 
@@ -178,21 +138,10 @@ def models(options: ModelsOptions) -> None:
 
 def recipes(options: ListOptions) -> None:
     """List the papers' tables and figures that `reproduce` makes."""
-    from torchsaliency.papers.recipes import load_recipes
-
     lines = []
-    for recipe in load_recipes().values():
-        row: dict[str, Any] = {
-            "name": recipe.name,
-            "paper": recipe.paper,
-            "item": recipe.item,
-            "title": recipe.title,
-            "data": recipe.paper_version.summary,
-            "builtin": recipe.builtin.summary,
-            "published": bool(recipe.published),
-        }
-        words = (f"{recipe.paper}, {recipe.item}", recipe.title, recipe.paper_version.summary)
-        lines.append((row, (bold(recipe.name), *map(Text, words))))
+    for row in read_facts("recipes"):
+        words = (f"{row['paper']}, {row['item']}", row["title"], row["data"])
+        lines.append((row, (bold(row["name"]), *map(Text, words))))
     _print_list(options, ("recipe", "item", "shows", "needs"), lines)
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, final
 
 from torchsaliency.cli.console import say
 from torchsaliency.core.files import OutputFolder
-from torchsaliency.core.isolation import describe_failure
 from torchsaliency.errors import OptionError
 
 if TYPE_CHECKING:
@@ -91,6 +90,8 @@ class GrowingReport:
             with folder.lock():
                 folder.write(REPORT, html.encode(errors="replace"))
         except Exception as error:  # the evaluation goes on
+            from torchsaliency.core.isolation import describe_failure
+
             if not self._failed:
                 say(f"{REPORT} could not be written: {describe_failure(error)}")
             self._failed = True
