@@ -128,7 +128,7 @@ class Gathered:
     def add(self, photo: Photo, picture: Any, answers: Sequence[Answer], row: int) -> None:
         """Take the maps of one photograph: all targets beside each other."""
         from torchsaliency.cli.media import Photographs
-        from torchsaliency.pages import view_inputs, view_photo
+        from torchsaliency.pages import view_photo, view_volume
 
         run = self._run
         explanations, facts, names = {}, {}, []
@@ -153,9 +153,14 @@ class Gathered:
             named = tuple(replace(one, title=name, group=name) for one, name in maps)
             self.views.append(replace(view, maps=named))
         else:
-            rows = {label: one[row] for label, one in explanations.items()}
-            self.views += view_inputs(
-                rows, classes=run.network.classes, names=[photo.name], facts=[facts]
+            self.views += view_volume(
+                picture,
+                explanations,
+                run._medium.preprocessing,
+                classes=run.network.classes,
+                index=row,
+                title=photo.name,
+                facts=facts,
             )
 
     def _facts(

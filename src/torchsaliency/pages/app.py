@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,19 +18,20 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import gradio as gr
+from starlette.middleware import Middleware
 
-from torchsaliency.data import sample_paths
-from torchsaliency.pages.jobs import MASKINGS, Choice, Job, Shown, Stopped
+from torchsaliency.pages.addresses import NoAddresses, refuse_addresses
+from torchsaliency.pages.jobs import Choice, Job, Shown, Stopped
+from torchsaliency.pages.layout import DEFAULT, Parts, lay_out, make_theme
+from torchsaliency.pages.media import Upload, Volumes
 from torchsaliency.pages.service import Service
 from torchsaliency.pages.viewer import read_asset, render, viewer_assets, viewer_html
 from torchsaliency.pages.views import format_probability
 
-DEFAULT = ("gradcam", "layercam", "mtsm")
-"""Methods that are chosen at first: quick ones."""
-
 _KEY = "app"
 _STOPPED = "Stopped; the maps that were finished are shown."
 _OVER = "Stopped after the time that one job may take; choose fewer or quicker methods."
+_FORGET = "() => [{__type__: 'update', choices: [], value: null}, null, null]"
 
 
 @final
@@ -38,91 +40,60 @@ class App:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[tuple[str, str], Job] = {}  # by session and kind
         self._guard = threading.Lock()
+        volumes = isinstance(service.medium, Volumes)
+        self._begin = "Drop a scan or a video." if volumes else "Drop a photo, or pick a sample."
 
     def build(self) -> gr.Blocks:
         """Return the page, not yet served."""
-        service = self.service
-        names = service.network.classes or ()
-        classes = [(f"{name} ({place})", place) for place, name in enumerate(names)]
         with gr.Blocks(
             title="torchsaliency", analytics_enabled=False, delete_cache=(600, 3600)
         ) as page:
-            gr.HTML(render("app.html.jinja", name=service.network.name))
-            state = gr.State(None, time_to_live=3600)
-            with gr.Row():
-                with gr.Column(scale=1, min_width=300):
-                    photo = _photo_input("Photo: drop, paste or choose", "photo")
-                    gr.Examples(
-                        [str(path) for path in sample_paths().values()],
-                        photo,
-                        label="Samples",
-                        example_labels=list(sample_paths()),
-                    )
-                    top = gr.Radio([], label="Class", elem_id="classes", visible=bool(names))
-                    other = gr.Dropdown(
-                        classes, value=None, label="Another class, by name", filterable=True,
-                        elem_id="other", visible=bool(names),
-                    )  # fmt: skip
-                    chosen = gr.Dropdown(
-                        service.list_methods(), value=list(DEFAULT), multiselect=True,
-                        label="Methods", max_choices=service.limits.maps, elem_id="methods",
-                    )  # fmt: skip
-                    with gr.Accordion("More", open=False):
-                        layer = gr.Textbox(
-                            label="Layer", placeholder="the network's default layer", max_length=200
-                        )
-                        masking = gr.Radio(list(MASKINGS), value="mean", label="Masking")
-                        signed = gr.Checkbox(False, label="Signs: for and against the class")
-                        second = _photo_input("A second photo: show what both share", "second")
-                        words = gr.Textbox(
-                            label="Words (CLIP networks)",
-                            placeholder="a cat asleep",
-                            max_length=300,
-                        )
-                    with gr.Row():
-                        run = gr.Button("Explain", variant="primary", elem_id="explain")
-                        stop = gr.Button("Stop", elem_id="stop")
-                with gr.Column(scale=3, min_width=320):
-                    status = gr.HTML(_say("Drop a photo, or pick a sample."), elem_id="status")
-                    with gr.Tabs():
-                        with gr.Tab("Maps"):
-                            shown = gr.HTML(
-                                render("empty.html.jinja"), elem_id="maps", apply_default_css=False
-                            )
-                            scores = gr.Button("Insertion and deletion", elem_id="scores")
-                        with gr.Tab("Expected against predicted", visible=bool(names)):
-                            expected = gr.Dropdown(
-                                classes, value=None, label="It should have been",
-                                elem_id="expected", filterable=True,
-                            )  # fmt: skip
-                            compare = gr.Button("Compare", elem_id="compare")
-                            contrast = gr.HTML("", elem_id="contrast", apply_default_css=False)
-                        with gr.Tab("Download"):
-                            prepare = gr.Button("Prepare files", elem_id="prepare")
-                            archive = gr.File(label="Overlays, maps, manifest", elem_id="archive")
-                            code = gr.Code(label="The same in Python", language="python")
-            inputs = [photo, chosen, top, other, layer, masking, signed, second, words]
-            queued: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1}
-            # at once, in the browser: the class of the photo before is not explained of this one
-            photo.change(None, None, top, js="() => null", api_visibility="private")
-            photo.change(self.classify, [photo], [top, status], api_name="classify", **queued)
-            run.click(
-                self.explain, inputs, [status, shown, state], api_name="explain", **queued,
-                show_progress="hidden",
-            )  # fmt: skip
-            top.input(lambda: None, None, other, api_visibility="private", queue=False)
-            stop.click(self.stop, None, None, api_name="stop", queue=False)
-            scores.click(self.score, [state], [status, shown, state], api_name="score", **queued)
-            compare.click(
-                self.contrast, [photo, expected, chosen, layer, masking], [status, contrast],
-                api_name="contrast", **queued,
-            )  # fmt: skip
-            prepare.click(self.download, [state], [archive, code], api_name="download", **queued)
-            page.unload(self.leave)
-        page.queue(max_size=service.limits.waiting, default_concurrency_limit=1)
+            self._connect(page, lay_out(self.service, self._begin))
+        for part in page.blocks.values():
+            refuse_addresses(part)
+        page.queue(max_size=self.service.limits.waiting, default_concurrency_limit=1)
         return page
+
+    def _connect(self, page: gr.Blocks, parts: Parts) -> None:
+        """Say what each part of the page does."""
+        state, self._archive = gr.State(None, time_to_live=3600), parts.archive
+        answers = [parts.status, parts.shown, state]
+        # all begin at once and wait in the service's own line, in which they can be stopped
+        waits: dict[str, Any] = {
+            "concurrency_id": "network",
+            "concurrency_limit": self.service.limits.waiting + 2,
+        }
+        # in the browser: what was chosen for the upload before is not asked of this one
+        parts.upload.change(
+            None, None, [parts.top, parts.other, parts.expected], js=_FORGET,
+            api_visibility="private",
+        )  # fmt: skip
+        parts.upload.change(
+            self.classify, [parts.upload], [parts.top, parts.status], api_name="classify",
+            trigger_mode="multiple", **waits,
+        )  # fmt: skip
+        parts.run.click(
+            self.explain,
+            parts.choices,
+            answers,
+            api_name="explain",
+            show_progress="hidden",
+            **waits,
+        )
+        parts.top.input(lambda: None, None, parts.other, api_visibility="private", queue=False)
+        parts.stop.click(self.stop, None, None, api_name="stop", queue=False)
+        parts.scores.click(self.score, [state], answers, api_name="score", **waits)
+        parts.compare.click(
+            self.contrast,
+            [parts.upload, parts.expected, parts.methods, parts.layer, parts.masking],
+            [parts.status, parts.contrast], api_name="contrast", **waits,
+        )  # fmt: skip
+        parts.prepare.click(
+            self.download, [state], [parts.archive, parts.code], api_name="download"
+        )
+        page.unload(self.leave)
 
     def serve(self, page: gr.Blocks, port: int | None = None, **more: Any) -> tuple[Any, str, str]:
         """Serve the page on 127.0.0.1, and return at once; see `gradio.Blocks.launch`."""
@@ -144,7 +115,9 @@ class App:
             run_history=False,
             footer_links=["api"],
             state_session_capacity=64,
-            theme=_theme(),
+            max_threads=limits.waiting + 24,  # those that wait keep one each
+            app_kwargs={"middleware": [Middleware(NoAddresses)]},
+            theme=make_theme(),
             css=read_asset("app.css"),
             head=str(viewer_assets()),
             **more,
@@ -153,15 +126,15 @@ class App:
 
     # --- what the parts do; each is documented on the page of the API ---------------------------
 
-    def classify(self, photo: str | None) -> tuple[Any, str]:
+    def classify(self, photo: Upload | None, request: gr.Request) -> tuple[Any, Any]:
         """Return the five likeliest classes of a photo, and a sentence."""
-        if photo is None:
-            return gr.Radio(choices=[], value=None), _say("Drop a photo, or pick a sample.")
-        try:
-            with _sentences():
-                found = self.service.classify(self.service.read(photo))
-        except Stopped:
-            return gr.skip(), _say(_OVER)
+        if not photo:
+            return gr.Radio(choices=[], value=None), _say(self._begin)
+        with self._job(request, "classify") as job:
+            try:
+                found = self.service.classify(photo, job=job)
+            except Stopped:
+                return gr.skip(), _say_ended(job)
         choices = [(f"{name} · {format_probability(share)}", place) for name, place, share in found]
         value = found[0][1] if found else None
         return gr.Radio(choices=choices, value=value), _say("Ready to explain.")
@@ -169,10 +142,7 @@ class App:
     def explain(self, request: gr.Request, *parts: Any) -> Iterator[tuple[str, Any, Any]]:
         """Explain a photo; maps come one after the other."""
         photo, chosen, top, other, layer, masking, signed, second, words = parts
-        if photo is None:
-            raise gr.Error(
-                "There is no photo yet; drop one, or pick a sample.", print_exception=False
-            )
+        _require_photo(photo)
         target = other if other is not None else top
         choice = Choice(
             tuple(chosen),
@@ -183,48 +153,45 @@ class App:
             second,
             (words or "").strip() or None,
         )
-        job = self._begin(request)
         total, found = len(chosen), None
-        yield _say(f"Making the first of {total} maps.", 0.0), gr.skip(), gr.skip()
-        try:
-            with _sentences():
-                picture = self.service.read(photo)
-                for found in self.service.explain(picture, choice, job, Path(photo).stem):
+        with self._job(request) as job:
+            ahead = len(self.service.line)
+            waits = (
+                f"Waiting: the network has {ahead} {'job' if ahead == 1 else 'jobs'} to do first."
+            )
+            making = f"Making the first of {total} maps."
+            yield _say(waits if ahead else making, 0.0), gr.skip(), gr.skip()
+            try:
+                for found in self.service.explain(photo, choice, job, _title(photo)):
                     done = len(found.explanations)
                     yield _progress(done, total, found.left), self._html(found), found
-        except Stopped:
-            yield _say(_OVER if job.over else _STOPPED), gr.skip(), gr.skip()
-        finally:
-            job.stop()  # also where the visitor left
+            except Stopped:
+                yield _say_ended(job, some=found is not None), gr.skip(), gr.skip()
 
     def stop(self, request: gr.Request) -> None:
-        """Stop what this session is waiting for, before the network's next pass."""
+        """Stop what this session waits for, before the network's next pass."""
         with self._guard:
-            job = self._jobs.get(request.session_hash or "")
-        if job is not None:
+            jobs = [job for (session, _), job in self._jobs.items() if session == _session(request)]
+        for job in jobs:
             job.stop()
 
     def leave(self, request: gr.Request) -> None:
         """Stop the work of a session whose page was closed."""
-        with self._guard:
-            job = self._jobs.pop(request.session_hash or "", None)
-        if job is not None:
-            job.stop()
+        self.stop(request)
 
     def score(self, state: Shown | None, request: gr.Request) -> tuple[str, Any, Any]:
         """Measure insertion and deletion of each map that is shown."""
         shown = _require_shown(state)
-        job = self._begin(request)
-        try:
-            with _sentences():
+        with self._job(request) as job:
+            try:
                 scored = self.service.score(shown, job)
-        except Stopped:
-            return _say(_OVER if job.over else _STOPPED), gr.skip(), gr.skip()
+            except Stopped:
+                return _say_ended(job), gr.skip(), gr.skip()
         return _say("Insertion and deletion stand below each map."), self._html(scored), scored
 
     def contrast(
         self,
-        photo: str | None,
+        photo: Upload | None,
         expected: int | None,
         chosen: list[str],
         layer: str,
@@ -232,62 +199,67 @@ class App:
         request: gr.Request,
     ) -> tuple[str, Any]:
         """Show what of a photo speaks for the expected class, and what for the predicted one."""
-        if photo is None or expected is None:
+        if not photo or expected is None:
             raise gr.Error(
                 "Choose a photo and the class that it should have been.", print_exception=False
             )
         choice = Choice(tuple(chosen) or DEFAULT, None, (layer or "").strip() or None, masking)
-        job, title = self._begin(request), Path(photo).stem
-        try:
-            with _sentences():
-                picture = self.service.read(photo)
-                predicted = self.service.classify(picture, 1, job)[0][1]
-                view = self.service.contrast(picture, expected, predicted, choice, title, job)
-        except Stopped:
-            return _say(_OVER if job.over else _STOPPED), gr.skip()
-        return _say("Compared."), viewer_html([view], assets=False, key=_KEY)
+        with self._job(request) as job:
+            try:
+                views = self.service.contrast(photo, expected, choice, _title(photo), job)
+            except Stopped:
+                return _say_ended(job), gr.skip()
+        return _say("Compared."), viewer_html(views, assets=False, key=_KEY)
 
     def download(self, state: Shown | None) -> tuple[str, str]:
         """Write overlays, raw maps and the manifest as a ZIP file, and the lines of Python."""
         shown = _require_shown(state)
-        return str(self.service.write(shown)), self.service.lines(shown)
+        with _sentences(), tempfile.TemporaryDirectory(prefix="torchsaliency-") as folder:
+            archive = self.service.write(shown, Path(folder))
+            kept = self._archive.move_resource_to_block_cache(archive)  # deleted after an hour
+        return kept, self.service.lines(shown)
 
     def _html(self, shown: Shown) -> str:
-        return viewer_html([self.service.view(shown)], assets=False, key=_KEY)
+        return viewer_html(self.service.view(shown), assets=False, key=_KEY)
 
-    def _begin(self, request: gr.Request) -> Job:
-        job = Job(self.service.limits.seconds)
+    @contextmanager
+    def _job(self, request: gr.Request, kind: str = "explain") -> Iterator[Job]:
+        """Begin a visitor's job in place of the earlier one of its kind."""
+        limits, key = self.service.limits, (_session(request), kind)
+        job = Job(limits.seconds)
         with self._guard:
-            earlier = self._jobs.get(request.session_hash or "")
-            self._jobs[request.session_hash or ""] = job
+            if len(self._jobs.keys() - {key}) > limits.waiting:
+                raise gr.Error(
+                    f"{limits.waiting} visitors wait already; try again in a minute.",
+                    print_exception=False,
+                )
+            earlier = self._jobs.get(key)
+            self._jobs[key] = job
         if earlier is not None:
             earlier.stop()
-        return job
+        try:
+            with _sentences():
+                yield job
+        finally:
+            job.stop()  # also where the visitor left
+            with self._guard:
+                if self._jobs.get(key) is job:
+                    del self._jobs[key]
 
 
-def _photo_input(label: str, name: str) -> gr.Image:
-    """Return a part for a photograph that gives the file as it is: gradio would decode it."""
-    part = gr.Image(
-        type="filepath",
-        image_mode=None,
-        sources=["upload", "clipboard"],
-        label=label,
-        elem_id=name,
-        height=230,
-        buttons=[],
-    )
-    part.preprocess = _path_of
-    return part
+def _session(request: gr.Request) -> str:
+    return request.session_hash or str(id(request))
 
 
-def _path_of(payload: Any) -> str | None:
-    if payload is None:
-        return None
-    if not payload.path:
-        raise gr.Error(
-            "The photo did not arrive as a file; choose it again.", print_exception=False
-        )
-    return str(payload.path)
+def _title(upload: Upload) -> str:
+    """Return a name for what was uploaded: of a series, that of its first file."""
+    name = Path(upload if isinstance(upload, str) else upload[0]).name
+    return name.removesuffix(".gz").rpartition(".")[0] or name
+
+
+def _require_photo(photo: Any) -> None:
+    if not photo:
+        raise gr.Error("There is nothing to explain yet; drop a file.", print_exception=False)
 
 
 def _require_shown(state: Shown | None) -> Shown:
@@ -314,19 +286,10 @@ def _progress(done: int, total: int, left: float | None) -> str:
     return _say(f"{done} of {total} maps{time_left}.", done / total)
 
 
+def _say_ended(job: Job, *, some: bool = False) -> str:
+    """Say why a job ended early."""
+    return _say(_OVER if job.over else _STOPPED if some else "Stopped.")
+
+
 def _say(sentence: str, share: float | None = None) -> str:
     return render("status.html.jinja", sentence=sentence, share=share)
-
-
-def _theme() -> Any:
-    """Return gradio's plain theme in the viewer's colours, in the system's type."""
-    fonts = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
-    return gr.themes.Base(
-        primary_hue="indigo",
-        neutral_hue="slate",
-        radius_size="md",
-        font=fonts,
-        font_mono=["ui-monospace", "monospace"],
-    ).set(  # its own grey is too pale to read
-        body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300"
-    )

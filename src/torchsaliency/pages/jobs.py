@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import final
-
-from PIL import Image
+from typing import Any, final
 
 from torchsaliency.core.explanation import Explanation
 
@@ -25,9 +26,10 @@ class Limits:
 
     Attributes:
         megabytes: of an upload.
-        pixels: of a photograph, before it is decoded.
-        seconds: of one job.
-        waiting: jobs that may wait; further ones are refused.
+        pixels: of a photograph, or voxels of a scan, before it is decoded; of a longer video frames
+            are left out.
+        seconds: that one job may have the network.
+        waiting: visitors who may wait; further ones are refused.
         maps: of one job.
     """
 
@@ -40,12 +42,16 @@ class Limits:
 
 @final
 class Job:
-    """One run of the network for a visitor, which `stop` ends before its next pass."""
+    """Work of the network for a visitor, which `stop` ends before the network's next pass.
+
+    Its time runs while it has the network, not while it waits for others.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.passes = 0
         self.over = False
-        self._deadline = time.monotonic() + seconds
+        self._left = seconds
+        self._since: float | None = None  # when it was given the network
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -54,10 +60,54 @@ class Job:
 
     def check(self) -> None:
         """Raise `Stopped` if the job was stopped or its time is over."""
-        self.over = time.monotonic() > self._deadline
+        used = 0.0 if self._since is None else time.monotonic() - self._since
+        self.over = used > self._left
         if self.over or self._stopped.is_set():
             raise Stopped
-        self.passes += 1
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count the job's time."""
+        self._since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._left -= time.monotonic() - self._since
+            self._since = None
+
+
+@final
+class Line:
+    """Jobs that wait for the network, each of which gets it in the order of arrival."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[Job] = deque()  # the first one has the network
+        self._change = threading.Condition()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    @contextmanager
+    def turn(self, job: Job) -> Iterator[None]:
+        """Wait until it is a job's turn, and give it the network.
+
+        Raises:
+            Stopped: the job was stopped while it waited, or its time is over.
+        """
+        with self._change:
+            self._jobs.append(job)
+        try:
+            with self._change:
+                while self._jobs[0] is not job:
+                    job.check()
+                    self._change.wait(0.1)
+            with job.running():
+                job.check()
+                yield
+        finally:
+            with self._change:
+                self._jobs.remove(job)
+                self._change.notify_all()
 
 
 @final
@@ -80,17 +130,17 @@ class Choice:
     layer: str | None = None
     masking: str = "mean"
     signed: bool = False
-    similar_to: str | None = None
+    similar_to: str | Sequence[str] | None = None
     text: str | None = None
 
 
 @final
 @dataclass(eq=False)
 class Shown:
-    """A photograph with what was explained of it so far.
+    """What was explained so far of a photograph, a scan or a video.
 
     Attributes:
-        photo: as it was read.
+        source: as it was read.
         title: its name.
         choice: what was asked for.
         explanations: by method.
@@ -98,7 +148,7 @@ class Shown:
         left: seconds that the rest takes, about; None where that is not known.
     """
 
-    photo: Image.Image
+    source: Any
     title: str
     choice: Choice
     explanations: dict[str, Explanation] = field(default_factory=dict)

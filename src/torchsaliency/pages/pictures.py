@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -20,6 +21,9 @@ PIXELS = 560
 
 GRID = 112
 """The longer side of a map on a page, which the browser resizes bilinearly."""
+
+_TILE = 240
+"""The longer side of a picture of a stack."""
 
 _BYTES = 96_000
 _QUALITIES = (84, 70, 55, 40)
@@ -42,27 +46,42 @@ def encode_photo(photo: Image.Image) -> str:
         shown = shown.resize((shown.width * 3 // 4, shown.height * 3 // 4))
 
 
-def shrink_map(values: Float[Tensor, "h w"]) -> Float[Tensor, "_ _"]:
+def encode_stack(pictures: Sequence[Image.Image]) -> str:
+    """Return pictures of one size below each other as the data URI of a JPEG."""
+    scale = min(1.0, _TILE / max(pictures[0].size))
+    width, height = (max(1, round(side * scale)) for side in pictures[0].size)
+    strip = Image.new("RGB", (width, height * len(pictures)))
+    for place, picture in enumerate(pictures):
+        tile = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+        strip.paste(tile, (0, height * place))
+    buffer = io.BytesIO()
+    strip.save(buffer, "JPEG", quality=_QUALITIES[0], optimize=True)
+    return _data_uri("image/jpeg", buffer.getvalue())
+
+
+def shrink_map(values: Float[Tensor, "*n h w"]) -> Float[Tensor, "*n _ _"]:
     """Return a map whose longer side is 112 at most, each value the mean of those it covers."""
-    height, width = values.shape
+    height, width = values.shape[-2:]
     scale = GRID / max(height, width)
     if scale >= 1:
         return values
     size = max(1, round(height * scale)), max(1, round(width * scale))
-    resized: Tensor = F.interpolate(values[None, None], size, mode="area")[0, 0]
+    planes = values.reshape(-1, 1, height, width)
+    resized: Tensor = F.interpolate(planes, size, mode="area").reshape(*values.shape[:-2], *size)
     return resized
 
 
-def encode_map(values: Float[Tensor, "h w"], *, signed: bool = False) -> str:
+def encode_map(values: Float[Tensor, "*n h w"], *, signed: bool = False) -> str:
     """Return a map as the data URI of a grey PNG of 8 bits.
 
     Args:
-        values: in [0, 1], or in [-1, 1] if signed.
+        values: in [0, 1], or in [-1, 1] if signed; several lie below each other.
         signed: whether level 128 stands for 0 and 1 and 255 for -1 and 1, instead of 0 and 255 for
             0 and 1.
     """
     levels = values.clamp(-1, 1) * _HALF + _ZERO if signed else values.clamp(0, 1) * 255
-    picture = Image.fromarray(levels.round().to(torch.uint8).numpy())
+    levels = levels.round().to(torch.uint8).reshape(-1, values.shape[-1])
+    picture = Image.fromarray(levels.numpy())
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return _data_uri("image/png", buffer.getvalue())

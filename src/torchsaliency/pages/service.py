@@ -1,4 +1,4 @@
-"""What the app does, without a page: photographs are read within limits, explained, and stopped.
+"""What the app does, without a page: uploads are read within limits, explained, and stopped.
 
 One network serves all sessions, one job at a time. A job ends before its next pass once it is
 stopped or its time is over.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import tempfile
 import threading
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -23,28 +23,31 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from torchsaliency.core.detection import is_detections, read_detections
 from torchsaliency.core.embedding import similarity_to
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation
+from torchsaliency.core.freeze import frozen_eval
 from torchsaliency.core.method import Needs, methods
 from torchsaliency.core.network import unwrap
 from torchsaliency.core.target import Contrast
-from torchsaliency.data import open_photo
-from torchsaliency.errors import DataError, OptionError, TorchSaliencyError
-from torchsaliency.pages.jobs import Choice, Job, Limits, Shown
+from torchsaliency.errors import OptionError, TorchSaliencyError
+from torchsaliency.pages.jobs import Choice, Job, Limits, Line, Shown
 from torchsaliency.pages.masked import describe_masked
-from torchsaliency.pages.views import PhotoView, top_classes, view_photo
+from torchsaliency.pages.media import Photographs, Source, Upload, choose_medium
+from torchsaliency.pages.views import PhotoView, top_classes
 from torchsaliency.zoo import Network, similarity_to_text
 
 
 @final
 class Service:
-    """Explains photographs with one network for any number of visitors.
+    """Explains uploads with one network for any number of visitors.
 
     Attributes:
         network: the explained one.
-        fit: how photographs fit its input, as `preprocess` takes it.
+        medium: what its uploads are, and how they are shown.
         limits: what a visitor may ask for.
+        line: jobs that wait for the network.
         chunk: images in one pass of derived images; None finds it.
         loading: what `load_model` was given beside the network's name, by name of the argument.
     """
@@ -58,48 +61,50 @@ class Service:
         chunk: int | None = None,
         loading: Mapping[str, Any] | None = None,
     ) -> None:
-        self.network, self.fit, self.chunk = network, fit, chunk
+        self.network, self.chunk = network, chunk
         self.loading = loading or {}
         self.limits = limits or Limits()
-        self.preprocessing = network.frame(fit)
-        self._lock = threading.Lock()
+        self.medium = choose_medium(network, self.limits, fit)
+        self.line = Line()
         self._seconds: dict[str, float] = {}  # that a method took, the last time
 
     def list_methods(self) -> list[str]:
-        """Return the names of all methods that a photograph alone serves."""
-        none = Needs.DETECTIONS if self.network.classes else Needs.NOTHING
+        """Return the names of all methods that an upload alone serves."""
+        none = Needs.NOTHING if self.detects else Needs.DETECTIONS
         return [name for name, entry in methods().items() if not entry.needs & none]
+
+    @cached_property
+    def detects(self) -> bool:
+        """Whether the network finds boxes; takes a pass."""
+        if not isinstance(self.medium, Photographs):
+            return False
+        x = self._prepare(Image.new("RGB", (64, 48), "gray"))
+        with frozen_eval(self.network, x.device), torch.no_grad():
+            output = self.network(x)
+        size = (x.shape[2], x.shape[3])
+        return is_detections(output) or read_detections(self.network, output, size) is not None
 
     def warm_up(self) -> None:
         """Explain a grey photograph: the first visitor need not wait for what loads once."""
-        grey = Image.new("RGB", (64, 48), "gray")
-        with suppress(TorchSaliencyError):  # a detector finds nothing in it
-            for shown in self.explain(grey, Choice(), Job(math.inf)):
-                self.view(shown)
+        if isinstance(self.medium, Photographs):
+            grey = Image.new("RGB", (64, 48), "gray")
+            with suppress(TorchSaliencyError):  # a detector finds nothing in it
+                for shown in self.explain(grey, Choice(), Job(math.inf)):
+                    self.view(shown)
         self._seconds.clear()
         names = ("torchsaliency.evaluation",)  # what scoring imports takes seconds
         threading.Thread(target=importlib.import_module, args=names, daemon=True).start()
 
-    def read(self, path: str | Path) -> Image.Image:
-        """Read a photograph within the limits.
-
-        Raises:
-            DataError: it is no photograph, too large, or damaged; the message names no folder.
-        """
-        file = Path(path)
-        with _without_folder(file):
-            if file.stat().st_size > self.limits.megabytes * 1_000_000:
-                raise DataError(
-                    f"The file has more than {self.limits.megabytes} MB; scale the photograph down."
-                )
-            return open_photo(file, max_pixels=self.limits.pixels)
+    def read(self, upload: Upload | Path) -> Any:
+        """Read an upload within the limits, see `Medium.read`."""
+        return self.medium.read(upload)
 
     def classify(
-        self, photo: Image.Image, count: int = 5, job: Job | None = None
+        self, given: Source | Upload, count: int = 5, job: Job | None = None
     ) -> list[tuple[str, int, float]]:
-        """Return the likeliest classes of a photograph: names, numbers and probabilities."""
-        with self._job(job or Job(self.limits.seconds)):
-            found = self._explain(photo, "gradcam", Choice())
+        """Return the likeliest classes: names, numbers and probabilities; none of an encoder."""
+        with self._turn(job or Job(self.limits.seconds)):
+            found = self._explain(self._open(given), "gradcam", Choice(), None)
         output = found.output
         if not found.scores.classes or not isinstance(output, Tensor):
             return []
@@ -108,9 +113,9 @@ class Service:
         return list(zip(names, best.indices.tolist(), best.values.tolist(), strict=True))
 
     def explain(
-        self, photo: Image.Image, choice: Choice, job: Job | None = None, title: str = "photo"
+        self, given: Source | Upload, choice: Choice, job: Job | None = None, title: str = "photo"
     ) -> Iterator[Shown]:
-        """Explain a photograph, and yield after each map what there is so far.
+        """Explain what was read or uploaded, and yield after each map what there is so far.
 
         Raises:
             OptionError: no method was chosen, or too many; two things to explain were; signs are
@@ -132,13 +137,20 @@ class Service:
                 "gradcam or input-x-gradient, or switch signs off."
             )
         job = job or Job(self.limits.seconds)
-        shown = Shown(photo, title, choice, left=self._left(choice.methods))
+        shown, target = None, None
         for place, name in enumerate(choice.methods, 1):
-            begun = time.monotonic()
-            with self._job(job):
-                found = self._explain(photo, name, choice)
-                facts = describe_masked(self.network, found, self._baseline(choice))
-            self._seconds[name] = time.monotonic() - begun
+            with self._turn(job):
+                begun = time.monotonic()
+                if shown is None:
+                    source = self._open(given)
+                    shown, target = (
+                        Shown(source, title, choice),
+                        self._choose_target(choice),
+                    )
+                found = self._explain(shown.source, name, choice, target)
+                masking = self.medium.baseline(shown.source, choice.masking)
+                facts = describe_masked(self.network, found, masking)
+                self._seconds[name] = time.monotonic() - begun
             shown = replace(
                 shown,
                 explanations={**shown.explanations, name: found},
@@ -161,7 +173,7 @@ class Service:
         require_classes({name: create_metric(name) for name in names}, self.network, None)
         facts = {}
         for name, explanation in shown.explanations.items():
-            with self._job(job or Job(self.limits.seconds)):
+            with self._turn(job or Job(self.limits.seconds)):
                 found = score(self.network, explanation, names)
             values = {metric: one.per_image[0].item() for metric, one in found.items()}
             words = " · ".join(f"{metric} {value:.1f} %" for metric, value in values.items())
@@ -171,23 +183,37 @@ class Service:
 
     def contrast(
         self,
-        photo: Image.Image,
+        given: Source | Upload,
         expected: int,
-        predicted: int,
         choice: Choice,
         title: str = "photo",
         job: Job | None = None,
-    ) -> PhotoView:
+    ) -> list[PhotoView]:
         """Return the maps of two classes and what speaks for each of them against the other.
 
         The differences are maps of the target y_e - y_p (`Contrast`) and y_p - y_e, not the
         differences of two maps, which were each stretched by themselves.
+
+        Raises:
+            OptionError: the network predicts just the expected class, or has no probabilities.
         """
+        job, method, named = (
+            job or Job(self.limits.seconds),
+            choice.methods[0],
+            self.network.class_name,
+        )
+        with self._turn(job):
+            source = self._open(given)
+        predicted = next((place for _, place, _ in self.classify(source, 1, job)), None)
+        if predicted is None:
+            raise OptionError(
+                f"{self.network.name} predicts no class, so nothing can be compared with it; use a "
+                "classifier."
+            )
         if expected == predicted:
             raise OptionError(
                 "The network predicts just that class; choose another that it should have been."
             )
-        method, named = choice.methods[0], self.network.class_name
         targets: dict[str, Any] = {
             f"predicted: {named(predicted)}": predicted,
             f"expected: {named(expected)}": expected,
@@ -198,21 +224,15 @@ class Service:
                 torch.tensor([predicted]), torch.tensor([[expected]])
             ),
         }
-        job, found, facts = job or Job(self.limits.seconds), {}, {}
+        found, facts = {}, {}
+        masking = self.medium.baseline(source, choice.masking)
         for label, target in targets.items():
-            with self._job(job):
-                found[label] = self._explain(photo, method, choice, target)
-                facts[label] = describe_masked(self.network, found[label], self._baseline(choice))
-        return view_photo(
-            photo,
-            found,
-            model=self.network,
-            fit=self.fit,
-            title=f"{title} by {method}",
-            facts=facts,
-        )
+            with self._turn(job):
+                found[label] = self._explain(source, method, choice, target)
+                facts[label] = describe_masked(self.network, found[label], masking)
+        return self.medium.view(source, found, title=f"{title} by {method}", facts=facts)
 
-    def view(self, shown: Shown) -> PhotoView:
+    def view(self, shown: Shown) -> list[PhotoView]:
         """Return what is shown as the viewer takes it; methods without signs are shown as such."""
         views = []
         for name, one in shown.explanations.items():
@@ -220,96 +240,97 @@ class Service:
             lines = shown.facts.get(name, ())
             if shown.choice.signed and not signed:
                 lines = (*lines, "gives no signed values")
-            view = view_photo(
-                shown.photo,
-                {name: one},
-                model=self.network,
-                fit=self.fit,
-                title=shown.title,
-                signed=signed,
-                facts={name: lines},
-            )
-            views.append(view)
-        return replace(views[0], maps=tuple(one for view in views for one in view.maps))
+            more = {"title": shown.title, "signed": signed, "facts": {name: lines}}
+            views.append(self.medium.view(shown.source, {name: one}, **more))
+        return [
+            replace(alike[0], maps=tuple(one for view in alike for one in view.maps))
+            for alike in zip(*views, strict=True)
+        ]
 
-    def write(self, shown: Shown) -> Path:
+    def write(self, shown: Shown, folder: Path) -> Path:
         """Write overlays, raw maps, manifest and the lines of Python that repeat it as a ZIP."""
-        folder = Path(tempfile.mkdtemp(prefix="torchsaliency-"))
+        stem = self.medium.stem
         for one in shown.explanations.values():
-            one.save(folder / "maps", ["photo"])
-        pictures = {"photo.png": shown.photo}
+            one.save(folder / "maps", [stem])
+        files = self.medium.write(shown.source, shown.explanations, stem)
         if shown.choice.similar_to is not None:
-            pictures["second.png"] = self.read(shown.choice.similar_to)
-        for name, picture in pictures.items():
-            picture.save(folder / name)
-        (folder / "again.py").write_text(self.lines(shown), encoding="utf-8")
+            second = self.read(shown.choice.similar_to)
+            files |= self.medium.write(second, {}, "second")
+        files["again.py"] = self.lines(shown).encode()
         archive = folder / "maps.zip"
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
             for path in sorted((folder / "maps").iterdir()):
                 if path.is_file():
                     file.write(path, path.name)
-            for name in ("again.py", *pictures):
-                file.write(folder / name, name)
+            for name, content in files.items():
+                file.writestr(name, content)
         return archive
 
     def lines(self, shown: Shown) -> str:
-        """Return the lines of Python that make the same maps of photo.png."""
-        choice, fit = shown.choice, f"fit={json.dumps(self.fit)}"
+        """Return the lines of Python that make the same maps."""
+        choice, medium = shown.choice, self.medium
+        code = medium.write_code(shown.source, signed=choice.signed)
         target = [] if choice.target is None else [f"target={choice.target!r}"]
         if choice.text is not None:
             target = [f"target=torchsaliency.zoo.similarity_to_text(net, {choice.text!r})"]
         if choice.similar_to is not None:
-            second = f'torchsaliency.preprocess("second.png", net, {fit})'
+            name = json.dumps(medium.name_file(medium.read(choice.similar_to), "second"))
+            second = f"torchsaliency.preprocess({name}, {code.preparation})"
             target = [f"target=torchsaliency.similarity_to(net, {second})"]
         if choice.layer is not None:
             target.append(f"layer={choice.layer!r}")
-        masking = f"masking=net.frame({self.fit!r}).baseline({choice.masking!r})"
+        masking = f"masking={code.frame}.baseline({choice.masking!r})"
         loading = [f"{name}={value!r}" for name, value in self.loading.items()]
-        drawing = ["net", fit]
-        if choice.signed:
-            drawing.append("signed=explanation.signed is not None")
+        first = json.dumps(medium.name_file(shown.source, "photo"))
+        imports = [
+            *(["import torch"] if "dtype" in self.loading else []),
+            "import torchsaliency",
+            *code.imports,
+            *(["from torchsaliency.zoo import InputFacts"] if "given" in self.loading else []),
+        ]
         return "\n".join(
             [
-                *(["import torch", ""] if "dtype" in self.loading else []),
-                "import torchsaliency",
-                *(["from torchsaliency.zoo import InputFacts"] if "given" in self.loading else []),
+                *imports,
                 "",
                 f"net = torchsaliency.load_model({', '.join([repr(self.network.name), *loading])})",
-                f'x = torchsaliency.preprocess("photo.png", net, {fit})',
+                *code.setup,
+                f"x = torchsaliency.preprocess({first}, {code.preparation})",
                 f"methods = {list(shown.explanations)!r}",
                 "found = torchsaliency.explain("
                 f"{', '.join(['net', 'x', 'methods', *target, masking])})",
                 "for name, explanation in found.items():",
-                '    picture = torchsaliency.overlay("photo.png", explanation, '
-                f"{', '.join(drawing)})",
-                '    picture.save(f"{name}.png")',
+                *(f"    {line}" for line in code.drawing),
                 "",
             ]
         )
 
-    def _baseline(self, choice: Choice) -> Any:
-        return self.preprocessing.baseline(choice.masking)
+    def _open(self, given: Any) -> Any:
+        """Return what was read of an upload, if it is not yet read."""
+        uploaded = isinstance(given, str | Path | list | tuple)
+        return self.read(given) if uploaded else given
 
-    def _explain(
-        self, photo: Image.Image, method: str, choice: Choice, target: Any = None
-    ) -> Explanation:
-        x = self.preprocessing(photo)[None]
+    def _prepare(self, source: Any) -> Tensor:
+        x = self.medium.prepare(source)
         like = next(self.network.parameters(), x)
-        x = x.to(like.device, like.dtype)
-        if target is None:
-            target = choice.target
+        return x.to(like.device, like.dtype)
+
+    def _choose_target(self, choice: Choice) -> Any:
+        """Return what a visitor's choice explains."""
         if choice.text is not None:
-            target = similarity_to_text(self.network, choice.text)
+            return similarity_to_text(self.network, choice.text)
         if choice.similar_to is not None:
-            other = self.preprocessing(self.read(choice.similar_to))[None].to(x)
-            target = similarity_to(self.network, other, chunk=self.chunk)
+            other = self._prepare(self.read(choice.similar_to))
+            return similarity_to(self.network, other, chunk=self.chunk)
+        return choice.target
+
+    def _explain(self, source: Any, method: str, choice: Choice, target: Any) -> Explanation:
         found: Mapping[str, Explanation] = explain(
             self.network,
-            x,
+            self._prepare(source),
             [method],
             target,
             choice.layer,
-            masking=self._baseline(choice),
+            masking=self.medium.baseline(source, choice.masking),
             chunk=self.chunk,
         )
         return found[method]
@@ -321,26 +342,11 @@ class Service:
         return sum(seconds for seconds in known if seconds is not None)
 
     @contextmanager
-    def _job(self, job: Job) -> Iterator[None]:
+    def _turn(self, job: Job) -> Iterator[None]:
         """Hold the network for a job, which ends before the pass after it was stopped."""
-        while not self._lock.acquire(timeout=0.1):
-            job.check()
-        try:
+        with self.line.turn(job):
             hook = unwrap(self.network).register_forward_pre_hook(lambda *_: job.check())
             try:
                 yield
             finally:
                 hook.remove()
-        finally:
-            self._lock.release()
-
-
-@contextmanager
-def _without_folder(file: Path) -> Iterator[None]:
-    """Name no folder of the server in an error."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(str(error).replace(str(file), "The file")) from None
-    except OSError:
-        raise DataError("The file cannot be read; choose it again.") from None

@@ -3,6 +3,7 @@
   if (customElements.get("saliency-viewer")) return;
   const SIDE = 360; // the longer side of a canvas; the browser resizes it
   const remembered = {}; // settings of viewers that follow each other, by key
+  const slices = {}; // where their sliders through slices were put, by key and title
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const short = (v) => {
     const size = Math.abs(v);
@@ -23,8 +24,10 @@
   }
 
   class MapFigure {
-    constructor(figure) {
+    constructor(figure, section) {
       this.figure = figure;
+      this.section = section;
+      this.slices = Number(section.style.getPropertyValue("--ts-slices")) || 1;
       this.stage = figure.querySelector(".ts-stage");
       this.out = figure.querySelector(".ts-value");
       this.signed = figure.hasAttribute("data-signed");
@@ -59,21 +62,28 @@
       return this.signed ? v * this.high : this.low + v * (this.high - this.low);
     }
 
-    /** The level at a place in parts of the width and height, bilinearly. */
-    level(x, y) {
-      const { levels, width, height } = this.grid;
+    /** The slice that is shown, of a volume. */
+    get slice() {
+      return Number(this.section.style.getPropertyValue("--ts-slice")) || 0;
+    }
+
+    /** The level at a place in parts of the width and height of a slice, bilinearly. */
+    level(x, y, slice) {
+      const { levels, width } = this.grid;
+      const height = this.grid.height / this.slices, first = slice * height;
       const cx = Math.min(Math.max(x * width - 0.5, 0), width - 1);
       const cy = Math.min(Math.max(y * height - 0.5, 0), height - 1);
       const x0 = Math.floor(cx), y0 = Math.floor(cy);
       const x1 = Math.min(x0 + 1, width - 1), y1 = Math.min(y0 + 1, height - 1);
       const fx = cx - x0, fy = cy - y0;
-      const top = levels[y0 * width + x0] * (1 - fx) + levels[y0 * width + x1] * fx;
-      const low = levels[y1 * width + x0] * (1 - fx) + levels[y1 * width + x1] * fx;
+      const upper = (first + y0) * width, lower = (first + y1) * width;
+      const top = levels[upper + x0] * (1 - fx) + levels[upper + x1] * fx;
+      const low = levels[lower + x0] * (1 - fx) + levels[lower + x1] * fx;
       return top * (1 - fy) + low * fy;
     }
 
     async draw(mode, tables) {
-      const state = [mode, ...this.range].join();
+      const slice = this.slice, state = [mode, ...this.range, slice].join();
       if (this.drawn === state) return;
       this.drawn = state;
       if (!this.grid) await this.read(); // at once, where it was read: printing does not wait
@@ -105,7 +115,7 @@
       const words = new Uint32Array(lookup.buffer), pixels = new Uint32Array(picture.data.buffer);
       for (let y = 0, i = 0; y < h; y++)
         for (let x = 0; x < w; x++, i++)
-          pixels[i] = words[Math.round(this.level((x + 0.5) / w, (y + 0.5) / h))];
+          pixels[i] = words[Math.round(this.level((x + 0.5) / w, (y + 0.5) / h, slice))];
       context.putImageData(picture, 0, 0);
       this.figure.querySelector(".ts-high").textContent = number(high);
       this.figure.querySelector(".ts-low").textContent = number(low);
@@ -121,7 +131,7 @@
       this.cross.hidden = false;
       this.cross.style.left = `${100 * x}%`;
       this.cross.style.top = `${100 * y}%`;
-      const level = this.level(x, y);
+      const level = this.level(x, y, this.slice);
       this.out.textContent =
         `${this.own(level).toFixed(2).replace("-", "−")} here, raw ${number(this.raw(level))}`;
     }
@@ -169,14 +179,18 @@
       this.listening = new AbortController();
       const { signal } = this.listening;
       this.tables = { plain: bytes(this.dataset.plain), diverging: bytes(this.dataset.diverging) };
-      this.maps = [...this.querySelectorAll(".ts-map")].map((figure) => new MapFigure(figure));
+      this.maps = [...this.querySelectorAll(".ts-map")].map(
+        (figure) => new MapFigure(figure, figure.closest(".ts-photo")));
       const key = this.dataset.key;
       for (const [name, value] of Object.entries((key && remembered[key]) || {}))
         if (this.form.elements[name]) this.form.elements[name].value = value;
       this.form.hidden = this.maps.length === 0;
       this.form.addEventListener("input", () => this.update(), { signal });
       this.form.addEventListener("submit", (event) => event.preventDefault(), { signal });
-      for (const section of this.querySelectorAll(".ts-photo")) this.follow(section);
+      for (const section of this.querySelectorAll(".ts-photo")) {
+        this.follow(section);
+        this.followSlices(section);
+      }
       this.seen = new IntersectionObserver((entries) => {
         for (const entry of entries) {
           const map = this.maps.find((one) => one.figure === entry.target);
@@ -226,6 +240,29 @@
         map.range = (scale && scale.value !== "own" && shared[group(map)]) || [map.low, map.high];
         if (map.near) map.draw(mode.value, this.tables);
       }
+    }
+
+    /** Goes through the slices of a volume or the frames of a video. */
+    followSlices(section) {
+      const label = section.querySelector(".ts-stack");
+      if (!label) return;
+      const input = label.querySelector("input"), output = label.querySelector("output");
+      const places = label.dataset.places.split(" ");
+      const key = `${this.dataset.key} ${section.getAttribute("aria-label")}`;
+      const show = () => {
+        const words = `${Number(places[input.value]) + 1} of ${label.dataset.total}`;
+        section.style.setProperty("--ts-slice", input.value);
+        output.textContent = words;
+        input.setAttribute("aria-valuetext", `${label.querySelector("span").textContent} ${words}`);
+        for (const map of this.maps)
+          if (map.section === section && map.near) map.draw(this.dataset.mode, this.tables);
+      };
+      if (this.dataset.key && key in slices) input.value = slices[key];
+      show();
+      input.addEventListener("input", () => {
+        slices[key] = input.value;
+        show();
+      }, { signal: this.listening.signal });
     }
 
     /** Shows the value at the pointer, or at a place that arrow keys move, in all maps of a photo. */

@@ -18,7 +18,13 @@ import torch
 from markupsafe import Markup
 
 from torchsaliency.errors import InputError
-from torchsaliency.pages.pictures import describe_map, encode_map, encode_photo, shrink_map
+from torchsaliency.pages.pictures import (
+    describe_map,
+    encode_map,
+    encode_photo,
+    encode_stack,
+    shrink_map,
+)
 from torchsaliency.pages.views import MapView, PhotoView, format_probability
 from torchsaliency.viz.overlay import colourise
 
@@ -137,20 +143,26 @@ def _gradient(colormap: str | None, *, signed: bool) -> str:
 
 
 def _encode_view(view: PhotoView) -> dict[str, Any]:
+    stack = view.stack
     return {
         "view": view,
-        "photo": encode_photo(view.photo),
+        "photo": encode_photo(view.photo) if stack is None else encode_stack(stack.pictures),
         "size": view.photo.size,
-        "maps": [_encode_map(one, view.title) for one in view.maps],
+        "maps": [_encode_map(one, view) for one in view.maps],
     }
 
 
-def _encode_map(one: MapView, photo: str) -> dict[str, Any]:
+def _encode_map(one: MapView, view: PhotoView) -> dict[str, Any]:
     values = shrink_map(one.values)
     about = f" for {one.about}" if one.about else ""
-    words = describe_map(values, signed=one.signed)
+    words, where = values, ""
+    if view.stack is not None:  # the slice of its maximum is described
+        peak = int(values.abs().flatten(1).amax(1).argmax())
+        place, words = view.stack.places[peak], values[peak]
+        where = f"In {view.stack.name} {place + 1} of {view.stack.total}: "
+    described = describe_map(words, signed=one.signed)
     return {
         "map": one,
         "uri": encode_map(values, signed=one.signed),
-        "alt": f"{one.title} of {photo}{about}. {words}",
+        "alt": f"{one.title} of {view.title}{about}. {where}{described}",
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import nan
 from typing import Any, final
@@ -16,17 +16,17 @@ from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.maps import normalise_signed, upsample
 from torchsaliency.core.method import require_signs
 from torchsaliency.core.target import ClassTarget, Contrast
-from torchsaliency.data import Photo, to_rgb
+from torchsaliency.data import Clip, Photo, Scan, to_rgb
 from torchsaliency.errors import InputError
 from torchsaliency.pages.pictures import GRID
+from torchsaliency.pages.slices import Stack, Volume, look_at_clip, look_at_pixels, look_at_scan
 from torchsaliency.viz.notebook import denormalise_images
 from torchsaliency.zoo import Network, Placement, Preprocessing
 from torchsaliency.zoo.network import frame_for
+from torchsaliency.zoo.volumes import ClipPreprocessing, ScanPreprocessing, VolumePreprocessing
 
 TOP = 5
 """Classes that are listed beside a photograph."""
-
-_PLANES = ("slice", "row", "column")
 
 
 @final
@@ -45,7 +45,8 @@ class MapView:
 
     Attributes:
         title: above it: the method.
-        values: (h, w) over the whole photograph, in [0, 1], or in [-1, 1] if signed.
+        values: (h, w) over the whole photograph, in [0, 1], or in [-1, 1] if signed; (n, h, w) of
+            a stack.
         signed: whether its values have signs.
         low: what the lowest value, 0 (or -1), stands for in the method's own unit; NaN if the map
             is not finite, which takes no part in a shared scale.
@@ -76,10 +77,11 @@ class PhotoView:
 
     Attributes:
         title: its name.
-        photo: the picture; every map lies over all of it.
+        photo: the picture; every map lies over all of it. Of a stack, the first that is shown.
         maps: in the order in which they are shown.
         classes: names and probabilities of the likeliest classes.
         note: a line below the photograph.
+        stack: slices or frames that a slider goes through, in place of one picture.
     """
 
     title: str
@@ -87,6 +89,7 @@ class PhotoView:
     maps: tuple[MapView, ...] = ()
     classes: tuple[tuple[str, float], ...] = ()
     note: str = ""
+    stack: Stack | None = None
 
 
 def view_photo(  # noqa: PLR0913 (all but the first two by name)
@@ -153,7 +156,8 @@ def view_inputs(  # noqa: PLR0913 (all but the first by name)
 ) -> list[PhotoView]:
     """Return the explained images themselves with their maps, where there is no photograph.
 
-    Of volumes and videos three cuts through the first map's maximum are shown, of signals a strip.
+    Of volumes and videos the slices along each side are shown, which a slider goes through from
+    the first map's maximum, of signals a strip.
 
     Args:
         explanations: by label, of one batch.
@@ -188,12 +192,77 @@ def view_inputs(  # noqa: PLR0913 (all but the first by name)
         title = names[index] if names else f"image {index}"
         top = top_classes(first, index, classes)
         image = first.images[index].detach().float().cpu()
-        for words, pixels, cuts in _flat(image, [view.values for view in maps]):
-            picture = Image.fromarray(denormalise_images(pixels, mean, std).numpy())
-            shown = tuple(
-                replace(view, values=values) for view, values in zip(maps, cuts, strict=True)
-            )
-            found.append(PhotoView(f"{title}{words}", picture, shown, top))
+        if image.ndim == 4:  # noqa: PLR2004 (a volume)
+            flat = denormalise_images(image.flatten(2), mean, std)
+            volume = look_at_pixels(flat.unflatten(1, image.shape[2:]))
+            found += _view_stacks(title, volume, maps, top)
+            continue
+        pixels, cuts = _flat(image, [view.values for view in maps])
+        picture = Image.fromarray(denormalise_images(pixels, mean, std).numpy())
+        shown = tuple(replace(view, values=values) for view, values in zip(maps, cuts, strict=True))
+        found.append(PhotoView(title, picture, shown, top))
+    return found
+
+
+def view_volume(  # noqa: PLR0913 (all but the first three by name)
+    source: Scan | Clip,
+    explanations: Mapping[str, Explanation],
+    preprocessing: VolumePreprocessing,
+    *,
+    classes: Sequence[str] | None = None,
+    index: int = 0,
+    title: str = "",
+    signed: bool = False,
+    facts: Mapping[str, Sequence[str]] | None = None,
+) -> list[PhotoView]:
+    """Return a scan's slices along each side, or a video's frames, with the maps over them.
+
+    Args:
+        source: the scan or the video that was preprocessed.
+        explanations: by label, of `explain`.
+        preprocessing: how it became the network's input.
+        classes: names of the classes.
+        index: of the scan or video in the batch.
+        title: its name.
+        signed: whether signed values are shown, of methods that have them.
+        facts: further lines below each map, by label.
+
+    Returns:
+        Three views of a scan, whose slices have its voxels' proportions, one of a video.
+
+    Raises:
+        InputError: there is no explanation.
+        OptionError: signed values are asked of a method that has none.
+    """
+    if not explanations:
+        raise InputError("There are no maps to show; give at least one explanation.")
+    maps = [
+        _view_map(label, one, index, classes, signed=signed) for label, one in explanations.items()
+    ]
+    values = [view.values for view in maps]
+    if isinstance(source, Scan):
+        assert isinstance(preprocessing, ScanPreprocessing)
+        volume, placed = look_at_scan(source, values, preprocessing)
+    else:
+        assert isinstance(preprocessing, ClipPreprocessing)
+        volume, placed = look_at_clip(source, values, preprocessing)
+    maps = [
+        replace(view, values=one, facts=tuple((facts or {}).get(view.title, ())))
+        for view, one in zip(maps, placed, strict=True)
+    ]
+    top = top_classes(next(iter(explanations.values())), index, classes)
+    return _view_stacks(title, volume, maps, top)
+
+
+def _view_stacks(
+    title: str, volume: Volume, maps: Sequence[MapView], top: tuple[tuple[str, float], ...]
+) -> list[PhotoView]:
+    found = []
+    for stack, cuts in volume.stacks([view.values for view in maps]):
+        shown = tuple(replace(view, values=one) for view, one in zip(maps, cuts, strict=True))
+        words = f"{title}, {stack.name}s" if len(volume.names) > 1 else title
+        picture = stack.pictures[stack.first]
+        found.append(PhotoView(words, picture, shown, top, stack=stack))
     return found
 
 
@@ -315,21 +384,9 @@ def _boxes(
     )
 
 
-def _flat(image: Tensor, maps: Sequence[Tensor]) -> Iterator[tuple[str, Tensor, list[Tensor]]]:
-    """Yield the cuts (C, H, W) of an image of any sides, in words, with those of its maps."""
+def _flat(image: Tensor, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Return an image as (C, H, W) with its maps: a signal is a strip."""
     if image.ndim == 3:  # noqa: PLR2004
-        yield "", image, list(maps)
-    elif image.ndim == 2:  # noqa: PLR2004 (a signal: a strip)
-        strip = max(1, image.shape[1] // 6)
-        yield (
-            "",
-            image[:, None].expand(-1, strip, -1),
-            [one[None].expand(strip, -1) for one in maps],
-        )
-    else:
-        shape = maps[0].shape
-        peak = torch.unravel_index(maps[0].abs().argmax(), shape)
-        for side, plane in enumerate(_PLANES):
-            place = int(peak[side])
-            words = f", {plane} {place + 1} of {shape[side]}"
-            yield words, image.select(side + 1, place), [one.select(side, place) for one in maps]
+        return image, list(maps)
+    strip = max(1, image.shape[1] // 6)
+    return image[:, None].expand(-1, strip, -1), [one[None].expand(strip, -1) for one in maps]

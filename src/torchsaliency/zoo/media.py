@@ -60,6 +60,11 @@ def choose_volume_preprocessing(
             f"--{given[0]} is for photographs; let the network's file say how its input is made, "
             "such as volumes = ScanPreprocessing(size=(32, 64, 64))."
         )
+    return assume_volume_preprocessing(network, kind)
+
+
+def assume_volume_preprocessing(network: Network, kind: Kind) -> tuple[VolumePreprocessing, str]:
+    """Return how scans or clips become a network's input, and a sentence if that is assumed."""
     otherwise: VolumePreprocessing = ClipPreprocessing()
     if kind == "scans":
         convolutions = (m.in_channels for m in network.modules() if isinstance(m, nn.Conv3d))

@@ -33,7 +33,7 @@ def test_maps_come_one_after_the_other_and_are_those_of_explain(service, photo):
     steps = list(service.explain(photo, Choice(names, 3)))
     assert [len(step.explanations) for step in steps] == [1, 2]
     x = torchsaliency.preprocess(photo, service.network, fit="whole")
-    masking = service.preprocessing.baseline("mean")
+    masking = service.medium.baseline(photo, "mean")
     wanted = torchsaliency.explain(service.network, x, names, 3, masking=masking)
     for name in names:
         assert torch.equal(steps[-1].explanations[name].map, wanted[name].map)
@@ -97,7 +97,7 @@ def test_stopping_passes_through_what_catches_every_exception():
 def test_what_speaks_for_the_expected_class(service, photo):
     predicted = service.classify(photo, 1)[0][1]
     expected = (predicted + 1) % 8
-    view = service.contrast(photo, expected, predicted, Choice(("gradcam",)))
+    (view,) = service.contrast(photo, expected, Choice(("gradcam",)))
     named = service.network.class_name
     assert [one.title for one in view.maps] == [
         f"predicted: {named(predicted)}",
@@ -106,7 +106,7 @@ def test_what_speaks_for_the_expected_class(service, photo):
         f"{named(predicted)} rather than {named(expected)}",
     ]
     with pytest.raises(OptionError, match="choose another"):
-        service.contrast(photo, predicted, predicted, Choice())
+        service.contrast(photo, predicted, Choice())
 
 
 def test_scores_and_files(service, photo, tmp_path, monkeypatch):
@@ -115,7 +115,7 @@ def test_scores_and_files(service, photo, tmp_path, monkeypatch):
     assert all(
         "insertion" in lines[-1] and "deletion" in lines[-1] for lines in scored.facts.values()
     )
-    with zipfile.ZipFile(service.write(scored)) as archive:
+    with zipfile.ZipFile(service.write(scored, tmp_path.parent / "new")) as archive:
         archive.extractall(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     pairs = itertools.product(("gradcam", "mtsm"), ("npy", "png"))
@@ -131,7 +131,7 @@ def test_scores_and_files(service, photo, tmp_path, monkeypatch):
 @pytest.mark.parametrize("names", [("gradcam", "mtsm"), ("mtsm", "gradcam")])
 def test_signs_are_of_methods_that_have_them(service, photo, names):
     for shown in service.explain(photo, Choice(names, signed=True)):
-        maps = service.view(shown).maps
+        maps = service.view(shown)[0].maps
         assert [one.title for one in maps] == [*shown.explanations]
         for one in maps:
             assert one.signed == (one.title == "gradcam")
@@ -142,7 +142,7 @@ def test_signs_are_of_methods_that_have_them(service, photo, names):
 
 def repeat(service, shown, folder, monkeypatch):
     """Run the lines of Python of the archive, and return what they explain."""
-    with zipfile.ZipFile(service.write(shown)) as archive:
+    with zipfile.ZipFile(service.write(shown, folder / "new")) as archive:
         archive.extractall(folder)
     monkeypatch.chdir(folder)
     space = {}
@@ -196,7 +196,7 @@ def test_encoders_and_transformers(name, photo):
     served.warm_up()
     assert bool(served.classify(photo)) == bool(network.classes)
     *_, shown = served.explain(photo, Choice(("gradcam", "mtsm")))
-    view = served.view(shown)
+    (view,) = served.view(shown)
     assert [one.title for one in view.maps] == ["gradcam", "mtsm"]
     assert len(view.classes) == (5 if network.classes else 0)
     if not network.classes:
@@ -220,6 +220,52 @@ def test_a_detector(photo):
             parameter.data[7::91] = 9.0
     assert served.classify(photo) == []
     (shown,) = served.explain(photo, Choice(("gradcam",)))
-    (one,) = served.view(shown).maps
+    (one,) = served.view(shown)[0].maps
     assert len(one.boxes) >= 1
     assert all(0 <= part <= 1 for box in one.boxes for part in box.corners)
+
+
+def test_methods_of_detectors_are_listed_for_detectors_alone(service):
+    served = Service(
+        torchsaliency.load_model("torchvision/ssdlite320_mobilenet_v3_large", pretrained=False)
+    )
+    assert {*served.list_methods()} - {*service.list_methods()} == {"d-rise"}
+    assert not Service(torchsaliency.load_model("builtin/shapes_ssl")).detects
+
+
+@pytest.mark.parametrize("method", ["ablationcam", "scorecam", "iba", "opticam"])
+def test_every_pass_of_a_method_can_be_stopped(service, photo, method):
+    passes = []
+    *_, last = service.network.module.modules()
+    hook = last.register_forward_pre_hook(lambda *_: passes.append(1))
+    job = Job(60.0)
+    stopping = service.network.module.register_forward_hook(lambda *_: job.stop())
+    with pytest.raises(Stopped):
+        list(service.explain(photo, Choice((method,)), job))
+    hook.remove()
+    stopping.remove()
+    assert len(passes) == 1
+
+
+def test_the_comparison_with_another_photo_stops(service, photo, tmp_path):
+    photo.save(tmp_path / "other.png")
+    job = Job(60.0)
+    hook = service.network.module.register_forward_hook(lambda *_: job.stop())
+    with pytest.raises(Stopped):  # after the pass of the second photo
+        list(service.explain(photo, Choice(similar_to=str(tmp_path / "other.png")), job))
+    hook.remove()
+    assert len(service.line) == 0
+    assert service.classify(photo)
+
+
+def test_classifying_has_its_time(service, photo):
+    job = Job(0.0)
+    with pytest.raises(Stopped):
+        service.classify(photo, job=job)
+    assert job.over
+
+
+def test_encoders_and_detectors_predict_no_class(photo):
+    served = Service(torchsaliency.load_model("builtin/shapes_ssl"))
+    with pytest.raises(OptionError, match="predicts no class"):
+        served.contrast(photo, 1, Choice())

@@ -153,17 +153,21 @@ def test_signed_values(net, photo):
         view_inputs(mtsm, signed=True)
 
 
-def test_volumes_are_cut_through_their_maximum(explained):
+def test_a_slider_goes_through_volumes_from_their_maximum(explained):
     one = explained["gradcam"]
     volume = torch.zeros(1, 5, 6, 7)
     volume[0, 2, 3, 4] = 1
     changed = {"map": volume, "images": torch.rand(1, 1, 5, 6, 7), "layers": ("a", "b")}
     views = view_inputs({"gradcam": dataclasses.replace(one, **changed)}, names=["scan"])
-    assert [view.title for view in views] == [
-        "scan, slice 3 of 5", "scan, row 4 of 6", "scan, column 5 of 7",
-    ]  # fmt: skip
-    assert [float(view.maps[0].values.max()) for view in views] == [1, 1, 1]
+    assert [view.title for view in views] == ["scan, slices", "scan, rows", "scan, columns"]
+    assert [view.stack.words for view in views] == ["slice 3 of 5", "row 4 of 6", "column 5 of 7"]
     assert [view.photo.size for view in views] == [(7, 6), (7, 5), (6, 5)]
+    for side, view in enumerate(views):
+        assert torch.equal(view.maps[0].values, volume[0].movedim(side, 0))
+        assert view.photo is view.stack.pictures[view.stack.first]
+    html = viewer_html(views)
+    assert "--ts-slices:6;--ts-slice:3" in html
+    assert "In row 4 of 6: The map peaks" in html
 
 
 def test_numbers_are_short():
