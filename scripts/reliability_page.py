@@ -48,6 +48,7 @@ KINDS = {
     "plans": "Plans",
     "terminals": "Terminals and spreadsheets",
     "environment": "Settings of torch, and other devices",
+    "app": "The page of the app",
     "soak": "Long runs",
 }
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from torchsaliency.cli.console import print_line
@@ -61,11 +68,33 @@ def app(options: AppOptions) -> None:
     service = Service(network, fit=options.fit, limits=limits, chunk=options.chunk, loading=loading)
     service.warm_up()
     served = App(service)
-    page = served.build()
-    _, address, _ = served.serve(page, options.port)
-    print_line(f"Open {address} in a browser; end with Ctrl+C.")
-    try:
-        while True:
-            time.sleep(3600)
-    finally:
-        page.close()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # files are deleted, as with Ctrl+C
+    with keep_files_private():
+        page = served.build()
+        _, address, _ = served.serve(page, options.port)
+        print_line(f"Open {address} in a browser; end with Ctrl+C.")
+        try:
+            while True:
+                time.sleep(3600)
+        finally:
+            page.close()
+
+
+@contextmanager
+def keep_files_private() -> Iterator[Path]:
+    """Give gradio a folder of its own for uploads and downloads, deleted in the end.
+
+    Otherwise all of a user's apps of gradio have one, and each shows the files of the others.
+    """
+    place = os.environ.get("GRADIO_TEMP_DIR")
+    if place:
+        os.makedirs(place, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="torchsaliency-app-", dir=place) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        try:
+            yield Path(folder)
+        finally:
+            if place is None:
+                del os.environ["GRADIO_TEMP_DIR"]
+            else:
+                os.environ["GRADIO_TEMP_DIR"] = place

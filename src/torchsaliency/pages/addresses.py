@@ -1,29 +1,47 @@
-"""Web addresses are refused: gradio would fetch them for a visitor."""
+"""What the page refuses before it does anything: addresses to fetch, and requests of other pages.
+
+Gradio would fetch a web address in place of an upload, and by `/file=`. A page of the web may send
+requests to this machine, by name (its Origin is another) or by a name of its own that it resolves
+to this machine (the Host is another).
+"""
 
 from __future__ import annotations
 
 from typing import Any, final
+from urllib.parse import urlsplit
 
 import gradio as gr
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 
 _WEB = ("http:", "https:")
+_THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 
 
 @final
-class NoAddresses:
-    """Refuses to fetch a web address for a visitor, which gradio's `/file=` would do."""
+class RequestGuard:
+    """Refuses requests of other pages, and those that make gradio fetch an address."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer 403, or pass a request on."""
-        asked = scope.get("path", "").partition("/file=")[2].lstrip("/").lower()
-        if asked.startswith(_WEB):
-            await PlainTextResponse("No address is fetched.", 403)(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+        refused = _find_fault(scope) if scope["type"] == "http" else ""
+        app = PlainTextResponse(refused, 403) if refused else self.app
+        await app(scope, receive, send)
+
+
+def _find_fault(scope: Any) -> str:
+    """Return why a request is refused; "" if it is not."""
+    headers = Headers(scope=scope)
+    names = [urlsplit(f"//{headers.get('host', '')}").hostname]
+    if "origin" in headers:
+        names.append(urlsplit(headers["origin"]).hostname)
+    if not {*names} <= {*_THIS_MACHINE}:
+        return "Open the page by its address on this machine."
+    asked = scope["path"].partition("/file=")[2].lstrip("/").lower()
+    return "No address is fetched." if asked.startswith(_WEB) else ""
 
 
 def refuse_addresses(part: Any) -> None:

@@ -20,7 +20,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 import gradio as gr
 from starlette.middleware import Middleware
 
-from torchsaliency.pages.addresses import NoAddresses, refuse_addresses
+from torchsaliency.pages.addresses import RequestGuard, refuse_addresses
 from torchsaliency.pages.jobs import Choice, Job, Shown, Stopped
 from torchsaliency.pages.layout import DEFAULT, Parts, lay_out, make_theme
 from torchsaliency.pages.media import Upload, Volumes
@@ -116,7 +116,7 @@ class App:
             footer_links=["api"],
             state_session_capacity=64,
             max_threads=limits.waiting + 24,  # those that wait keep one each
-            app_kwargs={"middleware": [Middleware(NoAddresses)]},
+            app_kwargs={"middleware": [Middleware(RequestGuard)]},
             theme=make_theme(),
             css=read_asset("app.css"),
             head=str(viewer_assets()),
@@ -156,11 +156,11 @@ class App:
         total, found = len(chosen), None
         with self._job(request) as job:
             ahead = len(self.service.line)
-            waits = (
-                f"Waiting: the network has {ahead} {'job' if ahead == 1 else 'jobs'} to do first."
-            )
-            making = f"Making the first of {total} maps."
-            yield _say(waits if ahead else making, 0.0), gr.skip(), gr.skip()
+            sentence = f"Making the first of {total} maps."
+            if ahead:
+                jobs = "another job" if ahead == 1 else f"{ahead} other jobs"
+                sentence = f"Waiting: the network has {jobs} to do first."
+            yield _say(sentence, 0.0), gr.skip(), gr.skip()
             try:
                 for found in self.service.explain(photo, choice, job, _title(photo)):
                     done = len(found.explanations)
@@ -226,7 +226,7 @@ class App:
     def _job(self, request: gr.Request, kind: str = "explain") -> Iterator[Job]:
         """Begin a visitor's job in place of the earlier one of its kind."""
         limits, key = self.service.limits, (_session(request), kind)
-        job = Job(limits.seconds)
+        job = self.service.make_job()
         with self._guard:
             if len(self._jobs.keys() - {key}) > limits.waiting:
                 raise gr.Error(

@@ -84,6 +84,10 @@ class Service:
         size = (x.shape[2], x.shape[3])
         return is_detections(output) or read_detections(self.network, output, size) is not None
 
+    def make_job(self) -> Job:
+        """Return a job with the time that one may have."""
+        return Job(self.limits.seconds)
+
     def warm_up(self) -> None:
         """Explain a grey photograph: the first visitor need not wait for what loads once."""
         if isinstance(self.medium, Photographs):
@@ -103,7 +107,7 @@ class Service:
         self, given: Source | Upload, count: int = 5, job: Job | None = None
     ) -> list[tuple[str, int, float]]:
         """Return the likeliest classes: names, numbers and probabilities; none of an encoder."""
-        with self._turn(job or Job(self.limits.seconds)):
+        with self._turn(job or self.make_job()):
             found = self._explain(self._open(given), "gradcam", Choice(), None)
         output = found.output
         if not found.scores.classes or not isinstance(output, Tensor):
@@ -136,7 +140,7 @@ class Service:
                 f"{', '.join(choice.methods)} gives no signed values; choose a method such as "
                 "gradcam or input-x-gradient, or switch signs off."
             )
-        job = job or Job(self.limits.seconds)
+        job = job or self.make_job()
         shown, target = None, None
         for place, name in enumerate(choice.methods, 1):
             with self._turn(job):
@@ -173,7 +177,7 @@ class Service:
         require_classes({name: create_metric(name) for name in names}, self.network, None)
         facts = {}
         for name, explanation in shown.explanations.items():
-            with self._turn(job or Job(self.limits.seconds)):
+            with self._turn(job or self.make_job()):
                 found = score(self.network, explanation, names)
             values = {metric: one.per_image[0].item() for metric, one in found.items()}
             words = " · ".join(f"{metric} {value:.1f} %" for metric, value in values.items())
@@ -198,7 +202,7 @@ class Service:
             OptionError: the network predicts just the expected class, or has no probabilities.
         """
         job, method, named = (
-            job or Job(self.limits.seconds),
+            job or self.make_job(),
             choice.methods[0],
             self.network.class_name,
         )
