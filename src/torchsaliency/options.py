@@ -363,7 +363,8 @@ class PlanOptions(NetworkOptions):
     data: str = option(
         "samples",
         DATA,
-        "A folder in a known layout, samples, shapes:COUNT, or kind:FOLDER.",
+        "A folder in a known layout, a .tar or a pattern of them, hf:NAME:SPLIT, samples, "
+        "shapes:COUNT, or kind:FOLDER.",
         metavar="FOLDER|NAME",
         min_length=1,
     )

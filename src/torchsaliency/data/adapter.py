@@ -17,6 +17,7 @@ from torch.utils.data import IterableDataset, Subset
 
 from torchsaliency.data.dataset import DataSet, Picture, Sample
 from torchsaliency.data.files import MISSING
+from torchsaliency.data.fingerprints import COUNTS_FOR
 from torchsaliency.data.photos import Frame, to_rgb
 from torchsaliency.data.photosets import place_boxes
 from torchsaliency.errors import DataError, describe_error, describe_unknown
@@ -25,9 +26,6 @@ Annotate = Callable[[Any], Any]
 """Finds the boxes or the mask in what the torch data set gives for an image."""
 
 _BYTE = 255
-_COUNTS_FOR = 1 << 17
-"""Bytes of an image whose size is not known: of data from Python, 2048 images are read."""
-
 _lock = threading.Lock()
 """Fingerprints are made by several threads, and a user's data set may stand one only."""
 
@@ -81,8 +79,10 @@ def as_dataset(
         hasattr(dataset, needed) for needed in ("__len__", "__getitem__")
     ):
         raise DataError(
-            f"The data set is a {type(dataset).__name__}, which has no length or no order; give a "
-            "map-style data set, such as list(dataset)."
+            f"The data set is a {type(dataset).__name__}, which has no length or no order, and "
+            "images are read by number; give a map-style data set, such as list(dataset) of a "
+            "small one (of Hugging Face's in Parquet files, hf:OWNER/NAME:SPLIT?streaming=true "
+            "reads by number)."
         )
     if not len(dataset):
         raise DataError(f"The data set is an empty {type(dataset).__name__}; give some images.")
@@ -163,7 +163,7 @@ class TorchDataSet(DataSet):
     def outline(self, sample: Sample) -> tuple[int, str]:
         """Return what an image counts for; its size is not known before it is read."""
         del sample
-        return _COUNTS_FOR, ""
+        return COUNTS_FOR, ""
 
     def _open(self, sample: Sample) -> Picture:
         place = int(str(sample.source))

@@ -171,6 +171,10 @@ class DataSet(Dataset[tuple[Any, int]], abc.ABC):
         del sample
         return 0, ""
 
+    def block(self, sample: Sample) -> str:
+        """Return what is read at once for `mark`: the same for samples that are read together."""
+        return sample.id
+
     @final
     def fingerprint(self, like: str = "") -> str:
         """Return a SHA-256 over the data set's content, in hexadecimal.

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ READ_WHOLE = 1 << 28
 
 FEWEST_READ = 16
 """Samples that are read however large they are."""
+
+COUNTS_FOR = 1 << 17
+"""Bytes of an image whose size is not known: of such, 2048 are read."""
 
 SAMPLED = "sampled:"
 """What a fingerprint begins with if a part of the content counts."""
@@ -41,13 +44,13 @@ def make_fingerprint(data: DataSet, like: str = "") -> str:
     digest = hashlib.sha256(head.encode())
     if like and not like.startswith(SAMPLED):
         return _add_content(digest, data, data.samples)
-    outlines = [*_map_samples(data.outline, data.samples)]
+    outlines = [*_map_samples(data.outline, data, data.samples)]
     if not like and sum(size for size, _ in outlines) <= READ_WHOLE:
         return _add_content(digest, data, data.samples)
     for sample, (size, text) in zip(data.samples, outlines, strict=True):
         digest.update(b"\n" + json.dumps((sample.id, sample.label, size, text)).encode())
     sizes = {sample.id: size for sample, (size, _) in zip(data.samples, outlines, strict=True)}
-    return SAMPLED + _add_content(digest, data, [*_draw(data.samples, sizes)])
+    return SAMPLED + _add_content(digest, data, [*_draw(data, sizes)])
 
 
 def is_same_kind(first: str, second: str) -> bool:
@@ -60,27 +63,44 @@ def draw_key(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
-def _draw(samples: Iterable[Sample], sizes: dict[str, int]) -> Iterator[Sample]:
-    """Yield the samples that are read: as many as the bound holds, in the order of the draw."""
-    total = 0
-    for place, sample in enumerate(sorted(samples, key=lambda sample: draw_key(0, sample.id))):
-        total += sizes[sample.id]
-        if place >= FEWEST_READ and total > READ_WHOLE:
+def _draw(data: DataSet, sizes: Mapping[str, int]) -> Iterator[Sample]:
+    """Yield the samples that are read: the drawn blocks that the bound holds, in their order."""
+    blocks: dict[str, list[Sample]] = {}
+    for sample in data.samples:
+        blocks.setdefault(data.block(sample), []).append(sample)
+    total = count = 0
+    for block in sorted(blocks, key=lambda name: draw_key(0, name)):
+        total += sum(sizes[sample.id] for sample in blocks[block])
+        if count >= FEWEST_READ and total > READ_WHOLE:
             return
-        yield sample
+        count += len(blocks[block])
+        yield from blocks[block]
 
 
 def _add_content(digest: hashlib._Hash, data: DataSet, samples: Iterable[Sample]) -> str:
     samples = [*samples]
-    for sample, mark in zip(samples, _map_samples(data.mark, samples), strict=True):
+    for sample, mark in zip(samples, _map_samples(data.mark, data, samples), strict=True):
         digest.update(b"\n" + json.dumps((sample.id, sample.label, mark)).encode())
     return digest.hexdigest()
 
 
-def _map_samples(look: Callable[[Sample], T], samples: Iterable[Sample]) -> Iterator[T]:
+def _map_samples(
+    look: Callable[[Sample], T], data: DataSet, samples: Iterable[Sample]
+) -> Iterator[T]:
     """Yield what is found of each sample; reading and hashing let other threads run."""
-    waiting = iter(samples)
-    parts = iter(lambda: [*islice(waiting, _AT_ONCE)], [])
+    parts = _cut(data, samples)
     with ThreadPoolExecutor(_THREADS) as pool:
         while begun := [*islice(parts, 4 * _THREADS)]:  # not all at once: samples may be millions
             yield from chain.from_iterable(pool.map(lambda part: [*map(look, part)], begun))
+
+
+def _cut(data: DataSet, samples: Iterable[Sample]) -> Iterator[list[Sample]]:
+    """Yield samples in parts, each for a thread; what is read together is in one part."""
+    part: list[Sample] = []
+    for _, together in groupby(samples, data.block):
+        part += together
+        if len(part) >= _AT_ONCE:
+            yield part
+            part = []
+    if part:
+        yield part

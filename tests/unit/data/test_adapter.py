@@ -194,7 +194,7 @@ class Relabelled(Own):
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        (Stream(), "is a Stream, which has no length or no order; give a map-style data set"),
+        (Stream(), "is a Stream, which has no length or no order, and images .*; give a map-style"),
         (iter(pairs()), "is a list_iterator, which has no length"),
         ([], "an empty list"),
         ({"train": pairs()}, "is a dict with the keys train; give one data set"),

@@ -76,7 +76,7 @@ def test_as_many_are_read_as_the_bound_holds(large, monkeypatch):
 def test_what_is_missed_is_as_often_missed_as_documented(large):
     data = open_data(large)
     sizes = dict.fromkeys(ids(data), fingerprints.READ_WHOLE // 20)
-    drawn = {sample.id for sample in fingerprints._draw(data.samples, sizes)}
+    drawn = {sample.id for sample in fingerprints._draw(data, sizes)}
     missed = [not drawn & {*ids(data.subset(count=3, seed=seed))} for seed in range(1, 501)]
     exact = (40 * 39 * 38) / (60 * 59 * 58)
     assert sum(missed) / 500 == pytest.approx(exact, abs=4 * (exact * (1 - exact) / 500) ** 0.5)

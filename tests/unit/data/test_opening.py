@@ -42,8 +42,8 @@ def greys(count: int = 3, *, width: int = 8) -> Greys:
 
 
 def test_the_built_in_kinds():
-    kinds = ["chest-xray", "folder", "imagenet", "kvasir", "samples", "shapes", "tar", "voc"]
-    kinds.append("voc-classes")
+    kinds = ["chest-xray", "folder", "hf", "imagenet", "kvasir", "samples", "shapes", "tar"]
+    kinds += ["voc", "voc-classes"]
     assert DATASETS.names() == kinds
     for name, entry in DATASETS.entries().items():
         assert entry.summary.endswith("."), name
@@ -67,7 +67,7 @@ def test_a_new_kind_without_files():
         open_data("greys?width=wide")
     with pytest.raises(OptionError, match="greys has no option 'split'; it has count, width"):
         open_data("greys", split="test")
-    with pytest.raises(DataError, match="give samples, shapes, greys, a folder"):
+    with pytest.raises(DataError, match="give samples, shapes, hf, greys, a folder"):
         open_data("/nowhere")
 
 
