@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, groupby, islice
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    from torchsaliency.data.dataset import DataSet, Sample
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 READ_WHOLE = 1 << 28
 """Bytes of the largest data of which every byte counts, and about those read of larger data."""
@@ -36,6 +33,53 @@ _THREADS = 8
 _AT_ONCE = 64
 
 T = TypeVar("T")
+
+
+@runtime_checkable
+class Sample(Protocol):
+    """What is listed of a sample, see `torchsaliency.data.Sample`."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+
+    @property
+    def label(self) -> int | None:
+        """Its class."""
+
+
+@runtime_checkable
+class DataSet(Protocol):
+    """What is listed, see `torchsaliency.data.DataSet`, whose module imports this one."""
+
+    @property
+    def name(self) -> str:
+        """Of the data set."""
+
+    @property
+    def samples(self) -> Sequence[Any]:
+        """All of them."""
+
+    @property
+    def classes(self) -> Sequence[str] | None:
+        """Names of the classes."""
+
+    @property
+    def codes(self) -> Sequence[str]:
+        """Other names of the classes."""
+
+    @property
+    def annotations(self) -> Collection[str]:
+        """Kinds of annotation."""
+
+    def mark(self, sample: Any) -> str:
+        """Return a hash of the content."""
+
+    def outline(self, sample: Any) -> tuple[int, str]:
+        """Return size, and what else is known of the content."""
+
+    def block(self, sample: Any) -> str:
+        """Return what is read with it."""
 
 
 def make_fingerprint(data: DataSet, like: str = "") -> str:
