@@ -479,7 +479,8 @@ def _preprocessing(
     return frame_for(model, found, fit)
 
 
-def _notebook_png(explanation: Explanation) -> bytes:
+def draw_strip(explanation: Explanation) -> bytes:
+    """Return the first eight images of an explanation under their maps as one PNG."""
     titles = [
         f"{explanation.method.name}\n{score:.2f}" for score in explanation.score.float().tolist()
     ]
@@ -487,5 +488,5 @@ def _notebook_png(explanation: Explanation) -> bytes:
     return viz.png_bytes(images, maps, titles)
 
 
-set_renderer(_notebook_png)
+set_renderer(draw_strip)
 set_reader(read_images)

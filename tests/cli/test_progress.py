@@ -33,7 +33,7 @@ def test_how_far_it_is_in_a_sentence(clock):
     meter.update(done=50)
     clock[0] = 100
     assert meter.describe() == "explaining: 50 of 200 photos (25%), 2.0 s each, 5 min left."
-    meter.update(done=150)
+    meter.update(done=150.7)  # photos in work are not done
     assert meter.describe() == "explaining: 150 of 200 photos (75%), 1.5 a second, 33 s left."
 
 

@@ -133,7 +133,7 @@ class Meter:
         now = time.monotonic()
         if not self.total:
             return f"{self.what}, for {_minutes(now - self._begun)} so far."
-        words = f"{self.what}: {self.done:.0f} of {self.total:.0f} {self.unit}"
+        words = f"{self.what}: {int(self.done)} of {self.total:.0f} {self.unit}"
         words += f" ({self.done / self.total:.0%})"
         if not self.done:
             return f"{words}, for {_minutes(now - self._begun)} so far."

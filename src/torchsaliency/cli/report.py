@@ -110,6 +110,9 @@ def _describe(manifest: Mapping[str, Any]) -> dict[str, str]:
         "Network": str(network["name"]),
         "Weights": str(network.get("sha256", "")),
         "Methods": json.dumps({name: one["options"] for name, one in manifest["methods"].items()}),
+        "Layers": "; ".join(
+            dict.fromkeys(", ".join(one["layers"]) for p in manifest["photos"] for one in p["maps"])
+        ),
         "Masking": json.dumps(manifest["masking"]),
         "Preprocessing": json.dumps(manifest["preprocessing"]),
         "Versions": ", ".join(f"{name} {text}" for name, text in manifest["versions"].items()),
@@ -171,8 +174,9 @@ class Gathered:
         masked = describe_masked(self._run.network, explanation[row], self._run.masking)
         scores = {name: column[row][0] for name, column in answer.scores[method].items()}
         known = {"ad", "ag"} if masked else set()  # the words on masking have these two
+        units = {name: metric.entry.unit for name, metric in self._run.metrics.items()}
         words = [
-            f"{name} {value:.3g}"
+            f"{name} {value:.3g} {units[name]}".rstrip()
             for name, value in scores.items()
             if value is not None and name not in known
         ]

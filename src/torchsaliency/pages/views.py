@@ -15,11 +15,11 @@ from torchsaliency.api import box_labels, explained_boxes, find_preprocessing
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.maps import normalise_signed, upsample
 from torchsaliency.core.method import require_signs
-from torchsaliency.core.target import ClassTarget, Contrast
 from torchsaliency.data import Clip, Photo, Scan, to_rgb
 from torchsaliency.errors import InputError
 from torchsaliency.pages.pictures import GRID
 from torchsaliency.pages.slices import Stack, Volume, look_at_clip, look_at_pixels, look_at_scan
+from torchsaliency.pages.words import describe_target, name_class
 from torchsaliency.viz.notebook import denormalise_images
 from torchsaliency.zoo import Network, Placement, Preprocessing
 from torchsaliency.zoo.network import frame_for
@@ -266,24 +266,6 @@ def _view_stacks(
     return found
 
 
-def describe_target(
-    explanation: Explanation, index: int, classes: Sequence[str] | None
-) -> tuple[str, float | None]:
-    """Return what is explained of one image in words, and its probability on the clean image."""
-    target = explanation.target
-    if isinstance(target, ClassTarget) and target.labels is not None:
-        label = int(target.labels[index])
-        probability = None
-        if explanation.scores.classes and isinstance(explanation.output, Tensor):
-            row = explanation.output[index : index + 1].detach().float()
-            probability = float(explanation.scores.probabilities(row)[0, label])
-        return _class_name(label, classes), probability
-    if isinstance(target, Contrast):
-        other = _class_name(int(target.others[index, 0]), classes)
-        return f"{_class_name(int(target.labels[index]), classes)} rather than {other}", None
-    return f"{type(target).__name__}, score {float(explanation.score[index]):.3g}", None
-
-
 def top_classes(
     explanation: Explanation, index: int, classes: Sequence[str] | None, count: int = TOP
 ) -> tuple[tuple[str, float], ...]:
@@ -294,7 +276,7 @@ def top_classes(
     probabilities = explanation.scores.probabilities(output[index : index + 1].detach().float())[0]
     best = probabilities.topk(min(count, len(probabilities)))
     return tuple(
-        (_class_name(label, classes), value)
+        (name_class(label, classes), value)
         for label, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     )
 
@@ -309,10 +291,6 @@ def _find_preparation(model: Any, fit: str | None) -> Preprocessing | None:
         return model.frame(fit)
     found = find_preprocessing(model) if isinstance(model, torch.nn.Module) else None
     return None if found is None else frame_for(model, found, fit)
-
-
-def _class_name(label: int, classes: Sequence[str] | None) -> str:
-    return classes[label] if classes is not None and label < len(classes) else f"class {label}"
 
 
 def _view_map(

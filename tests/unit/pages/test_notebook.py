@@ -1,6 +1,7 @@
 """An explanation as a notebook shows it, and keeps it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,7 +27,15 @@ def test_it_is_the_viewer_and_small(explained):
     assert 'src="http' not in html
     bundle, _ = DisplayFormatter().format(explained)
     assert bundle["text/html"] == html
+    assert html.count('<img class="ts-still" alt="Maps of gradcam" src="data:image/jpeg') == 1
     assert len(json.dumps(bundle)) < 300_000, "all that a notebook keeps of it"
+
+
+def test_maps_that_are_not_finite_have_no_plain_picture(explained):
+    odd = replace(explained, map=torch.full_like(explained.map, torch.nan))
+    html = odd._repr_html_()
+    assert "ts-still" not in html
+    assert html.count("<section") == 4
 
 
 def test_of_many_images_eight_are_shown():

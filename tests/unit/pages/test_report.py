@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import torchsaliency
 from scans import phantom, write_nifti
 from torchsaliency.core.files import json_bytes
+from torchsaliency.core.neurons import Neuron
+from torchsaliency.core.segmentation import MaskScore
+from torchsaliency.core.target import Contrast, Logit, Margin, OwnEmbedding, Regression
 from torchsaliency.evaluation import evaluate, load_results, make_plan
 from torchsaliency.pages import MapView, PhotoView, evaluations, view_photo
 from torchsaliency.pages.charts import Axis, draw_correlations, draw_costs, draw_lines, find_front
@@ -26,6 +30,7 @@ from torchsaliency.pages.findings import (
 )
 from torchsaliency.pages.masked import describe_masked
 from torchsaliency.pages.report import About, photos_report
+from torchsaliency.pages.words import describe_target
 from torchsaliency.viz.curves import Chart, Curve
 from unit.evaluation.test_results import results
 
@@ -302,3 +307,41 @@ def test_masked_probabilities_in_words():
     before = view_photo(photo, whole, model=net).classes[0][1]
     assert words[0].startswith("masked ")
     assert f"{100 * before:.1f}" in words[0]
+
+
+WITH_CLASSES = ("cat", "dog", "bird", "cow", "fish")
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        (Logit(torch.tensor([1])), "dog"),
+        (Margin(torch.tensor([1])), "margin of dog"),
+        (Contrast(torch.tensor([1]), torch.tensor([[2]])), "dog rather than bird"),
+        (Regression(3), "output 3, score "),
+        (Regression(3, -1.0), "minus output 3, score "),
+        (Neuron("0", (2, 5, 5)), "neuron 2, 5, 5 of 0, score "),
+        (Neuron("0", 2), "neuron 2 of 0, score "),
+        (OwnEmbedding("dot"), "similarity (dot) of the embedding, score "),
+        (lambda y: -y.square().sum(1), "RowWise, score −"),
+    ],
+)
+def test_what_is_explained_in_words(target, words):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    )
+    found = torchsaliency.explain(net, torch.rand(1, 3, 16, 16), "saliency", target)["saliency"]
+    said, _ = describe_target(found, 0, WITH_CLASSES)
+    assert said.startswith(words)
+
+
+def test_a_region_and_its_class_in_words():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 1))
+    mask = torch.zeros(1, 16, 16)
+    mask[:, :4] = 1
+    target = MaskScore(mask, 3)
+    found = torchsaliency.explain(net, torch.rand(1, 3, 16, 16), "gradcam", target, "0")["gradcam"]
+    said, probability = describe_target(found, 0, WITH_CLASSES)
+    assert said.startswith("cow over 25.0 % of the image, score ")
+    assert probability is None
