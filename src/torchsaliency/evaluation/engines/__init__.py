@@ -2,6 +2,7 @@
 
 from torchsaliency.evaluation.engines import local as local
 from torchsaliency.evaluation.engines import processes as processes
+from torchsaliency.evaluation.engines import ray as ray
 from torchsaliency.evaluation.engines.engine import (
     RUN_ENGINES,
     Job,

@@ -127,6 +127,12 @@ def pickle_recipe(recipe: Recipe) -> bytes:
         ) from error
 
 
+def make_request_error(error: Exception) -> TorchSaliencyError:
+    """Return what another process tells of a request that another image would not mend."""
+    known = error if isinstance(error, TorchSaliencyError) else None
+    return (known or TorchSaliencyError(describe_failure(error))).with_traceback(None)
+
+
 def _context() -> Any:
     """Return how processes are started: neither CUDA nor threads of this one survive a fork."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
@@ -230,10 +236,8 @@ def _serve(connection: Connection) -> None:
             connection.send_bytes(pickle.dumps(worker.compute(*ahead.get().result())))
     except (EOFError, OSError):
         return
-    except Exception as error:  # of the request: another image would not mend it
-        known = error if isinstance(error, TorchSaliencyError) else None
-        told = known or TorchSaliencyError(describe_failure(error))
-        connection.send_bytes(pickle.dumps(told.with_traceback(None)))
+    except Exception as error:
+        connection.send_bytes(pickle.dumps(make_request_error(error)))
 
 
 def _read(connection: Connection, worker: Worker, ahead: Queue[Future[Any]]) -> None:
