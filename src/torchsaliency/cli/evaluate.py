@@ -31,8 +31,12 @@ class PlanFileOptions(PlanOptions):
 class EvaluateOptions(PlanFileOptions):
     """A plan, and where its rows go."""
 
-    output: Path = option(
-        Path("evaluation"), WRITTEN, "Made if it does not exist.", metavar="FOLDER"
+    output: str = option(
+        "evaluation",
+        WRITTEN,
+        "Made if it does not exist; also an address, such as s3://bucket/run.",
+        metavar="FOLDER|ADDRESS",
+        min_length=1,
     )
     log: tuple[str, ...] = option(
         (),
@@ -59,7 +63,7 @@ def evaluate(options: EvaluateOptions) -> int:
     callbacks: list[Callback] = [EvaluationLog(name) for name in options.log]
     where = f"`torchsaliency table {options.output}` shows what is done."
     if options.watch:
-        where += f" The report grows in {options.output / REPORT}."
+        where += f" The report grows in {Path(options.output) / REPORT}."
         callbacks.append(GrowingReport())
     with watch_evaluation(where) as watch:
         results = evaluate_plan(plan, options.output, watch=watch, callbacks=callbacks)

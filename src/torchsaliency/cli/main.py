@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from torchsaliency.cli.app import app as app_command
 from torchsaliency.cli.choose import choose
+from torchsaliency.cli.compact import compact
 from torchsaliency.cli.concepts import concepts
 from torchsaliency.cli.console import replace_unencodable, say
 from torchsaliency.cli.demo import demo
@@ -44,7 +45,7 @@ _EXIT_CODES = (
 COMMANDS = (
     *(demo, explain, methods, metrics, targets, datasets, models, layers, plan, evaluate),
     *(table, compare),
-    *(report, app_command, choose, concepts, finetune, recipes, reproduce, survey_score),
+    *(report, compact, app_command, choose, concepts, finetune, recipes, reproduce, survey_score),
 )
 
 # Typer carries click's errors under a private name, or uses click's own, by version.

@@ -46,7 +46,7 @@ def report(options: ReportOptions) -> int:
 
     if options.output.suffix.lower() not in {".html", ".htm"}:
         raise OptionError(f"--output {options.output} was given; give a file that ends in .html.")
-    runs = [word for word in options.what if (Path(word) / _RUN).is_file()]
+    runs = [word for word in options.what if _is_run(word)]
     if runs and len(options.what) > 1:
         raise OptionError(
             f"{runs[0]} is an evaluation, and {len(options.what)} names were given; give it alone."
@@ -59,6 +59,14 @@ def report(options: ReportOptions) -> int:
     size = len(html.encode(errors="replace")) / 1e6
     print_line(f"{options.output} has {size:.1f} MB and loads nothing; open it in a browser.")
     return code
+
+
+def _is_run(word: str) -> bool:
+    if "://" not in word:
+        return (Path(word) / _RUN).is_file()
+    from torchsaliency.evaluation import Store
+
+    return Store(word).facts is not None
 
 
 def _report_evaluation(options: ReportOptions) -> tuple[str, int]:

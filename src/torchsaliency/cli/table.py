@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchsaliency.cli.console import print_raw, stdout
@@ -12,13 +11,20 @@ from torchsaliency.options import Options, option
 if TYPE_CHECKING:
     from torchsaliency.report import Table
 
-RUN = option(..., "", "What `torchsaliency evaluate --output` wrote.", metavar="RUN")
+RUN = option(
+    ...,
+    "",
+    "What `torchsaliency evaluate --output` wrote: a folder, or an address such as "
+    "s3://bucket/run.",
+    metavar="RUN",
+    min_length=1,
+)
 
 
 class TableOptions(Options):
     """Which results are shown, and how."""
 
-    run: Path = RUN
+    run: str = RUN
     form: str = FORMAT
     confidence: float = CONFIDENCE
 
@@ -36,7 +42,7 @@ def table(options: TableOptions) -> None:
 class CompareOptions(Options):
     """Which methods are compared."""
 
-    run: Path = RUN
+    run: str = RUN
     first: str = option(..., "", "A method of the evaluation.", metavar="A")
     second: str = option(..., "", "Another.", metavar="B")
     form: str = FORMAT

@@ -27,7 +27,7 @@ from torchsaliency.evaluation.batches import batches
 from torchsaliency.evaluation.plan import Plan
 from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.setting import Setting
-from torchsaliency.evaluation.store import SCHEMA
+from torchsaliency.evaluation.shards import SCHEMA
 from torchsaliency.evaluation.studies import study_metrics
 from torchsaliency.evaluation.work import Outcome, Recipe, Unit, Worker
 from torchsaliency.metrics.base import METRICS

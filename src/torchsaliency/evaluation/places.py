@@ -5,18 +5,26 @@ from __future__ import annotations
 import re
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import final
 
-import pyarrow as pa
 from pyarrow import fs as pafs
 
 from torchsaliency.core.files import OutputFolder
-from torchsaliency.errors import DataError, OutputError, describe_error
+from torchsaliency.errors import DataError
+from torchsaliency.evaluation.filesystems import (
+    ADDRESS,
+    Patience,
+    hide_credentials,
+    open_filesystem,
+)
 
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
+
+_OBJECT_STORES = {"s3", "gcs", "abfs"}
+"""They have no folders that must be made."""
 
 
 class Place(ABC):
@@ -66,14 +74,21 @@ def open_place(where: str | Path) -> Place:
     """Return a folder, or what an address such as s3://bucket/run names.
 
     Raises:
-        DataError: the address cannot be opened.
+        DataError: the address cannot be opened, or is given as a `Path`, which mangles it.
     """
-    return RemotePlace(str(where)) if is_address(where) else FolderPlace(where)
+    if is_address(where):
+        if str(where).lower().startswith("file://"):
+            return FolderPlace(open_filesystem(str(where))[1])
+        return RemotePlace(str(where))
+    first = next(iter(Path(where).parts), "")
+    if isinstance(where, Path) and _SCHEME.fullmatch(first):
+        raise DataError(f"{where} is an address and was given as a Path; give it as text.")
+    return FolderPlace(where)
 
 
 def is_address(where: str | Path) -> bool:
     """Whether it is an address, and no path."""
-    return isinstance(where, str) and _ADDRESS.match(where) is not None
+    return isinstance(where, str) and ADDRESS.match(where) is not None
 
 
 @final
@@ -129,18 +144,14 @@ class FolderPlace(Place):
 class RemotePlace(Place):
     """Objects below an address: one put each, which a store makes wholly or not at all.
 
-    There are no locks and no renames; sessions share the place (see `Store`).
+    There are no locks and no renames; sessions share the place (see `Store`). Requests that fail
+    are repeated for a while (see `Patience`).
     """
 
     def __init__(self, address: str) -> None:
-        self.name = address.rstrip("/")
-        try:
-            self._files, self._root = pafs.FileSystem.from_uri(self.name)
-        except (OSError, ValueError, ImportError) as error:
-            raise DataError(
-                f"{address} cannot be opened ({describe_error(error)}); give an address of a file "
-                "system that pyarrow or fsspec has, such as s3://bucket/folder."
-            ) from error
+        self.name = hide_credentials(address)
+        self._files, self._root = open_filesystem(address)
+        self._patience = Patience(self.name)
 
     @contextmanager
     def lock(self, *, shared: bool) -> Iterator[None]:  # noqa: ARG002
@@ -149,41 +160,46 @@ class RemotePlace(Place):
 
     def read(self, name: str) -> bytes | None:
         """Return the content of an object; None if there is none."""
-        try:
-            with self._plain_errors("read"):
-                file = self._files.open_input_file(f"{self._root}/{name}")
+
+        def read() -> bytes:
+            with self._files.open_input_file(f"{self._root}/{name}") as file:
                 content: bytes = file.read()
+            return content
+
+        try:
+            return self._patience.request("read", read)
         except FileNotFoundError:
             return None
-        return content
 
     def write(self, name: str, content: bytes) -> None:
         """Put an object, or replace it."""
         path = f"{self._root}/{name}"
-        with self._plain_errors("written to"):
-            if self._files.type_name == "local":
-                self._files.create_dir(path.rpartition("/")[0], recursive=True)
-                self._put(f"{path}.{uuid.uuid4().hex[:8]}", content, path)
-            else:
-                self._put(path, content)
 
-    def _put(self, path: str, content: bytes, final: str | None = None) -> None:
-        with self._files.open_output_stream(path) as file:
-            file.write(content)
-        if final is not None:
-            self._files.move(path, final)
+        def put() -> None:
+            if self._files.type_name not in _OBJECT_STORES:
+                self._files.create_dir(path.rpartition("/")[0], recursive=True)
+            with self._files.open_output_stream(path) as file:
+                file.write(content)
+
+        self._patience.request("written to", put)
 
     def list(self, folder: str) -> list[str]:
         """Return the names of the objects in a folder, sorted."""
-        selector = pafs.FileSelector(f"{self._root}/{folder}", allow_not_found=True)
-        with self._plain_errors("read"):
-            found = self._files.get_file_info(selector)
+        found = self._describe(folder)
         return sorted(info.base_name for info in found if info.type == pafs.FileType.File)
+
+    def _describe(self, folder: str) -> Sequence[pafs.FileInfo]:
+        selector = pafs.FileSelector(f"{self._root}/{folder}".rstrip("/"), allow_not_found=True)
+        found: Sequence[pafs.FileInfo] = self._patience.request(
+            "read", lambda: self._files.get_file_info(selector)
+        )
+        return found
 
     def delete(self, name: str) -> None:
         """Remove an object, if it is there."""
-        with self._plain_errors("written to"), suppress(FileNotFoundError):
-            self._files.delete_file(f"{self._root}/{name}")
+        with suppress(FileNotFoundError):
+            path = f"{self._root}/{name}"
+            self._patience.request("written to", lambda: self._files.delete_file(path))
 
     def set_aside(self, name: str) -> str:
         """Move a damaged object into the folder `damaged`."""
@@ -196,9 +212,7 @@ class RemotePlace(Place):
 
     def is_foreign(self) -> bool:
         """Whether there are any objects."""
-        selector = pafs.FileSelector(self._root, allow_not_found=True)
-        with self._plain_errors("read"):
-            return bool(self._files.get_file_info(selector))
+        return bool(self._describe(""))
 
     def adopt(self, name: str, sha256: str) -> None:
         """Do nothing: everything below the address is ours."""
@@ -206,15 +220,3 @@ class RemotePlace(Place):
     def owns(self, name: str) -> bool:
         """Whether the object is there."""
         return self.read(name) is not None
-
-    @contextmanager
-    def _plain_errors(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError:
-            raise
-        except (OSError, pa.ArrowException) as error:
-            raise OutputError(
-                f"{self.name} cannot be {what} ({describe_error(error)}); look after the "
-                "connection and the rights, and start the same command again to go on."
-            ) from error

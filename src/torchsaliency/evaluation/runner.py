@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
+import pandas as pd
 import torch
 
 from torchsaliency.core.explanation import versions
@@ -20,18 +21,26 @@ from torchsaliency.evaluation.batches import batches, cut
 from torchsaliency.evaluation.callbacks import Callback, Progress, Watch
 from torchsaliency.evaluation.engines import Job, RunEngine, make_run_engine
 from torchsaliency.evaluation.given import FolderMaps
+from torchsaliency.evaluation.lines import FrameLines, Lines
+from torchsaliency.evaluation.places import FolderPlace
 from torchsaliency.evaluation.plan import Plan, restore_plan
 from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.setting import Setting
+from torchsaliency.evaluation.shards import KEY
 from torchsaliency.evaluation.stopping import Stopping, Widest
-from torchsaliency.evaluation.store import KEY, Store
+from torchsaliency.evaluation.store import Store
+from torchsaliency.evaluation.streaming import StoreLines
 from torchsaliency.evaluation.studies import study_metrics
 from torchsaliency.evaluation.work import Outcome, Recipe, Unit
 from torchsaliency.measures import judging
+from torchsaliency.metrics.base import SaliencyMetric
 from torchsaliency.zoo import Network
 
 FLUSH_SECONDS = 20.0
 """At most so much work is lost when the process is killed."""
+
+FEW_LINES = 500_000
+"""So many lines of results are held in memory, half a gigabyte."""
 
 _FLUSH_ROWS = 10_000
 """At most so many rows wait in memory, a few megabytes."""
@@ -96,32 +105,60 @@ def _finish(callbacks: Sequence[Callback], results: Results | None) -> None:
 def load_results(folder: str | Path) -> Results:
     """Return what an evaluation found so far.
 
+    A run of more than half a million lines is not held in memory: `Results` reads what it is asked
+    for, as long as the folder is there.
+
+    Args:
+        folder: what `evaluate` wrote; a folder, or an address such as s3://bucket/run.
+
     Raises:
         DataError: the folder holds no evaluation, a damaged one, or one that another version or
             other plug-ins made.
     """
     store = Store(folder)
-    facts, frame = store.facts, store.frame()
+    name, facts = store.place.name, store.facts
     if facts is None:
         raise DataError(
-            f"{folder} holds no evaluation (it has no run.json); give the folder that "
+            f"{name} holds no evaluation (it has no run.json); give the folder that "
             "`torchsaliency evaluate --output` wrote."
         )
-    if frame.empty:
+    plan = restore_plan(name, facts)
+    methods, metrics = plan.create_methods(), plan.create_metrics() | study_metrics(plan.study)
+    references = frozenset(label for label, method in methods.items() if method.entry.control)
+    samples = facts.get("samples") or None
+    made = Results(_load_lines(store, samples, methods, metrics), metrics, (*methods,), references)
+    if not made.samples:
         raise DataError(
-            f"{folder} has no rows yet; its evaluation was stopped before the first ones: start "
+            f"{name} has no rows yet; its evaluation was stopped before the first ones: start "
             "`torchsaliency evaluate` again."
         )
-    plan = restore_plan(folder, facts)
-    methods, metrics = plan.create_methods(), plan.create_metrics() | study_metrics(plan.study)
-    samples = facts.get("samples") or [*frame["sample"].unique()]
-    orders = {"sample": samples, "method": methods, "metric": metrics}
-    places = {name: {key: place for place, key in enumerate(keys)} for name, keys in orders.items()}
-    for name, known in places.items():
-        frame = frame[frame[name].isin(known)]
-    frame = frame.sort_values(KEY, key=lambda column: column.map(places[column.name]))
-    references = frozenset(label for label, method in methods.items() if method.entry.control)
-    return Results(frame.reset_index(drop=True), metrics, tuple(methods), references)
+    return made
+
+
+def _load_lines(
+    store: Store,
+    samples: list[str] | None,
+    methods: Mapping[str, Any],
+    metrics: Mapping[str, SaliencyMetric],
+) -> Lines:
+    """Return the lines of a store: in memory if they are few."""
+
+    def sort(frame: pd.DataFrame) -> pd.DataFrame:
+        orders = {"sample": samples or frame["sample"].unique(), "method": methods}
+        orders |= {"metric": metrics}
+        places = {key: {name: n for n, name in enumerate(names)} for key, names in orders.items()}
+        for key, known in places.items():
+            frame = frame[frame[key].isin(known)]
+        frame = frame.sort_values(KEY, key=lambda column: column.map(places[column.name]))
+        return frame.reset_index(drop=True)
+
+    lines = 0
+    for table in store.scan(["sample"]):
+        lines += len(table)
+        if lines > FEW_LINES:
+            widths = {label: metric.width for label, metric in metrics.items()}
+            return StoreLines(store, samples, [*methods], widths, lambda: sort(store.frame()))
+    return FrameLines(sort(store.frame()))
 
 
 @final
@@ -165,8 +202,11 @@ class Run:
             for callback in self.callbacks:
                 callback.advance(progress)
 
+        # an address may hold keys, which no tracker keeps
+        place = self.store.place
+        where = place.path if isinstance(place, FolderPlace) else place.name
         for callback in self.callbacks:
-            callback.begin(self.setting.plan, self.store.folder)
+            callback.begin(self.setting.plan, where)
         report()
         recipe = replace(self._recipe, samples=tuple(facts["samples"]))
         outcomes = self.engine.run(Job(self.setting, recipe, self.store), units)
@@ -256,7 +296,7 @@ class Run:
         self._flush(now=True)
         return self._stopping.is_enough(load_results(self.store.folder))
 
-    def _missing(self, done: set[tuple[str, str]]) -> list[Unit]:
+    def _missing(self, done: Set[tuple[str, str]]) -> list[Unit]:
         """Return groups of samples, each with the methods that it lacks.
 
         Batches are cut from the whole data before what is done is left out, so that a continued

@@ -4,6 +4,7 @@ It is a folder, or lies below an address such as s3://bucket/run. It holds `plan
 `run.json` (what decides the numbers, the data's fingerprint, versions, hardware, every session) and
 `rows/*.parquet`. A shard's name ends in the SHA-256 of its content, and `run.json` holds its own.
 Later changes and damage are found, and a session computes the rows of damaged shards again.
+A shard holds all metrics of a sample and method, or none.
 
 One session at a time writes to a folder. Sessions that share a store write shards of their own, and
 what `run.json` would say of each goes to `sessions/*.json`. Rows that two of them computed are the
@@ -15,10 +16,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
 import uuid
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -27,32 +27,27 @@ from typing import Any, final
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from torchsaliency.core.files import file_name, file_names, json_bytes
 from torchsaliency.errors import DataError, OptionError
+from torchsaliency.evaluation.compaction import Compaction, compact
+from torchsaliency.evaluation.pairs import Pairs
 from torchsaliency.evaluation.places import FolderPlace, open_place
-
-SCHEMA = pa.schema(
-    [
-        ("sample", pa.string()),
-        ("method", pa.string()),
-        ("metric", pa.string()),
-        ("value", pa.float64()),
-        ("row", pa.list_(pa.float64())),
-        ("seconds", pa.float64()),
-        ("passes", pa.float64()),
-        ("judge_passes", pa.float64()),
-    ]
+from torchsaliency.evaluation.shards import (
+    KEY,
+    SCHEMA,
+    SCHEMA_VERSION,
+    encode_shard,
+    is_shard,
+    is_whole,
+    name_shard,
+    number_next,
+    read_shard,
+    require_readable,
 )
-"""One line a sample, method and metric: the image's value, the row it is aggregated from, what the
-map took (seconds, and passes of the explained network) and what the metric's measures took."""
-
-KEY = ["sample", "method", "metric"]
 
 _FACTS, _PLAN, _ROWS, _SESSIONS = "run.json", "plan.yaml", "rows", "sessions"
-_SHARD = re.compile(r"part-\d{6,}-([0-9a-f]{32})\.parquet")
 
 
 @final
@@ -73,11 +68,12 @@ class Store:
         """
         self.place = open_place(folder)
         local = self.place.path if isinstance(self.place, FolderPlace) else None
-        self.folder: Path | str = local or self.place.name
+        self.folder: Path | str = local or str(folder)
         self.shared = shared or local is None
         self._session = uuid.uuid4().hex[:12]
-        self._written = 0
-        self._done: dict[str, frozenset[tuple[str, str]]] = {}
+        self._written: int | None = None
+        self._done = Pairs()
+        self._counted: set[str] = set()
 
     def lock(self) -> AbstractContextManager[None]:
         """Keep other processes from writing to the folder, but those that share it as this one.
@@ -115,12 +111,16 @@ class Store:
             return None
         try:
             facts: dict[str, Any] = json.loads(content)
+            require_readable(f"{self.place.name}/{name}", facts.get("schema"))
             whole = facts.pop("sha256") == _digest(facts)
+            facts.pop("schema", None)
+        except DataError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError):
             whole = False
         if not whole:
             raise DataError(
-                f"{self.folder}/{name} is damaged, or was not written by this version's "
+                f"{self.place.name}/{name} is damaged, or was not written by this version's "
                 "`torchsaliency evaluate` (the checksum in it is not that of its content); choose "
                 "another folder."
             )
@@ -144,14 +144,14 @@ class Store:
         if known is None:
             if self.place.is_foreign() and not (self.shared and self.facts):
                 raise OptionError(
-                    f"{self.folder} holds files of something else; give a folder that is empty or "
-                    "does not exist."
+                    f"{self.place.name} holds files of something else; give a folder that is empty "
+                    "or does not exist."
                 )
             known = self.facts or {**facts, "sessions": [], "skipped": {}}
         else:
             # its checksum says that it is ours, also in a folder that was copied without the record
             self.place.adopt(_FACTS, hashlib.sha256(self.place.read(_FACTS) or b"").hexdigest())
-        refuse_mixing(self.folder, *_drop_new_methods(known, facts))
+        refuse_mixing(self.place.name, *_drop_new_methods(known, facts))
         known["methods"] |= facts["methods"]
         self._set_damaged_aside()
         known["sessions"].append(session)
@@ -175,7 +175,7 @@ class Store:
         self._write_facts(f"{_SESSIONS}/{self._session}.json", own)
 
     def _write_facts(self, name: str, facts: Mapping[str, Any]) -> None:
-        plain = json.loads(json_bytes(dict(facts)))
+        plain = json.loads(json_bytes({**facts, "schema": SCHEMA_VERSION}))
         self.place.write(name, json_bytes({**plain, "sha256": _digest(plain)}))
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -183,13 +183,13 @@ class Store:
         table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
         if len(table) == 0:
             return
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        content = sink.getvalue().to_pybytes()
-        if not self._written:
-            self._written = len(self._shards())
-        digest = hashlib.sha256(content).hexdigest()[:32]
-        self.place.write(f"{_ROWS}/part-{self._written:06d}-{digest}.parquet", content)
+        self.add_shard(encode_shard(table))
+
+    def add_shard(self, content: bytes) -> None:
+        """Write one more shard, wholly or not at all."""
+        if self._written is None:
+            self._written = number_next(self.list_shards())
+        self.place.write(f"{_ROWS}/{name_shard(self._written, content)}", content)
         self._written += 1
 
     def keep_map(self, sample: str, method: str, saliency: NDArray[Any]) -> None:
@@ -220,59 +220,100 @@ class Store:
     def _map_names(self) -> dict[str, str]:
         return file_names((self.facts or {}).get("samples", []), ".npy")
 
-    def done(self) -> set[tuple[str, str]]:
+    def done(self) -> Set[tuple[str, str]]:
         """Return the (sample, method) pairs that are there, with all their metrics.
 
         Shards that an earlier call has read are not read again.
         """
-        for shard in self._shards():
-            if shard not in self._done:
-                frame = self._read([shard], ["sample", "method"]).drop_duplicates()
-                pairs = zip(frame["sample"], frame["method"], strict=True)
-                self._done[shard] = frozenset(pairs)
-        return set().union(*self._done.values())
+        for name, content in self._read_shards(self._counted):
+            for table in read_shard(name, content, ["sample", "method"]):
+                self._done.add(table)
+            self._counted.add(name)
+        return self._done.copy()
 
     def frame(self) -> pd.DataFrame:
         """Return all rows as a table, in the order in which they were written.
 
-        Raises:
-            DataError: a shard is damaged.
-        """
-        # twice only if two processes wrote at once; the numbers are the same
-        return self._read(self._shards()).drop_duplicates(KEY, ignore_index=True)
+        All of them at once: for large runs use `torchsaliency.evaluation.load_results`.
 
-    def _shards(self) -> list[str]:
-        return [name for name in self.place.list(_ROWS) if _SHARD.fullmatch(name)]
+        Raises:
+            DataError: a shard is damaged, or a newer version wrote it.
+        """
+        rows = pa.concat_tables([SCHEMA.empty_table(), *(t.cast(SCHEMA) for t in self.scan())])
+        # twice only if two processes wrote at once; the numbers are the same
+        frame: pd.DataFrame = rows.to_pandas().drop_duplicates(KEY, ignore_index=True)
+        return frame
+
+    def scan(
+        self,
+        columns: Sequence[str] = SCHEMA.names,
+        *,
+        methods: Collection[str] | None = None,
+        metrics: Collection[str] | None = None,
+    ) -> Iterator[pa.Table]:
+        """Yield all rows in small tables, in the order in which they were written.
+
+        Lines that several shards have, as two sessions wrote them or the store was compacted
+        meanwhile, come as often.
+
+        Args:
+            columns: which ones; the `KEY` ones are dictionaries.
+            methods: rows of others may be left out.
+            metrics: rows of others may be left out.
+
+        Raises:
+            DataError: a shard is damaged, or a newer version wrote it.
+        """
+        for name, content in self._read_shards():
+            yield from read_shard(name, content, columns, methods=methods, metrics=metrics)
+
+    def compact(self, watch: Callable[[int, int], object] | None = None) -> Compaction:
+        """Merge the shards into few, see `torchsaliency.evaluation.compaction.compact`."""
+        return compact(self, watch)
+
+    def list_shards(self) -> list[str]:
+        """Return the names of all shards, in the order in which they were written."""
+        return [name for name in self.place.list(_ROWS) if is_shard(name)]
+
+    def remove_shards(self, names: Iterable[str]) -> None:
+        """Remove shards whose rows are in others."""
+        for name in names:
+            self.place.delete(f"{_ROWS}/{name}")
 
     def _set_damaged_aside(self) -> None:
-        for shard in self._shards():
-            if self._content(shard) is None:
-                moved = self.place.set_aside(f"{_ROWS}/{shard}")
-                warnings.warn(
-                    f"{self.folder}/{_ROWS}/{shard} is damaged and was moved to {moved}; its rows "
-                    "are computed again.",
-                    stacklevel=2,
-                )
+        for name in self.list_shards():
+            content = self.place.read(f"{_ROWS}/{name}")
+            if content is None or is_whole(name, content):
+                continue
+            moved = self.place.set_aside(f"{_ROWS}/{name}")
+            warnings.warn(
+                f"{self.place.name}/{_ROWS}/{name} is damaged and was moved to {moved}; its rows "
+                "are computed again.",
+                stacklevel=2,
+            )
 
-    def _content(self, shard: str) -> bytes | None:
-        """Return a shard's content; None if it is not what the name says."""
-        named, content = _SHARD.fullmatch(shard), self.place.read(f"{_ROWS}/{shard}")
-        if named is None or content is None:
-            return None
-        return content if hashlib.sha256(content).hexdigest()[:32] == named[1] else None
+    def _read_shards(self, known: Collection[str] = ()) -> Iterator[tuple[str, bytes]]:
+        """Yield the names and contents of all shards but those that are known.
 
-    def _read(self, shards: Iterable[str], columns: list[str] | None = None) -> pd.DataFrame:
-        tables = [pa.table({name: [] for name in columns or SCHEMA.names})]
-        for shard in shards:
-            content = self._content(shard)
+        A shard that is gone was merged into others (see `compact`), which are read in its place.
+        """
+        read = {*known}
+        left = [name for name in self.list_shards() if name not in read]
+        while left:
+            name, *left = left
+            content = self.place.read(f"{_ROWS}/{name}")
             if content is None:
+                shards = self.list_shards()
+                if name not in shards:
+                    left = [other for other in shards if other not in read]
+                    continue
+            if content is None or not is_whole(name, content):
                 raise DataError(
-                    f"{self.folder}/{_ROWS}/{shard} is damaged; start `torchsaliency evaluate` "
+                    f"{self.place.name}/{_ROWS}/{name} is damaged; start `torchsaliency evaluate` "
                     "again, and its rows are computed again."
                 )
-            tables.append(pq.read_table(pa.BufferReader(content), columns=columns, schema=SCHEMA))
-        frame: pd.DataFrame = pa.concat_tables(tables[1:] or tables).to_pandas()
-        return frame
+            read.add(name)
+            yield name, content
 
 
 def refuse_mixing(folder: Path | str, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:

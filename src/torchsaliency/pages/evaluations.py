@@ -57,8 +57,9 @@ def evaluation_report(
         >>> html = evaluation_report("run")  # doctest: +SKIP
     """
     results = load_results(folder)
-    facts = Store(folder).facts or {}
-    plan = restore_plan(folder, facts)
+    store = Store(folder)
+    facts = store.facts or {}
+    plan = restore_plan(store.place.name, facts)
     table = table_of(results)
     rows = table.rows, read_cells(table, intervals=True), findings.list_values(table)
     means, seconds = findings.score_means(results), findings.mean_seconds(results)
