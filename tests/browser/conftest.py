@@ -1,19 +1,14 @@
 """One browser, the system's chromium, and one server of the app for all tests of a file."""
 
-import contextlib
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import sync_playwright
+
+from served_app import serve
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -84,29 +79,9 @@ def open_page(browser):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The address of the app with a small network, and small limits."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("served")
-    log = (folder / "log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "torchsaliency", "app", "--model", "builtin/shapes_cnn",
-         "--port", str(port), "--max-megabytes", "2", "--max-pixels", "1000000"],
-        cwd=folder, stdout=log, stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(folder / "uploads")},
-    )  # fmt: skip
-    address = f"http://127.0.0.1:{port}/"
-    try:
-        for _ in range(240):
-            with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=2):
-                break
-            assert process.poll() is None, (folder / "log").read_text()
-            time.sleep(0.5)
+    limits = ("--max-megabytes", "2", "--max-pixels", "1000000")
+    with serve(tmp_path_factory.mktemp("served"), "builtin/shapes_cnn", *limits) as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(20)
-        log.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The app in a real browser, and by its API."""
 
-import io
 import json
 import zipfile
 
@@ -10,32 +9,9 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 import torchsaliency
+from served_app import explain, message, picture, upload
 
 SLOW = "extremal-perturbation"
-
-
-def upload(watched, path):
-    watched.page.set_input_files("#photo input[type=file]", str(path))
-    watched.page.wait_for_selector("#classes label")
-
-
-def explain(watched, maps=3):
-    watched.page.click("#explain")
-    watched.page.wait_for_function(
-        "n => document.querySelectorAll('#maps .ts-ready .ts-map canvas').length === n", arg=maps
-    )
-
-
-def picture(watched, selector="#maps .ts-map .ts-stage"):
-    png = watched.page.locator(selector).first.screenshot()
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
-
-
-def message(watched):
-    """Return what the page says went wrong."""
-    toast = watched.page.locator(".toast-body, [data-testid=toast-body]").first
-    toast.wait_for()
-    return toast.inner_text()
 
 
 @pytest.fixture
@@ -92,7 +68,6 @@ def test_from_a_photo_to_maps(visit, photos, server):
     page.wait_for_selector("#maps saliency-viewer.ts-ready[data-mode=raw]")
     assert watched.errors == []
     assert [url for url in watched.requests if not url.startswith((server, "data:", "blob:"))] == []
-    assert watched.violations() == []
 
 
 def test_expected_against_predicted(visit, photos):
@@ -183,6 +158,67 @@ def explain_slowly(watched):
     page.keyboard.press("Escape")
     page.click("#explain")
     page.wait_for_function("document.querySelector('#status').innerText.includes('3 of 4')")
+
+
+def test_a_visitor_who_waits_stops(visit, photos):
+    busy, watched = visit(), visit()
+    upload(busy, photos / "photo.png")
+    upload(watched, photos / "other.png")
+    explain_slowly(busy)
+    page = watched.page
+    page.click("#explain")
+    said = "text => document.querySelector('#status').innerText.startsWith(text)"
+    page.wait_for_function(said, arg="Waiting: the network has another job")
+    page.click("#stop")
+    page.wait_for_function(said, arg="Stopped.")
+    assert page.locator("#maps .ts-map").count() == 0
+    busy.page.click("#stop")
+    explain(watched)  # and may begin again
+
+
+def test_what_was_chosen_for_the_photo_before_is_forgotten(visit, photos):
+    watched = visit()
+    page = watched.page
+    upload(watched, photos / "photo.png")
+    for name in ("#other", "#expected"):
+        if name == "#expected":
+            page.get_by_role("tab", name="Expected against predicted").click()
+        page.locator(f"{name} input").click()
+        page.keyboard.type("crescent")
+        page.keyboard.press("Enter")
+        assert "crescent" in page.locator(f"{name} input").input_value()
+    page.locator(".gallery-item, .gallery button").first.click()
+    for name in ("#other", "#expected"):
+        page.wait_for_function("name => !document.querySelector(`${name} input`).value", arg=name)
+    page.wait_for_selector("#classes label")
+    page.get_by_role("tab", name="Maps").click()
+    explain(watched)
+    predicted = page.locator("#maps .ts-classes th").first.inner_text()
+    assert page.locator("#maps .ts-about").first.inner_text().startswith(f"{predicted} ·")
+
+
+def test_what_two_photos_share(visit, photos):
+    watched = visit()
+    page = watched.page
+    upload(watched, photos / "photo.png")
+    page.locator("#more button").first.click()
+    page.set_input_files("#second input[type=file]", str(photos / "other.png"))
+    page.wait_for_selector("#second img")
+    explain(watched)
+    assert "EmbeddingSimilarity" in page.locator("#maps .ts-about").first.inner_text()
+    page.locator("#words textarea, #words input").first.fill("a dog")
+    page.click("#explain")
+    assert "leave one of the two out" in message(watched)
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_everybody_can_read_it(visit, photos, colours):
+    watched = visit(color_scheme=colours)
+    page = watched.page
+    upload(watched, photos / "photo.png")
+    page.locator("#more button").first.click()
+    explain(watched)
+    assert watched.violations() == []
 
 
 @pytest.mark.parametrize("way", ["stop", "leave"])

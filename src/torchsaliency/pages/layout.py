@@ -164,6 +164,7 @@ def _photo_input(label: str, name: str) -> gr.Image:
         elem_id=name,
         height=230,
         buttons=[],
+        placeholder="Drop an image file here to upload",  # as its label for screen readers says
     )
     part.preprocess = _path_of
     return part
