@@ -36,7 +36,7 @@ _SAVED = ("state.json", "dataset_dict.json")
 
 @register_dataset("hf")
 def hf_set(
-    name: str,
+    name: str = "",
     *,
     split: str | None = None,
     streaming: bool = False,
@@ -60,6 +60,8 @@ def hf_set(
         MissingPackageError: the extra `hf` is not installed.
         OptionError: there is no such split or column, or a choice has to be made.
     """
+    if not name:
+        raise OptionError("hf needs a data set; give hf:OWNER/NAME:SPLIT, or hf:PATH:SPLIT.")
     require_extra("hf", "datasets", "pyarrow")
     name = os.path.expanduser(name)
     if not os.path.exists(name):

@@ -268,6 +268,8 @@ def test_splits_that_do_not_exist(places):
     with pytest.raises(OptionError, match="The splits 'test' and 'train' were given"):
         open_data(f"hf:{places}/parquet:test", split="train")
     assert len(open_data(f"hf:{places}/parquet", split="train")) == COUNT
+    with pytest.raises(OptionError, match="hf needs a data set; give hf:OWNER/NAME:SPLIT"):
+        open_data("hf")
     with pytest.raises(DataError, match=r"hf:nobody/nothing cannot be opened .*check its name"):
         open_data("hf:nobody/nothing:test")
 
