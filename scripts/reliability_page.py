@@ -47,6 +47,7 @@ KINDS = {
     "downloads": "Downloads",
     "plans": "Plans",
     "terminals": "Terminals and spreadsheets",
+    "engines": "Engines: processes that die, and several on one store",
     "environment": "Settings of torch, and other devices",
     "app": "The page of the app",
     "soak": "Long runs",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torchsaliency.cli.console import print_line, say
 from torchsaliency.cli.options import JSON, parse_settings, require_chosen
-from torchsaliency.cli.progress import show_progress
+from torchsaliency.cli.progress import end_when_asked, show_progress
 from torchsaliency.cli.table import print_table
 from torchsaliency.cli.watching import REPORT, GrowingReport
 from torchsaliency.errors import OptionError
@@ -55,11 +55,17 @@ class EvaluateOptions(PlanFileOptions):
 
 def evaluate(options: EvaluateOptions) -> int:
     """Score methods by metrics over a whole data set; continues where it was stopped."""
+    from torchsaliency.evaluation import compute_rows
     from torchsaliency.evaluation import evaluate as evaluate_plan
+    from torchsaliency.evaluation.engines import tells_results
     from torchsaliency.report import table
     from torchsaliency.tracking import EvaluationLog
 
     plan = plan_of(options)
+    if not tells_results(plan):  # of several processes, one does
+        with end_when_asked():
+            compute_rows(plan, options.output)
+        return 0
     callbacks: list[Callback] = [EvaluationLog(name) for name in options.log]
     where = f"`torchsaliency table {options.output}` shows what is done."
     if options.watch:

@@ -30,7 +30,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from torchsaliency.errors import OptionError, OutputError
 
 PRIVATE = ".torchsaliency"
-_LOCK, _HOLDER, _RECORD = "lock", "holder.json", "record.jsonl"
+_LOCK, _HOLDER, _RECORD = "lock", "holder.json", "record"
 
 
 @final
@@ -45,7 +45,7 @@ class OutputFolder:
         """Look at a folder; it is made when it is `held`."""
         self.path = Path(path).expanduser()
         self._private = self.path / PRIVATE
-        self._dissolved = False
+        self._record, self._dissolved = f"{_RECORD}.jsonl", False
         self._known: dict[str, set[str]] = {}
         self._sure: dict[str, tuple[tuple[int, ...], str]] = {}
         with self._plain_errors():
@@ -75,8 +75,7 @@ class OutputFolder:
         try:
             with self._plain_errors():
                 self._read_record()  # what the last holder wrote
-                for left in self._private.glob("new-*"):  # of one that was killed
-                    left.unlink()
+                self._remove_drafts()
                 (self._private / _HOLDER).write_bytes(json_bytes(_this_process()))
             yield
         finally:
@@ -91,26 +90,52 @@ class OutputFolder:
     def share(self) -> Iterator[None]:
         """Keep out processes that want the folder alone; those that share it, too, may write.
 
-        Each may write files whose names nobody else uses.
+        What one of them wrote is ours for the others, too; the last write of a name is kept.
 
         Raises:
             OptionError: another process holds the folder alone, or it cannot be made.
         """
+        holder = (self.path.resolve(), threading.get_ident())
+        if holder in _holders:
+            yield
+            return
         with self._plain_errors():
+            file = self._acquire_shared()
+        with file:
+            with self._plain_errors():
+                self._read_record()
+            # a record of its own: over a network, lines that two machines add may be lost
+            self._record = f"{_RECORD}-{uuid.uuid4().hex[:12]}.jsonl"
+            _holders.add(holder)
+            try:
+                yield
+            finally:
+                _holders.discard(holder)
+                if _lock_alone(file):  # the last of them
+                    self._remove_drafts()
+
+    def _acquire_shared(self) -> BinaryIO:
+        while True:
             if self._private.is_symlink():
                 raise self._link(self._private)
             self._private.mkdir(parents=True, exist_ok=True)
-            self._read_record()
-            file = (self._private / _LOCK).open("ab")
-        with file:
+            file = (self._private / _LOCK).open("a+b")  # NFS locks only what can be read
             try:
                 _lock_shared(file)
             except BlockingIOError:
+                file.close()
                 raise OptionError(
                     f"{self.path} is being written to by {_describe(self._holder())}, which does "
                     "not share it; wait until it has ended, or choose another folder."
                 ) from None
-            yield
+            if (self._private / _LOCK).exists():
+                return file
+            file.close()  # its last holder has dissolved the folder in between
+
+    def _remove_drafts(self) -> None:
+        """Remove what processes that were killed left behind; while nobody else writes."""
+        for left in self._private.glob("new-*"):
+            left.unlink(missing_ok=True)
 
     def _acquire(self, wait: float) -> BaseFileLock:
         begun = time.monotonic()
@@ -255,10 +280,10 @@ class OutputFolder:
                     yield file
                 _sync(draft)
                 digest = sha256_of(draft)
-                ours = self.owns(name)
+                ours = self._owns_now(name)
                 if not ours and os.path.lexists(target):
                     raise self._foreign(name)
-                self._note(_RECORD, {"name": name, "sha256": digest})
+                self._note(self._record, {"name": name, "sha256": digest})
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._place(name)
                 if ours:
@@ -273,12 +298,20 @@ class OutputFolder:
             self._known.setdefault(name, set()).add(digest)
             self._sure[name] = (state, digest)
 
+    def _owns_now(self, name: str) -> bool:
+        """Whether a file is there, and is as we or those who share the folder wrote it."""
+        if not self.owns(name) and os.path.lexists(self.path / name):
+            self._read_record()
+        return self.owns(name)
+
     def _rename(self, draft: Path, target: Path, name: str) -> None:
         """Give a file its name, unless something of that name has just appeared."""
         try:
             os.link(draft, target, follow_symlinks=False)
         except FileExistsError:
-            raise self._foreign(name) from None
+            if not self._owns_now(name):
+                raise self._foreign(name) from None
+            draft.replace(target)
         except (OSError, NotImplementedError):  # a file system without hard links
             draft.replace(target)
 
@@ -320,10 +353,11 @@ class OutputFolder:
             os.fsync(file.fileno())
 
     def _read_record(self) -> None:
-        for facts in self.notes(_RECORD):
-            name, digest = facts.get("name"), facts.get("sha256")
-            if isinstance(name, str) and isinstance(digest, str):
-                self._known.setdefault(name, set()).add(digest)
+        for record in self._private.glob(f"{_RECORD}*.jsonl"):
+            for facts in self.notes(record.name):
+                name, digest = facts.get("name"), facts.get("sha256")
+                if isinstance(name, str) and isinstance(digest, str):
+                    self._known.setdefault(name, set()).add(digest)
 
     def _place(self, name: str) -> Path:
         """Return where a file lies.
@@ -494,6 +528,19 @@ def _lock_shared(file: BinaryIO) -> None:
         raise
     except OSError:  # a file system without locks
         return
+
+
+def _lock_alone(file: BinaryIO) -> bool:
+    """Take a lock file that is held together with others for oneself; whether that succeeds."""
+    if os.name != "posix":
+        return False
+    import fcntl  # noqa: PLC0415 (Windows has none)
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _this_process() -> dict[str, Any]:

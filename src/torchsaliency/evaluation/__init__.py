@@ -11,7 +11,7 @@ from torchsaliency.evaluation.callbacks import Callback, ExplainedImage, Progres
 from torchsaliency.evaluation.choosing import recommend
 from torchsaliency.evaluation.plan import Plan, make_plan, read_plan
 from torchsaliency.evaluation.results import Results
-from torchsaliency.evaluation.runner import evaluate, load_results
+from torchsaliency.evaluation.runner import compute_rows, evaluate, load_results
 from torchsaliency.evaluation.scoring import score
 from torchsaliency.evaluation.store import Store
 from torchsaliency.evaluation.verdicts import Recommendation
@@ -31,6 +31,7 @@ __all__ = [
     "Results",
     "Store",
     "Watch",
+    "compute_rows",
     "consensus",
     "evaluate",
     "load_results",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, final
 
@@ -74,7 +74,7 @@ def batches(
     setting: Setting,
     groups: Sequence[Sequence[int]] | None = None,
     workers: int | None = None,
-) -> Iterator[tuple[Batch | None, list[Unreadable]]]:
+) -> Generator[tuple[Batch | None, list[Unreadable]], None, None]:
     """Read groups of samples, each into one batch; None where no image of it can be read.
 
     By default all of the data is read, in batches of the plan's size, by the plan's workers.

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import final
 
 from pyarrow import fs as pafs
 
-from torchsaliency.core.files import OutputFolder
-from torchsaliency.errors import DataError
+from torchsaliency.core.files import PRIVATE, OutputFolder
+from torchsaliency.errors import DataError, OptionError, OutputError, describe_error
 from torchsaliency.evaluation.filesystems import (
     ADDRESS,
     Patience,
@@ -27,15 +28,8 @@ _OBJECT_STORES = {"s3", "gcs", "abfs"}
 """They have no folders that must be made."""
 
 
-class Place(ABC):
+class Files(ABC):
     """Files by name, each whole or not there."""
-
-    name: str
-    """As users call it."""
-
-    @abstractmethod
-    def lock(self, *, shared: bool) -> AbstractContextManager[None]:
-        """Keep out those who do not share the place; all others, if it is not shared."""
 
     @abstractmethod
     def read(self, name: str) -> bytes | None:
@@ -52,6 +46,22 @@ class Place(ABC):
     @abstractmethod
     def delete(self, name: str) -> None:
         """Remove a file of ours, if it is there."""
+
+
+class Place(Files):
+    """Where a store lies."""
+
+    name: str
+    """As users call it."""
+
+    @property
+    @abstractmethod
+    def signals(self) -> Files:
+        """Files that sessions leave each other; a loss of power may take them."""
+
+    @abstractmethod
+    def lock(self, *, shared: bool) -> AbstractContextManager[None]:
+        """Keep out those who do not share the place; all others, if it is not shared."""
 
     @abstractmethod
     def set_aside(self, name: str) -> str:
@@ -91,19 +101,17 @@ def is_address(where: str | Path) -> bool:
     return isinstance(where, str) and ADDRESS.match(where) is not None
 
 
-@final
-class FolderPlace(Place):
-    """A folder of this machine, or one that all machines mount."""
+class FolderFiles(Files):
+    """Files in a folder.
 
-    def __init__(self, folder: str | Path) -> None:
-        self._output = OutputFolder(folder)
-        self.path = self._output.path
-        self.name = str(self.path)
+    Attributes:
+        path: of the folder.
+    """
 
-    def lock(self, *, shared: bool) -> AbstractContextManager[None]:
-        """Keep others out, see `OutputFolder.lock` and `OutputFolder.share`."""
-        return self._output.share() if shared else self._output.lock()
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
+    @final
     def read(self, name: str) -> bytes | None:
         """Return the content of a file; None if there is none."""
         try:
@@ -111,17 +119,69 @@ class FolderPlace(Place):
         except FileNotFoundError:
             return None
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file, or replace our own."""
-        self._output.write(name, content)
-
+    @final
     def list(self, folder: str) -> list[str]:
         """Return the names of the files in a folder, sorted."""
         return sorted(path.name for path in (self.path / folder).glob("*"))
 
+    @final
     def delete(self, name: str) -> None:
         """Remove a file of ours, if it is there."""
         (self.path / name).unlink(missing_ok=True)
+
+
+@final
+class FolderSignals(FolderFiles):
+    """Files that sessions leave each other in the private folder."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, or replace it; nobody waits until it is on the disk."""
+        target = self.path / name
+        draft = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(content)
+            draft.replace(target)
+        except OSError as error:
+            with suppress(OSError):
+                draft.unlink()
+            raise OutputError(
+                f"{self.path} cannot be written to ({describe_error(error)}); free some space, or "
+                "look after its rights, and start the same command again to go on."
+            ) from error
+
+
+@final
+class FolderPlace(FolderFiles, Place):
+    """A folder of this machine, or one that all machines mount."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self._output = OutputFolder(folder)
+        super().__init__(self._output.path)
+        self.name = str(self.path)
+
+    @property
+    def signals(self) -> Files:
+        """Files that sessions leave each other in the private folder."""
+        return FolderSignals(self.path / PRIVATE)
+
+    @contextmanager
+    def lock(self, *, shared: bool) -> Iterator[None]:
+        """Keep others out, see `OutputFolder.lock` and `OutputFolder.share`."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._output.share() if shared else self._output.lock())
+            except OutputError:
+                raise
+            except OptionError as error:
+                raise OptionError(
+                    f"{error} Several processes share a folder with --engine torchrun."
+                ) from None
+            yield
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, or replace our own."""
+        self._output.write(name, content)
 
     def set_aside(self, name: str) -> str:
         """Move a damaged file of ours into the private folder."""
@@ -152,6 +212,13 @@ class RemotePlace(Place):
         self.name = hide_credentials(address)
         self._files, self._root = open_filesystem(address)
         self._patience = Patience(self.name)
+
+    @property
+    def signals(self) -> Files:
+        """Files that sessions leave each other, in a folder of the same name as elsewhere."""
+        place = copy.copy(self)
+        place._root += f"/{PRIVATE}"
+        return place
 
     @contextmanager
     def lock(self, *, shared: bool) -> Iterator[None]:  # noqa: ARG002

@@ -19,7 +19,8 @@ from torchsaliency.data.fingerprints import draw_key
 from torchsaliency.errors import DataError
 from torchsaliency.evaluation.batches import batches, cut
 from torchsaliency.evaluation.callbacks import Callback, Progress, Watch
-from torchsaliency.evaluation.engines import Job, RunEngine, make_run_engine
+from torchsaliency.evaluation.engines import Job, RunEngine, make_run_engine, tells_results
+from torchsaliency.evaluation.engines.share import find_share
 from torchsaliency.evaluation.given import FolderMaps
 from torchsaliency.evaluation.lines import FrameLines, Lines
 from torchsaliency.evaluation.places import FolderPlace
@@ -70,7 +71,8 @@ def evaluate(
         data: the images, instead of `plan.data`; any data set that `as_dataset` takes.
         watch: called after every batch.
         callbacks: told of the beginning, of progress, of the first maps and of the results, such as
-            `torchsaliency.tracking.EvaluationLog("mlflow")`.
+            `torchsaliency.tracking.EvaluationLog("mlflow")`; of processes that share the folder, in
+            the first one.
 
     Raises:
         TorchSaliencyError: something in the plan does not work, or the folder holds another
@@ -81,18 +83,36 @@ def evaluate(
         >>> evaluate(plan, "run").summary("tsm", "ad").value  # doctest: +SKIP
         24.3
     """
-    engine = make_run_engine(plan)
-    recipe = Recipe(plan, model, judge, data)
-    setting, store = recipe.make_setting(), Store(folder, shared=engine.shares)
+    told = callbacks if tells_results(plan) else ()
+    run = _make_run(Recipe(plan, model, judge, data), folder, told)
     try:
-        with store.lock():
-            Run(setting, store, recipe, engine, callbacks).finish(watch)
+        with run.store.lock():
+            run.finish(watch)
         results = load_results(folder)
     except BaseException:  # an interruption, too
-        _finish(callbacks, None)
+        _finish(told, None)
         raise
-    _finish(callbacks, results)
+    _finish(told, results)
     return results
+
+
+def compute_rows(plan: Plan, folder: str | Path) -> None:
+    """Compute the rows that a folder lacks and read none of them: `evaluate` without results.
+
+    Raises:
+        TorchSaliencyError: as `evaluate` does.
+    """
+    run = _make_run(Recipe(plan), folder)
+    with run.store.lock():
+        run.finish()
+
+
+def _make_run(recipe: Recipe, folder: str | Path, callbacks: Sequence[Callback] = ()) -> Run:
+    """Load everything for a session, on the device that is this process's."""
+    engine = make_run_engine(recipe.plan)
+    device = find_share().choose_device(recipe.plan.device) if engine.shares else None
+    store = Store(folder, shared=engine.shares)
+    return Run(recipe.make_setting(device), store, recipe, engine, callbacks)
 
 
 def _finish(callbacks: Sequence[Callback], results: Results | None) -> None:
@@ -180,6 +200,7 @@ class Run:
         self.odd: dict[str, list[str]] = {}  # methods whose map of an image has NaN, by its id
         until = setting.plan.until_interval
         self._stopping = None if until is None else Stopping(until)
+        self._told = (0, 0)
         self._rows: list[dict[str, Any]] = []
         self._shown = 0
         self._flushed = time.monotonic()
@@ -192,11 +213,11 @@ class Run:
         facts = {**facts, "samples": [sample.id for sample in data.samples]}
         self.store.write(facts)
         units = self._missing(self.store.done())
-        done, total = 0, sum(map(len, units))
+        done, elsewhere, total = 0, 0, sum(map(len, units))
 
         def report() -> None:
             before, skipped, odd = len(data) - total, len(self.skipped), len(self.odd)
-            progress = Progress(done, total, before, skipped, odd)
+            progress = Progress(min(done + elsewhere, total), total, before, skipped, odd)
             if watch is not None:
                 watch(progress)
             for callback in self.callbacks:
@@ -215,22 +236,32 @@ class Run:
             with closing(outcomes):
                 while not enough and (outcome := next(outcomes, None)):
                     self._take(outcome)
-                    done += outcome.images
-                    self._flush()
+                    done, elsewhere = done + outcome.images, elsewhere + outcome.elsewhere
+                    self._flush(now=outcome.commit)
+                    if outcome.commit and self._told != self._findings():
+                        self._tell(facts)
                     self._show(outcome)
                     report()
-                    enough = self._is_enough(len(data) - total + done)
+                    enough = self._is_enough(len(data) - total + done + elsewhere)
         finally:
             self._flush(now=True)
         facts["sessions"][-1] |= {"finished": _now(), "images": done}
         if enough:
             facts["sessions"][-1] |= {"stopped at": enough.to_dict()}
-        found = {"skipped": self.skipped, "not finite": self.odd}
-        found |= {"scores": self.scores} if self.scores else {}
-        self.store.write({**facts, **found})
+        self._tell(facts)
         if not self.store.done():
             reason = next(iter(self.skipped.values()), "the data is empty")
             raise DataError(f"None of the {len(data)} images can be used: {reason}")
+
+    def _tell(self, facts: Mapping[str, Any]) -> None:
+        """Write what was found beside the rows."""
+        self._told = self._findings()
+        scores = {"scores": self.scores} if self.scores else {}
+        odd = {**facts.get("not finite", {}), **self.odd}
+        self.store.write({**facts, "skipped": self.skipped, "not finite": odd, **scores})
+
+    def _findings(self) -> tuple[int, int]:
+        return len(self.skipped), len(self.odd)
 
     def _facts(self) -> dict[str, Any]:
         plan, classes, side = self.setting.plan, self.setting.data.classes, self.setting.side_inputs

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import uuid
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
@@ -30,7 +31,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from torchsaliency.core.files import file_name, file_names, json_bytes
-from torchsaliency.errors import DataError, OptionError
+from torchsaliency.errors import DataError, OptionError, OutputError
 from torchsaliency.evaluation.compaction import Compaction, compact
 from torchsaliency.evaluation.pairs import Pairs
 from torchsaliency.evaluation.places import FolderPlace, open_place
@@ -48,6 +49,7 @@ from torchsaliency.evaluation.shards import (
 )
 
 _FACTS, _PLAN, _ROWS, _SESSIONS = "run.json", "plan.yaml", "rows", "sessions"
+_SESSION = re.compile(r"[0-9a-f]{12}\.json")
 
 
 @final
@@ -94,16 +96,39 @@ class Store:
         if facts is None:
             return None
         facts = {"sessions": [], "skipped": {}, **facts}
-        for name in self.place.list(_SESSIONS):
-            if name == f"{self._session}.json" or not name.endswith(".json"):
+        others = [name for name in self._session_files() if name != f"{self._session}.json"]
+        if others:
+            facts["skipped"] = self._drop_mended(facts)
+        known = [session.get("name") for session in facts["sessions"]]
+        for name in others:
+            found = self._read_facts(f"{_SESSIONS}/{name}")
+            if found is None or found["session"].get("name") in known:
                 continue
-            if found := self._read_facts(f"{_SESSIONS}/{name}"):
-                facts["methods"] = {**facts["methods"], **found["methods"]}
-                facts["sessions"] = [*facts["sessions"], found["session"]]
-                for key in ("skipped", "not finite"):
-                    facts[key] = {**facts.get(key, {}), **found.get(key, {})}
-                facts |= {key: found[key] for key in ("scores",) if key in found}
+            facts["methods"] = {**facts["methods"], **found["methods"]}
+            facts["sessions"] = [*facts["sessions"], found["session"]]
+            facts["skipped"] = {**facts["skipped"], **self._drop_mended(found)}
+            facts["not finite"] = {**facts.get("not finite", {}), **found.get("not finite", {})}
+            facts |= {key: found[key] for key in ("scores",) if key in found}
         return facts
+
+    def _session_files(self) -> list[str]:
+        return [name for name in self.place.list(_SESSIONS) if _SESSION.fullmatch(name)]
+
+    def _drop_mended(self, facts: Mapping[str, Any]) -> dict[str, str]:
+        """Return why images have no rows, without those that have all rows by now."""
+        skipped: dict[str, str] = facts.get("skipped", {})
+        if not skipped:
+            return skipped
+        try:
+            done = self.done()
+        except DataError:  # of a damaged shard, which who reads the rows hears of
+            return skipped
+        methods = facts["methods"]
+        return {
+            sample: reason
+            for sample, reason in skipped.items()
+            if any((sample, method) not in done for method in methods)
+        }
 
     def _read_facts(self, name: str) -> dict[str, Any] | None:
         content = self.place.read(name)
@@ -153,8 +178,10 @@ class Store:
             self.place.adopt(_FACTS, hashlib.sha256(self.place.read(_FACTS) or b"").hexdigest())
         refuse_mixing(self.place.name, *_drop_new_methods(known, facts))
         known["methods"] |= facts["methods"]
+        if self.shared:  # each tells what it found itself
+            known |= {"skipped": {}, "not finite": {}}
         self._set_damaged_aside()
-        known["sessions"].append(session)
+        known["sessions"].append({**session, "name": self._session} if self.shared else session)
         self.write(known)
         if self.place.owns(_PLAN) or self.place.read(_PLAN) is None:
             self.place.write(_PLAN, plan.encode())
@@ -164,12 +191,14 @@ class Store:
         """Replace `run.json`; in a shared store, write what this session found to its own file."""
         self.__dict__.pop("_map_names", None)
         if not self.shared:
-            self._write_facts(_FACTS, facts)
+            self._write_facts(_FACTS, facts)  # with what sessions that shared the store found
+            for name in self._session_files():
+                self.place.delete(f"{_SESSIONS}/{name}")
             return
         found = {key: facts[key] for key in ("skipped", "not finite", "scores") if key in facts}
         own = {"methods": facts["methods"], "session": facts["sessions"][-1], **found}
-        begun = self._read_facts(_FACTS) or {}
-        if "samples" not in begun:
+        begun = self._read_facts(_FACTS)
+        if begun is None or ("samples" in facts and "samples" not in begun):
             new = {key: value for key, value in facts.items() if key not in found}
             self._write_facts(_FACTS, {**new, "sessions": []})
         self._write_facts(f"{_SESSIONS}/{self._session}.json", own)
@@ -285,7 +314,12 @@ class Store:
             content = self.place.read(f"{_ROWS}/{name}")
             if content is None or is_whole(name, content):
                 continue
-            moved = self.place.set_aside(f"{_ROWS}/{name}")
+            try:
+                moved = self.place.set_aside(f"{_ROWS}/{name}")
+            except OutputError:
+                if name in self.list_shards():
+                    raise
+                continue  # another session did
             warnings.warn(
                 f"{self.place.name}/{_ROWS}/{name} is damaged and was moved to {moved}; its rows "
                 "are computed again.",

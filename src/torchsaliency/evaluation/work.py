@@ -73,6 +73,8 @@ class Outcome:
         maps: sample, method and map, if maps are kept.
         scans: sample, method and NIfTI file of the map, if maps of scans are kept.
         shown: the first images with the maps of all methods.
+        elsewhere: images that sessions that share the store have finished meanwhile.
+        commit: whether all that was found so far is to be written at once, as others wait for it.
     """
 
     images: int
@@ -83,6 +85,8 @@ class Outcome:
     maps: list[tuple[str, str, NDArray[Any]]] = field(default_factory=list)
     scans: list[tuple[str, str, bytes]] = field(default_factory=list)
     shown: list[ExplainedImage] = field(default_factory=list)
+    elsewhere: int = 0
+    commit: bool = False
 
 
 @final

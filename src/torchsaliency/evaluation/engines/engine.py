@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar, final
 
 from torchsaliency.errors import OptionError
+from torchsaliency.evaluation.engines.share import find_share
 from torchsaliency.evaluation.plan import ENGINE_OPTIONS, Plan
 from torchsaliency.evaluation.setting import Setting
 from torchsaliency.evaluation.store import Store
@@ -92,6 +93,15 @@ def make_run_engine(plan: Plan) -> RunEngine:
         )
     engine: RunEngine = entry.create(given)
     return engine
+
+
+def tells_results(plan: Plan) -> bool:
+    """Whether this process tells of an evaluation; of those that share its store, the first does.
+
+    Raises:
+        OptionError: there is no such engine, or the environment does not say which part it has.
+    """
+    return not make_run_engine(plan).shares or find_share().rank == 0
 
 
 def choose_run_engine() -> str:
