@@ -219,6 +219,11 @@ def test_everybody_can_read_it(visit, photos, colours):
     page.locator("#more button").first.click()
     explain(watched)
     assert watched.violations() == []
+    for tab in ("Expected against predicted", "Download"):
+        page.get_by_role("tab", name=tab).click()
+        page.get_by_role("tab", name=tab, selected=True).wait_for()
+        page.wait_for_timeout(500)  # colours fade
+        assert watched.violations() == []
 
 
 @pytest.mark.parametrize("way", ["stop", "leave"])

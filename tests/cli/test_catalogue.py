@@ -50,6 +50,7 @@ def test_help_and_lists_load_no_torch():
 
 
 def test_a_plug_in_is_listed(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch")
     monkeypatch.setattr(catalogue.metadata, "entry_points", lambda group: [group])
     monkeypatch.setitem(catalogue.FINDERS, "methods", lambda: [{"name": "theirs"}])
     assert catalogue.read_facts("methods") == [{"name": "theirs"}]

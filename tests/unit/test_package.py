@@ -51,7 +51,6 @@ def test_maps_and_overlays_need_no_extra(tmp_path):
         ["evaluate", "--data", "samples", "--methods", "gradcam", "--metrics", "ad"],
         ["table", "run"],
         ["compare", "run", "a", "b"],
-        ["metrics"],
     ],
     ids=lambda arguments: arguments[0],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from importlib import metadata, resources
 from typing import Any
@@ -22,7 +23,8 @@ _SOURCE = re.compile(r"Source: (.+?)\.(?:\s|$)", re.DOTALL)
 def read_facts(kind: str) -> Facts:
     """Return the facts of all methods, metrics, targets, datasets or recipes."""
     group = f"torchsaliency.{kind}"
-    if kind in _WITH_PLUGINS and metadata.entry_points(group=group):
+    added = kind in _WITH_PLUGINS and metadata.entry_points(group=group)
+    if added or "torch" in sys.modules:  # then it costs nothing, and a program may have added some
         return FINDERS[kind]()
     text = resources.files(__package__).joinpath(_FILE).read_text(encoding="utf-8")
     facts: Facts = json.loads(text)[kind]

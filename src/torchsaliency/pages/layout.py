@@ -194,6 +194,10 @@ def make_theme() -> Any:
         radius_size="md",
         font=fonts,
         font_mono=["ui-monospace", "monospace"],
-    ).set(  # its own grey is too pale to read
-        body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300"
+    ).set(  # its own grey and indigo are too pale to read; see also app.css
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        color_accent="*primary_600",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
     )
