@@ -139,7 +139,8 @@ def _init(address: str, actors: int, folder: str) -> None:
     except (OSError, RuntimeError, ValueError) as error:
         raise OptionError(
             f"address: Ray cannot use {address} ({describe_failure(error).rstrip('.')}); look "
-            "whether the cluster runs, with the same versions of Python and Ray."
+            "whether the cluster runs, with the same versions of Python and Ray, and set "
+            "RAY_AUTH_MODE=token if it asks for a token."
         ) from error
 
 

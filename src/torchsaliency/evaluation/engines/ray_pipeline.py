@@ -6,7 +6,6 @@ import contextlib
 import logging
 import pickle
 import threading
-from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -14,8 +13,10 @@ from typing import Any, final
 import numpy as np
 import ray
 import ray.data
+import ray.util.client
 import torch
 
+from torchsaliency.core.isolation import describe_failure
 from torchsaliency.errors import OptionError, TorchSaliencyError
 from torchsaliency.evaluation.batches import batches
 from torchsaliency.evaluation.engines.processes import (
@@ -51,7 +52,42 @@ class Request:
 
 
 def run_units(request: Request, units: Sequence[bytes]) -> Generator[bytes, None, None]:
-    """Yield the pickled outcome of each pickled unit, or the error that ends the run.
+    """Yield the pickled outcomes of pickled units, or the error that ends the run.
+
+    Raises:
+        TorchSaliencyError: Ray ends the run.
+    """
+    try:
+        if ray.util.client.ray.is_connected():
+            relay = ray.remote(Relay).options(num_cpus=0).remote(request, units)
+            while (answer := ray.get(relay.next.remote())) is not None:
+                yield answer
+        else:
+            yield from run_pipeline(request, units)
+    except ray.exceptions.RayError as error:
+        raise TorchSaliencyError(
+            f"engine: Ray ended the run ({describe_failure(error).rstrip('.')}); look after the "
+            "cluster, and start the same command again to go on."
+        ) from error
+
+
+@final
+class Relay:
+    """An actor that runs the pipeline for a driver outside the cluster (ray://…).
+
+    What such a driver calls cannot be streamed to it.
+    """
+
+    def __init__(self, request: Request, units: Sequence[bytes]) -> None:
+        self._answers = run_pipeline(request, units)
+
+    def next(self) -> bytes | None:
+        """Return the next answer; None after the last one."""
+        return next(self._answers, None)
+
+
+def run_pipeline(request: Request, units: Sequence[bytes]) -> Generator[bytes, None, None]:
+    """Yield what `run_units` does, in a process of the cluster.
 
     Ray begins a unit again for ever; the ledger counts its deaths.
     """
@@ -104,12 +140,13 @@ class Ledger:
     """An actor that counts what was begun and never finished."""
 
     def __init__(self) -> None:
-        self._begun: Counter[Any] = Counter()
+        self._begun: dict[Any, int] = {}
 
     def begin(self, key: Any) -> int:
         """Count one beginning; return how many there were before."""
-        self._begun[key] += 1
-        return self._begun[key] - 1
+        before = self._begun.get(key, 0)
+        self._begun[key] = before + 1
+        return before
 
     def finish(self, key: Any) -> None:
         """Forget what is finished."""
