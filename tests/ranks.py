@@ -6,9 +6,12 @@ What is tried is who computes which unit, and what is written; the numbers come 
 from __future__ import annotations
 
 import errno
+import functools
 import math
 import multiprocessing
 import os
+import sys
+import tempfile
 import time
 import zlib
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ from torchsaliency.core import files
 from torchsaliency.evaluation import Store, load_results, make_plan
 from torchsaliency.evaluation.engines import board, local, make_run_engine, torchrun
 from torchsaliency.evaluation.runner import Run
+from torchsaliency.evaluation.setting import make_setting
 from torchsaliency.evaluation.work import Outcome, Recipe
 
 PLAN = make_plan(
@@ -34,12 +38,15 @@ PLAN = make_plan(
     }
 )
 
+ROWS = 40 * 2 * 2
+
 
 class Waiting:
     """A worker whose networks wait, and whose numbers are made of the names."""
 
     seconds = 0.001  # an image
     fails: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()  # methods without rows
 
     def __init__(self, setting):
         self.setting = setting
@@ -65,6 +72,7 @@ class Waiting:
             for name in names
             if name not in self.fails
             for method in unit.methods
+            if method not in self.silent
             for metric in ("ad", "ag")
         ]
         bad = {name: f"{name} is bad." for name in names if name in self.fails}
@@ -88,6 +96,7 @@ class Rank:
     launch: str = "one"
     seconds: float = 0.001
     fails: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
     skew: float = 0.0  # of the wall clock
     commit: float = 0.1  # seconds
     room: float = math.inf  # rows in the store after which its disk is full
@@ -97,12 +106,14 @@ class Rank:
         values = (self.rank, self.world, self.launch)
         return dict(zip(keys, map(str, values), strict=True))
 
-    def work(self, setting, folder):
+    def work(self, folder):
         """Do the part of this rank; to be called in a process of its own."""
         os.environ.update(self.environment())
-        Waiting.seconds, Waiting.fails = self.seconds, self.fails
+        setting = load_setting()
+        Waiting.seconds, Waiting.fails, Waiting.silent = self.seconds, self.fails, self.silent
         torchrun.Worker, torchrun.batches = Waiting, read_nothing
         torchrun.LOOK, torchrun.COMMIT, torchrun.WINDOW = 0.1, self.commit, 0.1
+        torchrun.DEADLY = sys.maxsize  # a process apart would have networks that do not wait
         for name, value in FAST.items():
             setattr(board, name, value)
         clock, sync, seen = time.time, files._sync, []
@@ -122,10 +133,11 @@ def fill():
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def start(setting, folder, ranks):
+def start(folder, ranks):
     """Return the processes of ranks, started."""
+    load_setting()  # once, and not in each
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=rank.work, args=(setting, folder)) for rank in ranks]
+    processes = [context.Process(target=rank.work, args=(folder,)) for rank in ranks]
     for process in processes:
         process.start()
     return processes
@@ -141,13 +153,32 @@ def finish(processes):
     return [process.exitcode for process in processes]
 
 
-def evaluate_alone(setting, folder, watch=None):
+@functools.cache
+def load_setting():
+    """Return the setting of all ranks."""
+    return make_setting(PLAN)
+
+
+def evaluate_alone(folder, watch=None):
     """Evaluate in this process."""
+    setting = load_setting()
     with mock.patch.object(local, "Worker", Waiting):
         store = Store(folder)
         with store.lock():
             Run(setting, store, Recipe(setting.plan), local.LocalEngine()).finish(watch)
-    return table(folder)
+
+
+@functools.cache
+def find_alone():
+    """Return what one undisturbed process finds."""
+    with tempfile.TemporaryDirectory() as folder:
+        evaluate_alone(Path(folder) / "run")
+        return table(Path(folder) / "run")
+
+
+def check_same(folder):
+    """Require that ranks found what one process finds."""
+    pd.testing.assert_frame_equal(table(folder), find_alone(), check_exact=True)
 
 
 def table(folder: Path) -> pd.DataFrame:

@@ -12,42 +12,30 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 from PIL import Image
 
 from deadly import deadly_shapes
-from ranks import PLAN, Rank, count_rows, evaluate_alone, finish, notes, start, table
+from ranks import ROWS, Rank, check_same, count_rows, finish, notes, start, table
 from torchsaliency.cli.main import PARTIAL
 from torchsaliency.evaluation import Store, evaluate, load_results, make_plan
 from torchsaliency.evaluation.engines import board
-from torchsaliency.evaluation.setting import make_setting
 
 _MOST = 200  # starts
 
 
-@pytest.fixture(scope="module")
-def setting():
-    return make_setting(PLAN)
-
-
-@pytest.fixture(scope="module")
-def alone(setting, tmp_path_factory):
-    return evaluate_alone(setting, tmp_path_factory.mktemp("alone") / "run")
-
-
-def test_ranks_killed_at_random_moments(tmp_path, setting, alone, trials, tally):
+def test_ranks_killed_at_random_moments(tmp_path, trials, tally):
     times, draw, killed = trials(2, 10), random.Random(0), 0
     for attempt in range(_MOST):
         folder = tmp_path / f"run-{attempt}"
-        processes = start(setting, folder, [Rank(rank, 3, seconds=0.01) for rank in range(3)])
+        processes = start(folder, [Rank(rank, 3, seconds=0.01) for rank in range(3)])
         time.sleep(draw.uniform(0.02, 0.6))
         victim = draw.choice(processes)
         os.kill(victim.pid, signal.SIGKILL)
         codes = finish(processes)
         killed += -signal.SIGKILL in codes
         assert {*codes} <= {0, -signal.SIGKILL}
-        pd.testing.assert_frame_equal(table(folder), alone, check_exact=True)
-        assert count_rows(folder) <= len(alone) * 1.5
+        check_same(folder)
+        assert count_rows(folder) <= ROWS * 1.5
         if killed == times:
             break
     assert killed == times
@@ -55,11 +43,11 @@ def test_ranks_killed_at_random_moments(tmp_path, setting, alone, trials, tally)
     tally("engines", "A rank of torchrun killed at a random moment", times, times, happens)
 
 
-def test_all_ranks_killed_at_random_moments(tmp_path, setting, alone, trials, tally):
+def test_all_ranks_killed_at_random_moments(tmp_path, trials, tally):
     times, draw, folder = trials(2, 10), random.Random(1), tmp_path / "run"
     for launch in itertools.count():
         ranks = [Rank(rank, 2, str(launch), seconds=0.1) for rank in range(2)]
-        processes = start(setting, folder, ranks)
+        processes = start(folder, ranks)
         time.sleep(draw.uniform(0.1, 0.5))
         if launch == times:
             assert finish(processes) == [0, 0]
@@ -67,13 +55,13 @@ def test_all_ranks_killed_at_random_moments(tmp_path, setting, alone, trials, ta
         for process in processes:
             os.kill(process.pid, signal.SIGKILL)
         assert finish(processes) == [-signal.SIGKILL] * 2
-    pd.testing.assert_frame_equal(table(folder), alone, check_exact=True)
+    check_same(folder)
     assert not [*folder.glob(".torchsaliency/new-*")]
     happens = "the same command goes on, and ends with the same table"
     tally("engines", "All ranks of torchrun killed at a random moment", times, times, happens)
 
 
-def test_two_launches_on_one_store(tmp_path, setting, alone, trials, tally):
+def test_two_launches_on_one_store(tmp_path, trials, tally):
     times, rows = trials(1, 10), 0
     for trial in range(times):
         folder = tmp_path / f"run-{trial}"
@@ -82,35 +70,35 @@ def test_two_launches_on_one_store(tmp_path, setting, alone, trials, tally):
             for launch, world in (("one", 2), ("two", 1 + trial % 3))
             for rank in range(world)
         ]
-        assert {*finish(start(setting, folder, ranks))} == {0}
-        pd.testing.assert_frame_equal(table(folder), alone, check_exact=True)
+        assert {*finish(start(folder, ranks))} == {0}
+        check_same(folder)
         assert notes(folder) == []
         rows += count_rows(folder)
-    assert rows <= 1.5 * times * len(alone)
+    assert rows <= 1.5 * times * ROWS
     happens = "they share the work; what both computed is read once"
     tally("engines", "Two launches of torchrun on one store", times, times, happens)
 
 
-def test_a_wrong_clock(tmp_path, setting, alone, trials, tally):
+def test_a_wrong_clock(tmp_path, trials, tally):
     skews = [3600.0, -3600.0, 86400.0][: trials(1, 3)]
     for number, skew in enumerate(skews):
         folder = tmp_path / f"run-{number}"
         ranks = [Rank(0, 3, seconds=0.01), Rank(1, 3, seconds=0.01, skew=skew), Rank(2, 3)]
-        assert finish(start(setting, folder, ranks)) == [0, 0, 0]
-        pd.testing.assert_frame_equal(table(folder), alone, check_exact=True)
+        assert finish(start(folder, ranks)) == [0, 0, 0]
+        check_same(folder)
     happens = "nobody compares clocks: nothing is computed twice for it"
     tally("engines", "A rank whose clock is wrong by an hour", len(skews), len(skews), happens)
 
 
-def test_a_full_disk(tmp_path, setting, alone, trials, tally):
+def test_a_full_disk(tmp_path, trials, tally):
     rooms = [0, 16, 40, 100][: trials(1, 4)]
     for room in rooms:
         folder = tmp_path / f"run-{room}"
         ranks = [Rank(rank, 2, seconds=0.02, room=room) for rank in range(2)]
-        assert finish(start(setting, folder, ranks)) == [1, 1]  # both end in a sentence
+        assert finish(start(folder, ranks)) == [1, 1]  # both end in a sentence
         assert room == 0 or count_rows(folder) >= room
-        assert finish(start(setting, folder, [Rank(rank, 2, "two") for rank in range(2)])) == [0, 0]
-        pd.testing.assert_frame_equal(table(folder), alone, check_exact=True)
+        assert finish(start(folder, [Rank(rank, 2, "two") for rank in range(2)])) == [0, 0]
+        check_same(folder)
     happens = "each rank ends with one sentence; with room, the same command goes on"
     tally("engines", "A disk that is full while ranks write", len(rooms), len(rooms), happens)
 

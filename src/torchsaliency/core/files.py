@@ -115,6 +115,7 @@ class OutputFolder:
                     self._remove_drafts()
 
     def _acquire_shared(self) -> BinaryIO:
+        begun = time.monotonic()
         while True:
             if self._private.is_symlink():
                 raise self._link(self._private)
@@ -124,6 +125,9 @@ class OutputFolder:
                 _lock_shared(file)
             except BlockingIOError:
                 file.close()
+                if time.monotonic() - begun < _LEAVING:  # the last of those who shared it tidies
+                    time.sleep(_POLL)
+                    continue
                 raise OptionError(
                     f"{self.path} is being written to by {_describe(self._holder())}, which does "
                     "not share it; wait until it has ended, or choose another folder."
@@ -578,4 +582,4 @@ _holders: set[tuple[Path, int]] = set()
 """Folders that are held, and by which threads of this process."""
 
 _STARTED = time.time()
-_POLL, _ORPHANS = 0.05, 20.0
+_POLL, _ORPHANS, _LEAVING = 0.05, 20.0, 1.0

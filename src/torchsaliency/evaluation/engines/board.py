@@ -240,12 +240,19 @@ class Board:
             found[int(number)].add(session)
         return found
 
-    def claimed(self) -> set[int]:
-        """Return units that other sessions have claimed, without those of the dead."""
-        ours = {self.lease.session} | {
-            seen.lease.session for seen in self._seen.values() if seen.is_dead
+    def claimed(self, *, looked: bool = False) -> set[int]:
+        """Return units that other sessions have claimed, without those of the dead.
+
+        Args:
+            looked: whether that was just before, so that who has no lease is gone, too.
+        """
+        living = {lease.session for lease in self.others}
+        gone = {self.lease.session} | {seen.lease.session for seen in self._seen.values()} - living
+        return {
+            number
+            for number, sessions in self.claims().items()
+            if (sessions & living if looked else sessions - gone)
         }
-        return {number for number, sessions in self.claims().items() if sessions - ours}
 
     def claim(self, numbers: Collection[int]) -> list[int]:
         """Claim units of somebody else, and return those that are ours now.

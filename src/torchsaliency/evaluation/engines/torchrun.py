@@ -31,7 +31,7 @@ _SHORTEST, _MANY = 0.05, 64
 WINDOW, PORTION = 1.0, 10.0
 """Seconds of work that a lease names at once, and that is taken over at once."""
 
-_DEADLY = 2
+DEADLY = 2
 """So many sessions may die while they compute a unit before it gets a process of its own."""
 
 
@@ -71,6 +71,8 @@ class _Part:
         self.done = self.elsewhere = 0  # images that we have finished, and others
         self.pairs: Set[tuple[str, str]] = frozenset()  # of the store, after we began
         self.skipped: set[str] = set()  # images without rows, by whomever
+        self.show = sum(unit.shown for unit in units)  # images of ours, not of the first units
+        self.tried: set[int] = set()  # units that we have computed
         self.computed: set[int] = set()  # and not written yet
         self.claimed: set[int] = set()
         self.away: set[int] = set()  # claimed by others
@@ -86,7 +88,7 @@ class _Part:
         board.look()
         rank, world, away = board.lease.rank, board.lease.world, board.taken()
         ours = [number for number in sorted(self.left - away) if number % world == rank]
-        yield from self._compute([one for one in ours if board.deaths(one) < _DEADLY])
+        yield from self._compute([one for one in ours if board.deaths(one) < DEADLY])
         board.post(owns=False)
         yield from self._take_over()
         board.sweep(lambda number: not any(self._missing(number, skipped=True)))
@@ -95,7 +97,7 @@ class _Part:
 
     def _compute(self, numbers: Sequence[int]) -> Generator[Outcome, None, None]:
         """Compute units in their order, but those that others claim meanwhile."""
-        units = {number: [*self._missing(number)] for number in numbers}
+        units = {number: [*map(self._show, self._missing(number))] for number in numbers}
         groups = [unit.places for number in numbers for unit in units[number]]
         window: Collection[int] = ()
         with closing(batches(self.job.setting, groups)) as read:
@@ -118,6 +120,11 @@ class _Part:
                     self.pace = 0.7 * self.pace + 0.3 * taken if self.pace else taken
         yield from self._commit()
         self.board.post(working=(), held=(), images=self.done)
+
+    def _show(self, unit: Unit) -> Unit:
+        shown = min(self.show, len(unit))
+        self.show -= shown
+        return replace(unit, shown=shown)
 
     def _begin(self, numbers: Sequence[int]) -> list[int]:
         """Say which of the next units we compute now, and return them; [] if none is left to us."""
@@ -167,6 +174,7 @@ class _Part:
         """Tell the others what is written now."""
         for number, found in self.found.items():
             self.board.publish(number, found)
+        self.tried |= self.computed
         self.claimed -= self.computed  # the claims stay: the owner does not read the rows
         self.computed, self.found = set(), {}
         self.committed = time.monotonic()
@@ -184,7 +192,7 @@ class _Part:
         board, pause = self.board, _SHORTEST
         while True:
             board.look()  # before the rows: what is nobody's any more, is written
-            away = board.taken() | board.claimed()
+            away = board.taken() | board.claimed(looked=True)
             yield self._look_at_rows()
             if not self.left:
                 return
@@ -199,7 +207,7 @@ class _Part:
             finished = self.claimed - self.left  # by who held it until a moment ago
             board.release(finished)
             self.claimed -= finished
-            deadly = {number for number in self.claimed if board.deaths(number) >= _DEADLY}
+            deadly = {number for number in self.claimed if board.deaths(number) >= DEADLY}
             yield from self._compute(sorted(self.claimed - deadly))
             for number in sorted(deadly):
                 yield from self._compute_apart(number)
@@ -213,7 +221,8 @@ class _Part:
             outcome.skipped |= found["skipped"]
             outcome.odd |= found["odd"]
         self.skipped |= outcome.skipped.keys()
-        missing = {number: [*self._missing(number)] for number in self.left}
+        # a unit that leaves no rows although we computed it is not begun for ever
+        missing = {number: [*self._missing(number)] for number in self.left - self.tried}
         self.left = {number for number, units in missing.items() if units}
         images = sum(len(unit) for units in missing.values() for unit in units)
         outcome.elsewhere = self._count_elsewhere(self.total - images - self.done)
@@ -234,7 +243,7 @@ class _Part:
                 and any((self.names[place], method) not in self.pairs for method in unit.methods)
             )
             if places:
-                yield replace(unit, places=places, shown=min(unit.shown, len(places)))
+                yield replace(unit, places=places)
 
     def _choose(self, free: Sequence[int]) -> Sequence[int]:
         """Return units to take over, of those in nobody's work; some seconds of work at most."""
@@ -263,7 +272,8 @@ class _Part:
     def _compute_apart(self, number: int) -> Generator[Outcome, None, None]:
         """Compute a unit in a process of its own, which may die of it."""
         self.board.post(working=(), held=(*self.claimed,))
-        outcomes = ProcessesEngine(actors=1).run(self.job, [*self._missing(number)])
+        units = [*map(self._show, self._missing(number))]
+        outcomes = ProcessesEngine(actors=1).run(self.job, units)
         with closing(outcomes):
             for outcome in outcomes:
                 yield from self._give(number, outcome, last=False)
