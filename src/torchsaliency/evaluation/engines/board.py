@@ -75,9 +75,10 @@ class Lease:
         """Return the name of its file."""
         return f"{self.rank:06d}-{self.world}-{self.session}.json"
 
-    def shares_units(self, other: Lease) -> bool:
-        """Whether some units are of both ranks."""
-        return self.world != other.world or self.rank == other.rank
+    def shares_units(self, file: str) -> bool:
+        """Whether some units are of both ranks, of another lease by the name of its file."""
+        rank, world, _ = file.split("-", 2)
+        return self.world != int(world) or self.rank == int(rank)
 
     @classmethod
     def parse(cls, content: bytes | None) -> Lease | None:
@@ -189,7 +190,7 @@ class Board:
                 del self._seen[name]  # it has ended well
         for name in names:
             known = self._seen.get(name)
-            if rivals and known and not self.lease.shares_units(known.lease):
+            if rivals and not self.lease.shares_units(name):
                 continue
             lease = Lease.parse(self._place.read(self._name(_LEASES, name)))
             if lease is None:
@@ -225,7 +226,7 @@ class Board:
         return any(
             seen.is_alive
             and seen.lease.owns
-            and seen.lease.shares_units(self.lease)
+            and self.lease.shares_units(seen.lease.file)
             and seen.lease.session < self.lease.session
             for seen in self._seen.values()
         )

@@ -55,6 +55,14 @@ class TorchrunEngine(RunEngine):
             yield from _Part(job, units, board).run()
 
 
+def find_shortest_pause(world: int) -> float:
+    """Return the seconds of the first pause of a process that has nothing to do.
+
+    Each look reads the leases of all others, so that many processes look seldom.
+    """
+    return _SHORTEST * max(1.0, (world / _MANY) ** 2)
+
+
 @final
 class _Part:
     """What one session does of the work that all have in common."""
@@ -85,8 +93,9 @@ class _Part:
     def run(self) -> Generator[Outcome, None, None]:
         """Compute our own units, then what is left."""
         board = self.board
-        board.look()
-        rank, world, away = board.lease.rank, board.lease.world, board.taken()
+        rank, world = board.lease.rank, board.lease.world
+        board.look(rivals=world > _MANY)  # each lease is a request
+        away = board.taken() | (board.claimed() if world > _MANY else set())
         ours = [number for number in sorted(self.left - away) if number % world == rank]
         yield from self._compute([one for one in ours if board.deaths(one) < DEADLY])
         board.post(owns=False)
@@ -189,7 +198,8 @@ class _Part:
 
     def _take_over(self) -> Generator[Outcome, None, None]:
         """Compute what others do not get to; wait for the rest."""
-        board, pause = self.board, _SHORTEST
+        board, shortest = self.board, find_shortest_pause(self.board.lease.world)
+        pause = shortest
         while True:
             board.look()  # before the rows: what is nobody's any more, is written
             away = board.taken() | board.claimed(looked=True)
@@ -211,7 +221,7 @@ class _Part:
             yield from self._compute(sorted(self.claimed - deadly))
             for number in sorted(deadly):
                 yield from self._compute_apart(number)
-            pause = _SHORTEST
+            pause = shortest
 
     def _look_at_rows(self) -> Outcome:
         """Find out what is left; return what others have finished."""
