@@ -1,10 +1,11 @@
 """Overhead and efficiency of engines on networks that sleep: `python -m benchmarks.scaling`.
 
-A batch of two images takes some passes, each of 1, 10 or 100 ms. The clock runs from the moment
+A batch of two images takes two passes, each of 1, 10 or 100 ms. The clock runs from the moment
 when a quarter of the batches is done, so that processes have started, to the last one. The
 overhead of a batch is what an actor needs longer than the engine local, which reads images and
-computes in turn; the efficiency is local's time over that of all actors together. Of several
-rounds the fastest counts: other programs of the machine only add to a time.
+computes in turn; it is below zero where reading the next images meanwhile saves more. The
+efficiency is local's time over that of all actors together. Of several rounds the fastest counts:
+other programs of the machine only add to a time.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ ACTORS = (1, 2, 4)
 _BATCH = 2
 
 
-def measure(milliseconds: int, engine: str, actors: int | None) -> float:
-    """Return the seconds between two batches."""
+def measure(milliseconds: int, engine: str, actors: int | None) -> tuple[float, float]:
+    """Return the seconds between two batches, and the driver's of the processor in them."""
     count = BATCHES[milliseconds] * _BATCH
     plan = make_plan(
         {
@@ -48,16 +49,17 @@ def measure(milliseconds: int, engine: str, actors: int | None) -> float:
             "actors": actors,
         }
     )
-    seen: list[tuple[int, float]] = []
+    seen: list[tuple[int, float, float]] = []
 
     def watch(now: Progress) -> None:
         if now.done >= count / 4:
-            seen.append((now.done, time.perf_counter()))
+            seen.append((now.done, time.perf_counter(), time.process_time()))
 
     with tempfile.TemporaryDirectory() as folder:
         evaluate(plan, Path(folder) / "run", model=make_network(milliseconds / 1000), watch=watch)
-    (first, begun), (last, ended) = seen[0], seen[-1]
-    return (ended - begun) / (last - first) * _BATCH
+    (first, begun, idle), (last, ended, busy) = seen[0], seen[-1]
+    count = (last - first) / _BATCH
+    return (ended - begun) / count, (busy - idle) / count
 
 
 def main(
@@ -70,16 +72,17 @@ def main(
     with ExitStack() as stack:
         stack.enter_context(connect(None, max(ACTORS)))
         for milliseconds in BATCHES:
-            alone = min(measure(milliseconds, "local", None) for _ in range(rounds))
+            alone, _ = min(measure(milliseconds, "local", None) for _ in range(rounds))
             for engine in ("processes", "ray"):
                 for actors in ACTORS:
-                    found = min(measure(milliseconds, engine, actors) for _ in range(rounds))
+                    found, busy = min(measure(milliseconds, engine, actors) for _ in range(rounds))
                     row = {
                         "ms a pass": milliseconds,
                         "engine": engine,
                         "actors": actors,
                         "ms a batch, local": round(alone * 1000, 2),
                         "ms a batch": round(found * 1000, 2),
+                        "driver's processor, ms a batch": round(busy * 1000, 2),
                         "overhead, ms": round((found * actors - alone) * 1000, 2),
                         "efficiency": round(alone / (found * actors), 3),
                     }

@@ -186,6 +186,14 @@ def test_actors_are_placed_where_there_is_room(nodes, asked, placed):
     assert Cluster(tuple(nodes), started=True).place(*asked) == placed
 
 
+@pytest.mark.parametrize(
+    ("units", "actors", "tasks"),
+    [(1, 1, 1), (64, 1, 64), (100, 1, 64), (1000, 1, 250), (1001, 1, 251), (782, 8, 512)],
+)
+def test_units_share_tasks_where_there_are_many(units, actors, tasks):
+    assert ray_pipeline.count_tasks(units, actors) == tasks
+
+
 def test_too_many_actors_are_refused_here_and_waited_for_elsewhere():
     with pytest.raises(OptionError, match=r"room for 1 actors .* 0\.6 GPUs each, and 2 are needed"):
         Cluster((Node(4.0, 1.0),), started=True).place(2, 0.6, 1)

@@ -145,11 +145,15 @@ def _init(address: str, actors: int, folder: str) -> None:
 
 
 _WATCHER = """
-import shutil, sys, time
+import os, shutil, sys, time
 if sys.stdin.read() != "end":
-    print(sys.argv[2], file=sys.stderr)
-    time.sleep(2)  # what is left of the cluster still writes
-shutil.rmtree(sys.argv[1], ignore_errors=True)
+    print(sys.argv[2], file=sys.stderr, flush=True)
+    time.sleep(2)
+for _ in range(120):  # what is left of the cluster still writes
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
+    if not os.path.exists(sys.argv[1]):
+        break
+    time.sleep(1)
 """
 
 _KILLED = (

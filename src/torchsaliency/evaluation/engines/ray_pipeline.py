@@ -32,6 +32,12 @@ _AHEAD = 2
 _QUEUED = 2
 """Units that wait at an actor, so that it need not wait for the driver."""
 
+_TOGETHER = 4
+"""Units of a task at most: a task costs milliseconds, and what it holds is lost together."""
+
+_TASKS = 64
+"""Tasks of each actor, before units share one."""
+
 
 @final
 @dataclass(frozen=True)
@@ -99,7 +105,8 @@ def run_pipeline(request: Request, units: Sequence[bytes]) -> Generator[bytes, N
     context.memory_usage_poll_interval_s = None
     with ray.data.DataContext.current(context):
         rows = ray.data.from_items(
-            [{"unit": unit} for unit in units], override_num_blocks=len(units)
+            [{"unit": unit} for unit in units],
+            override_num_blocks=count_tasks(len(units), request.actors),
         )
         found = rows.map_batches(
             UnitActor,
@@ -120,6 +127,11 @@ def run_pipeline(request: Request, units: Sequence[bytes]) -> Generator[bytes, N
             with contextlib.closing(answers):
                 for answer in answers:
                     yield from answer["answer"]
+
+
+def count_tasks(units: int, actors: int) -> int:
+    """Return how many tasks the units are shared among."""
+    return min(units, max(_TASKS * actors, -(-units // _TOGETHER)))
 
 
 @contextlib.contextmanager
