@@ -38,6 +38,7 @@ KINDS = {
     "batches": "Batches",
     "threads": "Threads",
     "files": "Files and folders",
+    "stores": "Stores at addresses, and compaction",
     "isolation": "Failures of single images",
     "images": "Image files",
     "pixels": "The same pixels from every reader",

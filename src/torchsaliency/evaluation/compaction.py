@@ -24,8 +24,8 @@ from torchsaliency.evaluation.shards import KEY, SCHEMA, encode_shard
 if TYPE_CHECKING:
     from torchsaliency.evaluation.store import Store
 
-PART_ROWS = 4_000_000
-"""Rows of one large shard at most: they are sorted in memory, in about half a gigabyte."""
+PART_ROWS = 2_000_000
+"""Rows of one large shard at most, which are sorted in memory."""
 
 
 @final
@@ -141,9 +141,11 @@ def _gather(store: Store, names: list[Names], part: _Part) -> pa.Table:
     found = found[:, order]
     first = np.ones(len(order), bool)
     first[1:] = (found[:, 1:] != found[:, :-1]).any(0)
-    rows = pa.concat_tables(tables).combine_chunks().take(pa.array(order[first]))
+    rows, places = pa.concat_tables(tables), pa.array(order[first])
+    # one column after the other: a copy of all of them at once would take as much again
+    columns = [column.combine_chunks().take(places) for column in rows.columns]
     keys = [
         pa.DictionaryArray.from_arrays(pa.array(code), pa.array([*known.places], pa.string()))
         for code, known in zip(found[:, first], (samples, methods, metrics), strict=True)
     ]
-    return pa.table([*keys, *rows.columns], names=[*KEY, *others])
+    return pa.table([*keys, *columns], names=[*KEY, *others])

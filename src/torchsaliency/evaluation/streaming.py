@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import final
@@ -21,6 +21,10 @@ from torchsaliency.evaluation.store import Store
 
 BUDGET = 512 * 2**20
 """Bytes of the rows that are held at once."""
+
+
+_JOINED = 32 * 2**20
+"""Bytes of rows that are put into their places at once."""
 
 
 @final
@@ -150,7 +154,8 @@ class StoreLines(Lines):
     def _fill(self, blocks: Mapping[tuple[str, str], _Block]) -> None:
         methods, metrics = {method for method, _ in blocks}, {metric for _, metric in blocks}
         names = [(a, b) for a in self._methods.places for b in self._metrics.places]
-        for table in self._store.scan([*KEY, "row"], methods=methods, metrics=metrics):
+        tables = self._store.scan([*KEY, "row"], methods=methods, metrics=metrics)
+        for table in _join(tables):
             sample, method, metric = self._encode(table)
             known = (sample >= 0) & (method >= 0) & (metric >= 0)
             # of images that came after they were counted, not all methods would be here
@@ -204,6 +209,18 @@ class _Rows:
 
     def take(self, places: NDArray[np.intp]) -> _Rows:
         return _Rows(self.starts[places], self.lengths[places], self.values)
+
+
+def _join(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the same rows in larger tables: each costs some time for every method and metric."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(part.nbytes for part in waiting) > _JOINED:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def _list_samples(store: Store) -> Iterator[str]:
