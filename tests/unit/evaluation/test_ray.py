@@ -15,7 +15,7 @@ import ray
 
 from torchsaliency.errors import OptionError, TargetError
 from torchsaliency.evaluation import evaluate, load_results, make_plan
-from torchsaliency.evaluation.engines import make_run_engine, ray_pipeline
+from torchsaliency.evaluation.engines import make_run_engine, ray_cluster, ray_pipeline
 from torchsaliency.evaluation.engines.processes import ATTEMPTS
 from torchsaliency.evaluation.engines.ray_cluster import Cluster, Node, connect
 from torchsaliency.evaluation.engines.ray_pipeline import Ledger, Turns, UnitActor
@@ -207,3 +207,12 @@ def test_gpus_need_the_device_that_has_them(tmp_path):
     engine = make_run_engine(plan(engine="ray", gpus_per_actor=0))
     with pytest.raises(OptionError, match="gpus_per_actor: 0 was given and the device is cuda:1"):
         engine._gpus("cuda:1")
+
+
+def test_a_cluster_that_does_not_start_is_told_in_a_sentence(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise Exception("The current node timed out during startup.")  # noqa: TRY002 (Ray's own)
+
+    monkeypatch.setattr(ray_cluster.ray, "init", fail)
+    with pytest.raises(OptionError, match=r"Ray did not start on this machine \(.*timed out"):
+        ray_cluster._init("local", 2, str(tmp_path))

@@ -136,7 +136,13 @@ def _init(address: str, actors: int, folder: str) -> None:
     try:
         with _environment(), _silent_stderr():
             ray.init(address, **options)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # of Ray, whose errors of the start have no type of their own
+        if address == "local":
+            raise OptionError(
+                f"engine: Ray did not start on this machine ({describe_failure(error).rstrip('.')})"
+                "; start the command again when the machine is less loaded, or give --engine "
+                "processes."
+            ) from error
         raise OptionError(
             f"address: Ray cannot use {address} ({describe_failure(error).rstrip('.')}); look "
             "whether the cluster runs, with the same versions of Python and Ray, and set "
