@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from torchsaliency.evaluation import Plan, Store, load_results, make_plan
+from torchsaliency.evaluation import Plan, Store, compaction, load_results, make_plan
 from torchsaliency.evaluation.shards import SCHEMA, encode_shard
 from torchsaliency.report import table
 
@@ -90,7 +90,7 @@ def write_table(folder: Path) -> dict[str, Any]:
 
 def compact(folder: Path) -> dict[str, Any]:
     """Compact."""
-    found = Store(folder).compact()
+    found = compaction.compact(Store(folder))
     return {"before": found.before, "after": found.after, "rows": found.rows}
 
 

@@ -17,7 +17,7 @@ import pytest
 from buckets import serve_bucket
 from runs import SAMPLES, begin, draw_rows, fill
 from torchsaliency.errors import DataError
-from torchsaliency.evaluation import Store, filesystems, load_results
+from torchsaliency.evaluation import Store, compact, filesystems, load_results
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def _compact(folder):
         return call
 
     store.place.write, store.place.delete = slowly(write), slowly(delete)
-    store.compact()
+    compact(store)
 
 
 def test_compaction_is_killed_at_random_moments(whole, trials, tally, tmp_path):
@@ -161,7 +161,7 @@ def test_sessions_write_while_compactions_run(wire, whole, trials, tally, tmp_pa
 
         def compact(_, address=address):
             for _ in range(4):
-                Store(address).compact()
+                compact(Store(address))
 
         with ThreadPoolExecutor() as pool:
             writing = [pool.submit(write, number) for number in range(2)]
@@ -169,7 +169,7 @@ def test_sessions_write_while_compactions_run(wire, whole, trials, tally, tmp_pa
             for future in writing + merging:
                 future.result()
         require_same(address, whole)
-        Store(address).compact()
+        compact(Store(address))
         require_same(address, whole)
     what = "two sessions and two compactions on one run in a bucket at once"
     tally("stores", what, times, times, "nothing is lost, nothing is twice")

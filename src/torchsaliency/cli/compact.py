@@ -17,11 +17,10 @@ class CompactOptions(Options):
 def compact(options: CompactOptions) -> None:
     """Merge the shards of a run into few, sorted by method and metric; no number changes."""
     from torchsaliency.evaluation import Store
+    from torchsaliency.evaluation.compaction import compact as merge
 
     with show_progress("merging", "shards") as meter:
-        found = Store(options.run).compact(
-            lambda done, total: meter.update(done=done, total=total),
-        )
+        found = merge(Store(options.run), lambda done, total: meter.update(done=done, total=total))
     print_line(
         f"{options.run}: {found.before:,} shards became {found.after:,}, with {found.rows:,} rows."
     )

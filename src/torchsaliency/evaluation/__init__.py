@@ -9,6 +9,7 @@ from torchsaliency.evaluation.agreement import Consensus, consensus
 from torchsaliency.evaluation.bench import Bench
 from torchsaliency.evaluation.callbacks import Callback, ExplainedImage, Progress, Watch
 from torchsaliency.evaluation.choosing import recommend
+from torchsaliency.evaluation.compaction import Compaction, compact
 from torchsaliency.evaluation.plan import Plan, make_plan, read_plan
 from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.runner import compute_rows, evaluate, load_results
@@ -23,6 +24,7 @@ __all__ = [
     "Bench",
     "Callback",
     "Choice",
+    "Compaction",
     "Consensus",
     "ExplainedImage",
     "Plan",
@@ -31,6 +33,7 @@ __all__ = [
     "Results",
     "Store",
     "Watch",
+    "compact",
     "compute_rows",
     "consensus",
     "evaluate",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +20,7 @@ from numpy.typing import NDArray
 from torchsaliency.errors import DataError
 from torchsaliency.evaluation.pairs import Names, encode_keys
 from torchsaliency.evaluation.shards import KEY, SCHEMA, encode_shard
-
-if TYPE_CHECKING:
-    from torchsaliency.evaluation.store import Store
+from torchsaliency.evaluation.store import Store
 
 PART_ROWS = 2_000_000
 """Rows of one large shard at most, which are sorted in memory."""

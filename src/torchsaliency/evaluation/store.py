@@ -19,7 +19,7 @@ import json
 import re
 import uuid
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,6 @@ from numpy.typing import NDArray
 
 from torchsaliency.core.files import file_name, file_names, json_bytes
 from torchsaliency.errors import DataError, OptionError, OutputError
-from torchsaliency.evaluation.compaction import Compaction, compact
 from torchsaliency.evaluation.pairs import Pairs
 from torchsaliency.evaluation.places import FolderPlace, open_place
 from torchsaliency.evaluation.shards import (
@@ -295,10 +294,6 @@ class Store:
         """
         for name, content in self._read_shards():
             yield from read_shard(name, content, columns, methods=methods, metrics=metrics)
-
-    def compact(self, watch: Callable[[int, int], object] | None = None) -> Compaction:
-        """Merge the shards into few, see `torchsaliency.evaluation.compaction.compact`."""
-        return compact(self, watch)
 
     def list_shards(self) -> list[str]:
         """Return the names of all shards, in the order in which they were written."""

@@ -16,7 +16,7 @@ from buckets import serve_bucket
 from runs import SAMPLES, begin, draw_rows, fill
 from torchsaliency.cli.main import _exit_code, app
 from torchsaliency.errors import DataError, OutputError
-from torchsaliency.evaluation import Store, evaluate, filesystems, load_results, make_plan
+from torchsaliency.evaluation import Store, compact, evaluate, filesystems, load_results, make_plan
 from torchsaliency.evaluation.places import FolderPlace, open_place
 
 
@@ -157,7 +157,7 @@ def test_a_run_at_an_address_is_that_in_a_folder(address, undisturbed):
     pd.testing.assert_frame_equal(frames(address), undisturbed, check_exact=True)
     facts = Store(address).facts
     assert len(facts["sessions"]) == 1
-    found = Store(address).compact()
+    found = compact(Store(address))
     assert (found.before, found.after) == (1, 1)
     pd.testing.assert_frame_equal(frames(address), undisturbed, check_exact=True)
 

@@ -14,7 +14,15 @@ import pytest
 
 from runs import PLAN, SAMPLES, begin, draw_rows, fill
 from torchsaliency.errors import DataError, InputError, OptionError
-from torchsaliency.evaluation import Store, compaction, load_results, runner, shards, streaming
+from torchsaliency.evaluation import (
+    Store,
+    compact,
+    compaction,
+    load_results,
+    runner,
+    shards,
+    streaming,
+)
 from torchsaliency.evaluation.shards import KEY, SCHEMA
 from torchsaliency.report import comparison, render, table
 
@@ -117,7 +125,7 @@ def test_compaction_changes_no_digit(tmp_path, monkeypatch, rows, listed):
     before, done = frames(tmp_path), store.done()
     if not listed:  # the order of images is that of the rows, which are sorted by method now
         before = before.sort_values(KEY, ignore_index=True)
-    found = store.compact()
+    found = compact(store)
     assert (found.before, found.rows) == (5, len(before))
     assert found.after == len(store.list_shards()) == {10**6: 1, 60: 6, 100: 3}[rows]
     assert Store(tmp_path).done() == done
@@ -129,7 +137,7 @@ def test_compacted_shards_are_sorted_and_prune(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "_GROUP_BYTES", 2_000)
     store = begin(tmp_path)
     fill(store)
-    store.compact()
+    compact(store)
     (path,) = tmp_path.glob("rows/*.parquet")
     order = {name: list(PLAN.create_methods()).index(name) for name in PLAN.create_methods()}
     methods = pq.read_table(path)["method"].to_pylist()
@@ -147,16 +155,16 @@ def test_compaction_drops_what_two_sessions_wrote(tmp_path):
     before = frames(tmp_path)
     store.add(draw_rows(SAMPLES[:7]))
     store.add(draw_rows(SAMPLES[3:9], ["tsm"]))
-    assert store.compact().rows == len(before)
+    assert compact(store).rows == len(before)
     same(frames(tmp_path), before)
-    assert store.compact().rows == len(before)  # and again
+    assert compact(store).rows == len(before)  # and again
     same(frames(tmp_path), before)
 
 
 def test_a_session_goes_on_after_compaction(tmp_path):
     store = begin(tmp_path)
     fill(store, samples=SAMPLES[:20])
-    store.compact()
+    compact(store)
     fill(begin(tmp_path), samples=SAMPLES[20:])
     whole = begin(tmp_path / "whole")
     fill(whole)
@@ -168,7 +176,7 @@ def test_shards_that_are_merged_while_they_are_read_lose_nothing(tmp_path):
     fill(store)
     reading = store.scan()
     seen = [next(reading)]
-    Store(tmp_path, shared=True).compact()
+    compact(Store(tmp_path, shared=True))
     seen += reading
     found = pa.concat_tables(t.cast(SCHEMA) for t in seen).to_pandas().drop_duplicates(KEY)
     assert len(found) == len(frames(tmp_path)) == 30 * 3 * 3
@@ -188,10 +196,10 @@ def test_compaction_is_refused_while_a_session_writes(tmp_path):
     session.start()
     assert held.wait(60)
     with pytest.raises(OptionError, match="is being written to by"):
-        Store(tmp_path).compact()
+        compact(Store(tmp_path))
     let_go.set()
     session.join()
-    assert Store(tmp_path).compact().after == 1
+    assert compact(Store(tmp_path)).after == 1
 
 
 def test_a_damaged_shard_is_not_compacted(tmp_path):
@@ -200,13 +208,13 @@ def test_a_damaged_shard_is_not_compacted(tmp_path):
     path = min(tmp_path.glob("rows/*.parquet"))
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(DataError, match="is damaged; start `torchsaliency evaluate` again"):
-        store.compact()
+        compact(store)
     assert len(store.list_shards()) == 5
 
 
 def test_what_is_no_run_is_not_compacted(tmp_path):
     with pytest.raises(DataError, match="holds no evaluation"):
-        Store(tmp_path / "none").compact()
+        compact(Store(tmp_path / "none"))
 
 
 # --- results that are read when they are asked for ------------------------------------------------
@@ -221,7 +229,7 @@ def both(request, tmp_path, monkeypatch):
     if request.param == "twice":
         store.add(draw_rows(SAMPLES[5:12], ["opticam"]))
     if request.param == "compacted":
-        store.compact()
+        compact(store)
     held = load_results(tmp_path)
     monkeypatch.setattr(runner, "FEW_LINES", 10)
     monkeypatch.setattr(streaming, "BUDGET", 1_500)
