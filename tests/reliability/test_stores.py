@@ -159,13 +159,13 @@ def test_sessions_write_while_compactions_run(wire, whole, trials, tally, tmp_pa
             for sample in SAMPLES[number::2]:
                 store.add(draw_rows([sample]))
 
-        def compact(_, address=address):
+        def merge(_, address=address):
             for _ in range(4):
                 compact(Store(address))
 
         with ThreadPoolExecutor() as pool:
             writing = [pool.submit(write, number) for number in range(2)]
-            merging = [pool.submit(compact, number) for number in range(2)]
+            merging = [pool.submit(merge, number) for number in range(2)]
             for future in writing + merging:
                 future.result()
         require_same(address, whole)
