@@ -67,10 +67,11 @@ class Pairs(Set[tuple[str, str]]):
         samples = self._samples.encode(table.column("sample"), grow=True)
         methods = self._methods.encode(table.column("method"), grow=True)
         height, width = len(self._samples), len(self._methods)
-        if height > len(self._there) or width > self._there.shape[1]:
+        high, wide = self._there.shape
+        if height > high or width > wide:
             # twice as many samples as there are, so that adding takes linear time
-            grown = np.zeros((max(height, 2 * len(self._there)), width), bool)
-            grown[: len(self._there), : self._there.shape[1]] = self._there
+            grown = np.zeros((max(height, 2 * high) if height > high else high, width), bool)
+            grown[:high, :wide] = self._there
             self._there = grown
         self._there[samples, methods] = True
 

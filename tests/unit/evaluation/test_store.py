@@ -23,6 +23,7 @@ from torchsaliency.evaluation import (
     shards,
     streaming,
 )
+from torchsaliency.evaluation.pairs import Pairs
 from torchsaliency.evaluation.shards import KEY, SCHEMA
 from torchsaliency.report import comparison, render, table
 
@@ -306,3 +307,14 @@ def test_a_streamed_row_of_another_width_is_named(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=rf"ad of tsm on {wrong['sample']} has a row of 2 num"):
             found.rows("tsm", "ad")
         found.rows("tsm", "ag")
+
+
+def test_methods_that_come_one_by_one_take_no_more_memory():
+    pairs = Pairs()
+    for method in range(40):  # as a compacted run gives them, which is sorted by method
+        rows = pa.table({"sample": ["a", "b", "c"], "method": [f"method {method}"] * 3})
+        pairs.add(
+            pa.table([column.dictionary_encode() for column in rows.columns], rows.schema.names)
+        )
+    assert len(pairs) == 3 * 40
+    assert pairs._there.nbytes <= 2 * 3 * 40
