@@ -205,7 +205,9 @@ def test_what_two_photos_share(visit, photos):
     page.set_input_files("#second input[type=file]", str(photos / "other.png"))
     page.wait_for_selector("#second img")
     explain(watched)
-    assert "EmbeddingSimilarity" in page.locator("#maps .ts-about").first.inner_text()
+    assert (
+        "similarity (cosine) of the embedding" in page.locator("#maps .ts-about").first.inner_text()
+    )
     page.locator("#words textarea, #words input").first.fill("a dog")
     page.click("#explain")
     assert "leave one of the two out" in message(watched)

@@ -32,5 +32,7 @@ def test_words_for_clip(open_page, folder, photos):
                 arg=seen[-1] if seen else "",
             )
             seen.append(page.locator("#maps .ts-about").first.inner_text())
-        assert all(about.startswith("EmbeddingSimilarity, score ") for about in seen)
+        assert all(
+            about.startswith("similarity (cosine) of the embedding, score ") for about in seen
+        )
         assert watched.errors == []

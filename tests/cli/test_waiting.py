@@ -24,6 +24,7 @@ LONG = {
         (*EVALUATED, "--output", "run"),
         ("report", "run", "--output", "run.html"),
     ],
+    "compact": [(*EVALUATED, "--output", "shards"), ("compact", "shards")],
     "choose": [("choose", "photos", *SMALL, "--method", "gradcam")],
     "concepts": [
         (*CONCEPTS, "dff", "--count", 2),

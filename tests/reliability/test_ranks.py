@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,11 @@ def test_a_full_disk(tmp_path, trials, tally):
     tally("engines", "A disk that is full while ranks write", len(rooms), len(rooms), happens)
 
 
+def evaluate_anew(plan, folder):
+    forkserver._forkserver.__init__()  # that of the tests is no child of this process
+    evaluate(plan, folder)
+
+
 def test_an_image_that_kills_its_process(tmp_path, tally, monkeypatch):
     monkeypatch.setattr(board, "PATIENCE", 1.0)
     monkeypatch.setenv("RANK", "0")
@@ -122,7 +128,7 @@ def test_an_image_that_kills_its_process(tmp_path, tally, monkeypatch):
     )
     context, codes = multiprocessing.get_context("fork"), []
     for _ in range(3):  # as --max-restarts does
-        process = context.Process(target=evaluate, args=(plan, tmp_path / "run"))
+        process = context.Process(target=evaluate_anew, args=(plan, tmp_path / "run"))
         process.start()
         codes += finish([process])
     assert codes == [-signal.SIGKILL, -signal.SIGKILL, 0]

@@ -67,12 +67,13 @@ def compact(store: Store, watch: Callable[[int, int], object] | None = None) -> 
         names = [Names(facts.get("samples", ())), Names(facts["methods"]), Names()]
         parts = [*_divide(_count(store, names), len(names[0]))]
         rows = 0
+        tell = watch or (lambda *_: None)
         for done, part in enumerate(parts):
-            if watch is not None:
-                watch(done, len(parts))
+            tell(done, len(parts))
             table = _gather(store, names, part)
             store.add_shard(encode_shard(table))
             rows += len(table)
+        tell(len(parts), len(parts))
         store.remove_shards(old)
     return Compaction(len(old), len(parts), rows)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from copy import copy as shallow_copy
 from pathlib import Path
 from typing import final
 
@@ -216,7 +216,7 @@ class RemotePlace(Place):
     @property
     def signals(self) -> Files:
         """Files that sessions leave each other, in a folder of the same name as elsewhere."""
-        place = copy.copy(self)
+        place = shallow_copy(self)
         place._root += f"/{PRIVATE}"
         return place
 

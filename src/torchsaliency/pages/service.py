@@ -23,13 +23,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from torchsaliency.core.detection import is_detections, read_detections
+from torchsaliency.core.detection import is_detections
 from torchsaliency.core.embedding import similarity_to
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.freeze import frozen_eval
 from torchsaliency.core.method import Needs, methods
 from torchsaliency.core.network import unwrap
+from torchsaliency.core.session import call_network
 from torchsaliency.core.target import Contrast
 from torchsaliency.errors import OptionError, TorchSaliencyError
 from torchsaliency.pages.jobs import Choice, Job, Limits, Line, Shown
@@ -80,9 +81,7 @@ class Service:
             return False
         x = self._prepare(Image.new("RGB", (64, 48), "gray"))
         with frozen_eval(self.network, x.device), torch.no_grad():
-            output = self.network(x)
-        size = (x.shape[2], x.shape[3])
-        return is_detections(output) or read_detections(self.network, output, size) is not None
+            return is_detections(call_network(self.network, x))
 
     def make_job(self) -> Job:
         """Return a job with the time that one may have."""

@@ -507,7 +507,7 @@ def test_a_kind_can_be_forced(tmp_path):
 
 
 def test_paths_that_are_none(tmp_path, monkeypatch):
-    with pytest.raises(DataError, match="does not exist; give samples, shapes, a folder"):
+    with pytest.raises(DataError, match="does not exist; give samples, shapes, hf, a folder"):
         open_data(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"is a file; give the folder"):
         open_data(image(tmp_path / "a.png"))
