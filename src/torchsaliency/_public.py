@@ -2,6 +2,7 @@
 
 from types import ModuleType as _ModuleType
 
+from torchsaliency.allocator import tune_allocator as tune_allocator
 from torchsaliency.api import overlay as overlay
 from torchsaliency.api import overlay_concepts as overlay_concepts
 from torchsaliency.api import preprocess as preprocess

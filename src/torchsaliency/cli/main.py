@@ -5,7 +5,6 @@ Commands import what they need when they run, so that `--help` and mistakes are 
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import importlib.metadata
 import os
@@ -17,6 +16,7 @@ from typing import Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
+from torchsaliency.allocator import tune_allocator
 from torchsaliency.cli.app import app as app_command
 from torchsaliency.cli.choose import choose
 from torchsaliency.cli.compact import compact
@@ -118,20 +118,13 @@ for _command in COMMANDS:
 
 # --- the process ----------------------------------------------------------------------------------
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Names of glibc's settings, from malloc.h."""
-
-_CHOSEN = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD"}
-"""Variables by which a user chooses otherwise, or another allocator."""
-
 
 def prepare_process() -> None:
     """Let waiting threads sleep, freed memory stay, and other libraries be silent.
 
     Threads that spin while they wait take the processor from each other wherever anything else
-    runs: 3 to 18 times slower, measured. And glibc gives every large tensor back to the system as
-    soon as it is freed, so that each layer of each pass has its memory mapped and zeroed anew: a
-    forward pass of 32 images took 2.5 times as long, measured.
+    runs: 3 to 18 times slower, measured. What freed memory costs that does not stay,
+    `tune_allocator` says.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # what Pillow and pydicom find odd in a file is either mended here or told as an error
@@ -141,14 +134,7 @@ def prepare_process() -> None:
         from PIL import Image
 
         Image.MAX_IMAGE_PIXELS = None  # our own limit holds
-    if sys.platform == "linux" and not os.environ.keys() & _CHOSEN:
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
-        if mallopt is not None:
-            mallopt(_MMAP_THRESHOLD, 2**30)
-            mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-            # for the processes that this one starts, and for the size of a chunk (core.memory)
-            os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**30)
-            os.environ["MALLOC_TRIM_THRESHOLD_"] = str(2**31 - 1)
+    tune_allocator()
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ than small ones; a GPU wants as many images as its memory holds.
 from __future__ import annotations
 
 import math
-import os
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from torchsaliency.allocator import kept_bytes, warn_of_allocator
 from torchsaliency.core.runtime import empty_caches
 from torchsaliency.errors import InputError, out_of_memory
 
@@ -78,6 +78,12 @@ def measure_layers(net: nn.Module, images: Tensor) -> Iterator[None]:
     _measured.setdefault(net, {})[_key(images)] = most
 
 
+def check_allocator(net: nn.Module, images: Tensor) -> None:
+    """Warn once if a pass of these images has layers that the allocator of a processor slows."""
+    if images.device.type == "cpu" and is_measured(net, images):
+        warn_of_allocator(_measured[net][_key(images)] * len(images))
+
+
 def _is_batch(part: Any, images: Tensor) -> bool:
     return isinstance(part, Tensor) and part.shape[1:] == images.shape[1:]
 
@@ -86,7 +92,7 @@ def chunk_of(net: nn.Module, images: Tensor) -> int:
     """Return how many images of this size one pass of a measured network should hold: 2^n.
 
     Processor: as many as keep the largest layer's output within 32 MiB, or within what the process
-    was told to keep (MALLOC_MMAP_THRESHOLD_, as the command line does), at most 32. GPU: as many as
+    was told to keep (`tune_allocator`), at most 32. GPU: as many as
     half of its memory takes with gradients, at most 256; its size counts, not what is free at the
     moment, so that the next run takes the same. Less if memory ran out before.
     """
@@ -96,9 +102,7 @@ def chunk_of(net: nn.Module, images: Tensor) -> int:
         memory = torch.cuda.get_device_properties(images.device).total_memory
         found = min(_GPU, memory // 2 // (_LAYERS * each))
     else:
-        kept = os.environ.get("MALLOC_MMAP_THRESHOLD_", "")
-        largest = max(_LARGEST, int(kept)) if kept.isdecimal() else _LARGEST
-        found = min(_PROCESSOR, largest // each)
+        found = min(_PROCESSOR, max(_LARGEST, kept_bytes()) // each)
     found = 2 ** int(math.log2(max(1, found)))
     return min(found, _limits.get(net, {}).get(key, found))
 

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from torchsaliency.core import memory
 from torchsaliency.core.attention import Attention, record_attention
 from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.layer import Layer, LayerLike, as_group, first_tensor, replace_first
@@ -671,6 +672,7 @@ def _run_once(
                 outputs.append(session.forward(images, rows))
             if attentions is not None:
                 attentions.append(blocks)
+    memory.check_allocator(session.net, parts[0])
     _fill_layouts(session, traced, layers, passes=len(parts))
     with torch.set_grad_enabled(graph):
         output = session.read(_join_outputs(outputs))
