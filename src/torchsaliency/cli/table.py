@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from torchsaliency.cli.console import print_raw, stdout
 from torchsaliency.cli.options import CONFIDENCE, FORMAT
-from torchsaliency.options import Options, option
+from torchsaliency.errors import OptionError
+from torchsaliency.options import EXPLAINED, SCORED, Options, option
 
 if TYPE_CHECKING:
     from torchsaliency.report import Table
@@ -40,22 +41,60 @@ def table(options: TableOptions) -> None:
 
 
 class CompareOptions(Options):
-    """Which methods are compared."""
+    """What is compared."""
 
-    run: str = RUN
-    first: str = option(..., "", "A method of the evaluation.", metavar="A")
-    second: str = option(..., "", "Another.", metavar="B")
+    what: tuple[str, ...] = option(
+        ...,
+        "",
+        "A run and two of its methods; or two runs, of two networks, judges or versions, whose "
+        "methods are compared with themselves.",
+        metavar="RUN A B|RUN RUN",
+    )
+    method: tuple[str, ...] = option(
+        (),
+        EXPLAINED,
+        "Of two runs: methods that are compared; all that both have by default. Repeatable.",
+        metavar="NAME",
+    )
+    allow: tuple[str, ...] = option(
+        (),
+        SCORED,
+        "Of two runs: what may differ though it decides what a number means, one of data, masking, "
+        "target, normalise and study. Repeatable.",
+        metavar="NAME",
+    )
     form: str = FORMAT
+    confidence: float = CONFIDENCE
 
 
 def compare(options: CompareOptions) -> None:
-    """Compare two methods of an evaluation, image by image."""
-    from torchsaliency.evaluation import load_results
-    from torchsaliency.report import comparison
+    """Compare two methods of an evaluation, or two evaluations, image by image."""
+    from torchsaliency.evaluation import compare_runs, load_results
+    from torchsaliency.report import comparison, tabulate_runs
 
     check_format(options.form)
-    results = load_results(options.run)
-    print_table(comparison(results, options.first, options.second), options.form)
+    if len(options.what) not in _COMPARED:
+        raise OptionError(
+            f"{len(options.what)} names were given; give two runs, or a run and two of its methods."
+        )
+    if len(options.what) == _COMPARED[0]:
+        found = compare_runs(
+            *options.what,
+            methods=options.method,
+            allow=options.allow,
+            confidence=options.confidence,
+        )
+        return print_table(tabulate_runs(found), options.form)
+    if options.method or options.allow:
+        name = "--method" if options.method else "--allow"
+        raise OptionError(f"{name} was given with one run; it is for two: leave it out.")
+    run, first, second = options.what
+    made = comparison(load_results(run), first, second, confidence=options.confidence)
+    return print_table(made, options.form)
+
+
+_COMPARED = (2, 3)
+"""Names that are given: two runs, or a run and two methods."""
 
 
 def check_format(form: str) -> None:

@@ -10,6 +10,7 @@ from torchsaliency.evaluation.bench import Bench
 from torchsaliency.evaluation.callbacks import Callback, ExplainedImage, Progress, Watch
 from torchsaliency.evaluation.choosing import recommend
 from torchsaliency.evaluation.compaction import Compaction, compact
+from torchsaliency.evaluation.comparing import RunComparison, compare_runs
 from torchsaliency.evaluation.plan import Plan, make_plan, read_plan
 from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.runner import compute_rows, evaluate, load_results
@@ -31,9 +32,11 @@ __all__ = [
     "Progress",
     "Recommendation",
     "Results",
+    "RunComparison",
     "Store",
     "Watch",
     "compact",
+    "compare_runs",
     "compute_rows",
     "consensus",
     "evaluate",

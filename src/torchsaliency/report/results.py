@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from torchsaliency.errors import InputError
+from torchsaliency.evaluation.comparing import RunComparison
 from torchsaliency.evaluation.results import Results
 from torchsaliency.metrics.base import Summary
 from torchsaliency.metrics.statistics import CONFIDENCE, RESAMPLES, Comparison, compare
@@ -107,37 +108,85 @@ def comparison(
             f"No metric is defined for both {a} and {b} on two images; evaluate both on the same "
             "images first."
         )
-    names = (f"{a} − {b}", "p", "effect", "images")
     corrected = dict(zip(found, holm([test.p_value for test in found.values()]), strict=True))
-    plain = {"unit": "", "direction": "neither"}  # the row's heading has them
     cells: list[dict[str, Any]] = []
     for label, test in found.items():
+        summaries = [
+            results.summary(method, label, confidence=confidence, resamples=resamples)
+            for method in (a, b)
+        ]
         entry = results.metrics[label].entry
         row = Column(label, entry.unit, entry.direction).heading
-        better = None
-        if entry.direction != "neither" and corrected[label] < ALPHA:
-            better = a if _favours_first(test, entry.direction) else b
-        for method in (a, b):
-            summary = results.summary(method, label, confidence=confidence, resamples=resamples)
-            rank = "best" if method == better else None
-            cells.append(summary_cell(summary, row, method, rank=rank, **plain))
-        ends = {"low": test.low, "high": test.high, "confidence": confidence, "count": test.count}
-        values = (test.difference, corrected[label], test.effect, test.count)
-        for column, value in zip(names, values, strict=True):
-            cells.append({"row": row, "column": column, "value": value})
-        cells[-4].update(ends)
-        cells[-1]["decimals"] = 0
-    notes = (
-        "p: Wilcoxon's signed-rank test, Holm-corrected over the metrics.",
-        f"effect: matched-pairs rank-biserial correlation, above 0 where {a} is larger.",
-    )
+        cells += _pair_cells(row, (a, b), summaries, test, corrected[label], entry.direction)
     return Table.of(
         cells,
         caption=f"{a} against {b}",
         corner="metric",
-        notes=notes,
-        best="better, p < 0.05",
+        notes=("p: Wilcoxon's signed-rank test, Holm-corrected over the metrics.", _effect(a)),
+        best=_BETTER,
     )
+
+
+def tabulate_runs(found: RunComparison) -> Table:
+    """Return two runs side by side: a line for each method and metric, columns as `comparison`.
+
+    Holm's correction is over all lines. The notes say what was paired, what differs between the
+    runs, and what is left out.
+    """
+    a, b = found.names
+    lines = [(method, label) for method, tests in found.tests.items() for label in tests]
+    tests = [found.tests[method][label] for method, label in lines]
+    cells: list[dict[str, Any]] = []
+    for (method, label), test, p_value in zip(
+        lines, tests, holm([test.p_value for test in tests]), strict=True
+    ):
+        entry = found.metrics[label]
+        row = f"{method}: {Column(label, entry.unit, entry.direction).heading}"
+        summaries = found.summaries[method][label]
+        cells += _pair_cells(row, (a, b), summaries, test, p_value, entry.direction)
+    p = f"p: Wilcoxon's signed-rank test, Holm-corrected over the {len(lines)} lines."
+    return Table.of(
+        cells,
+        caption=f"{a} against {b}",
+        corner="method: metric",
+        notes=(p, _effect(a), *found.describe()),
+        best=_BETTER,
+    )
+
+
+_BETTER = "better, p < 0.05"
+
+
+def _effect(first: str) -> str:
+    return f"effect: matched-pairs rank-biserial correlation, above 0 where {first} is larger."
+
+
+def _pair_cells(
+    row: str,
+    names: tuple[str, str],
+    summaries: Sequence[Summary],
+    test: Comparison,
+    p_value: float,
+    direction: str,
+) -> list[dict[str, Any]]:
+    """Return a line of two contenders: both, the difference with its interval, and its test."""
+    better = None
+    if direction != "neither" and p_value < ALPHA:
+        better = names[0] if _favours_first(test, direction) else names[1]
+    plain = {"unit": "", "direction": "neither"}  # the row's heading has them
+    cells = [
+        summary_cell(summary, row, name, rank="best" if name == better else None, **plain)
+        for name, summary in zip(names, summaries, strict=True)
+    ]
+    ends = {"low": test.low, "high": test.high, "count": test.count}
+    ends["confidence"] = summaries[0].confidence
+    columns = {
+        f"{names[0]} − {names[1]}": {"value": test.difference, **ends},
+        "p": {"value": p_value},
+        "effect": {"value": test.effect},
+        "images": {"value": test.count, "decimals": 0},
+    }
+    return cells + [{"row": row, "column": name, **cell} for name, cell in columns.items()]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
