@@ -109,8 +109,8 @@ class RunComparison:
             sentences.append("The runs do not differ in anything that they record.")
         if "weights of the network" in self.differences and self.predicted:
             sentences.append(
-                "Each run explains and judges the class that is predicted in it; where the networks "
-                "disagree, these are two classes."
+                "Each run explains and judges the class that is predicted in it; where the "
+                "networks disagree, these are two classes."
             )
         return sentences + [f"Left out {name}: {why}." for name, why in self.left_out.items()]
 
@@ -268,10 +268,9 @@ def _find_differences(
         values = (one.get(name), other.get(name))
         if name in lonely or values[0] == values[1]:
             continue
-        if all(isinstance(value, Mapping) for value in values):
-            parts = {**values[0], **values[1]}
-            pairs = {f"{name}, {key}": tuple(value.get(key) for value in values) for key in parts}
-            found |= {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+        if isinstance(mine := values[0], Mapping) and isinstance(its := values[1], Mapping):
+            pairs = {key: (mine.get(key), its.get(key)) for key in {**mine, **its}}
+            found |= {f"{name}, {key}": pair for key, pair in pairs.items() if pair[0] != pair[1]}
         else:
             found[name] = values
     return found
@@ -295,9 +294,9 @@ def _check_deciding(
         )  # fmt: skip
         options = " ".join(f"--allow {name}" for name in refused)
         raise OptionError(
-            f"{names[0]} and {names[1]} differ in {', '.join(told[name] for name in refused)}{same}, "
-            f"so their numbers do not mean the same; evaluate both alike, or give {options} if that "
-            "is what you compare."
+            f"{names[0]} and {names[1]} differ in {', '.join(told[name] for name in refused)}"
+            f"{same}, so their numbers do not mean the same; evaluate both alike, or give "
+            f"{options} if that is what you compare."
         )
     for name in found:
         warnings.warn(

@@ -175,12 +175,12 @@ def _pair_cells(
         better = names[0] if _favours_first(test, direction) else names[1]
     plain = {"unit": "", "direction": "neither"}  # the row's heading has them
     cells = [
-        summary_cell(summary, row, name, rank="best" if name == better else None, **plain)
+        summary_cell(summary, row, name, rank=("best" if name == better else None), **plain)
         for name, summary in zip(names, summaries, strict=True)
     ]
-    ends = {"low": test.low, "high": test.high, "count": test.count}
-    ends["confidence"] = summaries[0].confidence
-    columns = {
+    ends = {"low": test.low, "high": test.high, "confidence": summaries[0].confidence}
+    ends |= {"count": test.count}
+    columns: dict[str, dict[str, Any]] = {
         f"{names[0]} − {names[1]}": {"value": test.difference, **ends},
         "p": {"value": p_value},
         "effect": {"value": test.effect},

@@ -210,7 +210,7 @@ def test_errors_are_one_sentence(tmp_path, first):
 def test_undefined_everywhere_is_an_error(tmp_path, first):
     nothing = {"gradcam": {"ad": dict.fromkeys(NAMES, math.nan)}}
     other = write_run(tmp_path / "nan", nothing, metrics="ad")
-    with pytest.raises(InputError, match="Nothing of first and nan can be compared: .*ad of grad"):
+    with pytest.raises(InputError, match=r"Nothing of first and nan can be compared: .*ad of grad"):
         compare_runs(first, other)
 
 
