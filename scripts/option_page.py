@@ -1,4 +1,4 @@
-"""Write the tables of options in docs/cli.md from the models of the commands."""
+"""Write the tables of options in docs/cli.md, and the manual, from the models of the commands."""
 
 import itertools
 import sys
@@ -62,3 +62,6 @@ def page() -> str:
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
     sys.stdout.write(f"{PAGE}\n")
+    import man_page
+
+    man_page.write()

@@ -45,6 +45,7 @@ LONG = {
 QUICK = {"methods", "metrics", "targets", "datasets", "models", "layers", "recipes"}
 QUICK |= {"table", "compare", "survey-score"}  # they read what is there
 QUICK |= {"plan"}  # it measures a few images, to say what the others would take
+QUICK |= {"doctor"}  # one image of a tiny network
 QUICK |= {"app"}  # a server, whose page says how far it is
 
 FAR = re.compile(r"[a-z -]+: \d+ of \d+ [a-z0-9 ]+ \(\d+%\), .*(s each|a second), .* left\.")

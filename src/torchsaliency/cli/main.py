@@ -23,6 +23,7 @@ from torchsaliency.cli.compact import compact
 from torchsaliency.cli.concepts import concepts
 from torchsaliency.cli.console import replace_unencodable, say
 from torchsaliency.cli.demo import demo
+from torchsaliency.cli.doctor import doctor
 from torchsaliency.cli.evaluate import evaluate
 from torchsaliency.cli.explain import explain
 from torchsaliency.cli.finetune import finetune
@@ -46,6 +47,7 @@ COMMANDS = (
     *(demo, explain, methods, metrics, targets, datasets, models, layers, plan, evaluate),
     *(table, compare),
     *(report, compact, app_command, choose, concepts, finetune, recipes, reproduce, survey_score),
+    doctor,
 )
 
 # Typer carries click's errors under a private name, or uses click's own, by version.
@@ -85,7 +87,6 @@ def _exit_code(run: Callable[[], Any]) -> int:
 
 app = typer.Typer(
     cls=_Group,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     no_args_is_help=True,
