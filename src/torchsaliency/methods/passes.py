@@ -250,6 +250,9 @@ def score_under_masks(
     masks: Callable[[Tensor], Tensor],
     target: Target | None = None,
     masking: Masking | None = None,
+    *,
+    first: int = 0,
+    images: Tensor | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Score every image under each of `count` masks that all images share, chunk by chunk.
 
@@ -259,15 +262,18 @@ def score_under_masks(
         masks: gives the masks (m, *size) in [0, 1] for indices (m,) in 0 … count-1.
         target: of the explained images; the trace's own by default.
         masking: the trace's own by default.
+        first: the masks before it are left out.
+        images: indices (n,) of the images that are scored; all by default.
 
     Yields:
         Indices of images (n,), indices of masks (m,), these masks, and the scores (n, m).
     """
-    device, chunk, images = view.images.device, view.chunk, len(view.images)
+    device, chunk = view.images.device, view.chunk
+    chosen = torch.arange(len(view.images), device=device) if images is None else images
     hide = (masking or view.masking).over(view.images)
-    for steps in torch.arange(count, device=device).split(max(1, chunk // images)):
+    for steps in torch.arange(first, count, device=device).split(max(1, chunk // len(chosen))):
         made = masks(steps)
-        for group in rows(images, view):
+        for group in chosen.split(chunk):
             index = group.repeat_interleave(len(steps))
             with torch.autocast(device.type, enabled=False):
                 variants = hide(made.repeat(len(group), *[1] * (made.ndim - 1)), index)
