@@ -54,7 +54,8 @@ def list_members(kind: type, public: set[type]) -> Iterator[str]:
 def describe(name: str, thing: Any, public: set[type]) -> Iterator[str]:
     """Yield the lines of one name."""
     if inspect.isclass(thing):
-        yield f"class {name}{show_parameters(thing)}"
+        error = issubclass(thing, BaseException)  # whose parameters are Python's
+        yield f"class {name}{'' if error else show_parameters(thing)}"
         yield from (f"    .{member}" for member in list_members(thing, public))
     elif callable(thing):
         yield name + show_parameters(thing)
