@@ -257,7 +257,7 @@ class ChannelCAM(Method):
     @final
     def saliency(self, view: View) -> Saliency:
         """Return h(Σ_k w_k ⊙ A_k), shape (N, *grid)."""
-        weights = self.weights(view)
+        weights, details = self.weights_and_details(view)
         maps = view.activations
         weights = weights.to(maps)
         if weights.ndim == 2:  # noqa: PLR2004
@@ -265,7 +265,11 @@ class ChannelCAM(Method):
         else:
             summed = (weights * maps).sum(1)  # einsum would permute both: 20 times slower
         raw = summed.relu() if self.rectified else summed
-        return Saliency(raw, signed=summed if self.entry.signed else None)
+        return Saliency(raw, details, summed if self.entry.signed else None)
+
+    def weights_and_details(self, view: View) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return the weights and what else was found out, the images along its first dimension."""
+        return self.weights(view), {}
 
 
 def drop_signs(method: Method) -> None:

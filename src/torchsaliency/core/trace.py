@@ -575,13 +575,27 @@ class View:
         scores = masks.new_zeros(masks.shape[:2])
         for pairs in (~hidden).nonzero().split(self.chunk):
             image, row = pairs.unbind(1)
-            grown = upsample(masks[image, row], self.size, align_corners=align_corners)
-            scores[image, row] = self.masked_scores(edit(minmax(grown)), image).to(scores.dtype)
+            found = self.score_maps(
+                masks[image, row], image, align_corners=align_corners, edit=edit
+            )
+            scores[image, row] = found.to(scores.dtype)
         for images in hidden.any(1).nonzero()[:, 0].split(self.chunk):
             nothing = self.images.new_zeros((len(images), *self.size))
             blank = self.masked_scores(edit(nothing), images).to(scores.dtype)
             scores[images] = torch.where(hidden[images], blank[:, None], scores[images])
         return scores
+
+    def score_maps(
+        self,
+        maps: Float[Tensor, " m *grid"],
+        index: Tensor,
+        *,
+        align_corners: bool = False,
+        edit: Callable[[Tensor], Tensor] = lambda grown: grown,
+    ) -> Float[Tensor, " m"]:
+        """Score the images at `index` (M,) under a map each: f(x ⊙ n(up(map)))_c, in one pass."""
+        grown = upsample(maps, self.size, align_corners=align_corners)
+        return self.masked_scores(edit(minmax(grown)), index)
 
     @contextmanager
     def trace_variants(

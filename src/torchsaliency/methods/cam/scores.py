@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -15,6 +16,7 @@ from torchsaliency.core.method import (
     PASSES,
     ChannelCAM,
     Method,
+    extend_needs,
     register,
     require_positive,
 )
@@ -23,6 +25,13 @@ from torchsaliency.core.target import Probability
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
 from torchsaliency.methods.attribution.gradient import normal_draws
+from torchsaliency.methods.cam.tolerance import (
+    Ablations,
+    ablate_channels,
+    describe_channels,
+    require_tolerance,
+    score_channels,
+)
 from torchsaliency.methods.passes import images_of
 
 
@@ -38,17 +47,35 @@ class ScoreCAM(ChannelCAM):
     A constant channel masks everything; all such channels share one pass, so the result is exact
     and dead channels cost nothing. Memory is bounded by the chunk.
 
+    A tolerance above 0 asks near-duplicates of a mask once, and the masks in the order of what they
+    may change, until the estimate of what the others can still change in the map stays below it.
+    Their scores come from a Gaussian process over the masks, see `methods.cam.tolerance`. Details:
+    `asked`, the masks that took a pass, and `error`, the estimate; it is no bound.
+
     Source: Wang et al., CVPRW 2020; details as pytorch-grad-cam.
 
     Attributes:
         align_corners: how masks are upsampled; True as in pytorch-grad-cam.
+        tolerance: largest error of the map in [0, 1] that is aimed at, below 1; 0 is exact.
     """
 
     align_corners: bool = True
+    tolerance: float | int = 0.0
+
+    def __post_init__(self) -> None:
+        require_tolerance("scorecam", self.tolerance)
 
     def weights(self, view: View) -> Tensor:
         """Return softmax_k of the masked scores, shape (N, K)."""
-        return view.rescore(view.activations, align_corners=self.align_corners).softmax(1)
+        return self.weights_and_details(view)[0]
+
+    def weights_and_details(self, view: View) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return the weights, and with a tolerance how many masks were asked."""
+        if not self.tolerance:
+            scores = view.rescore(view.activations, align_corners=self.align_corners)
+            return scores.softmax(1), {}
+        scores, details = score_channels(view, self.tolerance, align_corners=self.align_corners)
+        return scores.softmax(1), details
 
 
 @register("sscam", family="cam", cite="wang2020ss", needs=PASSES)
@@ -150,35 +177,64 @@ class AblationCAM(ChannelCAM):
     The batch grows at the layer, so what lies before it runs once; channels that hold the
     replacement value already are skipped, their weight is 0.
 
+    With a tolerance above 0, gradient times activation estimates the drops, and channels are asked
+    in the order of what they may change until the estimate of what the others can still change in
+    the map stays below it. Where what follows the layer is linear (pooling and one linear layer),
+    that is after 32 channels, and exact; where it is far from it, nearly all are asked. Details:
+    `asked`, the channels that took a pass, and `error`, the estimate; it is no bound.
+
     Source: Desai and Ramaswamy, WACV 2020. Differs from pytorch-grad-cam, whose replacement value
     is 0 only if the features' least value is exactly 0, else minus infinity in effect (erratum L2).
 
     Attributes:
         replacement: "zero" (the paper) or "min", the image's least activation.
+        tolerance: largest error of the map in [0, 1] that is aimed at, below 1; 0 is exact.
     """
 
     replacement: Literal["zero", "min"] = "zero"
+    tolerance: float | int = 0.0
+
+    def __post_init__(self) -> None:
+        require_tolerance("ablationcam", self.tolerance)
+        if self.tolerance:
+            extend_needs(self, GRADIENTS)
 
     def weights(self, view: View) -> Tensor:
         """Return the relative drops, shape (N, K)."""
-        drops = torch.stack([self._drops(view, i) for i in range(len(view.images))])
-        score = view.score[:, None]
-        return torch.where(score > 0, drops / torch.where(score > 0, score, 1), drops)
+        return self.weights_and_details(view)[0]
 
-    def _drops(self, view: View, image: int) -> Tensor:
+    def weights_and_details(self, view: View) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return the relative drops, and with a tolerance how many channels were asked."""
+        found = [self._drops(view, i) for i in range(len(view.images))]
+        drops, score = torch.stack([each for each, _ in found]), view.score[:, None]
+        every = [channels for _, channels in found if channels is not None]
+        return torch.where(
+            score > 0, drops / torch.where(score > 0, score, 1), drops
+        ), describe_channels(every, view) if self.tolerance else {}
+
+    def _drops(self, view: View, image: int) -> tuple[Tensor, Ablations | None]:
         features = view.activations[image]
         value = features.amin() if self.replacement == "min" else features.new_zeros(())
         live = (features != value).flatten(1).any(1).nonzero()[:, 0]
 
-        def without(step: Tensor) -> Tensor:
-            edited = repeat_image(features, len(step)).clone()
-            edited[torch.arange(len(step), device=step.device), live[step]] = value
-            return edited
+        def ask(channels: Tensor) -> Tensor:
+            def without(step: Tensor) -> Tensor:
+                edited = repeat_image(features, len(step)).clone()
+                edited[torch.arange(len(step), device=step.device), channels[step]] = value
+                return edited
+
+            return view.score[image] - view.tail(image, without, len(channels))
 
         drops = view.score.new_zeros(len(features))
-        if len(live):
-            drops[live] = view.score[image] - view.tail(image, without, len(live))
-        return drops
+        if not self.tolerance:
+            if len(live):
+                drops[live] = ask(live)
+            return drops, None
+        channels = ablate_channels(view, image, live, value, self.tolerance)
+        while len(channels.chosen):
+            channels.fill(ask(live[channels.chosen.to(live.device)]))
+        drops[live] = channels.values.to(drops)
+        return drops, channels
 
 
 @register("group-cam", family="cam", cite="zhang2021", needs=GRADIENTS | PASSES)
