@@ -164,10 +164,11 @@ def test_opposite_masks_are_complements():
     assert not (rare.grids[::2] * rare.grids[1::2]).any()
 
 
-def test_looks_are_even_and_end_with_all_samples():
+def test_looks_are_at_whole_units_and_end_with_all_samples():
     assert plan_looks(333, None, 128) == [333]
     assert plan_looks(333, 0.1, 128) == [128, 160, 200, 250, 312, 333]
     assert plan_looks(100, 0.1, 128) == [100]
+    assert plan_looks(61, 0.1, 16, 8) == [16, 24, 32, 40, 48, 61]
 
 
 @pytest.mark.parametrize(
@@ -176,3 +177,74 @@ def test_looks_are_even_and_end_with_all_samples():
 def test_options_that_do_not_fit(options: dict):
     with pytest.raises(OptionError, match=next(iter(options))):
         create("rise", options)
+
+
+class Squares(nn.Module):
+    """Scores with a gradient that is linear in the image: SmoothGrad's is known."""
+
+    scores = "regression"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = x.flatten(1)
+        return torch.stack([values.square() @ self.weight / 2 + 5 * values.sum(1), values[:, 0]], 1)
+
+
+@pytest.mark.parametrize("name", ["smoothgrad", "smoothgrad-squared", "vargrad", "gradientshap"])
+def test_gradients_end_at_their_standard_error(name: str):
+    torch.manual_seed(3)
+    net, x = Squares(), torch.rand(3, 1, 4, 4)
+    x[1] *= 0.1
+    most = {"samples": 3000, "seed": 1}
+    plain = explain_first(net, x, create(name, {**most, "samples": 200}))
+    same = explain_first(net, x, create(name, {**most, "samples": 200, "until": 1e-9}))
+    torch.testing.assert_close(plain.attributions, same.attributions, rtol=1e-4, atol=1e-5)
+    assert (same.details["samples"] == 200).all()
+    method = create(name, {**most, "until": 0.1})
+    found = explain_first(net, x, method)
+    assert (found.details["relative_error"] <= 0.1).all()
+    assert (found.details["samples"] < 3000).all()
+    assert found.details["standard_error"].shape == found.attributions.shape
+    for i in range(3):
+        alone = explain_first(net, x[i : i + 1], method, chunk=7)
+        assert alone.details["samples"] == found.details["samples"][i]
+        torch.testing.assert_close(
+            alone.attributions[0], found.attributions[i], rtol=1e-4, atol=1e-5
+        )
+
+
+def test_the_standard_error_of_smoothgrad_is_that_of_its_mean():
+    torch.manual_seed(4)
+    net, x = Squares(), torch.rand(1, 1, 4, 4)
+    found = explain_first(net, x, create("smoothgrad", {"samples": 400, "until": 1e-9}))
+    sigma = 0.15 * (x.max() - x.min())
+    expected = net.weight.detach().abs() * sigma / 400**0.5
+    error = found.details["standard_error"].flatten()
+    torch.testing.assert_close(error, expected, rtol=0.15, atol=0)
+    exact = net.weight.detach() * x.flatten() + 5
+    assert ((found.attributions.flatten() - exact).abs() < 5 * expected).all()
+
+
+@pytest.mark.parametrize("until", [None, 1e-9])
+def test_stratified_draws_integrate_better(until: float | None):
+    torch.manual_seed(5)
+    net, x = Squares(), torch.rand(1, 1, 4, 4)
+    exact = (net.weight.detach() * x.flatten() / 2 + 5) * x.flatten()
+    off_by = {}
+    for sampler in ("independent", "stratified"):
+        maps = [
+            explain_first(
+                net,
+                x,
+                create(
+                    "gradientshap",
+                    {"samples": 40, "seed": seed, "sampler": sampler, "until": until},
+                ),
+            ).attributions.flatten()
+            for seed in range(6)
+        ]
+        off_by[sampler] = (torch.stack(maps) - exact).norm()
+    assert off_by["stratified"] < off_by["independent"] / 4

@@ -25,6 +25,7 @@ from torchsaliency.methods.passes import (
     mean_over_draws,
     rise_from,
 )
+from torchsaliency.methods.sampling import mean_until, unit_of
 
 
 @register("saliency", family="attribution", cite="simonyan2014", needs=IMAGE_PASSES, signed=True)
@@ -177,6 +178,8 @@ class NoisyGradient(Attribution):
         samples: noisy copies; above 0.
         spread: the noise's σ as a share of the image's range; above 0.
         seed: of the noise.
+        until: copies end, for each image, once the relative standard error of the attributions is
+            no more than this; `samples` is the most. None takes them all.
     """
 
     above_zero: ClassVar[tuple[str, ...]] = ("samples", "spread")
@@ -184,17 +187,29 @@ class NoisyGradient(Attribution):
     samples: int = 50
     spread: float | int = 0.15
     seed: int = 0
+    until: float | int | None = None
 
     @final
-    def mean(self, view: View, of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Return the mean over the copies of of(gradients, index of their images)."""
+    def mean(
+        self, view: View, of: Callable[[Tensor, Tensor], Tensor], judge: slice = slice(None)
+    ) -> Saliency:
+        """Return the mean over the copies of of(gradients, index of their images).
+
+        Args:
+            view: the images.
+            of: gives what is averaged, (m, c, *size).
+            judge: the channels of it whose standard error ends the copies, if `until` is given.
+        """
         images = images_of(view)
         noise = draw_noise(images, self.samples, self.spread, self.seed)
 
         def part(draw: Tensor, index: Tensor) -> Tensor:
             return of(gradient(view, images[index] + noise(draw, index), index), index)
 
-        return mean_over_draws(view, self.samples, part)
+        if self.until is None:
+            return Saliency(mean_over_draws(view, self.samples, part))
+        found = mean_until(view, self.samples, part, until=self.until, judge=judge)
+        return Saliency(found.mean, found.details)
 
 
 @register("smoothgrad", family="attribution", cite="smilkov2017", needs=IMAGE_PASSES, signed=True)
@@ -217,7 +232,7 @@ class SmoothGrad(NoisyGradient):
             figures are made with 99.
     """
 
-    def attributions(self, view: View) -> Tensor:
+    def attributions(self, view: View) -> Saliency:
         """Return the mean gradient, (N, C, *size)."""
         return self.mean(view, lambda found, index: found)  # noqa: ARG005
 
@@ -233,7 +248,7 @@ class SmoothGradSquared(NoisyGradient):
     Source: Hooker et al., NeurIPS 2019. The noise is that of SmoothGrad, see there.
     """
 
-    def attributions(self, view: View) -> Tensor:
+    def attributions(self, view: View) -> Saliency:
         """Return the mean squared gradient, (N, C, *size)."""
         return self.mean(view, lambda found, index: found.square())  # noqa: ARG005
 
@@ -250,7 +265,7 @@ class VarGrad(NoisyGradient):
     Source: Adebayo et al., ICLR Workshop 2018. The noise is that of SmoothGrad, see there.
     """
 
-    def attributions(self, view: View) -> Tensor:
+    def attributions(self, view: View) -> Saliency:
         """Return the variance of the gradient, (N, C, *size)."""
         clean = image_gradients(view)  # a shift that leaves the variance, and keeps its digits
 
@@ -258,8 +273,14 @@ class VarGrad(NoisyGradient):
             off = found - clean[index]
             return torch.cat([off, off.square()], 1)
 
-        mean, square = self.mean(view, moments).chunk(2, 1)
-        return (square - mean.square()).clamp_min(0)
+        channels = clean.shape[1]
+        found = self.mean(view, moments, slice(channels, None))
+        mean, square = found.raw.chunk(2, 1)
+        error = {
+            name: each[:, channels:] if name == "standard_error" else each
+            for name, each in found.details.items()
+        }
+        return Saliency((square - mean.square()).clamp_min(0), error)
 
 
 @register(
@@ -282,6 +303,10 @@ class GradientSHAP(Attribution):
         noise: σ of the noise, in the network's normalised colours.
         baselines: "masking", or "masking-and-image" as in captum's tutorial.
         seed: of the draws.
+        sampler: "independent", or "stratified": one α in each of `samples` equal parts of [0, 1],
+            or of 8 parts again and again with `until`, whose standard error needs repetitions.
+        until: draws end, for each image, once the relative standard error of the attributions is
+            no more than this; `samples` is the most. None takes them all.
     """
 
     above_zero: ClassVar[tuple[str, ...]] = ("samples",)
@@ -291,6 +316,8 @@ class GradientSHAP(Attribution):
     noise: float | int = 1e-4
     baselines: Literal["masking", "masking-and-image"] = "masking"
     seed: int = 0
+    sampler: Literal["independent", "stratified"] = "independent"
+    until: float | int | None = None
 
     def attributions(self, view: View) -> Saliency:
         """Return the expected gradients times x' - b, (N, C, *size), and y_c(x) - mean y_c(b)."""
@@ -298,6 +325,10 @@ class GradientSHAP(Attribution):
         noise = normal_draws(images, self.samples, self.seed) * self.noise
         generator = torch.Generator().manual_seed(self.seed)
         alpha = draw_uniform(generator, self.samples).to(images)
+        unit = unit_of(self.sampler)
+        if self.sampler == "stratified":
+            strata = self.samples if self.until is None else unit
+            alpha = (torch.arange(self.samples, device=alpha.device) % strata + alpha) / strata
         itself = draw_uniform(generator, self.samples).to(images.device) < 0.5  # noqa: PLR2004
         if self.baselines == "masking":
             itself = torch.zeros_like(itself)
@@ -307,8 +338,13 @@ class GradientSHAP(Attribution):
             way = images[index] + noise[draw] - start
             return way * gradient(view, start + add_sides(alpha[draw], way) * way, index)
 
-        rise = rise_from(view, base) * (1 - itself.float().mean())
-        return Saliency(mean_over_draws(view, self.samples, part), {"rise": rise})
+        rise = rise_from(view, base)
+        if self.until is None:
+            shares = mean_over_draws(view, self.samples, part)
+            return Saliency(shares, {"rise": rise * (1 - itself.float().mean())})
+        found = mean_until(view, self.samples, part, until=self.until, unit=unit)
+        away = 1 - itself.float().cumsum(0)[found.samples - 1] / found.samples
+        return Saliency(found.mean, {"rise": rise * away, **found.details})
 
 
 def normal_draws(images: Tensor, count: int, seed: int) -> Tensor:

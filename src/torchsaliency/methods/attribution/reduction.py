@@ -19,6 +19,7 @@ from torchsaliency.core.method import Method, Saliency, require_positive
 from torchsaliency.core.space import add_sides
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError
+from torchsaliency.methods.sampling import require_sampling
 
 Channels = Literal["abs-sum", "sum-positive", "max-abs"]
 
@@ -61,6 +62,8 @@ class Attribution(Method):
             )
         if not 0 < self.clip <= 100:  # noqa: PLR2004 (a percentile)
             raise OptionError(f"{self.name}.clip is above 0, at most 100; {self.clip} was given.")
+        if "until" in self.options:
+            require_sampling(self, self.options["until"])
 
     @abc.abstractmethod
     def attributions(self, view: View) -> Tensor | Saliency:

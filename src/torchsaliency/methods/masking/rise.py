@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
@@ -21,7 +21,6 @@ from torchsaliency.methods.masking.control import CoarseMasks, fit_control
 from torchsaliency.methods.passes import IMAGE_PASSES, as_probability, score_under_masks, sum_dtype
 from torchsaliency.methods.sampling import (
     Control,
-    Sampler,
     plan_looks,
     require_sampling,
     unit_of,
@@ -44,7 +43,7 @@ class _MaskAverage(Method):
     cells: int = 7
     keep: float = 0.5
     seed: int = 0
-    sampler: Sampler = "independent"
+    sampler: Literal["independent", "antithetic"] = "independent"
     control: Control = "none"
     until: float | int | None = None
 
@@ -52,7 +51,7 @@ class _MaskAverage(Method):
         require_positive(self.name, samples=self.samples, cells=self.cells)
         if not 0 < self.keep <= 1:
             raise OptionError(f"{self.name}.keep must be above 0 and at most 1, not {self.keep}.")
-        require_sampling(self.name, until=self.until, sampler=self.sampler, control=self.control)
+        require_sampling(self, self.until)
 
     def _average(self, view: View, target: Target) -> Tensor | Saliency:
         """Return 1/(N·p₁) Σ_i y(x ⊙ M_i) M_i (N, *size); constant where all masks score alike."""
@@ -83,7 +82,7 @@ class _MaskAverage(Method):
         level, used = scores.new_zeros(count), torch.zeros(count, dtype=torch.int64, device="cpu")
         weights = scores.new_zeros(count, *coarse.masks.shape[1:])
         going, start = torch.arange(count, device="cpu"), 0
-        for look in plan_looks(self.samples, self.until, _FIRST_LOOK):
+        for look in plan_looks(self.samples, self.until, _FIRST_LOOK, unit):
             chosen = going.to(view.images.device)
             found = score_under_masks(view, look, masks, target, first=start, images=chosen)
             for group, steps, _, part in found:
