@@ -141,6 +141,7 @@ GENERATORS: Mapping[str, Callable[[Draw], Any]] = {
     "predicted": lambda draw: (3 * draw.numbers("predicted")).long(),
     "random_maps": lambda draw: draw.numbers("random_maps", 5, *SIZE),
     "random_network_maps": lambda draw: draw.numbers("random_network_maps", *SIZE),
+    "refinement": lambda draw: draw.numbers("refinement", 3),
     "regions": lambda draw: draw.numbers("regions", 11),
     "rises": lambda draw: draw.rarely(draw.numbers("rises") + 0.1, 0),
     "same_class": lambda draw: draw.rarely(draw.numbers("same_class", 3) > 0.1, False),

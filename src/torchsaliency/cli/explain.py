@@ -29,6 +29,9 @@ def explain(options: ExplainCommandOptions) -> int:
         stdout.print(_photos_table(manifest["photos"]))
         if manifest["scores"]:
             stdout.print(_scores_table(manifest["scores"]))
+        for row in manifest["scores"]:
+            if about := row.get("evaluation"):
+                print_line(f"{row['method']}: {about}")
         for name in manifest["grids"]:
             print_line(f"Look at {options.output / name}.")
         count = sum(len(photo["maps"]) for photo in manifest["photos"])

@@ -59,7 +59,7 @@ def plan(options: CostOptions) -> None:
         return
     table = grid_of("", "passes/image", "s/image", "share", right=["passes/image", "s/image"])
     for entry in costs.entries[:_SHOWN]:
-        passes, seconds = f"{entry.passes:,.4g}", f"{entry.seconds:.3g}"
+        passes, seconds = _count_passes(entry.passes, entry.most), f"{entry.seconds:.3g}"
         table.add_row(f"{entry.label} ({entry.kind})", passes, seconds, f"{entry.share:.0%}")
     stdout.print(table)
     if left := costs.entries[_SHOWN:]:
@@ -85,8 +85,8 @@ def _describe(costs: Costs, bill: dict[str, Any], options: CostOptions) -> list[
     maps = costs.map_bytes * costs.images
     lines = [
         f"{costs.methods} methods, {costs.metrics} metrics, {costs.images:,} images: "
-        f"{costs.passes:,.4g} passes and {costs.seconds:.3g} s an image "
-        f"({costs.measured} measured, {costs.operations / 1e9:.3g} GFLOP a pass).",
+        f"{_count_passes(costs.passes, costs.most_passes)} passes and {costs.seconds:.3g} s an "
+        f"image ({costs.measured} measured, {costs.operations / 1e9:.3g} GFLOP a pass).",
         f"A batch of {costs.measured} took {costs.memory:,.0f} MB; "
         f"{_in_words(rows)} of rows" + (f" and {_in_words(maps)} of maps." if maps else "."),
         f"On this machine: {costs.hours:,.3g} hours.",
@@ -103,6 +103,11 @@ def _describe(costs: Costs, bill: dict[str, Any], options: CostOptions) -> list[
     if "price" in bill:
         lines.append(f"Price: {bill['price']:,.2f}, at {options.price:g} an hour each.")
     return lines
+
+
+def _count_passes(measured: float, most: float) -> str:
+    """Return passes an image, and how many other images may take where curves end early."""
+    return f"{measured:,.4g}" + (f" (at most {most:,.4g})" if most > measured else "")
 
 
 def _in_words(count: float) -> str:

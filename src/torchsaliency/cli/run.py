@@ -48,6 +48,7 @@ from torchsaliency.errors import (
     TorchSaliencyError,
 )
 from torchsaliency.measures import masked_scores
+from torchsaliency.metrics.refined import RefinedMetric
 from torchsaliency.options import ExplainOptions
 from torchsaliency.viz import Limits, write_limits
 from torchsaliency.zoo import Network, Preprocessing
@@ -448,15 +449,14 @@ class Run:
                     columns.setdefault((method, metric), []).extend(
                         [math.nan if part is None else part for part in row] for row in rows
                     )
-        return [
-            {
-                "method": method,
-                **self.metrics[metric]
-                .summarise(torch.tensor(rows, dtype=torch.float64, device="cpu"))
-                .to_dict(),
-            }
-            for (method, metric), rows in columns.items()
-        ]
+        found = []
+        for (method, label), rows in columns.items():
+            metric, known = self.metrics[label], torch.tensor(rows, dtype=torch.float64, device="cpu")
+            about = {}
+            if isinstance(metric, RefinedMetric) and metric.error is not None:
+                about["evaluation"] = metric.describe(metric.evaluations(known))
+            found.append({"method": method, **metric.summarise(known).to_dict(), **about})
+        return found
 
     def _digest(self) -> str:
         """Return a digest of all that decides what is written of a photograph."""

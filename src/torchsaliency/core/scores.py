@@ -7,6 +7,7 @@ kind is stated by the caller or the network, or found from what the network give
 from __future__ import annotations
 
 import abc
+import math
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
@@ -299,6 +300,21 @@ By = Literal["probability", "logit", "target"]
 
 A target that is no class (an embedding's similarity, a detection, a callable) always says itself.
 """
+
+
+def require_error(error: float | None) -> float:
+    """Return what the number of a curve of scores may be wrong by, in points; 0 for nothing.
+
+    Raises:
+        OptionError: it is below 0 or not finite.
+    """
+    wanted = 0.0 if error is None else float(error)
+    if not 0 <= wanted < math.inf:
+        raise OptionError(
+            f"error={error} was given; give points above 0, such as 0.5, or None for exact curves."
+        )
+    return wanted
+
 
 ScoresLike = str | ScoreKind | Callable[[Any], Tensor] | None
 """A word of `SCORE_KINDS`, or a function from the output to probabilities (N, K); or None."""

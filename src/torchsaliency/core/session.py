@@ -366,6 +366,7 @@ class Session:
         build: Callable[[Tensor], Tensor],
         each: int = 1,
         read: Callable[[Any, Tensor], Any] = lambda output, index: output,  # noqa: ARG005
+        index: Tensor | None = None,
     ) -> Tensor:
         """Return the outputs (count, …) of variants of the images, built chunk by chunk.
 
@@ -374,11 +375,14 @@ class Session:
             build: gives the variants (m, C, *size) of the indices (m,).
             each: how many variants in a row derive from one image.
             read: makes what is returned from an output and its indices (m,).
+            index: (count,) the indices themselves, if not all variants are wanted.
 
         Raises:
             TargetError: the network does not give one tensor.
         """
-        places, rows, start = torch.arange(count, device=self.images.device), [], 0
+        places, rows, start = index, [], 0
+        if places is None:
+            places = torch.arange(count, device=self.images.device)
         while start < count:
             output, size = self._run_next(places[start:], build, each)
             output = read(output, places[start:][:size])

@@ -315,9 +315,9 @@ def _masked_embeddings(bench: Bench) -> Inputs:
     return found.inputs()
 
 
-@measure("perturbation_curve", "order", "step", "budget")
+@measure("perturbation_curve", "order", "step", "budget", "error")
 def _perturbation_curve(bench: Bench, **settings: Any) -> Inputs:
-    """One pass per row of the image (224); of a detection or a segment, its own score."""
+    """One pass per row of the image (224), fewer with an error; of a detection, its own score."""
     masking = bench.masking
     if settings["order"] == "insertion":
         # RISE begins with its blur; what lies outside the image has the masking's colour
@@ -327,9 +327,9 @@ def _perturbation_curve(bench: Bench, **settings: Any) -> Inputs:
     return bench.ask_judge(measures.perturbation_curve, maps, masking=masking, **settings)
 
 
-@measure("region_curve", "patch", "regions", "placement")
+@measure("region_curve", "patch", "regions", "placement", "error")
 def _region_curve(bench: Bench, **settings: Any) -> Inputs:
-    """One pass per region (10)."""
+    """One pass per region (10), fewer with an error."""
     return bench.ask_judge(measures.region_curve, bench.explanation.map, **settings)
 
 
@@ -340,9 +340,9 @@ def _least_region_curve(bench: Bench, **settings: Any) -> Inputs:
     return {"least_regions": found["regions"]}
 
 
-@measure("block_curve", "patch")
+@measure("block_curve", "patch", "error")
 def _block_curve(bench: Bench, **settings: Any) -> Inputs:
-    """One pass per block of 8 pixels (784)."""
+    """One pass per block of 8 pixels (784), fewer with an error."""
     how: dict[str, Any] = {"placement": "grid", "regions": None}
     return bench.ask_judge(measures.region_curve, bench.explanation.map, **how, **settings)
 

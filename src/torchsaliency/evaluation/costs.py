@@ -30,7 +30,8 @@ from torchsaliency.evaluation.setting import Setting
 from torchsaliency.evaluation.shards import SCHEMA
 from torchsaliency.evaluation.studies import study_metrics
 from torchsaliency.evaluation.work import Outcome, Recipe, Unit, Worker
-from torchsaliency.metrics.base import METRICS
+from torchsaliency.metrics.base import METRICS, SaliencyMetric
+from torchsaliency.metrics.refined import RefinedMetric
 from torchsaliency.registry import Registry
 
 GPUS: Mapping[str, float] = {
@@ -52,6 +53,9 @@ SHARE = 0.4
 PATIENCE = 10.0
 """Seconds of one image above which no batch is measured."""
 
+_LONG = 100
+"""Passes of a curve from which it is worth ending early."""
+
 _STEPS = (
     *("iterations", "steps", "samples", "passes", "optimization_steps", "segments"),
     *("groups", "regions", "superpixels", "stages"),
@@ -70,6 +74,8 @@ class Entry:
         passes: an image.
         seconds: an image.
         share: of all seconds, in [0, 1].
+        most: passes an image if no curve ends before its last step; `passes` for all that has no
+            `error`.
     """
 
     kind: str
@@ -77,6 +83,7 @@ class Entry:
     passes: float
     seconds: float
     share: float
+    most: float
 
 
 @final
@@ -91,6 +98,7 @@ class Costs:
         metrics: their number.
         entries: what each costs, the most expensive first.
         passes: an image, of all methods and metrics.
+        most_passes: an image, if no curve ends before its last step.
         seconds: an image, reading and writing included.
         operations: of one pass of one image through the explained network, in floating point.
         memory: megabytes that a batch took beyond the networks.
@@ -106,6 +114,7 @@ class Costs:
     metrics: int
     entries: tuple[Entry, ...]
     passes: float
+    most_passes: float
     seconds: float
     operations: float
     memory: float
@@ -173,7 +182,7 @@ def estimate_costs(plan: Plan, *, count: int = 4, data: Any = None) -> Costs:
             f"{next(iter(outcome.skipped.values()), 'the data is empty')}"
         )
     frame = pd.DataFrame(outcome.rows)
-    entries = _find_entries(frame, seconds)
+    entries = _find_entries(frame, seconds, setting.metrics)
     found = {**setting.metrics, **study_metrics(plan.study)}
     side = math.prod(outcome.maps[0][2].shape) if outcome.maps else 0
     return Costs(
@@ -183,6 +192,7 @@ def estimate_costs(plan: Plan, *, count: int = 4, data: Any = None) -> Costs:
         metrics=len(found),
         entries=entries,
         passes=sum(entry.passes for entry in entries),
+        most_passes=sum(entry.most for entry in entries),
         seconds=seconds / usable,
         operations=_count_operations(setting),
         memory=(_find_most(plan.device) - held) / 2**20,
@@ -203,11 +213,13 @@ def _measure(worker: Worker, count: int) -> tuple[Outcome, float]:
     return outcome, time.perf_counter() - begun
 
 
-def _find_entries(frame: pd.DataFrame, seconds: float) -> tuple[Entry, ...]:
+def _find_entries(
+    frame: pd.DataFrame, seconds: float, metrics: Mapping[str, SaliencyMetric]
+) -> tuple[Entry, ...]:
     """Return what each method and metric costs an image, the most expensive first.
 
     A method's time is measured. What is left belongs to the metrics by their passes; without any
-    pass, to all rows alike.
+    pass, to all rows alike. What curves with an `error` take depends on the images.
     """
     once = frame.drop_duplicates(["sample", "method"])
     count = frame["sample"].nunique()
@@ -217,14 +229,33 @@ def _find_entries(frame: pd.DataFrame, seconds: float) -> tuple[Entry, ...]:
     weights = judged if judged.sum() else judged + 1
     weights = weights / weights.sum()
     rows = [
-        ("method", label, row["passes"], row["seconds"]) for label, row in methods.iterrows()
-    ] + [("metric", label, judged[label], left * weights[label]) for label in judged.index]
+        ("method", label, row["passes"], row["seconds"], 0.0) for label, row in methods.iterrows()
+    ] + [
+        (
+            "metric",
+            label,
+            judged[label],
+            left * weights[label],
+            _count_spared(frame[frame["metric"] == label], metrics.get(str(label))) / count,
+        )
+        for label in judged.index
+    ]
     total = sum(row[3] for row in rows) or 1.0
     entries = [
-        Entry(kind, str(label), float(passes), float(spent), float(spent / total))
-        for kind, label, passes, spent in rows
+        Entry(kind, str(label), float(passes), float(spent), float(spent / total), passes + spared)
+        for kind, label, passes, spent, spared in rows
     ]
     return tuple(sorted(entries, key=lambda entry: -entry.seconds))
+
+
+def _count_spared(frame: pd.DataFrame, metric: SaliencyMetric | None) -> float:
+    """Return the passes that exact curves take and a metric's curves did not, of all images."""
+    if not isinstance(metric, RefinedMetric) or metric.error is None:
+        return 0.0
+    rows = frame.loc[frame["judge_passes"] > 0, "row"]  # of another metric's passes none are spared
+    known = torch.tensor([*rows], dtype=torch.float64, device="cpu").view(-1, metric.width)
+    _, passes, steps = metric.evaluations(known).nan_to_num(0.0).sum(0).tolist()
+    return float(steps - passes)
 
 
 def _count_bytes(rows: Sequence[Mapping[str, Any]]) -> int:
@@ -314,6 +345,11 @@ def _suggest(entry: Entry, options: Mapping[str, Any], costs: Costs) -> str:
             f"{entry.label} takes {entry.share:.0%} of the time; {entry.label}.solver=trust-region "
             "with iterations=20 reaches the same objective in a fifth of the passes, with other "
             "numbers (docs/opticam.md)."
+        )
+    if options.get("error", 0) is None and entry.passes >= _LONG * costs.methods:
+        return (
+            f"{entry.label} takes {entry.share:.0%} of the time; {entry.label}.error=1 knows each "
+            "image to one point in about a fifth of the passes (docs/speed.md)."
         )
     for key in _STEPS:
         value = options.get(key)

@@ -34,6 +34,7 @@ from torchsaliency.measures.reexplained import (
     smooth_randomised_maps,
     translated_maps,
 )
+from torchsaliency.measures.refinement import Refinement, refine_curves
 from torchsaliency.measures.regions import (
     RegionCurve,
     SquareRemovals,
@@ -69,6 +70,7 @@ __all__ = [
     "RandomNetworkMaps",
     "RandomisedMaps",
     "Reading",
+    "Refinement",
     "RegionCurve",
     "RemovalCurves",
     "SegmentCurve",
@@ -95,6 +97,7 @@ __all__ = [
     "random_network_maps",
     "randomised_maps",
     "randomised_networks",
+    "refine_curves",
     "region_curve",
     "removal_curves",
     "segment_curve",

@@ -80,7 +80,11 @@ class Judge:
         return self.session.passes
 
     def logits(
-        self, count: int, build: Callable[[Tensor], Tensor], each: int = 1
+        self,
+        count: int,
+        build: Callable[[Tensor], Tensor],
+        each: int = 1,
+        index: Int[Tensor, " m"] | None = None,
     ) -> Float[Tensor, "m k"]:
         """Return the logits (count, K) of variants that are built chunk by chunk.
 
@@ -88,12 +92,15 @@ class Judge:
             count: how many variants there are.
             build: gives the variants (m, C, *size) of the indices (m,).
             each: how many variants in a row derive from one image.
+            index: the indices themselves, if not all variants are wanted.
 
         Raises:
             TargetError: the network does not give (N, K), or too few classes for its kind of
                 scores.
         """
-        logits = require_logits(self.session.run_variants(count, build, each), self.scores)
+        logits = require_logits(
+            self.session.run_variants(count, build, each, index=index), self.scores
+        )
         if self._classes not in (None, logits.shape[1]):
             raise InputError(
                 f"Clean logits of {self._classes} classes were given and the judge has "
@@ -144,14 +151,19 @@ class Judge:
         return resolve_target(target, joined, self.scores)
 
     def target_scores(
-        self, target: Target, each: int, build: Callable[[Tensor, Tensor], Tensor]
-    ) -> Float[Tensor, "n m"]:
+        self,
+        target: Target,
+        each: int,
+        build: Callable[[Tensor, Tensor], Tensor],
+        index: Int[Tensor, " m"] | None = None,
+    ) -> Float[Tensor, "n m"] | Float[Tensor, " m"]:
         """Return the score (N, each) that a target gives to as many variants of every image.
 
         Args:
             target: of the clean images.
             each: how many variants an image has.
             build: gives the variants (m, C, *size) of images (m,) and places 0 … each-1 (m,).
+            index: image · each + place (m,) of some variants, whose scores (m,) are returned.
         """
         count = len(self.images)
 
@@ -159,10 +171,14 @@ class Judge:
             return score(target.take(index // each), output, len(index))
 
         found = self.session.run_variants(
-            count * each, lambda index: build(index // each, index % each), each, read
+            count * each if index is None else len(index),
+            lambda index: build(index // each, index % each),
+            each,
+            read,
+            index,
         )
-        scores: Tensor = to_float64(found).unflatten(0, (count, each))
-        return scores
+        scores: Tensor = to_float64(found)
+        return scores.unflatten(0, (count, each)) if index is None else scores
 
     def clean_logits(self, known: Tensor | None) -> Float[Tensor, "n k"]:
         """Return the logits of the clean images: those that are known, or else from one pass.
@@ -263,6 +279,18 @@ class Reading:
             return self.judge.target_scores(self.target, each, build)
         numbers = self.judge.variants(each, build)
         return _read_class(numbers, cast("Tensor", self.labels), self.by, self.judge.scores)
+
+    def some_variants(
+        self, each: int, build: Callable[[Tensor, Tensor], Tensor], index: Int[Tensor, " m"]
+    ) -> Float[Tensor, " m"]:
+        """Return the scores (m,) of the variants image · each + place (m,); see `variants`."""
+        if self.target is not None:
+            return self.judge.target_scores(self.target, each, build, index)
+        numbers = self.judge.logits(
+            len(index), lambda part: build(part // each, part % each), each, index
+        )
+        labels = cast("Tensor", self.labels)[index // each]
+        return _read_class(numbers, labels, self.by, self.judge.scores)
 
 
 def _read_class(numbers: Tensor, labels: Tensor, by: By, scores: ScoreKind) -> Tensor:

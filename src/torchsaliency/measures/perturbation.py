@@ -23,6 +23,7 @@ from torchsaliency.core.space import Size
 from torchsaliency.errors import OptionError
 from torchsaliency.measures.imputation import impute_neighbours
 from torchsaliency.measures.judge import Labels, judging
+from torchsaliency.measures.refinement import Refinement, read_curves
 
 Order = Literal["insertion", "deletion"]
 
@@ -40,6 +41,7 @@ class PerturbationCurve:
         passes: images that went through the judge.
         clean: (N, K) logits of the clean images, for the `clean` of the next measure; None for a
             target that is no class.
+        refinement: how far each curve was evaluated; None if all of it was.
     """
 
     order: Order
@@ -48,10 +50,12 @@ class PerturbationCurve:
     labels: Tensor | None
     passes: int
     clean: Tensor | None
+    refinement: Refinement | None = None
 
     def inputs(self) -> dict[str, Tensor]:
         """Return what metrics take, by the names of their arguments."""
-        return {self.order: self.probabilities, "fractions": self.fractions}
+        known = {self.order: self.probabilities, "fractions": self.fractions}
+        return known if self.refinement is None else {**known, **self.refinement.inputs()}
 
 
 def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
@@ -66,6 +70,7 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
     by: By = "probability",
     clean: Float[Tensor, "n k"] | None = None,
     budget: int | None = None,
+    error: float | None = None,
     chunk: int | None = None,
 ) -> PerturbationCurve:
     """Insert or delete pixels by descending saliency and record the class probability.
@@ -88,11 +93,13 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
         by: what is read of a class: "probability", "logit", or what the "target" itself says.
         clean: logits of the clean images if they are known; they then cost no pass.
         budget: most passes an image; the steps are then spread evenly over the curve.
+        error: what 100 times the area under each curve may be wrong by, see `refine_curves`; the
+            curve is straight between the steps that this takes. None or 0: all steps.
         chunk: images in one pass; None finds it.
 
     Raises:
         InputError: images or maps do not fit.
-        OptionError: a step or budget out of range.
+        OptionError: a step, budget or error out of range.
         TargetError: the target or the network's output does not fit.
     """
     if order not in get_args(Order):
@@ -113,14 +120,16 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
             return masked(shown.to(judge.images.dtype), image)
 
         read = judge.read_clean(target, clean, by)
-        found, known = read.variants(len(open_steps), build), read.clean[:, None]
+        fractions = to_float64(counts) / ranks.shape[1]
+        curves, refinement = read_curves(read, build, fractions, error, clean_first=not insert)
         return PerturbationCurve(
             order=order,
-            fractions=to_float64(counts) / ranks.shape[1],
-            probabilities=torch.cat([found, known] if insert else [known, found], 1),
+            fractions=fractions,
+            probabilities=curves,
             labels=read.labels,
             passes=judge.passes,
             clean=read.logits,
+            refinement=refinement,
         )
 
 

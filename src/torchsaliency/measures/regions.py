@@ -23,6 +23,7 @@ from torchsaliency.core.scores import By
 from torchsaliency.core.space import AVERAGE, Size, add_sides, describe_size, window_of
 from torchsaliency.errors import OptionError
 from torchsaliency.measures.judge import Labels, judging
+from torchsaliency.measures.refinement import Refinement, read_curves
 
 Placement = Literal["sliding", "grid"]
 Relevance = Literal["most", "least"]
@@ -39,16 +40,19 @@ class RegionCurve:
             3) in a volume, front, top and left.
         labels: the class of each image; None for a target that is no class.
         passes: images that went through the judge.
+        refinement: how far each curve was evaluated; None if all of it was.
     """
 
     probabilities: Tensor
     corners: Tensor
     labels: Tensor | None
     passes: int
+    refinement: Refinement | None = None
 
     def inputs(self) -> dict[str, Tensor]:
         """Return what metrics take, by the names of their arguments."""
-        return {"regions": self.probabilities}
+        known = {"regions": self.probabilities}
+        return known if self.refinement is None else {**known, **self.refinement.inputs()}
 
 
 def region_curve(  # noqa: PLR0913 (options of a published protocol)
@@ -64,6 +68,7 @@ def region_curve(  # noqa: PLR0913 (options of a published protocol)
     masking: Masking | None = None,
     by: By = "probability",
     clean: Float[Tensor, "n k"] | None = None,
+    error: float | None = None,
     chunk: int | None = None,
 ) -> RegionCurve:
     """Replace square regions one after another, the most relevant first (AOPC's perturbation).
@@ -82,11 +87,13 @@ def region_curve(  # noqa: PLR0913 (options of a published protocol)
         masking: the baseline; the image's smallest number by default, as in Quantus.
         by: what is read of a class: "probability", "logit", or what the "target" itself says.
         clean: logits of the clean images if they are known; they then cost no pass.
+        error: what 100 times the mean of each curve may be wrong by, see `refine_curves`; the curve
+            is straight between the regions that this takes. None or 0: all regions.
         chunk: images in one pass; None finds it.
 
     Raises:
         InputError: images or maps do not fit.
-        OptionError: the regions do not fit into the image.
+        OptionError: the regions do not fit into the image, or an error out of range.
         TargetError: the target or the network's output does not fit.
     """
     if placement not in get_args(Placement):
@@ -114,8 +121,9 @@ def region_curve(  # noqa: PLR0913 (options of a published protocol)
             shown = ranks[image] > add_sides(place, ranks)
             return masked(shown.to(judge.images.dtype), image)
 
-        curve = torch.cat([read.clean[:, None], read.variants(regions, build)], 1)
-        return RegionCurve(curve, corners, read.labels, judge.passes)
+        shares = torch.linspace(0, 1, regions + 1, dtype=torch.float64, device="cpu")
+        curve, refinement = read_curves(read, build, shares, error)
+        return RegionCurve(curve, corners, read.labels, judge.passes, refinement)
 
 
 @final

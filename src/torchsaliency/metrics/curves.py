@@ -14,6 +14,7 @@ from torchsaliency.errors import InputError
 from torchsaliency.metrics.base import SaliencyMetric, metric
 from torchsaliency.metrics.checks import check_curves
 from torchsaliency.metrics.perturbation import aopc, area_under_curve
+from torchsaliency.metrics.refined import RefinedMetric
 
 
 def monotonicity(deletion: Float[Tensor, "n s"]) -> Float[Tensor, " n"]:
@@ -155,7 +156,7 @@ class Monotonicity(SaliencyMetric):
     requires="block_curve",
     direction="lower",
 )
-class Selectivity(SaliencyMetric):
+class Selectivity(RefinedMetric):
     """Selectivity: how soon the class disappears as blocks of pixels are replaced.
 
     Formula: 100/N · Σ_i ∫_0^1 p_i(t) dt, p_i(t) the class probability once the share t of the
@@ -174,14 +175,17 @@ class Selectivity(SaliencyMetric):
     Source: Montavon, Samek and Müller, Digital Signal Processing 2018.
     """
 
-    def __init__(self, patch: int = 8, **options: Any) -> None:
-        """Set the side of a block in pixels (`patch`)."""
+    def __init__(self, patch: int = 8, error: float | int | None = None, **options: Any) -> None:
+        """Set the side of a block in pixels (`patch`), and the `error` in points."""
         self.patch = patch
-        super().__init__(**options)
+        super().__init__(error, **options)
 
-    def update(self, regions: Tensor) -> None:
-        """Add images: class probabilities (N, L + 1), the first of the clean image."""
-        self._record(selectivity(regions))
+    def update(self, regions: Tensor, refinement: Tensor | None = None) -> None:
+        """Add images: class probabilities (N, L + 1), the first of the clean image.
+
+        With an `error`, `refinement` (N, 3) says how each curve was evaluated.
+        """
+        self._record_curves(selectivity(regions), refinement)
 
 
 @final

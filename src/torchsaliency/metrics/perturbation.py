@@ -12,6 +12,7 @@ from torch import Tensor
 from torchsaliency.errors import InputError, OptionError
 from torchsaliency.metrics.base import SaliencyMetric, metric
 from torchsaliency.metrics.checks import check_curves
+from torchsaliency.metrics.refined import RefinedMetric
 
 _POINTS = 101
 """Points at which whole curves are kept: every percent of the pixels."""
@@ -81,19 +82,25 @@ def road(most: Float[Tensor, "n q"], least: Float[Tensor, "n q"]) -> Float[Tenso
     return 50 * (second - first).mean(1)
 
 
-class CurveMetric(SaliencyMetric):
+class CurveMetric(RefinedMetric):
     """The area under a curve, with the curve itself at every percent of the pixels."""
 
     width = 1 + _POINTS
 
-    def __init__(self, step: int | None = None, budget: int | None = None, **options: Any) -> None:
-        """Set the pixels of a `step` (None: one row), and the `budget` of passes."""
+    def __init__(
+        self,
+        step: int | None = None,
+        budget: int | None = None,
+        error: float | int | None = None,
+        **options: Any,
+    ) -> None:
+        """Set the pixels of a `step` (None: one row), `budget` of passes and `error` in points."""
         self.step, self.budget = step, budget
-        super().__init__(**options)
+        super().__init__(error, **options)
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Order, step and budget of `perturbation_curve`."""
+        """Order, step, budget and error of `perturbation_curve`."""
         return {"order": self.name, **super().settings}
 
     @property
@@ -104,14 +111,14 @@ class CurveMetric(SaliencyMetric):
     @property
     def curves(self) -> Float[Tensor, "n p"]:
         """The class probability of every image at `fractions`, interpolated linearly."""
-        return self.rows[:, 1:]
+        return self.rows[:, 1 : 1 + _POINTS]
 
     @property
     def curve(self) -> Float[Tensor, " p"]:
         """The mean curve."""
         return self.curves.mean(0)
 
-    def _add(self, probabilities: Tensor, fractions: Tensor) -> None:
+    def _add(self, probabilities: Tensor, fractions: Tensor, refinement: Tensor | None) -> None:
         areas = area_under_curve(probabilities, fractions)
         curves = check_curves(probabilities)
         places, wanted = (each.to(curves.device).double() for each in (fractions, self.fractions))
@@ -119,7 +126,7 @@ class CurveMetric(SaliencyMetric):
         start, end = places[right - 1], places[right]
         share = ((wanted - start) / (end - start)).expand(len(curves), -1)
         resampled = torch.lerp(curves[:, right - 1], curves[:, right], share)
-        self._record(torch.cat([areas[:, None], resampled], 1))
+        self._record_curves(torch.cat([areas[:, None], resampled], 1), refinement)
 
 
 @final
@@ -150,9 +157,14 @@ class Insertion(CurveMetric):
     Source: Petsiuk et al. (RISE), BMVC 2018.
     """
 
-    def update(self, insertion: Tensor, fractions: Tensor) -> None:
-        """Add images: class probabilities (N, S) at the fractions (S,) of inserted pixels."""
-        self._add(insertion, fractions)
+    def update(
+        self, insertion: Tensor, fractions: Tensor, refinement: Tensor | None = None
+    ) -> None:
+        """Add images: class probabilities (N, S) at the fractions (S,) of inserted pixels.
+
+        With an `error`, `refinement` (N, 3) says how each curve was evaluated.
+        """
+        self._add(insertion, fractions, refinement)
 
 
 @final
@@ -182,9 +194,12 @@ class Deletion(CurveMetric):
     Source: Petsiuk et al. (RISE), BMVC 2018.
     """
 
-    def update(self, deletion: Tensor, fractions: Tensor) -> None:
-        """Add images: class probabilities (N, S) at the fractions (S,) of deleted pixels."""
-        self._add(deletion, fractions)
+    def update(self, deletion: Tensor, fractions: Tensor, refinement: Tensor | None = None) -> None:
+        """Add images: class probabilities (N, S) at the fractions (S,) of deleted pixels.
+
+        With an `error`, `refinement` (N, 3) says how each curve was evaluated.
+        """
+        self._add(deletion, fractions, refinement)
 
 
 @final
@@ -197,7 +212,7 @@ class Deletion(CurveMetric):
     best=100.0,
     worst=-100.0,
 )
-class AOPC(SaliencyMetric):
+class AOPC(RefinedMetric):
     """AOPC: how much the class probability drops as the most relevant regions are replaced.
 
     Formula: 100/N · Σ_i 1/(L+1) · Σ_{k=0..L} (p_i(x) - p_i(x^(k))), k regions replaced, the one
@@ -223,16 +238,20 @@ class AOPC(SaliencyMetric):
         regions: int = 10,
         placement: Literal["sliding", "grid"] = "sliding",
         average: Literal["L+1", "L"] = "L+1",
+        error: float | int | None = None,
         **options: Any,
     ) -> None:
-        """Set the regions, and whether to divide by L + 1 or L."""
+        """Set the regions, whether to divide by L + 1 or L, and the `error` in points."""
         self.patch, self.regions = patch, regions
         self.placement, self.average = placement, average
-        super().__init__(**options)
+        super().__init__(error, **options)
 
-    def update(self, regions: Tensor) -> None:
-        """Add images: class probabilities (N, L + 1), the first of the clean image."""
-        self._record(aopc(regions, self.average))
+    def update(self, regions: Tensor, refinement: Tensor | None = None) -> None:
+        """Add images: class probabilities (N, L + 1), the first of the clean image.
+
+        With an `error`, `refinement` (N, 3) says how each curve was evaluated.
+        """
+        self._record_curves(aopc(regions, self.average), refinement)
 
 
 @final

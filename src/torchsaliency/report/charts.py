@@ -45,7 +45,7 @@ def metric_charts(results: Results, *, confidence: float = CONFIDENCE) -> dict[s
             rows = results.rows(method, label)
             values = rows[~rows.isnan().any(1)]
             if isinstance(metric, CurveMetric):  # the area before the curve, and parts of 1
-                values = 100 * values[:, 1:]
+                values = 100 * values[:, 1 : 1 + len(places)]
             if len(values):
                 series.append(_curve(method, places, values, confidence))
         if series:

@@ -7,11 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
 
 from torchsaliency.errors import InputError
 from torchsaliency.evaluation.comparing import RunComparison
 from torchsaliency.evaluation.results import Results
 from torchsaliency.metrics.base import Summary
+from torchsaliency.metrics.refined import RefinedMetric
 from torchsaliency.metrics.statistics import CONFIDENCE, RESAMPLES, Comparison, compare
 from torchsaliency.report.tables import ALPHA, Column, Table
 
@@ -59,7 +61,7 @@ def table(
             summary_cell(summary, method, label, **tests.get(method, {}))
             for method, summary in summaries.items()
         ]
-    notes = _list_missing(results)
+    notes = [*_list_missing(results), *_list_evaluations(results)]
     if timing:
         cells += [_time_cell(results, method) for method in results.methods]
         notes.append(f"{TIME}: seconds for {BATCH} images, {BATCH} times the median of one.")
@@ -261,3 +263,13 @@ def _list_missing(results: Results) -> list[str]:
     if not short:
         return []
     return [f"Of {total} images not all were evaluated: {', '.join(short)}."]
+
+
+def _list_evaluations(results: Results) -> list[str]:
+    """Say of metrics whose curves are not exact how far they were evaluated."""
+    found = []
+    for label, metric in results.metrics.items():
+        if isinstance(metric, RefinedMetric) and metric.error is not None:
+            parts = [metric.evaluations(results.rows(name, label)) for name in results.methods]
+            found.append(metric.describe(torch.cat(parts)))
+    return [words for words in found if words]

@@ -166,7 +166,7 @@ class TestCurveMetrics:
         one = self.fresh(made, step="448", budget=20)
         assert one.settings == {"order": made.name, "step": 448, "budget": 20}
         assert made.entry.requires == ("perturbation_curve",)
-        assert made.entry.inputs == (made.name, "fractions")
+        assert made.entry.inputs == (made.name, "fractions", "refinement")
 
     @pytest.mark.usefixtures("as_users_run_it")
     def test_wrong_curves_are_told(self, made):
