@@ -70,6 +70,17 @@ def test_options_of_metrics(explain, photo, place):
     assert coarse["low"] is None  # one map has no interval
 
 
+def test_curves_that_end_early_say_so(explain, photo, place):
+    photo("a.png")
+    words = ("a.png", "--method", "gradcam", "--score", "insertion,deletion")
+    ran = explain(*words, "--set", "insertion.error=5")
+    insertion, deletion = newest(place)["scores"]
+    assert "insertion is known to 5 points an image" in insertion["evaluation"]
+    assert "passes an image in place of" in insertion["evaluation"]
+    assert "evaluation" not in deletion
+    assert "gradcam: insertion is known to 5 points" in " ".join(ran.out.split())
+
+
 def test_without_scores_nothing_is_scored(explain, photo, place):
     photo("a.png")
     explain("a.png", "--method", "gradcam")

@@ -49,6 +49,8 @@ FUNCTIONS = {
     "precision": lambda x: functional.pixel_scores(x["maps"], x["boxes"]).precision,
     "random-logit": lambda x: functional.ssim_similarity(x["maps"], x["other_class_maps"]),
     "recall": lambda x: functional.pixel_scores(x["maps"], x["boxes"]).recall,
+    "aopc": lambda x: functional.aopc(x["regions"]),
+    "selectivity": lambda x: functional.selectivity(x["regions"]),
     "saco": lambda x: functional.saco(x["group_sums"], x["group_drops"]),
     "sm": lambda x: functional.saliency_metric(x["maps"], x["crop"]),
     "smprt": lambda x: functional.mean_rank_similarity(x["smooth_maps"], x["smooth_random_maps"]),

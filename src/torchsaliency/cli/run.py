@@ -451,11 +451,11 @@ class Run:
                     )
         found = []
         for (method, label), rows in columns.items():
-            metric, known = self.metrics[label], torch.tensor(rows, dtype=torch.float64, device="cpu")
-            about = {}
-            if isinstance(metric, RefinedMetric) and metric.error is not None:
-                about["evaluation"] = metric.describe(metric.evaluations(known))
-            found.append({"method": method, **metric.summarise(known).to_dict(), **about})
+            known = torch.tensor(rows, dtype=torch.float64, device="cpu")
+            scorer = self.metrics[label]
+            found.append({"method": method, **scorer.summarise(known).to_dict()})
+            if isinstance(scorer, RefinedMetric) and scorer.error is not None:
+                found[-1]["evaluation"] = scorer.describe(scorer.evaluations(known))
         return found
 
     def _digest(self) -> str:

@@ -302,7 +302,7 @@ A target that is no class (an embedding's similarity, a detection, a callable) a
 """
 
 
-def require_error(error: float | None) -> float:
+def require_error(error: float | int | None) -> float:
     """Return what the number of a curve of scores may be wrong by, in points; 0 for nothing.
 
     Raises:

@@ -317,7 +317,7 @@ def _masked_embeddings(bench: Bench) -> Inputs:
 
 @measure("perturbation_curve", "order", "step", "budget", "error")
 def _perturbation_curve(bench: Bench, **settings: Any) -> Inputs:
-    """One pass per row of the image (224), fewer with an error; of a detection, its own score."""
+    """One pass per row of the image (224); of a detection or a segment, its own score."""
     masking = bench.masking
     if settings["order"] == "insertion":
         # RISE begins with its blur; what lies outside the image has the masking's colour
@@ -329,7 +329,7 @@ def _perturbation_curve(bench: Bench, **settings: Any) -> Inputs:
 
 @measure("region_curve", "patch", "regions", "placement", "error")
 def _region_curve(bench: Bench, **settings: Any) -> Inputs:
-    """One pass per region (10), fewer with an error."""
+    """One pass per region (10)."""
     return bench.ask_judge(measures.region_curve, bench.explanation.map, **settings)
 
 
@@ -342,7 +342,7 @@ def _least_region_curve(bench: Bench, **settings: Any) -> Inputs:
 
 @measure("block_curve", "patch", "error")
 def _block_curve(bench: Bench, **settings: Any) -> Inputs:
-    """One pass per block of 8 pixels (784), fewer with an error."""
+    """One pass per block of 8 pixels (784)."""
     how: dict[str, Any] = {"placement": "grid", "regions": None}
     return bench.ask_judge(measures.region_curve, bench.explanation.map, **how, **settings)
 

@@ -70,7 +70,7 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
     by: By = "probability",
     clean: Float[Tensor, "n k"] | None = None,
     budget: int | None = None,
-    error: float | None = None,
+    error: float | int | None = None,
     chunk: int | None = None,
 ) -> PerturbationCurve:
     """Insert or delete pixels by descending saliency and record the class probability.

@@ -68,7 +68,7 @@ def region_curve(  # noqa: PLR0913 (options of a published protocol)
     masking: Masking | None = None,
     by: By = "probability",
     clean: Float[Tensor, "n k"] | None = None,
-    error: float | None = None,
+    error: float | int | None = None,
     chunk: int | None = None,
 ) -> RegionCurve:
     """Replace square regions one after another, the most relevant first (AOPC's perturbation).

@@ -170,7 +170,8 @@ class Selectivity(RefinedMetric):
     Undefined: never.
 
     Differs: begins with the clean image and is divided by the number of blocks, where Quantus sums
-    the curve from its second point with steps of 1 (erratum Q14). Blocks that do not fit stay.
+    the curve from its second point with steps of 1 (erratum Q14). Blocks that do not fit stay. With
+    an `error`, blocks are evaluated only until the area is known to so many points.
 
     Source: Montavon, Samek and Müller, Digital Signal Processing 2018.
     """

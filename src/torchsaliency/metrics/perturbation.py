@@ -152,7 +152,8 @@ class Insertion(CurveMetric):
     Undefined: never.
 
     Differs: equal values are taken in reading order (RISE leaves them to numpy's unstable sort);
-    the blur is RISE's kernel, in normalised space unless a masking is given.
+    the blur is RISE's kernel, in normalised space unless a masking is given. With an `error`, steps
+    are evaluated only until the area is known to so many points.
 
     Source: Petsiuk et al. (RISE), BMVC 2018.
     """
@@ -189,7 +190,8 @@ class Deletion(CurveMetric):
     Undefined: never.
 
     Differs: equal values are taken in reading order; pixels become the mean colour unless a
-    masking is given.
+    masking is given. With an `error`, steps are evaluated only until the area is known to so many
+    points.
 
     Source: Petsiuk et al. (RISE), BMVC 2018.
     """
@@ -227,7 +229,8 @@ class AOPC(RefinedMetric):
 
     Differs: regions may lie anywhere and do not overlap (placement="sliding", Quantus before 0.6,
     which Opti-CAM used); placement="grid" is Quantus' aligned blocks since 0.6. Quantus returns
-    the drops and calls lower better; they are drops, so higher is.
+    the drops and calls lower better; they are drops, so higher is. With an `error`, regions are
+    evaluated only until the mean is known to so many points; worth it for many regions.
 
     Source: Samek et al., TNNLS 2017; settings of Opti-CAM's Table 4.
     """

@@ -64,9 +64,9 @@ class RefinedMetric(SaliencyMetric):
             return ""
         mean, most = known.mean(0).tolist(), known.amax(0).tolist()
         return (
-            f"{self.name} knows each image to {self.error:g} points, by estimate to {mean[0]:.2g} "
-            f"on average; {mean[1]:.1f} passes an image of {mean[2]:.0f} that exact curves take, "
-            f"at most {most[1]:.0f}."
+            f"{self.name} is known to {self.error:g} points an image (by estimate to {mean[0]:.2g} "
+            f"on average): {mean[1]:.1f} passes an image in place of {mean[2]:.0f}, at most "
+            f"{most[1]:.0f}."
         )
 
     def _record_curves(self, rows: Tensor, refinement: Tensor | None) -> None:

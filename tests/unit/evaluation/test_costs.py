@@ -112,6 +112,23 @@ def test_what_would_halve_the_bill(measured):
     assert "integrated-gradients.steps=12 in place of 24" in said[0]
 
 
+def test_curves_that_end_early_may_take_all_steps():
+    metrics = [{"insertion": {"error": 5}}, {"deletion": {"budget": 6}}, "monotonicity"]
+    costs = estimate_costs(plan(methods="gradcam,fakecam", metrics=metrics), count=2)
+    entries = {entry.label: entry for entry in costs.entries}
+    assert entries["insertion"].passes < entries["insertion"].most == 2 * 64  # of two methods
+    for label in ("deletion", "monotonicity", "gradcam", "fakecam"):
+        assert entries[label].most == entries[label].passes
+    assert costs.most_passes == sum(entry.most for entry in costs.entries) > costs.passes
+
+
+def test_long_curves_may_end_early():
+    blocks = plan(methods="gradcam", metrics=[{"selectivity": {"patch": 4}}])
+    assert (
+        "selectivity.error=1 knows" in suggest_savings(blocks, estimate_costs(blocks, count=1))[0]
+    )
+
+
 def test_nothing_is_written_and_unusable_images_are_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     estimate_costs(plan(methods="gradcam"), count=1)
