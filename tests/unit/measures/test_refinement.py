@@ -103,6 +103,15 @@ def test_scores_that_are_no_numbers_end_a_curve():
     assert about.passes.item() < 20
 
 
+def test_a_clean_score_that_is_no_number_stays_so():
+    def lost(output):
+        return torch.where(output[:, 0] > torch.inf, output[:, 0], torch.nan)
+
+    for order in ("insertion", "deletion"):
+        found = perturbation_curve(convnet(), X[:1], MAPS[:1], lost, order=order, error=1)
+        assert found.probabilities.isnan().any()
+
+
 # --- measures and metrics -------------------------------------------------------------------------
 
 MEASURES = {
