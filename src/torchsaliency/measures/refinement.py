@@ -29,8 +29,8 @@ from torchsaliency.core.scores import require_error
 from torchsaliency.measures.judge import Reading
 
 SAFETY = 3.7
-"""Standard deviations of the bound; found, as the weights below, on 10 photographs that the table of
-docs/speed.md does not show, then 3.4, and raised once when 44 of those that it shows were known."""
+"""Standard deviations of the bound; found, as the weights below, on 10 photographs beside those of
+the table in docs/speed.md: it was 3.4, and was raised once when 44 of the table's were known."""
 
 _COARSE = 8
 """Intervals of the first round, at most; half as many as there are steps if these are few."""
