@@ -12,14 +12,14 @@ from torch.nn import functional as F
 from nets import assert_same_state, convnet, images, settle, state_of
 from torchsaliency import BlackPixel, OptionError, create, explain, tracing
 from torchsaliency.core.method import methods
-from torchsaliency.methods.attribution.reduction import clip_maps
-from torchsaliency.methods.attribution.segments import (
+from torchsaliency.methods.attribution.coalitions import (
     coalitions,
     lime_samples,
     ridge,
     shapley,
-    superpixels,
 )
+from torchsaliency.methods.attribution.reduction import clip_maps
+from torchsaliency.methods.attribution.segments import superpixels
 from torchsaliency.methods.passes import baseline
 
 pytestmark = [

@@ -13,7 +13,7 @@ import torchsaliency
 from nets import CLASSES, convnet, images, quick, settle
 from torchsaliency import GivenImage, OptionError, create, explain
 from torchsaliency.core.method import methods
-from torchsaliency.methods.attribution.segments import coalitions, ridge, shapley
+from torchsaliency.methods.attribution.coalitions import coalitions, ridge, shapley
 
 
 def attributions(net, x, name, masking=None, **options):

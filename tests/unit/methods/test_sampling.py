@@ -12,6 +12,14 @@ import torchsaliency
 from torchsaliency.core.masking import MeanColour
 from torchsaliency.core.method import create
 from torchsaliency.errors import OptionError
+from torchsaliency.methods.attribution.coalitions import (
+    coalitions,
+    lime_samples,
+    ridge,
+    ridge_error,
+    shapley,
+    shapley_error,
+)
 from torchsaliency.methods.masking.control import CoarseMasks
 from torchsaliency.methods.masking.rise import RISE, RandomMasks
 from torchsaliency.methods.sampling import plan_looks
@@ -248,3 +256,62 @@ def test_stratified_draws_integrate_better(until: float | None):
         ]
         off_by[sampler] = (torch.stack(maps) - exact).norm()
     assert off_by["stratified"] < off_by["independent"] / 4
+
+
+def test_the_standard_errors_of_regressions_are_their_spread_over_seeds():
+    torch.manual_seed(6)
+    curve = torch.randn(12, 12, dtype=torch.float64)
+    values, said = {"kernelshap": [], "lime": []}, {"kernelshap": [], "lime": []}
+    for seed in range(60):
+        z = coalitions(12, 100, seed)[0].double()
+        gains = (z @ curve * z).sum(1) + torch.sin(9 * z @ curve[0])
+        found = shapley(z, gains, curve.sum(), torch.ones(len(z), dtype=torch.float64))
+        values["kernelshap"].append(found)
+        said["kernelshap"].append(shapley_error(z, gains, found))
+        z = lime_samples(100, 12, seed).double()
+        y, weights = (z @ curve * z).sum(1), torch.ones(100, dtype=torch.float64)
+        found = ridge(z, y, weights, 1.0)
+        values["lime"].append(found)
+        said["lime"].append(ridge_error(z, y, weights, 1.0, found))
+    for name, each in values.items():
+        ratio = torch.stack(each).std(0).mean() / torch.stack(said[name]).mean()
+        assert 0.85 < float(ratio) < 1.2
+
+
+class Patches(nn.Module):
+    """A score of the mean of each quarter of the sides, with all products of two of them."""
+
+    scores = "regression"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool, self.weight = nn.AdaptiveAvgPool2d(4), nn.Parameter(torch.randn(16, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = self.pool(x).mean(1).flatten(1)
+        return torch.stack([(values @ self.weight * values).sum(1), values[:, 0]], 1)
+
+
+@pytest.mark.parametrize("name", ["lime", "kernelshap"])
+def test_coalitions_end_at_their_standard_error(name: str):
+    torch.manual_seed(7)
+    net, x = Patches(), 0.1 + torch.rand(2, 3, 4, 4)
+    x = x.repeat_interleave(8, -1).repeat_interleave(8, -2)
+    few = {"segments": 20, "passes": 400}
+    plain, same = (
+        explain_first(net, x, create(name, {**few, "until": until})) for until in (None, 1e-9)
+    )
+    torch.testing.assert_close(plain.signed, same.signed)
+    assert not plain.details
+    assert same.passes == plain.passes
+    until = {"lime": 0.5, "kernelshap": 0.2}[name]
+    method = create(name, {**few, "passes": 4000, "until": until})
+    found = explain_first(net, x, method)
+    assert found.passes - 2 == found.details["samples"].sum()  # both are seen once before
+    assert (found.details["samples"] < 4000).all()
+    assert (found.details["relative_error"] <= until).all()
+    alone = explain_first(net, x[1:], method, chunk=3)
+    assert alone.details["samples"] == found.details["samples"][1]
+    torch.testing.assert_close(alone.signed[0], found.signed[1], rtol=1e-4, atol=1e-6)
+    exact = explain_first(net, x, create("kernelshap", {"segments": 4, "passes": 20, "until": 0.1}))
+    assert (exact.details["relative_error"] == 0).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
@@ -11,12 +12,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from torchsaliency.core.method import register
-from torchsaliency.core.runtime import draw_uniform
+from torchsaliency.core.method import Saliency, register
 from torchsaliency.core.space import describe_size
 from torchsaliency.core.target import Logit, Probability, Target
 from torchsaliency.core.trace import View
 from torchsaliency.errors import InputError
+from torchsaliency.methods.attribution.coalitions import (
+    coalitions,
+    lime_samples,
+    ridge,
+    ridge_error,
+    shapley,
+    shapley_error,
+)
 from torchsaliency.methods.attribution.reduction import Attribution, Channels
 from torchsaliency.methods.passes import (
     IMAGE_PASSES,
@@ -24,6 +32,7 @@ from torchsaliency.methods.passes import (
     images_of,
     rows,
 )
+from torchsaliency.methods.sampling import compare_errors, plan_looks
 
 Segmentation = Literal["slic", "quickshift"]
 
@@ -32,8 +41,23 @@ _SMALLEST = 8
 score.
 """
 
-_ENUMERABLE = 16
-"""Up to so many superpixels all coalitions may be tried."""
+
+@final
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """Numbers of the superpixels of one image, from as many samples as `until` asks for.
+
+    Attributes:
+        values: (M,).
+        error: (M,) their standard error.
+        samples: how many images with hidden superpixels were scored.
+        relative_error: see `methods.sampling.compare_errors`; over superpixels, not pixels.
+    """
+
+    values: Tensor
+    error: Tensor
+    samples: int
+    relative_error: float
 
 
 @dataclass(frozen=True)
@@ -55,18 +79,33 @@ class SegmentAttribution(Attribution):
     segments: int = 50
 
     @abc.abstractmethod
-    def coefficients(self, view: View, image: int, labels: Int[Tensor, "*size"]) -> Tensor:
+    def coefficients(
+        self, view: View, image: int, labels: Int[Tensor, "*size"]
+    ) -> Tensor | Estimate:
         """Return one signed number (M,) for each superpixel of one image."""
 
     @final
-    def attributions(self, view: View) -> Tensor:
+    def attributions(self, view: View) -> Saliency:
         """Return the painted superpixels, (N, 1, *size)."""
-        return torch.stack([self._paint(view, i) for i in range(len(view.images))])
-
-    def _paint(self, view: View, image: int) -> Tensor:
-        pixels = images_of(view)[image]
-        labels = superpixels(pixels, self.segmentation, self.segments)
-        return self.coefficients(view, image, labels).to(pixels)[labels][None]
+        images = images_of(view)
+        painted, errors, told = [], [], []
+        for image, pixels in enumerate(images):
+            labels = superpixels(pixels, self.segmentation, self.segments)
+            found = self.coefficients(view, image, labels)
+            if isinstance(found, Estimate):
+                told.append((found.samples, found.relative_error))
+                errors.append(found.error.to(pixels)[labels][None])
+                found = found.values
+            painted.append(found.to(pixels)[labels][None])
+        if not told:
+            return Saliency(torch.stack(painted))
+        samples, relative = zip(*told, strict=True)
+        details = {
+            "samples": torch.tensor(samples, dtype=torch.int64, device=images.device),
+            "relative_error": torch.tensor(relative, dtype=torch.float32, device=images.device),
+            "standard_error": torch.stack(errors),
+        }
+        return Saliency(torch.stack(painted), details)
 
 
 @register(
@@ -114,6 +153,8 @@ class LIME(SegmentAttribution):
         explains: "probability" of the class, or "target", the score itself. Targets other than a
             class logit are always explained themselves.
         seed: of the samples.
+        until: samples end, for each image, once the relative standard error of the coefficients is
+            no more than this; `passes` is the most. None takes them all.
     """
 
     above_zero: ClassVar[tuple[str, ...]] = ("segments", "passes", "width", "alpha")
@@ -125,8 +166,11 @@ class LIME(SegmentAttribution):
     hidden: Literal["masking", "segment-mean"] = "masking"
     explains: Literal["probability", "target"] = "probability"
     seed: int = 0
+    until: float | int | None = None
 
-    def coefficients(self, view: View, image: int, labels: Int[Tensor, "*size"]) -> Tensor:
+    def coefficients(
+        self, view: View, image: int, labels: Int[Tensor, "*size"]
+    ) -> Tensor | Estimate:
         """Return the linear model's coefficients (M,)."""
         shown = lime_samples(self.passes, int(labels.max()) + 1, self.seed)
         target = view.trace.target
@@ -135,11 +179,21 @@ class LIME(SegmentAttribution):
         behind = None
         if self.hidden == "segment-mean":
             behind = segment_means(images_of(view)[image], labels)
-        scores = score_shown(view, image, labels, shown, target=target, behind=behind)
-        changes = _without_rounding(scores - scores[0], scores[0]).cpu().double()
-        distance = 1 - shown.double().mean(1).sqrt()
-        weights = (-(distance**2) / self.width**2).exp().sqrt()
-        return ridge(shown.double(), changes, weights, float(self.alpha))
+
+        def solve(scores: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+            z = shown[: len(scores)].double()
+            changes = _without_rounding(scores - scores[0], scores[0]).cpu().double()
+            distance = 1 - z.mean(1).sqrt()
+            weights = (-(distance**2) / self.width**2).exp().sqrt()
+            found = ridge(z, changes, weights, float(self.alpha))
+            return found, lambda: ridge_error(z, changes, weights, float(self.alpha), found)
+
+        return score_until(
+            shown,
+            lambda part: score_shown(view, image, labels, part, target=target, behind=behind),
+            solve,
+            self.until,
+        )
 
 
 @register("kernelshap", family="attribution", cite="lundberg2017", needs=IMAGE_PASSES, signed=True)
@@ -160,6 +214,8 @@ class KernelSHAP(SegmentAttribution):
     Attributes:
         passes: how many coalitions are scored; above 0.
         seed: of the draws.
+        until: draws end, for each image, once the relative standard error of the Shapley values is
+            no more than this; `passes` is the most. None takes them all.
     """
 
     above_zero: ClassVar[tuple[str, ...]] = ("segments", "passes")
@@ -167,15 +223,32 @@ class KernelSHAP(SegmentAttribution):
     channels: Channels = "sum-positive"
     passes: int = 500
     seed: int = 0
+    until: float | int | None = None
 
-    def coefficients(self, view: View, image: int, labels: Int[Tensor, "*size"]) -> Tensor:
+    def coefficients(
+        self, view: View, image: int, labels: Int[Tensor, "*size"]
+    ) -> Tensor | Estimate:
         """Return the Shapley values (M,)."""
         count = int(labels.max()) + 1
         inner, weights = coalitions(count, self.passes, self.seed)
         shown = torch.cat([inner.new_ones(1, count), inner.new_zeros(1, count), inner]).bool()
-        scores = score_shown(view, image, labels, shown)
-        gains = _without_rounding(scores - scores[1], scores[0]).cpu().double()
-        return shapley(inner.double(), gains[2:], gains[0], weights)
+        exact = count == 1 or len(inner) == 2**count - 2
+
+        def solve(scores: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+            gains = _without_rounding(scores - scores[1], scores[0]).cpu().double()
+            z, rest = inner[: len(scores) - 2].double(), gains[2:]
+            found = shapley(z, rest, gains[0], weights[: len(z)])
+            if exact:
+                return found, lambda: torch.zeros_like(found)
+            return found, lambda: shapley_error(z, rest, found)
+
+        return score_until(
+            shown,
+            lambda part: score_shown(view, image, labels, part),
+            solve,
+            self.until,
+            first=len(shown) if exact else 2,
+        )
 
 
 def superpixels(
@@ -227,74 +300,35 @@ def segment_means(
     return (sums / where.bincount())[:, labels]
 
 
-def lime_samples(samples: int, count: int, seed: int) -> Tensor:
-    """Return which of `count` superpixels each sample shows (samples, count); the first, all."""
-    generator = torch.Generator().manual_seed(seed)
-    shown = draw_uniform(generator, samples, count) < 0.5  # noqa: PLR2004 (a fair coin)
-    shown[0] = True
-    return shown
+def score_until(
+    shown: Tensor,
+    score: Callable[[Tensor], Tensor],
+    solve: Callable[[Tensor], tuple[Tensor, Callable[[], Tensor]]],
+    until: float | int | None,
+    first: int = 0,
+) -> Tensor | Estimate:
+    """Score samples and solve for the superpixels' numbers, looking at their error if asked to.
 
-
-def ridge(
-    z: Float[Tensor, "s m"], y: Float[Tensor, " s"], weights: Float[Tensor, " s"], alpha: float
-) -> Float[Tensor, " m"]:
-    """Return the coefficients of a weighted ridge regression with an intercept of its own."""
-    share = weights / weights.sum()
-    centred, values = z - share @ z, y - share @ y
-    # Scores that are all equal leave nothing, not even rounding.
-    values = values if bool(y.any()) else torch.zeros_like(y)
-    left = (centred.T * weights) @ centred + alpha * torch.eye(
-        z.shape[1], dtype=z.dtype, device=z.device
-    )
-    return torch.linalg.solve(left, centred.T @ (weights * values))
-
-
-def coalitions(count: int, samples: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return coalitions (S, count) without the empty and the full one, and their weights (S,)."""
-    if count == 1:
-        return draw_uniform(torch.Generator(), 0, 1), torch.zeros(
-            0, dtype=torch.float64, device="cpu"
-        )
-    sizes = torch.arange(1, count, dtype=torch.float64, device="cpu")
-    if count <= _ENUMERABLE and 2**count - 2 <= samples:
-        numbers = torch.arange(1, 2**count - 1, device="cpu")
-        shown = (numbers[:, None] >> torch.arange(count, device="cpu")) % 2
-        size = shown.sum(1).double()
-        ways = torch.exp(
-            torch.lgamma(torch.tensor(count + 1.0, dtype=torch.float64, device="cpu"))
-            - torch.lgamma(size + 1)
-            - torch.lgamma(count - size + 1)
-        )
-        return shown.float(), (count - 1) / (ways * size * (count - size))
-    generator = torch.Generator().manual_seed(seed)
-    pairs = -(-samples // 2)
-    drawn = torch.multinomial(
-        (count - 1) / (sizes * (count - sizes)), pairs, replacement=True, generator=generator
-    )
-    order = draw_uniform(generator, pairs, count).argsort(1).argsort(1)
-    shown = (order <= drawn[:, None]).float()
-    both = torch.stack([shown, 1 - shown], 1).flatten(0, 1)[:samples]
-    return both, torch.ones(len(both), dtype=torch.float64, device="cpu")
-
-
-def shapley(
-    z: Float[Tensor, "s m"], gains: Float[Tensor, " s"], total: Tensor, weights: Tensor
-) -> Float[Tensor, " m"]:
-    """Return the weighted least-squares solution of z R = gains under Σ R = total.
-
-    R is the even share plus a part that adds up to nothing; the centred rows add up to nothing, so
-    the least-norm solution for that part does too, however few coalitions there are.
+    Args:
+        shown: (S, M) which superpixels each sample shows.
+        score: gives the scores of some of them.
+        solve: gives the numbers (M,), and what gives their standard error, of the first scores.
+        until: the relative standard error at which scoring stops; None for all, and the numbers
+            alone.
+        first: samples that are always scored, and that are no draws.
     """
-    count = z.shape[1]
-    even = (total / count).expand(count)
-    if not len(z):
-        return even
-    if not gains.isfinite().all():  # LAPACK ends with an error of its own
-        return torch.full_like(even, torch.nan)
-    root = weights.sqrt()[:, None]
-    left = root * (z - z.mean(1, keepdim=True))
-    right = root * (gains - z.mean(1) * total)[:, None]
-    return even + torch.linalg.lstsq(left, right, driver="gelsd").solution[:, 0]
+    if until is None:
+        return solve(score(shown))[0]
+    draws = max(0, len(shown) - first)
+    scores = score(shown[:first])
+    for look in plan_looks(draws, until, max(64, 4 * shown.shape[1]), 2):
+        scores = torch.cat([scores, score(shown[len(scores) : first + look])])
+        values, find_error = solve(scores)
+        error = find_error()
+        relative = float(compare_errors(error.square().sum()[None], values[None]))
+        if relative <= until:
+            break
+    return Estimate(values, error, len(scores), relative)
 
 
 def score_shown(

@@ -24,7 +24,7 @@ from torchsaliency.compat.captum.attr.base import (
 )
 from torchsaliency.core.space import multiply_sides
 from torchsaliency.errors import OptionError
-from torchsaliency.methods.attribution.segments import coalitions, lime_samples, ridge, shapley
+from torchsaliency.methods.attribution.coalitions import coalitions, lime_samples, ridge, shapley
 from torchsaliency.methods.masking.occlusion import multiply_outer, slide_window
 
 
