@@ -73,7 +73,7 @@ def page() -> str:
         f"> {facts['site_description']} {about}",
         "",
         "`torchsaliency COMMAND --help` tells the options of a command. The lists `methods`,",
-        "`metrics`, `targets`, `datasets` and `models`, with `--json`, say what is installed. A map",
+        "`metrics`, `targets`, `datasets` and `models`, with `--json`, say what there is. A map",
         "is a hypothesis: the page for coding agents tests it.",
         "",
         "## Pages",
