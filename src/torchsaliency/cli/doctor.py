@@ -25,7 +25,8 @@ _LOGIT, _QUARTERS = 3.852239, (0.033357, 0.016155, 0.478056, 0.243642)
 """Of the first drawn image (a ring) and builtin/shapes_cnn: the logit of its class, and the means
 of Grad-CAM's map over the quarters of the image, in float32."""
 
-_TOLERANCE = 5e-3
+_TOLERANCE, _TOLERANCE_ELSEWHERE = 5e-3, 5e-2
+"""On the processor, and on other devices, whose convolutions may round to TF32."""
 
 
 class DoctorOptions(Options):
@@ -198,6 +199,7 @@ def _check_map(device: str) -> Iterator[str]:
     from torchsaliency.data.shapes import shapes_set
     from torchsaliency.zoo import load_model
 
+    tolerance = _TOLERANCE if device == "cpu" else _TOLERANCE_ELSEWHERE
     network = load_model("builtin/shapes_cnn", device=device)
     x = network.preprocessing(shapes_set(1).picture(0).image)[None].to(device)
     found = explain(network, x, ["gradcam", "hirescam"])
@@ -205,14 +207,14 @@ def _check_map(device: str) -> Iterator[str]:
     named = (network.classes or ())[int(logits.argmax())]
     if named != "ring":
         yield f"the class is {named!r}, and a ring was drawn"
-    if abs(float(logits.max()) - _LOGIT) > _TOLERANCE:
+    if abs(float(logits.max()) - _LOGIT) > tolerance:
         yield f"its logit is {float(logits.max()):.4f}, and {_LOGIT:.4f} is known"
     quarters = adaptive_avg_pool2d(saliency[None], 2).flatten().tolist()
-    if any(abs(a - b) > _TOLERANCE for a, b in zip(quarters, _QUARTERS, strict=True)):
+    if any(abs(a - b) > tolerance for a, b in zip(quarters, _QUARTERS, strict=True)):
         shown = ", ".join(f"{value:.4f}" for value in quarters)
         yield f"Grad-CAM's quarters are {shown}, and {_QUARTERS} are known"
     gap = float((saliency - found["hirescam"].map.cpu()).abs().max())
-    if gap > _TOLERANCE:
+    if gap > tolerance:
         yield f"HiResCAM differs from Grad-CAM by {gap:.4f}, and they are equal on this network"
 
 
