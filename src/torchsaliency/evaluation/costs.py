@@ -349,7 +349,7 @@ def _suggest(entry: Entry, options: Mapping[str, Any], costs: Costs) -> str:
     if options.get("error", 0) is None and entry.passes >= _LONG * costs.methods:
         return (
             f"{entry.label} takes {entry.share:.0%} of the time; {entry.label}.error=1 knows each "
-            "image to one point in about a fifth of the passes (docs/speed.md)."
+            "image to one point in a fifth of the passes or fewer (docs/speed.md)."
         )
     for key in _STEPS:
         value = options.get(key)
