@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torchsaliency.cli.console import print_raw, stdout
+from torchsaliency.cli.console import print_raw, say, stdout
 from torchsaliency.cli.options import CONFIDENCE, FORMAT
 from torchsaliency.errors import OptionError
 from torchsaliency.options import EXPLAINED, SCORED, Options, option
@@ -84,6 +84,9 @@ def compare(options: CompareOptions) -> None:
             allow=options.allow,
             confidence=options.confidence,
         )
+        if options.form == "csv":  # which has no notes
+            for sentence in found.describe():
+                say(sentence)
         return print_table(tabulate_runs(found), options.form)
     if options.method or options.allow:
         name = "--method" if options.method else "--allow"

@@ -120,6 +120,7 @@ def test_the_command_takes_two_runs_or_two_methods_of_one(tmp_path, first):
     assert ran.exit_code == 0
     assert ran.stdout.splitlines()[0].startswith("method: metric,reference")
     assert ran.stdout.count("\n") == 1 + 6  # a line a cell
+    assert "Paired by id: 12 images." in ran.stderr  # a CSV has no place for notes
     ran = run_command(other, "gradcam", "tsm")
     assert (ran.exit_code, ran.stdout.splitlines()[0]) == (0, "gradcam against tsm")
     for words, reason in (
