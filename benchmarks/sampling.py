@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,9 +21,6 @@ from torch import Tensor, nn
 import torchsaliency as ts
 from benchmarks.opticam_passes import mobilenet
 from torchsaliency.core.method import Method, create
-
-MOST = 10**6
-"""A seed that no row uses, for references."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,8 @@ class Study:
         rows: options, by label.
         sizes: how many samples each row is given.
         seeds: of each.
+        ends: rows with a number of samples of their own, by label.
+        exact: the method of the reference, if it is another one.
     """
 
     method: str
@@ -46,6 +45,7 @@ class Study:
     sizes: Sequence[int]
     seeds: int = 1
     ends: dict[str, dict[str, Any]] = field(default_factory=dict)
+    exact: str = ""
 
 
 _BOTH = {"sampler": "antithetic", "control": "linear"}
@@ -67,6 +67,27 @@ STUDIES = [
             **{f"until {one}": {"samples": 4000, **_BOTH, "until": one} for one in (0.5, 0.3)},
         },
     ),
+    Study(
+        "gradientshap",
+        {"steps": 300},
+        "samples",
+        {"published": {}, "stratified": {"sampler": "stratified"}},
+        (16, 50),
+        seeds=2,
+        ends={
+            f"until {one}": {"samples": 400, "sampler": "stratified", "until": one}
+            for one in (0.2, 0.1)
+        },
+        exact="integrated-gradients",
+    ),
+    Study(
+        "kernelshap",
+        {"passes": 6000, "seed": 1000},
+        "passes",
+        {"published": {}},
+        (500, 2000),
+        ends={f"until {one}": {"passes": 4000, "until": one} for one in (0.5, 0.3)},
+    ),
 ]
 
 
@@ -83,17 +104,20 @@ def find_error(maps: Tensor, reference: Tensor) -> float:
 
 def values_of(explanation: ts.Explanation) -> Tensor:
     """Return what is estimated: signed attributions where there are any, else the raw map."""
-    found = explanation.attributions
+    found = explanation.attributions if explanation.signed is None else explanation.signed
     return (explanation.raw if found is None else found).double()
 
 
-def compare(study: Study, net: nn.Module, images: dict[str, Tensor], cache: Path) -> dict[str, Any]:
-    """Return the errors of each row, one a photo and seed."""
+def compare(
+    study: Study, net: nn.Module, images: dict[str, Tensor], cache: Path, only: str
+) -> dict[str, Any]:
+    """Return the errors of each row, one a photo and seed, by label and samples."""
     references = {}
     for name, x in images.items():
         path = cache / f"{study.method}-{name}.pt"
         if not path.exists():
-            torch.save(values_of(explain_once(net, x, create(study.method, study.reference))), path)
+            method = create(study.exact or study.method, study.reference)
+            torch.save(values_of(explain_once(net, x, method)), path)
         references[name] = torch.load(path)
     options = {
         (label, size): {**row, study.count: size}
@@ -101,8 +125,10 @@ def compare(study: Study, net: nn.Module, images: dict[str, Tensor], cache: Path
         for size in study.sizes
     }
     ends = {(label, int(row[study.count])): row for label, row in study.ends.items()}
-    rows = []
+    rows: dict[str, Any] = {}
     for (label, size), chosen in {**options, **ends}.items():
+        if not label.startswith(only):
+            continue
         errors, passes, said = [], [], []
         for name, x in images.items():
             for seed in range(study.seeds):
@@ -112,10 +138,10 @@ def compare(study: Study, net: nn.Module, images: dict[str, Tensor], cache: Path
                 if "relative_error" in found.details:
                     said.append(round(float(found.details["relative_error"]), 4))
         mean = (sum(one**2 for one in errors) / len(errors)) ** 0.5
-        rows.append({"row": label, "samples": size, "error": round(mean, 4)})
-        rows[-1] |= {"errors": [round(one, 4) for one in errors], "passes": passes, "said": said}
-        typer.echo(json.dumps({"method": study.method, **rows[-1]}))
-    return {**{key: getattr(study, key) for key in ("method", "reference")}, "rows": rows}
+        row = {"error": round(mean, 4), "passes": passes, "errors": [round(e, 4) for e in errors]}
+        rows[f"{label}, {size}"] = {**row, "said": said}
+        typer.echo(json.dumps({study.method: {f"{label}, {size}": rows[f"{label}, {size}"]}}))
+    return rows
 
 
 def main(
@@ -124,6 +150,7 @@ def main(
     cache: Annotated[Path, typer.Option(help="where references are kept")],
     places: Annotated[str, typer.Option(help="which photos, in order")] = "0,13,27,41,55",
     method: Annotated[str, typer.Option(help="only this one")] = "",
+    only: Annotated[str, typer.Option(help="only rows whose label begins so")] = "",
     output: Annotated[Path | None, typer.Option(help="a JSON file")] = None,
 ) -> None:
     """Compare, and write the rows."""
@@ -131,11 +158,14 @@ def main(
     subject, files = mobilenet(folder), sorted(photos.glob("*.JPEG"))
     images = {place: subject.prepare([files[int(place)]]) for place in places.split(",")}
     cache.mkdir(parents=True, exist_ok=True)
-    found = [
-        compare(replace(study), subject.net, images, cache)
-        for study in STUDIES
-        if method in ("", study.method)
-    ]
+    found: dict[str, Any] = {}
+    if output is not None and output.exists():  # rows of other methods and labels are kept
+        found = json.loads(output.read_text(encoding="utf-8"))
+    for study in STUDIES:
+        if method not in ("", study.method):
+            continue
+        rows = compare(study, subject.net, images, cache, only)
+        found[study.method] = {**found.get(study.method, {}), **rows}
     if output is not None:
         output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

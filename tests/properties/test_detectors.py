@@ -93,3 +93,13 @@ def test_d_rise_is_a_loop_over_masks():
             total += best * mask
     torch.testing.assert_close(made.raw[0], total / (20 * 0.5), atol=1e-5, rtol=1e-4)
     assert made.target.describe()["boxes"] == [clean["boxes"][:1].tolist()]
+
+
+def test_d_rise_ends_for_each_image_by_itself():
+    net, x = tiny_detector("fasterrcnn"), images(2, 64, 64)
+    method = DRISE(samples=24, cells=4, sampler="antithetic", control="linear", until=0.1)
+    made = method(net, x, Box(least=0.1))
+    alone = method(net, x[1:], Box(least=0.1), chunk=5)
+    torch.testing.assert_close(alone.raw[0], made.raw[1], atol=1e-5, rtol=1e-4)
+    assert made.details["samples"].tolist() == [24, 24]
+    assert made.details["standard_error"].shape == (2, 64, 64)

@@ -47,6 +47,15 @@ GPUS: Mapping[str, float] = {
 """Peak of float32 on each kind of GPU, without tensor cores, in 10¹² operations a second, as the
 maker states it (of SXM boards where there are several)."""
 
+_FEWEST = 16
+"""Samples that any method with `until` takes at least."""
+
+_AROUND = 3
+"""Passes that such a method takes at most beside its samples: image, baseline, shared pass."""
+
+_MANY = 2000
+"""Masks of which an eighth still fits a control variate."""
+
 SHARE = 0.4
 """Of a GPU's peak that convolutional networks reach in float32; the estimate's weakest number."""
 
@@ -74,7 +83,7 @@ class Entry:
         passes: an image.
         seconds: an image.
         share: of all seconds, in [0, 1].
-        most: passes an image if no curve ends before its last step; `passes` for all that has no
+        most: passes an image if nothing ends before its last step; `passes` for all that has no
             `error`.
     """
 
@@ -182,7 +191,7 @@ def estimate_costs(plan: Plan, *, count: int = 4, data: Any = None) -> Costs:
             f"{next(iter(outcome.skipped.values()), 'the data is empty')}"
         )
     frame = pd.DataFrame(outcome.rows)
-    entries = _find_entries(frame, seconds, setting.metrics)
+    entries = _find_entries(frame, seconds, setting)
     found = {**setting.metrics, **study_metrics(plan.study)}
     side = math.prod(outcome.maps[0][2].shape) if outcome.maps else 0
     return Costs(
@@ -213,13 +222,12 @@ def _measure(worker: Worker, count: int) -> tuple[Outcome, float]:
     return outcome, time.perf_counter() - begun
 
 
-def _find_entries(
-    frame: pd.DataFrame, seconds: float, metrics: Mapping[str, SaliencyMetric]
-) -> tuple[Entry, ...]:
+def _find_entries(frame: pd.DataFrame, seconds: float, setting: Setting) -> tuple[Entry, ...]:
     """Return what each method and metric costs an image, the most expensive first.
 
     A method's time is measured. What is left belongs to the metrics by their passes; without any
-    pass, to all rows alike. What curves with an `error` take depends on the images.
+    pass, to all rows alike. What curves with an `error` and methods with `until` take depends on
+    the images.
     """
     once = frame.drop_duplicates(["sample", "method"])
     count = frame["sample"].nunique()
@@ -229,14 +237,21 @@ def _find_entries(
     weights = judged if judged.sum() else judged + 1
     weights = weights / weights.sum()
     rows = [
-        ("method", label, row["passes"], row["seconds"], 0.0) for label, row in methods.iterrows()
+        (
+            "method",
+            label,
+            row["passes"],
+            row["seconds"],
+            _count_undrawn(setting.methods.get(str(label)), row["passes"]),
+        )
+        for label, row in methods.iterrows()
     ] + [
         (
             "metric",
             label,
             judged[label],
             left * weights[label],
-            _count_spared(frame[frame["metric"] == label], metrics.get(str(label))) / count,
+            _count_spared(frame[frame["metric"] == label], setting.metrics.get(str(label))) / count,
         )
         for label in judged.index
     ]
@@ -256,6 +271,17 @@ def _count_spared(frame: pd.DataFrame, metric: SaliencyMetric | None) -> float:
     known = torch.tensor([*rows], dtype=torch.float64, device="cpu").view(-1, metric.width)
     _, passes, steps = metric.evaluations(known).nan_to_num(0.0).sum(0).tolist()
     return float(steps - passes)
+
+
+def _count_undrawn(method: Any, passes: float) -> float:
+    """Return at most how many more passes an image a method with `until` takes on other images."""
+    inner = getattr(method, "method", method)  # of a wrapper, which explains several copies
+    if getattr(inner, "until", None) is None:
+        return 0.0
+    samples = next(int(inner.options[key]) for key in ("samples", "passes") if key in inner.options)
+    if inner is not method:
+        return float(passes * samples / _FEWEST)
+    return max(0.0, samples + _AROUND - passes)
 
 
 def _count_bytes(rows: Sequence[Mapping[str, Any]]) -> int:
@@ -351,6 +377,8 @@ def _suggest(entry: Entry, options: Mapping[str, Any], costs: Costs) -> str:
             f"{entry.label} takes {entry.share:.0%} of the time; {entry.label}.error=1 knows each "
             "image to one point in a fifth of the passes or fewer (docs/speed.md)."
         )
+    if said := _suggest_sampling(entry, options):
+        return said
     for key in _STEPS:
         value = options.get(key)
         if isinstance(value, int) and value > 1:
@@ -366,6 +394,22 @@ def _suggest(entry: Entry, options: Mapping[str, Any], costs: Costs) -> str:
         f"{entry.label} takes {entry.share:.0%} of the time, for {costs.methods} methods; fewer "
         "methods, or without it, so much is saved."
     )
+
+
+def _suggest_sampling(entry: Entry, options: Mapping[str, Any]) -> str:
+    """Return what would make a method that draws at random cheaper; "" if it does not."""
+    if options.get("until"):
+        return (
+            f"{entry.label} takes {entry.share:.0%} of the time; a larger {entry.label}.until than "
+            f"{options['until']} ends earlier, with other numbers."
+        )
+    if options.get("control") == "none" and options["samples"] >= _MANY:
+        return (
+            f"{entry.label} takes {entry.share:.0%} of the time; {entry.label}.control=linear with "
+            f"sampler=antithetic and samples={options['samples'] // 8} comes about as near to the "
+            "map of endless masks, with other numbers (docs/speed.md)."
+        )
+    return ""
 
 
 def _options_of(plan: Plan, entry: Entry) -> Mapping[str, Any]:

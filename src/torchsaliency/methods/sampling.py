@@ -165,7 +165,10 @@ def _find_error(total: Tensor, power: Tensor, units: Tensor | int, unit: int) ->
 def compare_errors(
     squares: Float[Tensor, " n"], maps: Float[Tensor, "n ..."]
 ) -> Float[Tensor, " n"]:
-    """Return √(Σ_u SE(u)²) / √(Σ_u (S(u) - mean S)²), 0 where the standard error is 0.
+    """Return √(Σ_u SE(u)²) over the map's spread √(Σ_u (S(u) - mean S)²).
+
+    Chance spreads an estimated map by Σ_u SE(u)² more on average, which is taken off; a map that
+    spreads no more than by chance has an infinite error, one without standard error has none.
 
     Args:
         squares: Σ_u SE(u)² of each map.
@@ -173,4 +176,4 @@ def compare_errors(
     """
     flat = maps.flatten(1)
     spread = (flat - flat.mean(1, keepdim=True)).square().sum(1)
-    return torch.where(squares == 0, 0, (squares / spread).sqrt())
+    return torch.where(squares == 0, 0, (squares / (spread - squares).clamp_min(0)).sqrt())

@@ -194,3 +194,13 @@ def test_an_evaluation_that_never_knows_enough_takes_all(tmp_path):
     assert len(evaluate(until, tmp_path / "run").samples) == 80
     assert "stopped at" not in Store(tmp_path / "run").facts["sessions"][-1]
     assert len(load_results(tmp_path / "run").samples) == 80
+
+
+def test_maps_that_end_early_may_take_all_samples():
+    methods = [{"rise": {"samples": 400, "until": 0.9, "control": "linear"}}, "gradcam"]
+    made = plan(methods=methods)
+    costs = estimate_costs(made, count=1)
+    entries = {entry.label: entry for entry in costs.entries}
+    assert entries["rise"].passes <= 401 <= entries["rise"].most <= 403
+    assert entries["gradcam"].most == entries["gradcam"].passes
+    assert "a larger rise.until than 0.9" in suggest_savings(made, costs)[0]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import torchsaliency
 from torchsaliency.core.masking import MeanColour
-from torchsaliency.core.method import create
+from torchsaliency.core.method import create, methods
 from torchsaliency.errors import OptionError
 from torchsaliency.methods.attribution.coalitions import (
     coalitions,
@@ -100,7 +100,7 @@ def test_of_a_linear_network_the_control_variate_leaves_nothing_to_chance(sample
         for seed in (0, 1)
     ]
     torch.testing.assert_close(found[0].raw, found[1].raw, rtol=1e-6, atol=1e-9)
-    assert (found[0].details["samples"] <= 160).all()
+    assert found[0].details["samples"].tolist() == [256, 256]
     assert (found[0].details["standard_error"] < 1e-6 * found[0].raw.abs().amax()).all()
     plain = explain_first(net, x, RISE(samples=4000))
     assert (off(plain.raw, found[0].raw) < 0.3).all()
@@ -128,7 +128,7 @@ def test_every_estimate_has_the_same_expectation_and_says_how_far_it_is_off():
     assert shares["independent", "linear"] < 0.6 * shares["independent", "none"]
 
 
-@pytest.mark.parametrize(("control", "until"), [("none", 0.2), ("linear", 0.025)])
+@pytest.mark.parametrize(("control", "until"), [("none", 0.2), ("linear", 0.02)])
 def test_an_image_ends_by_itself_whatever_its_batch_and_chunk(control: str, until: float):
     torch.manual_seed(2)
     net, x = Curved(), torch.rand(3, 1, 16, 16)
@@ -152,7 +152,7 @@ def test_samples_are_the_most_and_a_steady_map_takes_the_fewest():
     nn.init.zeros_(net.layers[-1].weight)
     nn.init.ones_(net.layers[-1].bias)
     same = explain_first(net, x, RISE(1000, 3, until=1e-6))
-    assert (same.passes, same.status) == (129, ("constant map",))
+    assert (same.passes, same.status) == (257, ("constant map",))
 
 
 def test_the_options_by_default_change_nothing():
@@ -315,3 +315,9 @@ def test_coalitions_end_at_their_standard_error(name: str):
     torch.testing.assert_close(alone.signed[0], found.signed[1], rtol=1e-4, atol=1e-6)
     exact = explain_first(net, x, create("kernelshap", {"segments": 4, "passes": 20, "until": 0.1}))
     assert (exact.details["relative_error"] == 0).all()
+
+
+def test_every_method_that_ends_early_is_tested_here():
+    ends = {name for name, entry in methods().items() if "until" in entry.options}
+    gradients = {"smoothgrad", "smoothgrad-squared", "vargrad", "gradientshap"}
+    assert ends == {"rise", "d-rise", "lime", "kernelshap"} | gradients

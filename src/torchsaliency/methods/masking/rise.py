@@ -29,7 +29,7 @@ from torchsaliency.methods.sampling import (
 _MADE_TOGETHER = 32
 """Masks that are held at once where no pass bounds them; even, for pairs."""
 
-_FIRST_LOOK = 128
+_FIRST_LOOK = 256
 """Masks before the standard error is looked at: fewer fit no control variate."""
 
 
