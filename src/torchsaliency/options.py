@@ -149,7 +149,7 @@ ACCELERATE = option(
     "off",
     RUNNING,
     "How masked and other derived passes run: off, auto, or an engine such as onnx; a name "
-    "that does not exist is answered with the list. bf16 alone changes the numbers.",
+    "that does not exist is answered with the list. bf16 and fast change the numbers.",
     metavar="NAME",
 )
 WORKERS = option(

@@ -6,6 +6,7 @@ image. The user's network is not touched, and whatever hooks into it runs on the
 
 from torchsaliency.core.acceleration import auto as auto
 from torchsaliency.core.acceleration import engines as engines
+from torchsaliency.core.acceleration import fast as fast
 from torchsaliency.core.acceleration import onnx as onnx
 from torchsaliency.core.acceleration.cache import accelerated, run, stand_in, step_aside
 from torchsaliency.core.acceleration.copies import copy_network

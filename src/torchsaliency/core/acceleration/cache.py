@@ -52,8 +52,8 @@ _lock = threading.Lock()
 def accelerated(engine: str) -> Iterator[None]:
     """Let passes inside run by an engine, one of `ENGINES`.
 
-    The engines' classes say how each runs, docs/speed.md which to choose; "bf16" alone changes the
-    numbers.
+    The engines' classes say how each runs, docs/speed.md which to choose; "bf16" and "fast" alone
+    change the numbers.
 
     A copy is tried on the first images beside the network itself. If it fails, or its output is off
     by more than 1e-4 (of 1 or of the output), the network itself runs, and a `UserWarning` says so

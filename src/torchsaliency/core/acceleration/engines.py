@@ -71,7 +71,7 @@ class Compiled(Engine):
 @register_engine("bf16")
 @final
 class BFloat16(ChannelsLast):
-    """Channels-last under bfloat16 autocast: the only engine that changes the numbers."""
+    """Channels-last under bfloat16 autocast, which rounds the numbers."""
 
     traceable = False  # autocast is not a property of a module
     exact = False
