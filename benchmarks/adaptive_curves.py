@@ -3,8 +3,8 @@
 Run: `python -m benchmarks.adaptive_curves --photos FOLDER --mobilenet FOLDER`, folders as in
 `benchmarks.opticam_passes`. Insertion, deletion and AOPC of five methods are computed exactly once,
 in `--curves FILE`, which a later run continues; then every error is tried on the known curves, as
-networks give the same numbers each time. `--verify` photographs take the real way, too: passes and
-numbers have to be the same. JSON goes to `--output`.
+networks give the same numbers each time. `--verify` photographs, 2 or none, take the real way, too:
+passes and numbers have to be the same. JSON goes to `--output`.
 """
 
 from __future__ import annotations
@@ -138,21 +138,24 @@ def describe(metric: str, error: float, curves: Tensor, methods: list[str]) -> d
 
 
 def verify(subject: Subject, photos: list[Path], known: Curves) -> dict[str, Any]:
-    """Take the real way through `score` and compare it with what was replayed."""
-    x = subject.prepare(photos)
+    """Take the real way through `score` and compare it with what was replayed.
+
+    Photographs are explained as in `compute_exactly`, or Opti-CAM's rounding makes other maps.
+    """
     worst, same, tried = 0.0, 0, 0
-    for name, made in explain(subject, x).items():
-        for metric in METRICS:
-            if (0, name, metric) not in known:
-                continue
-            one = create_metric(metric, {"error": ERRORS[0]})
-            with ts.accelerated("onnx"):
+    x = subject.prepare(photos)
+    with ts.accelerated("onnx"):
+        for name, made in explain(subject, x).items():
+            for metric in METRICS:
+                if (0, name, metric) not in known:
+                    continue
+                one = create_metric(metric, {"error": ERRORS[0]})
                 score(subject.net, made, [one])
-            curves = torch.stack([known[place, name, metric] for place in range(len(photos))])
-            found, about = replay(metric, curves, ERRORS[0])
-            worst = max(worst, float((one.per_image - number(metric, found)).abs().max()))
-            same += int((one.passes == about.passes).sum())
-            tried += len(photos)
+                curves = torch.stack([known[place, name, metric] for place in range(len(photos))])
+                found, about = replay(metric, curves, ERRORS[0])
+                worst = max(worst, float((one.per_image - number(metric, found)).abs().max()))
+                same += int((one.passes == about.passes).sum())
+                tried += len(photos)
     return {"tried": tried, "same_passes": same, "largest_difference": worst}
 
 
@@ -196,7 +199,7 @@ def main(
         int, typer.Option(help="of them for selectivity, and for the built-in network")
     ] = 10,
     curves: Annotated[Path | None, typer.Option(help="a folder for exact curves")] = None,
-    real: Annotated[int, typer.Option("--verify", help="photographs")] = 2,
+    real: Annotated[int, typer.Option("--verify", help="photographs: 2 or 0")] = 2,
     output: Annotated[Path | None, typer.Option(help="a JSON file")] = None,
 ) -> None:
     """Print what is found as JSON, a line a network, and write it."""
