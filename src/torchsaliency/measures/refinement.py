@@ -102,7 +102,7 @@ def read_curves(
         masked = node != (0 if clean_first else each)
         index = (image * each + node - int(clean_first))[masked]
         found = read.clean[image]
-        found[masked] = read.some_variants(each, build, index)
+        found[masked] = read.some_variants(each, build, index.to(read.judge.images.device))
         return found
 
     points = 100 * float(places.diff().max())
