@@ -158,7 +158,7 @@ def main(
     subject, files = mobilenet(folder), sorted(photos.glob("*.JPEG"))
     images = {place: subject.prepare([files[int(place)]]) for place in places.split(",")}
     cache.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"what": "python -m benchmarks.sampling", "photos": list(images)}
     if output is not None and output.exists():  # rows of other methods and labels are kept
         found = json.loads(output.read_text(encoding="utf-8"))
     for study in STUDIES:
