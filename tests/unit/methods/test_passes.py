@@ -58,7 +58,7 @@ def test_decompositions_cost_no_gradient_at_all(names):
 
 @pytest.mark.parametrize("iterations", [1, 7])
 @pytest.mark.parametrize("objective", ["mask", "diff"])
-@pytest.mark.parametrize("solver", ["adam", "trust-region"])
+@pytest.mark.parametrize("solver", ["adam", "trust-region", "surrogate"])
 def test_opticam_costs_its_iterations_and_one(iterations, objective, solver):
     net = convnet()
     whole = Counter(net)

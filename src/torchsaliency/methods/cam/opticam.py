@@ -39,11 +39,13 @@ from torchsaliency.core.target import (
 from torchsaliency.core.trace import View
 from torchsaliency.errors import OptionError, TargetError
 from torchsaliency.methods.cam.solvers import Adam, TrustRegion, combine
+from torchsaliency.methods.cam.surrogate import Surrogate
 from torchsaliency.methods.passes import join, rows
 
 Selector = Literal[
     "target", "logit", "probability", "log-probability", "margin", "dot", "cosine", "mse"
 ]
+Solver = Literal["adam", "trust-region", "surrogate"]
 Objective = Literal["mask", "diff", "iomask", "iodiff"]
 
 _SELECTORS: dict[str, type[ClassTarget]] = {
@@ -51,6 +53,11 @@ _SELECTORS: dict[str, type[ClassTarget]] = {
     "probability": Probability,
     "log-probability": LogProbability,
     "margin": Margin,
+}
+_SOLVERS: dict[str, type[Adam | TrustRegion | Surrogate]] = {
+    "adam": Adam,
+    "trust-region": TrustRegion,
+    "surrogate": Surrogate,
 }
 _SIMILARITIES = ("dot", "cosine", "mse")
 
@@ -83,8 +90,10 @@ class OptiCAM(Method):
             map whose masked image keeps its embedding: -‖f(x ⊙ S) - f(x)‖² (the Tucker saliency
             paper's Eq. 9 as an objective).
         start: "uniform" or the name of a CAM, whose weights are where u begins.
-        solver: "adam", the paper's; or "trust-region", which takes many steps on a quadratic model
-            of the objective for each network pass and needs far fewer of them.
+        solver: "adam", the paper's; "trust-region", which takes many steps on a quadratic model of
+            the objective for each network pass and needs far fewer of them; or "surrogate", the
+            same on a Gaussian process, which needs fewer still on many networks and more work
+            between the passes. Both search best with keep="best".
         area: λ of F(u) - λ · |F(all shown) - F(nothing shown)| · mean(S): what showing the whole
             image costs, as a share of what hiding it costs, so that one λ serves all networks.
             0 is the paper's; above it, one more pass. Without labels, about 0.2 keeps the map from
@@ -102,7 +111,7 @@ class OptiCAM(Method):
     objective: Objective = "mask"
     selector: Selector = "target"
     start: str = "uniform"
-    solver: Literal["adam", "trust-region"] = "adam"
+    solver: Solver = "adam"
     area: float = 0.0
     tolerance: float = 1e-10
     keep: Literal["last", "best"] = "last"
@@ -208,8 +217,9 @@ class OptiCAM(Method):
     def _optimise(self, view: View, features: Tensor, start: Tensor, index: Tensor) -> list[Tensor]:
         """Optimise the images at `index`; those that stop leave the batch."""
         objective = self._objective(view)
-        kind = Adam if self.solver == "adam" else TrustRegion
-        solver = kind(features[index], start[index], self.learning_rate, self.normalisation)
+        solver = _SOLVERS[self.solver](
+            features[index], start[index], self.learning_rate, self.normalisation
+        )
         history = features.new_full((len(index), self.iterations), torch.nan)
         best = features.new_full((len(index),), -torch.inf)
         kept = solver.logits.clone()

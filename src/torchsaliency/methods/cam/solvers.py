@@ -1,7 +1,8 @@
 """How Opti-CAM searches: the paper's Adam, and a trust-region search that needs fewer passes.
 
-Both hold one vector u of logits an image and are element-wise, so images do not influence each
-other. A pass of the network happens between `propose` and `update`.
+All hold one vector u of logits an image and treat every image alone, so images do not influence
+each other. A pass of the network happens between `propose` and `update`. The third search is in
+`torchsaliency.methods.cam.surrogate`.
 """
 
 from __future__ import annotations
@@ -74,8 +75,33 @@ class Adam:
         self._adam.ascend(live, slope)
 
 
+class MapSearch:
+    """What the searches share that learn from gradients at low-resolution maps: the proposals.
+
+    Attributes:
+        logits: u (N, K), the current iterate.
+    """
+
+    def __init__(self, features: Tensor, start: Tensor, normalisation: Normalisation) -> None:
+        self.logits = start.clone()
+        self._features, self._normalisation = features, normalisation
+        self._anchor = features.new_zeros((len(features), *features.shape[2:]))
+
+    def propose(self, live: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+        """Return S as a leaf of the graph, and the masks (M, *size) made from it."""
+        maps = self._mix(self.logits[live].softmax(1), self._features[live].flatten(2))
+        self._anchor[live] = maps.shape.unflatten(1, self._features.shape[2:])
+        leaf = self._anchor[live].requires_grad_()
+        return leaf, normalise(upsample(leaf, size), self._normalisation)
+
+    def _mix(self, weights: Tensor, features: Tensor) -> Stretch | Plain:
+        """Return the maps of weights (M, K), up to what the normalisation takes away anyway."""
+        maps = torch.bmm(weights[:, None], features)[:, 0]
+        return Stretch(maps) if self._normalisation == "range" else Plain(maps)
+
+
 @final
-class TrustRegion:
+class TrustRegion(MapSearch):
     """Many cheap steps on a model of the objective for each pass of the network.
 
     The pass gives G = ∂F/∂S at the current low-resolution map S₀, and from u to S is only a softmax
@@ -91,9 +117,6 @@ class TrustRegion:
     at the full learning rate in the first passes and at half of it later.
 
     B is kept as the vectors of its rank-one terms, two a pass: never a matrix hw x hw.
-
-    Attributes:
-        logits: u (N, K), the current iterate.
     """
 
     inner_steps = 20
@@ -105,29 +128,13 @@ class TrustRegion:
     def __init__(
         self, features: Tensor, start: Tensor, rate: float, normalisation: Normalisation
     ) -> None:
-        self.logits = start.clone()
-        self._features, self._normalisation = features, normalisation
+        super().__init__(features, start, normalisation)
         self._rate, self._passes = rate, 0
         count, cells = len(features), features[0, 0].numel()
         self._unit = self._rho = self._caution = start.new_zeros(count)
-        self._anchor = features.new_zeros((count, *features.shape[2:]))
         self._terms = features.new_zeros((count, 0, cells))
         self._signs = features.new_zeros(0)
         self._before: tuple[Tensor, Tensor, Tensor] | None = None
-
-    def _shape(self, logits: Tensor, live: Tensor) -> Tensor:
-        """The low-resolution map up to what the normalisation takes away anyway."""
-        features = self._features[live]
-        maps = torch.bmm(logits.softmax(1)[:, None], features.flatten(2))[:, 0]
-        # rounded as in `_climb`, where a step begins with no move at all
-        shape = maps if self._normalisation == "sigmoid" else _Stretch(maps).shape
-        return shape.unflatten(1, features.shape[2:])
-
-    def propose(self, live: Tensor, size: Size) -> tuple[Tensor, Tensor]:
-        """Return S as a leaf of the graph, and the masks (M, *size) made from it."""
-        self._anchor[live] = self._shape(self.logits[live], live)
-        leaf = self._anchor[live].requires_grad_()
-        return leaf, normalise(upsample(leaf, size), self._normalisation)
 
     def update(self, live: Tensor, slope: Tensor, values: Tensor) -> None:
         """Climb the model that the slope ∂F/∂S gives."""
@@ -188,13 +195,10 @@ class TrustRegion:
         first, second = torch.zeros_like(logits), torch.zeros_like(logits)
         for step in range(1, self.inner_steps + 1):
             weights = logits.softmax(1)
-            maps = torch.bmm(weights[:, None], features)[:, 0]
-            stretch = None if self._normalisation == "sigmoid" else _Stretch(maps)
-            move = (maps if stretch is None else stretch.shape) - here
+            maps = self._mix(weights, features)
+            move = maps.shape - here
             bent = torch.bmm((torch.bmm(terms, move[..., None]) * signs).mT, terms)[:, 0]
-            uphill = slope - stiffness * move - bent  # ∂m/∂S
-            if stretch is not None:
-                uphill = stretch.backward(uphill)
+            uphill = maps.backward(slope - stiffness * move - bent)  # ∂m/∂S
             climb = torch.bmm(features, uphill[..., None])[..., 0]
             climb = weights * (climb - (weights * climb).sum(1, keepdim=True))  # softmax's own
             first.lerp_(climb, 1 - _BETAS[0])
@@ -205,7 +209,7 @@ class TrustRegion:
 
 
 @final
-class _Stretch:
+class Stretch:
     """`minmax` of maps (N, hw), and its gradient, in few operations.
 
     Attributes:
@@ -229,3 +233,15 @@ class _Stretch:
         falls = (whole - slope.sum(1, keepdim=True)) / self._least.sum(1, keepdim=True)
         rises = whole / self._largest.sum(1, keepdim=True)
         return (slope + self._least * falls - self._largest * rises).mul_(self._scale)
+
+
+@final
+class Plain:
+    """Maps (N, hw) as they are, where the normalisation takes no offset away."""
+
+    def __init__(self, maps: Tensor) -> None:
+        self.shape = maps
+
+    def backward(self, slope: Tensor) -> Tensor:
+        """Return the slope."""
+        return slope
