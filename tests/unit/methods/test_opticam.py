@@ -127,7 +127,9 @@ def test_the_objective_rises(solver, seed):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_its_iterations_raise_every_image(solver):
     net, x = fresh()
-    made = OptiCAM(solver=solver, iterations=100 if solver == "adam" else 25)(net, x, [0, 1, 2], "relu3")
+    made = OptiCAM(solver=solver, iterations=100 if solver == "adam" else 25)(
+        net, x, [0, 1, 2], "relu3"
+    )
     history = made.details["objective"]
     last = history.nan_to_num(-torch.inf).amax(1)
     assert (last > history[:, 0]).all()
