@@ -31,11 +31,18 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of a statistic of the mean over images.
+    """Return the expanded percentile bootstrap interval of a statistic of the mean over images.
 
-    Images are drawn with replacement as many times as there are images; the interval holds the
-    middle `confidence` of the statistic over the draws. A draw is a weight an image, so that its
-    mean row is one product of matrices, however wide the rows.
+    Images are drawn with replacement as many times as there are images n, and the interval leaves
+    out a share α' of the draws at each end, Φ⁻¹(α') = √(n / (n - 1)) · t_{n-1}⁻¹(α), α half of
+    1 - `confidence`: as far as Student's interval of a mean reaches, but never beyond what the
+    statistic can be. With α' = α, as with BCa, intervals of few images are too narrow: at 95 % and
+    n = 8 the plain percentiles hold the mean in 82 to 93 of 100 samples, BCa in 82 to 93, these in
+    86 to 96 (normal: 96; drops with many zeros: 95; lognormal, the most skewed: 86). Two images
+    have the interval from the one to the other, which holds the mean in half of all samples.
+
+    A draw is a weight an image, so that its mean row is one product of matrices, however wide the
+    rows.
 
     Args:
         rows: one row an image, at least two images.
@@ -49,6 +56,8 @@ def bootstrap(
 
     Raises:
         InputError: fewer than two images, or settings out of range.
+
+    Source: Hesterberg, The American Statistician 69, 2015.
     """
     if len(rows) < 2:  # noqa: PLR2004
         raise InputError(f"An interval needs at least two images, and {len(rows)} was given.")
@@ -68,7 +77,8 @@ def bootstrap(
         weights = torch.zeros(index.shape, dtype=torch.float64, device="cpu")
         weights.scatter_add_(1, index, torch.ones_like(weights))
         found.append(of_mean(weights @ rows / count))
-    tail = (1 - confidence) / 2
+    reach = (count / (count - 1)) ** 0.5 * stats.t.ppf((1 - confidence) / 2, count - 1)
+    tail = float(stats.norm.cdf(reach))
     ends = torch.cat(found).quantile(
         torch.tensor([tail, 1 - tail], dtype=torch.float64, device="cpu")
     )

@@ -119,7 +119,12 @@ def _holds(claim: Claim, results: Results) -> bool | None:
         for method in results.methods
         if method not in results.references and method != claim.method
     ]
-    return all(rival is None or sign * value >= sign * rival for rival in rivals)
+    return _is_best([sign * (value - rival) for rival in rivals if rival is not None])
+
+
+def _is_best(leads: Sequence[float]) -> bool | None:
+    """Whether none of the leads over the rivals is negative; None where all tie, or without any."""
+    return all(lead >= 0 for lead in leads) if any(leads) else None
 
 
 def _write(run: Reproduction) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from statistics import NormalDist
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from torchsaliency.errors import InputError
@@ -28,7 +28,7 @@ def metric_charts(results: Results, *, confidence: float = CONFIDENCE) -> dict[s
 
     These are insertion and deletion by the share of pixels, mIoU by threshold, and the sanity
     checks by the number of random stages. A curve is the mean over images, its band the mean's
-    interval at each point by itself, z · s / √n on both sides.
+    interval at each point by itself, t · s / √n on both sides (Student's t).
 
     Args:
         results: what an evaluation found; methods without an image are left out.
@@ -180,7 +180,7 @@ def _curve(label: str, places: list[float], values: Tensor, confidence: float) -
     mean = values.mean(0)
     if len(values) == 1:
         return Curve(label, places, mean.tolist())
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    half = z * values.std(0) / math.sqrt(len(values))
+    reach = float(stats.t.ppf(0.5 + confidence / 2, len(values) - 1))
+    half = reach * values.std(0) / math.sqrt(len(values))
     ends = torch.stack([mean - half, mean + half]).tolist()
     return Curve(label, places, mean.tolist(), *ends)

@@ -14,6 +14,9 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, final
 from torchsaliency.registry import Entry, Registry
 from torchsaliency.report.tables import ALPHA, Column, Table
 
+_FEW = 20
+"""Images from which on intervals hold what they say, but for the most skewed values."""
+
 _NOTHING, _UNDEFINED, _UNPROVEN = "\N{EN DASH}", "undefined", "†"
 
 
@@ -118,6 +121,11 @@ def write_legend(
     if intervals and (levels := sorted(set(frame["confidence"].dropna()))):
         percent = ", ".join(f"{100 * level:g}" for level in levels)
         legend.append(f"[low, high]: {percent} % bootstrap interval over images.")
+        if (frame["low"].notna() & (frame["count"] < _FEW)).any():
+            legend.append(
+                f"Of fewer than {_FEW} images with skewed values, an interval holds the truth less "
+                "often than it says."
+            )
     if (frame["worse"].notna() & ~frame["worse"].fillna(value=True)).any():
         legend.append(
             f"{_UNPROVEN} not shown to be worse than the best (Wilcoxon's signed-rank test, "

@@ -118,6 +118,30 @@ def test_drop_and_gain_never_both(p, o):
     assert with_rests == pytest.approx(gain, abs=1e-9)
 
 
+def test_no_increase_of_a_map_that_hides_nothing_in_any_chunk():
+    """The odds of the same image, rounded otherwise in each chunk, rise by rounding alone."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(4096, 512), torch.nn.ReLU(), torch.nn.Linear(512, 9))
+    x = torch.rand(24, 4096)
+    with torch.no_grad():
+        clean = net(x).softmax(1)
+        rounded = False
+        for chunk in (1, 2, 3, 5, 8, 24):
+            masked = torch.cat([net(part).softmax(1) for part in x.split(chunk)])
+            rounded |= bool((masked > clean).any())
+            assert not functional.average_increase(clean[:, 0], masked[:, 0]).any()
+    assert rounded  # there was something to tolerate
+
+
+@pytest.mark.parametrize("p", [1e-30, 1e-6, 0.5, 1 - 1e-12])
+def test_increase_by_growth_of_the_odds(p):
+    for growth, counts in ((0.9, 0), (1, 0), (1 + 9e-5, 0), (1 + 2e-4, 100), (3, 100)):
+        odds = growth * p / (1 - p)
+        o, o_rest = odds / (1 + odds), 1 / (1 + odds)
+        assert score("ai", one(p), one(o), one(1 - p), one(o_rest)) == counts
+    assert score("ai", one(0), one(p)) == 100
+
+
 def test_gain_from_rests_equals_gain_from_probabilities():
     rests = 1 - CLEAN, 1 - MASKED
     assert score("ag", CLEAN, MASKED, *rests) == pytest.approx(9.375)

@@ -13,7 +13,7 @@ from torchsaliency.errors import OptionError
 from torchsaliency.evaluation.studies import study_metrics
 from torchsaliency.papers.plans import Planner, Reproduction, read_methods, slug
 from torchsaliency.papers.recipes import Recipe, get_recipe, load_recipes
-from torchsaliency.papers.reproduce import MAKERS, reproduce
+from torchsaliency.papers.reproduce import MAKERS, _is_best, reproduce
 
 TABLES = [
     *(f"opticam-table{number}" for number in (1, 2, 3, 4, 5, "5-published", 6)),
@@ -223,6 +223,22 @@ def test_two_kinds_of_data_go_where_they_belong():
         plan_of(one, ["imagenet:i", "imagenet:j"])
     with pytest.raises(OptionError, match="--data shapes:6 and --data samples"):
         plan_of(one, ["shapes:6", "samples"])
+
+
+@pytest.mark.parametrize(
+    ("leads", "best"),
+    [([1.0, 2.0], True), ([0.0, 2.0], True), ([-1.0, 1.0], False), ([0.0, 0.0], None), ([], None)],
+)
+def test_nobody_is_best_where_all_tie(leads, best):
+    assert _is_best(leads) is best
+
+
+@pytest.mark.parametrize("name", ["opticam-tableA7", "opticam-tableA8"])
+def test_both_boxes_are_shown(name):
+    metrics = {one.label: one.options for one in at_home(name).experiments[0].plan.metrics}
+    for metric in ("OM", "LE", "SM"):
+        assert metrics[metric] == {}
+        assert metrics[f"{metric}, short box"] == {"short": True}
 
 
 def test_medical_recipes_want_finetuned_networks():
