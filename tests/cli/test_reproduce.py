@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from torchsaliency.cli import reproduce as reproducing
+from torchsaliency.errors import OptionError
 from torchsaliency.evaluation import load_results
 from torchsaliency.papers import plans as planning
 from torchsaliency.papers.plans import Reproduction
@@ -95,6 +96,33 @@ def test_everything_is_written_and_can_be_read(reproduce, place, name):
     verdicts = {True: "holds", False: "does not hold", None: "cannot be told"}
     for claim in facts["claims"]:
         assert f"{claim['says']}: {verdicts[claim['holds']]} here.\n" in ran.out
+
+
+def test_all_recipes_become_one_table_of_claims(command, place, monkeypatch):
+    """Three of them: one with claims, one with pictures alone, one that cannot be made here."""
+    names = ("tmlr-fig7", "tmlr-fig8", "tmlr-table2")
+    recipes = {name: get_recipe(name) for name in names}
+    monkeypatch.setattr("torchsaliency.papers.reproduce.load_recipes", lambda: recipes)
+
+    def plan(self, folder, watch):
+        if self.recipe.name == "tmlr-table2":
+            raise OptionError("There is no such data.")
+        return made(self, folder, watch)
+
+    made = planning.Planner.plan
+    monkeypatch.setattr(planning.Planner, "plan", plan)
+    ran = command("reproduce", "all", "--limit", 2, "--workers", 0, "--output", "made")
+    assert ran.code == 0, ran.err
+    rows = pd.read_csv(place / "made" / "claims.csv")
+    says = [f"tmlr-fig7: {claim.says}" for claim in recipes["tmlr-fig7"].claims]
+    assert says
+    assert set(says) <= set(rows["recipe: claim"])
+    assert "tmlr-table2 was not made: There is no such data." in ran.out
+    assert "without claims about numbers: tmlr-fig8" in ran.out
+    assert {path.name for path in (place / "made").iterdir()} >= {"tmlr-fig7", "claims.md"}
+    again = command("reproduce", "all", "--data", "shapes:6")
+    assert again.code == 2
+    assert "name one recipe" in again.err
 
 
 def test_a_second_run_goes_on_from_the_first(reproduce, place):

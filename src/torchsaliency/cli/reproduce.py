@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from torchsaliency.cli.console import print_line, print_raw
+from torchsaliency.cli.console import print_line, print_raw, say
 from torchsaliency.cli.evaluate import watch_evaluation
 from torchsaliency.cli.options import FORMAT
 from torchsaliency.cli.table import check_format, print_table
+from torchsaliency.errors import OptionError
 from torchsaliency.options import (
     BATCH_SIZE,
     DATA,
@@ -29,7 +31,12 @@ if TYPE_CHECKING:
 class ReproduceOptions(Options):
     """Which recipe is made, and what replaces the recipe's own choices."""
 
-    name: str = option(..., "", "See `torchsaliency recipes`.", metavar="NAME")
+    name: str = option(
+        ...,
+        "",
+        "See `torchsaliency recipes`; `all` makes every one on built-in data.",
+        metavar="NAME|all",
+    )
     data: tuple[str, ...] = option(
         (),
         DATA,
@@ -59,6 +66,11 @@ def reproduce(options: ReproduceOptions) -> int:
     from torchsaliency.papers.reproduce import reproduce as reproduce_recipe
 
     check_format(options.form)
+    changes = options.model_dump(
+        include={"masking", "device", "batch_size", "workers"}, exclude_unset=True
+    )
+    if options.name == "all":
+        return _reproduce_all(options, changes)
     folder = options.output or Path("reproduced") / options.name
     with watch_evaluation(f"What is done is in {folder}/.") as watch:
         reproduction = reproduce_recipe(
@@ -67,12 +79,37 @@ def reproduce(options: ReproduceOptions) -> int:
             data=options.data,
             models=options.model,
             limit=options.limit,
-            changes=options.model_dump(
-                include={"masking", "device", "batch_size", "workers"}, exclude_unset=True
-            ),
+            changes=changes,
             watch=watch,
         )
     print_reproduction(reproduction, options.form)
+    return 0 if watch.complete else 1
+
+
+def _reproduce_all(options: ReproduceOptions, changes: Mapping[str, Any]) -> int:
+    """Make every recipe, and print which of the papers' claims hold."""
+    from torchsaliency.core.files import OutputFolder
+    from torchsaliency.papers.reproduce import reproduce_all
+    from torchsaliency.report import render
+
+    if options.data or options.model:
+        raise OptionError(
+            "`reproduce all` takes built-in data and networks, and data or a model was given; name "
+            "one recipe to give it its own."
+        )
+    folder = options.output or Path("reproduced")
+    with watch_evaluation(f"What is done is in {folder}/.") as watch:
+        table = reproduce_all(
+            folder, limit=options.limit, changes=changes, watch=watch, announce=say
+        )
+    output = OutputFolder(folder)
+    with output.lock():
+        for form, suffix in (("markdown", "md"), ("csv", "csv"), ("json", "json")):
+            output.write(f"claims.{suffix}", render(table, form).encode())
+        output.dissolve()
+    print_table(table, options.form)
+    if options.form == "text":
+        print_line(f"This table is {folder}/claims.md; each recipe has a folder beside it.")
     return 0 if watch.complete else 1
 
 
@@ -90,8 +127,8 @@ def print_reproduction(reproduction: Reproduction, form: str) -> None:
         for sentence in (reproduction.caption, *reproduction.differs, *notes):
             print_line(sentence)
     verdicts = {True: "holds", False: "does not hold", None: "cannot be told"}
-    for claim, holds in reproduction.claims:
-        print_line(f"{claim}: {verdicts[holds]} here.")
+    for claim in reproduction.claims:
+        print_line(f"{claim.says}: {verdicts[claim.holds]} here.")
     print_line(_next_steps(reproduction))
 
 

@@ -22,6 +22,7 @@ from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.runner import evaluate
 from torchsaliency.measures import network_stages
 from torchsaliency.options import Choice
+from torchsaliency.papers.claims import Verdict
 from torchsaliency.papers.recipes import Recipe, Version
 from torchsaliency.registry import load_all
 from torchsaliency.report import Table
@@ -77,7 +78,7 @@ class Reproduction:
         figures: by name.
         pages: files that are written beside them, such as a survey's sheet.
         results: of the experiments, by label.
-        claims: what the paper says, and whether it holds here (None: cannot be told).
+        claims: what the paper says, and whether it holds here.
     """
 
     recipe: Recipe
@@ -89,7 +90,7 @@ class Reproduction:
     figures: dict[str, Figure] = field(default_factory=dict)
     pages: list[Path] = field(default_factory=list)
     results: dict[str, Results] = field(default_factory=dict)
-    claims: list[tuple[str, bool | None]] = field(default_factory=list)
+    claims: list[Verdict] = field(default_factory=list)
 
     @cached_property
     def output(self) -> OutputFolder:

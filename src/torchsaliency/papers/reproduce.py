@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torchsaliency.errors import OptionError, TorchSaliencyError
 from torchsaliency.evaluation.callbacks import Watch
-from torchsaliency.evaluation.results import Results
 from torchsaliency.papers import makers, pictures
+from torchsaliency.papers.claims import Verdict, check_claim, tabulate_claims
 from torchsaliency.papers.plans import Planner, Reproduction
-from torchsaliency.papers.recipes import Claim, get_recipe
+from torchsaliency.papers.recipes import get_recipe, load_recipes
 from torchsaliency.report import FORMATS, Table, render
 from torchsaliency.viz.curves import encode_figure
 
@@ -66,9 +67,51 @@ def reproduce(
         run.output.require_own([_FACTS, *(f"table.{suffix}" for suffix in _suffixes().values())])
         MAKERS[chosen.kind](run)
         run.tables = {name: _complete(table, run) for name, table in run.tables.items()}
-        run.claims = [checked for claim in chosen.claims for checked in _check(claim, run.results)]
+        run.claims = [one for claim in chosen.claims for one in check_claim(claim, run.results)]
         _write(run)
     return run
+
+
+def reproduce_all(
+    folder: str | Path,
+    *,
+    limit: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+    announce: Callable[[str], None] = lambda name: None,  # noqa: ARG005
+) -> Table:
+    """Make every recipe on built-in data, each in a folder of its own, and check all claims.
+
+    A recipe that cannot be made here is told in a note of the table, and the others go on.
+
+    Args:
+        folder: where everything goes; a run that was stopped is continued.
+        limit: at most so many images a recipe.
+        changes: plan fields, such as device or batch_size.
+        watch: called after every batch.
+        announce: called with the name of each recipe before it is made.
+
+    Raises:
+        OptionError: no recipe that makes claims could be made.
+    """
+    verdicts: dict[str, list[Verdict]] = {}
+    notes: list[str] = []
+    silent: list[str] = []
+    for name in load_recipes():
+        announce(name)
+        try:
+            run = reproduce(name, Path(folder) / name, limit=limit, changes=changes, watch=watch)
+        except TorchSaliencyError as error:
+            notes.append(f"{name} was not made: {error}")
+            continue
+        verdicts[name] = run.claims
+        if not run.claims:
+            silent.append(name)
+    if silent:
+        notes.append(f"Made, and without claims about numbers: {', '.join(silent)}.")
+    if not any(verdicts.values()):
+        raise OptionError(" ".join(["No recipe that makes claims could be made.", *notes]))
+    return tabulate_claims(verdicts, notes)
 
 
 def _suffixes() -> dict[str, str]:
@@ -89,44 +132,6 @@ def _complete(table: Table, run: Reproduction) -> Table:
     return replace(table, notes=tuple(notes), caption=table.caption or run.caption)
 
 
-def _check(claim: Claim, results: Mapping[str, Results]) -> list[tuple[str, bool | None]]:
-    """Return whether a claim holds, for every part that it is about."""
-    verdicts = {
-        label: _holds(claim, found)
-        for label, found in results.items()
-        if claim.method in found.methods and claim.metric in found.metrics
-    }
-    if len(verdicts) < 2:  # noqa: PLR2004
-        return [(claim.says, next(iter(verdicts.values()), None))]
-    return [(f"{label}: {claim.says}", holds) for label, holds in verdicts.items()]
-
-
-def _holds(claim: Claim, results: Results) -> bool | None:
-    value = results.summary(claim.method, claim.metric).value
-    if value is None:
-        return None
-    if claim.kind in ("below", "above"):
-        return value < claim.value if claim.kind == "below" else value > claim.value
-    sign = 1 if results.metrics[claim.metric].entry.direction == "higher" else -1
-    if claim.kind == "before":
-        other, than = claim.other or claim.method, claim.than or claim.metric
-        if other not in results.methods or than not in results.metrics:
-            return None
-        rival = results.summary(other, than).value
-        return None if rival is None else sign * value > sign * rival
-    rivals = [
-        results.summary(method, claim.metric).value
-        for method in results.methods
-        if method not in results.references and method != claim.method
-    ]
-    return _is_best([sign * (value - rival) for rival in rivals if rival is not None])
-
-
-def _is_best(leads: Sequence[float]) -> bool | None:
-    """Whether none of the leads over the rivals is negative; None where all tie, or without any."""
-    return all(lead >= 0 for lead in leads) if any(leads) else None
-
-
 def _write(run: Reproduction) -> None:
     output, chosen = run.output, run.recipe
     written = [path.relative_to(output.path).as_posix() for path in run.pages]
@@ -145,7 +150,7 @@ def _write(run: Reproduction) -> None:
         "item": chosen.item,
         "title": chosen.title,
         "differs": list(run.differs),
-        "claims": [{"says": says, "holds": holds} for says, holds in run.claims],
+        "claims": [{"says": claim.says, "holds": claim.holds} for claim in run.claims],
         "tables": {name: table.to_dict() for name, table in run.tables.items()},
         "figures": list(run.figures),
         "pages": [path.name for path in run.pages],
