@@ -11,9 +11,10 @@ import pytest
 from torchsaliency.core.method import methods
 from torchsaliency.errors import OptionError
 from torchsaliency.evaluation.studies import study_metrics
+from torchsaliency.papers.claims import _is_best
 from torchsaliency.papers.plans import Planner, Reproduction, read_methods, slug
 from torchsaliency.papers.recipes import Recipe, get_recipe, load_recipes
-from torchsaliency.papers.reproduce import MAKERS, _is_best, reproduce
+from torchsaliency.papers.reproduce import MAKERS, reproduce
 
 TABLES = [
     *(f"opticam-table{number}" for number in (1, 2, 3, 4, 5, "5-published", 6)),
