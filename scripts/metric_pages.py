@@ -19,8 +19,12 @@ torchsaliency explain cat.jpg --method gradcam,opticam --score ad,ai,ag,insertio
 ```
 
 ```python
+import torchsaliency
 from torchsaliency.evaluation import score
 
+net = torchsaliency.load_model("builtin/shapes_cnn")
+x = torchsaliency.preprocess(torchsaliency.data.sample_photo("chelsea").path, net)
+explanations = torchsaliency.explain(net, x, ["gradcam"])
 scores = score(net, explanations["gradcam"], ["ad", "ag", "insertion"])  # each measure runs once
 scores["ad"].summary()  # value, bootstrap 95 % interval, images, undefined images
 scores["ad"].per_image  # one number per image
