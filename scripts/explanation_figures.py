@@ -18,6 +18,7 @@ from torchsaliency.zoo import load_model
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
 NETWORK = load_model("builtin/efficientnet_lite0")
 
+
 def read(name: str) -> tuple[Image.Image, Tensor]:
     """Return a photograph of the library as a square of 224 x 224, and as the network's input."""
     photo = sample_photo(name).open()
@@ -48,7 +49,8 @@ def save(rows: list[Row], name: str, *, colour_bar: bool = True) -> None:
 def draw_methods() -> None:
     """Draw one photograph by methods of different families."""
     photo, x = read("chelsea")
-    methods = ["gradcam", "opticam", "mtsm", "integrated-gradients"]
+    gradients = ts.IntegratedGradients(smooth=9, clip=99)  # else too sparse for a small picture
+    methods = ["gradcam", "opticam", "mtsm", gradients]
     rise = ts.RISE(samples=1000, control="linear", sampler="antithetic")
     found = ts.explain(NETWORK, x, [*methods, rise])
     label = int(found["gradcam"].output[0].argmax())

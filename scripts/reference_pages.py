@@ -59,10 +59,11 @@ def pages() -> dict[str, str]:
         entries, others, values = [], [], []
         for name, thing in things.items():
             path = defined_at(thing)
-            if path is None:
+            other_name = path is not None and not path.endswith(f".{name}")
+            if other_name or path in described:
+                others.append((name, path))
+            elif path is None:
                 values.append(f"| `{name}` | {describe_value(thing)} |")
-            elif path in described:
-                others.append(f"[`{name}`]({described[path]}#{path})")
             else:
                 described[path] = file_name(package)
                 entries.append(f"::: {path}")
@@ -80,7 +81,8 @@ def pages() -> dict[str, str]:
             rows = "\n".join(values)
             parts += ["## Constants and modules", f"| name | what it is |\n| --- | --- |\n{rows}"]
         if others:
-            parts += ["## Described elsewhere", ", ".join(others)]
+            links = [f"[`{name}`]({described[path]}#{path})" for name, path in others]
+            parts += ["## Described elsewhere", ", ".join(links)]
         written[file_name(package)] = "\n\n".join(parts) + "\n"
     return written
 

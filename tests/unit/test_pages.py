@@ -1,4 +1,4 @@
-"""Every code block of every page runs, in order, in an empty folder, or it is listed with a reason."""
+"""Every code block of every page runs, in order, in an empty folder, or has a reason not to."""
 
 from __future__ import annotations
 
@@ -92,9 +92,10 @@ def folder(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
+@pytest.mark.usefixtures("folder")
 @pytest.mark.filterwarnings("ignore:invalid escape sequence")  # Quantus 0.6
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in ELSEWHERE])
-def test_the_blocks_of_a_page_run(page, folder, monkeypatch):
+def test_the_blocks_of_a_page_run(page, monkeypatch):
     module = types.ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)  # where dataclasses look for their names
     place = 0
