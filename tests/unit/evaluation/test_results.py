@@ -85,7 +85,7 @@ def updated(name):
             "insertion": curves[part],
             "fractions": torch.linspace(0, 1, 6),
         }
-        metric.update(**{key: given[key] for key in metric.entry.inputs})
+        metric.update(**{key: given[key] for key in metric.entry.inputs if key in given})
     return metric
 
 

@@ -1,9 +1,11 @@
 """What LIME explains: a class's probability where its logit is the target, else the target."""
 
+import pytest
 import torch
 
 from nets import convnet, images
 from torchsaliency import LIME, Logit, Margin, Probability
+from torchsaliency.methods.attribution.segments import superpixels
 
 
 def coefficients(target, explains="probability"):
@@ -34,3 +36,12 @@ def test_the_mean_colour_hides_nothing_of_an_image_of_one_colour():
 
     assert drops("segment-mean").count_nonzero() == 0
     assert drops("masking").count_nonzero() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_superpixels_of_a_half_precision_image_are_those_of_its_numbers(dtype):
+    """Stretched to [0, 1] in half precision, colours are rounded twice, and others are joined."""
+    image = torch.randn(3, 48, 48, generator=torch.Generator().manual_seed(0)).cumsum(2).to(dtype)
+    found = superpixels(image, "slic", 20)
+    assert torch.equal(found, superpixels(image.float(), "slic", 20))
+    assert found.max() > 0

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from torchsaliency.core.maps import upcast
 from torchsaliency.core.method import Saliency, register
 from torchsaliency.core.space import describe_size
 from torchsaliency.core.target import Logit, Probability, Target
@@ -261,6 +262,8 @@ def superpixels(
     """
     from skimage import segmentation as skimage  # noqa: PLC0415 (needed by these methods alone)
 
+    # half precision would round the stretched colours again, to other superpixels
+    pixels = upcast(pixels)
     shifted = pixels - pixels.amin()
     stretched = shifted / shifted.amax().clamp_min(torch.finfo(shifted.dtype).tiny)
     picture = stretched.movedim(0, -1).cpu().double().numpy()

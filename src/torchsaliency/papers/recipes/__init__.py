@@ -25,8 +25,9 @@ class Claim(_Record):
     says: str
     metric: str
     method: str
-    # whether no contender is better and one is worse (nobody is best where all tie), or is below or above `value`, or better by `metric`
-    # than the method `other` by the metric `than` (each the same one by default)
+    # whether no contender is better and one is worse (nobody is best where all tie), or the method
+    # is below or above `value`, or better by `metric` than the method `other` by the metric `than`
+    # (each the same one by default)
     kind: Literal["best", "below", "above", "before"] = "best"
     value: float = 0.0
     other: str = ""
