@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from operator import itemgetter
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -53,17 +56,29 @@ _GREY = 128
 
 
 def make_grid(run: Reproduction) -> None:
-    """The TMLR paper's Figures 4 to 6 and 8 to 20: a row a photograph, a column a method.
+    """Opti-CAM's Figures 2 and 3, TMLR's 4 to 6 and 8 to 20: a row a photograph, a column a method.
 
     Under each map stand the plan's metrics of that image. Where one of them is mIoU, the object's
     mask is a column, too. The recipe's option `show` lists what is drawn of each method: "map",
-    and "cut", the photograph where the map reaches the threshold of mIoU.
+    and "cut", the photograph where the map reaches the threshold of mIoU. Its option `where` lists
+    conditions on the numbers of an image (method, metric, kind "above" or "below", value); then
+    only the `images` that miss them by least are drawn, and how far each does is said.
     """
+    wanted = run.options.get("where", ())
     kinds = tuple(run.options.get("show", ("map",)))
     for part in run.experiments:
         setting = make_setting(part.plan)
         explained = _explain(run, setting)
-        rows = [row for some in explained for row in _rows(setting, *some, kinds)]
+        found: list[tuple[float, Row]] = []
+        for batch, benches in explained:
+            scored = {label: score_metrics(setting, bench) for label, bench in benches.items()}
+            rows = _rows(setting, batch, benches, scored, kinds)
+            if wanted:
+                found += _tell_misses(rows, _sum_misses(scored, wanted))
+                found = sorted(found, key=itemgetter(0))[: int(run.options["images"])]
+            else:
+                found += [(0.0, row) for row in rows]
+        rows = [row for _, row in found]
         if not rows:
             raise DataError(f"None of the {len(setting.data)} images of {part.label} can be used.")
         picture = grid(
@@ -164,12 +179,44 @@ def _explain(run: Reproduction, setting: Setting) -> Iterator[tuple[Batch, dict[
         run.report_progress(Progress(done, count, skipped=skipped))
 
 
+def _sum_misses(
+    scored: Mapping[str, Sequence[MetricValues]], wanted: Sequence[Mapping[str, Any]]
+) -> list[float]:
+    """Return by how many points each image misses conditions; infinite where one is undefined."""
+    misses = []
+    for condition in wanted:
+        values = next(
+            score.values
+            for score in scored[condition["method"]]
+            if score.metric == condition["metric"]
+        )
+        beyond = values.double().cpu() - float(condition["value"])
+        short = beyond if condition["kind"] == "below" else -beyond
+        misses.append(short.clamp_min(0).nan_to_num(nan=math.inf, posinf=math.inf))
+    total: list[float] = torch.stack(misses).sum(0).tolist()
+    return total
+
+
+def _tell_misses(rows: Iterable[Row], misses: Sequence[float]) -> list[tuple[float, Row]]:
+    """Write under each photograph by how much it misses the conditions."""
+    told = []
+    for row, miss in zip(rows, misses, strict=True):
+        photo = cast("Panel", row.photo)
+        words = f"misses by {miss:.1f} points" if miss else "meets the conditions"
+        about = replace(photo, subtitle=f"{photo.subtitle}\n{words}")
+        told.append((miss, replace(row, photo=about)))
+    return told
+
+
 def _rows(
-    setting: Setting, batch: Batch, benches: Mapping[str, Bench], kinds: Sequence[str]
+    setting: Setting,
+    batch: Batch,
+    benches: Mapping[str, Bench],
+    scored: Mapping[str, Sequence[MetricValues]],
+    kinds: Sequence[str],
 ) -> Iterator[Row]:
     """Draw a row an image: the photograph, its mask if it has one, and every method."""
     masks = batch.masks
-    scored = {label: score_metrics(setting, bench) for label, bench in benches.items()}
     thresholds = (
         metric.threshold for metric in setting.metrics.values() if isinstance(metric, MeanIoU)
     )

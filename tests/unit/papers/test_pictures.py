@@ -16,6 +16,7 @@ from torchsaliency.cli.main import app
 from torchsaliency.core.method import create
 from torchsaliency.data import Picture, Sample, open_data
 from torchsaliency.errors import DataError, OptionError
+from torchsaliency.evaluation.scoring import MetricValues, score_metrics
 from torchsaliency.evaluation.setting import make_setting
 from torchsaliency.metrics.segmentation import iou_at
 from torchsaliency.papers import pictures
@@ -28,7 +29,7 @@ from torchsaliency.zoo import load_model
 from torchsaliency.zoo.placement import Placement
 
 NUMBERS = (4, 5, 6, *range(8, 21))
-GRIDS = [f"tmlr-fig{number}" for number in NUMBERS]
+GRIDS = ["opticam-fig2", "opticam-fig3", *(f"tmlr-fig{number}" for number in NUMBERS)]
 ENCODERS = {
     "SwAV": (5, 6, 12, 20),
     "VICRegL ResNet50": (8, 16),
@@ -49,7 +50,17 @@ def rows(name, folder, **asked) -> list[Row]:
     setting = make_setting(made.experiments[0].plan)
     shown = made.options.get("show", ("map",))
     explained = pictures._explain(made, setting)
-    return [row for part in explained for row in pictures._rows(setting, *part, shown)]
+    return [
+        row
+        for batch, benches in explained
+        for row in pictures._rows(
+            setting,
+            batch,
+            benches,
+            {label: score_metrics(setting, bench) for label, bench in benches.items()},
+            shown,
+        )
+    ]
 
 
 @pytest.fixture
@@ -75,7 +86,8 @@ def test_every_qualitative_figure_has_a_recipe():
 
 @pytest.mark.parametrize("name", [*GRIDS, "opticam-appendixD"])
 def test_plans_of_both_versions_work(name, tmp_path):
-    for data in (None, str(tmp_path)):
+    away = f"imagenet:{tmp_path}" if name == "opticam-fig2" else str(tmp_path)
+    for data in (None, away):
         made = plan(name, tmp_path / "out", data=data)
         assert len(made.experiments) == (2 if name == "opticam-appendixD" else 1)
         assert all(part.plan.create_methods() for part in made.experiments)
@@ -95,6 +107,45 @@ def test_masks_belong_to_figures_of_pascal_voc():
         masked = number == 6 or number >= 16
         assert (one.paper_version.data == "voc") == masked
         assert ("cut" in one.options.get("show", ())) == masked
+
+
+def test_the_paper_s_medical_images_want_fine_tuned_networks(tmp_path):
+    data = ["imagenet:i", "chest-xray:c", "kvasir:k"]
+    with pytest.raises(OptionError, match="fine-tuned"):
+        Planner(get_recipe("opticam-fig2"), tuple(data)).plan(tmp_path)
+    made = Planner(get_recipe("opticam-fig2"), tuple(data), ("torchvision/vgg16_bn=v.pt",)).plan(
+        tmp_path
+    )
+    assert [part.label for part in made.experiments] == [
+        f"VGG16 / {kind}" for kind in ("ImageNet", "Chest X-ray", "Kvasir")
+    ]
+    assert [part.plan.count for part in made.experiments] == [2, 1, 1]
+
+
+def test_misses_are_summed_over_the_paper_s_conditions():
+    wanted = get_recipe("opticam-fig3").options["where"]
+    numbers = {  # the first image meets all four, the second misses two, the third is undefined
+        "scorecam": {"I": [95, 80, float("nan")], "D": [5, 12.5, 5]},
+        "opticam": {"I": [60, 60, 60], "D": [20, 20, 20]},
+    }
+    scored = {
+        method: [
+            MetricValues(label, values := torch.tensor(found).double(), values[:, None])
+            for label, found in metrics.items()
+        ]
+        for method, metrics in numbers.items()
+    }
+    assert pictures._sum_misses(scored, wanted) == [0, 12.5, float("inf")]
+
+
+def test_images_that_miss_least_come_first(tmp_path, drawn):
+    found = reproduce("opticam-fig3", tmp_path, limit=4, changes={"chunk": 32})
+    ((*sheet,),) = drawn
+    said = [row.photo.subtitle.rpartition("\n")[2] for row in sheet]
+    misses = [0.0 if words == "meets the conditions" else float(words.split()[2]) for words in said]
+    assert len(sheet) == 4
+    assert misses == sorted(misses)
+    assert found.pages == [tmp_path / "figure.png"]
 
 
 # --- grids ---------------------------------------------------------------------------------------
@@ -170,7 +221,8 @@ def test_maps_without_evidence_are_said_to_be(tmp_path):
     setting = make_setting(made.experiments[0].plan)
     setting.network.module.fc.weight.data.zero_()
     ((batch, benches),) = pictures._explain(made, setting)
-    (row,) = pictures._rows(setting, batch, benches, ("map",))
+    scored = {label: score_metrics(setting, bench) for label, bench in benches.items()}
+    (row,) = pictures._rows(setting, batch, benches, scored, ("map",))
     assert row.overlays[0].subtitle == "no positive evidence"
 
 

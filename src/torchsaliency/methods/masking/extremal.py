@@ -65,8 +65,8 @@ class ExtremalPerturbation(Method):
     nodes are found by whole numbers instead of rounded ones, and that mask values which differ by
     less than 2⁻¹⁶ are sorted by their place. The masks of "delete" can be others than TorchRay's:
     all pixels but the area tie at first, and rounding chooses among them. TorchRay's own masks of
-    one image in float32 and in float64 differ by up to 0.86. TorchRay's benchmark takes areas=torchray-benchmark
-    and smoothing=0.09.
+    one image in float32 and in float64 differ by up to 0.86. TorchRay's benchmark takes
+    areas=torchray-benchmark and smoothing=0.09.
 
     Attributes:
         areas: shares of the canvas, one mask each, and the map is their sum; or one share alone;
