@@ -27,8 +27,8 @@ differences: the data, the network, fewer iterations, an [erratum](errata.md). T
 about the order of methods are checked on the measured numbers, and the result is printed. On six
 photographs or a few dozen shapes an order is weak evidence; the intervals show how weak.
 
-- `torchsaliency reproduce all --limit 8` makes every recipe on built-in data, and one table of all claims: what was
-  measured, with its interval, beside what it had to be better than.
+- `torchsaliency reproduce all --limit 8` makes every recipe on built-in data, and one table of all
+  claims: what was measured, with its interval, beside what it had to be better than.
 - `--limit N` uses at most N images, `--masking` another baseline, `--model` another network, with
   `=FILE` its weights. A network of the paper keeps the numbers printed for it.
 - Pass `--data` once for each kind of data that a recipe needs. Parts without their data are left

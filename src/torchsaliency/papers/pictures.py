@@ -78,11 +78,11 @@ def make_grid(run: Reproduction) -> None:
                 found = sorted(found, key=itemgetter(0))[: int(run.options["images"])]
             else:
                 found += [(0.0, row) for row in rows]
-        rows = [row for _, row in found]
-        if not rows:
+        chosen = [row for _, row in found]
+        if not chosen:
             raise DataError(f"None of the {len(setting.data)} images of {part.label} can be used.")
         picture = grid(
-            rows,
+            chosen,
             width=_CELL,
             # a pair of map and cut must not be torn apart
             columns=max(_COLUMNS, 2 + len(kinds) * len(setting.methods) * (len(kinds) > 1)),
