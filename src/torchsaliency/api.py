@@ -294,6 +294,14 @@ def overlay(  # noqa: PLR0913 (all but the first three by name)
             another size than the photograph's input, or the model takes scans or videos.
         OptionError: there is no such colormap, or signed values of a method without signs are to
             be drawn.
+
+    Example:
+        >>> from torchsaliency import explain, load_model
+        >>> net = load_model("builtin/shapes_cnn")
+        >>> photo = Image.new("RGB", (80, 60), "red")
+        >>> found = explain(net, preprocess(photo, net), "gradcam")
+        >>> overlay(photo, found["gradcam"], net).size
+        (80, 60)
     """
     if isinstance(model, Network) and model.volumes is not None:
         raise InputError(
@@ -382,6 +390,14 @@ def overlay_concepts(
         DataError: the photograph cannot be read.
         InputError: the image is of another size than the photograph's input.
         OptionError: the strength is out of range.
+
+    Example:
+        >>> from torchsaliency import dff, load_model
+        >>> net = load_model("builtin/shapes_cnn")
+        >>> photo = Image.new("RGB", (80, 60), "red")
+        >>> found = dff(net, preprocess(photo, net), concepts=2)
+        >>> overlay_concepts(photo, found, net).mode
+        'RGB'
     """
     picture, maps = place_concepts(photo, found, _preprocessing(model, fit), index)
     if classes is None and isinstance(model, Network):

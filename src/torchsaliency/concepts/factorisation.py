@@ -287,8 +287,11 @@ def find_shares(rows: Float[Tensor, "m k"], parts: Float[Tensor, "r k"]) -> Floa
     conditions differentiated where the set of zeros stays as it is.
 
     Args:
-        rows: a, any values; gradients flow to them.
-        parts: W ≥ 0.
+        rows: a (M, K), any values; gradients flow to them.
+        parts: W ≥ 0, (R, K).
+
+    Returns:
+        The shares (M, R).
 
     Example:
         >>> import torch

@@ -28,6 +28,12 @@ def embeddings(
     Raises:
         InputError: the images do not fit, or a chunk below 1.
         TargetError: the network gives something else than (N, D).
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> encoder = torchsaliency.load_model("builtin/shapes_ssl")
+        >>> embeddings(encoder, torch.rand(2, 3, 64, 64)).shape
+        torch.Size([2, 128])
     """
     with open_session(model, x, chunk=chunk, scores=EMBEDDING) as session:
         return session.with_less_memory(lambda: _embed(session))

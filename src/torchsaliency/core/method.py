@@ -182,10 +182,23 @@ def register(
 ) -> Callable[[M], M]:
     """Add a method to the registry under `name`; every hyper-parameter must have a default.
 
-    A method that is `signed` gives its signed values with its map, see `Saliency`.
+    Args:
+        name: new, in lower case.
+        family: the group in which lists show it, such as "cam".
+        cite: the key of its paper.
+        needs: what it reads of the shared pass.
+        signed: whether it gives its signed values with its map, see `Saliency`.
+        control: whether it is a control, which knows nothing of the network.
 
     Raises:
         OptionError: the name is taken.
+
+    Example:
+        >>> @register("mine", family="cam", cite="me", needs=ACTIVATIONS)  # doctest: +SKIP
+        ... @dataclass(frozen=True)
+        ... class Mine(Method):
+        ...     def saliency(self, view):
+        ...         return view.activations.norm(dim=1)
     """
 
     def add(factory: M) -> M:
@@ -227,8 +240,16 @@ def require_differentiable(method: Method) -> None:
 def create(name: str, options: Mapping[str, Any] | None = None) -> Method:
     """Make a method from its name and hyper-parameters, which may be strings ("iterations": "50").
 
+    Args:
+        name: as `torchsaliency methods` lists it.
+        options: hyper-parameters by name; the others keep their defaults.
+
     Raises:
         OptionError: unknown method or hyper-parameter, or a value that does not fit.
+
+    Example:
+        >>> create("opticam", {"iterations": "50"}).iterations
+        50
     """
     method: Method = METHODS.create(name, options)
     return method

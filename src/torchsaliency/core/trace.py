@@ -87,6 +87,13 @@ def tracing(  # noqa: PLR0913 (all but the first four by name)
         InputError: the images cannot be explained.
         LayerError: a layer does not exist, did not run, or ran twice.
         TargetError: the target does not fit.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> with tracing(net, torch.rand(1, 3, 64, 64), 1, ["block5"]) as trace:
+        ...     trace["block5"].activations.shape
+        torch.Size([1, 128, 8, 8])
     """
     # fused attention has a first derivative alone
     exact = sdpa_kernel(SDPBackend.MATH) if differentiable else nullcontext()

@@ -81,6 +81,12 @@ def show_channels(values: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batc
     Three of them are shown, each from its 2nd to its 98th percentile: the fourth, third and second
     of ten and more (red, green and blue of Sentinel-2), the first three of three and more, and the
     first alone as grey of fewer.
+
+    Args:
+        values: (*batch, C, H, W), of any range.
+
+    Returns:
+        Colours (*batch, 3, H, W) in [0, 1].
     """
     count = values.shape[-3]
     places = _SENTINEL_COLOURS if count >= _SENTINEL else (0, 1, 2) if count > 2 else (0, 0, 0)  # noqa: PLR2004

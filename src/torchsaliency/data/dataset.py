@@ -320,7 +320,12 @@ def correct(data: DataSet, predictions: Mapping[str, int]) -> DataSet:
 
 
 def misclassified(data: DataSet, predictions: Mapping[str, int]) -> DataSet:
-    """Return the samples whose prediction is another class than their label; see `correct`."""
+    """Return the samples whose prediction is another class than their label; see `correct`.
+
+    Args:
+        data: with labels.
+        predictions: class number by id.
+    """
     right = {sample.id for sample in correct(data, predictions).samples}
     predicted = data.subset(ids=predictions.keys())
     return select(predicted, [sample.id not in right for sample in predicted.samples])

@@ -162,7 +162,11 @@ def make_plan(facts: Mapping[str, Any]) -> Plan:
 
 
 def read_plan(path: str | Path, changes: Mapping[str, Any] | None = None) -> Plan:
-    """Read a plan from a YAML file; `changes` replace its fields.
+    """Read a plan from a YAML file.
+
+    Args:
+        path: of the file.
+        changes: fields that replace the file's, by name.
 
     Raises:
         DataError: the file cannot be read or is no YAML mapping.

@@ -99,6 +99,10 @@ def evaluate(
 def compute_rows(plan: Plan, folder: str | Path) -> None:
     """Compute the rows that a folder lacks and read none of them: `evaluate` without results.
 
+    Args:
+        plan: what to compute.
+        folder: new, or one that the same plan began.
+
     Raises:
         TorchSaliencyError: as `evaluate` does.
     """

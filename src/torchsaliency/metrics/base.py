@@ -109,6 +109,17 @@ def metric(  # noqa: PLR0913 (a metric's facts, all by name)
 
     A metric in percent lies between 0 and 100, unless `best` or `worst` is given.
 
+    Args:
+        name: new, in lower case.
+        group: the heading under which lists show it.
+        cite: the key of its paper.
+        direction: whether higher or lower is better, or neither.
+        requires: the measures that it reads.
+        annotations: what the data must have, such as boxes.
+        unit: of the number, percent by default.
+        best: the best value there can be; by default that of a share in percent.
+        worst: the worst value there can be.
+
     Raises:
         OptionError: the name is taken, or an option has no default.
     """
@@ -143,6 +154,10 @@ def metric_entry(name: str) -> MetricEntry:
 
 def create_metric(name: str, options: Mapping[str, Any] | None = None) -> SaliencyMetric:
     """Make a metric from its name and options, which may be strings ("step": "448").
+
+    Args:
+        name: as `torchsaliency metrics` lists it.
+        options: options by name; the others keep their defaults.
 
     Raises:
         OptionError: unknown metric or option, or a value that does not fit.

@@ -132,7 +132,7 @@ def compare(
     """Compare two methods by one metric, image by image.
 
     Args:
-        a: per-image values of the first method, NaN where undefined.
+        a: values (N,) of the first method, one an image, NaN where undefined.
         b: of the second, for the same images in the same order.
         confidence: of the interval of the mean difference.
         resamples: of the bootstrap.

@@ -98,6 +98,13 @@ def comparison(
     rank-biserial correlation as effect, and the images compared. The better method is bold where p
     is below 0.05.
 
+    Args:
+        results: of an evaluation.
+        a: the label of a method.
+        b: that of another one.
+        confidence: of the intervals, in (0, 1).
+        resamples: of the bootstrap.
+
     Raises:
         OptionError: no such method.
         InputError: one method twice, or no metric has two images that define it for both.

@@ -102,7 +102,7 @@ def draw_boxes(
 
     Args:
         picture: any.
-        boxes: x0 y0 x1 y1 in the picture's pixels; cut at its edges.
+        boxes: (B, 4), x0 y0 x1 y1 in the picture's pixels; cut at its edges.
         labels: one a box, or none.
 
     Returns:

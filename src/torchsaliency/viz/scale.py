@@ -68,7 +68,7 @@ def find_limits(maps: Iterable[Tensor], *, signed: bool = False) -> Limits:
     """Return one range for several maps: from their least value to their greatest.
 
     Args:
-        maps: raw maps, as methods gave them.
+        maps: raw maps of any shape, as methods gave them.
         signed: whether they have signs: the range is then symmetric about 0.
 
     Raises:
@@ -89,6 +89,11 @@ def apply_limits(values: Tensor, limits: Limits, *, signed: bool = False) -> Ten
     """Return (v - low) / (high - low) in [0, 1]; signed, v / high in [-1, 1].
 
     Values beyond the limits are cut; limits without width make zeros.
+
+    Args:
+        values: raw or signed, of any shape, which stays.
+        limits: the values of the first colour and of the last, as `find_limits` returns them.
+        signed: whether the values have signs.
     """
     low, high = (0.0, limits[1]) if signed else limits
     if high <= low:
@@ -97,7 +102,12 @@ def apply_limits(values: Tensor, limits: Limits, *, signed: bool = False) -> Ten
 
 
 def write_limits(limits: Limits, *, signed: bool = False) -> tuple[str, ...]:
-    """Return the words beside a scale of these values."""
+    """Return the words beside a scale of these values.
+
+    Args:
+        limits: the values of the first colour and of the last, as `find_limits` returns them.
+        signed: whether the values have signs.
+    """
     low, high = limits
     return tuple(
         f"{value:.3g}".replace("-", "−") for value in ((low, 0, high) if signed else (low, high))

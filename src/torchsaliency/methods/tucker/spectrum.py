@@ -174,6 +174,10 @@ def dominant_variance(
         features: (N, K, *grid).
         decomposition: which of the two.
         first: how many shares to return; those beyond the rank are 0.
+
+    Example:
+        >>> dominant_variance(torch.ones(1, 4, 3, 3), first=2)
+        tensor([[1., 0.]])
     """
     values = spectrum(features, centred=decomposition == "svd").values
     shares = values / values.sum(1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
