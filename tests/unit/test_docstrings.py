@@ -17,7 +17,7 @@ import torchsaliency
 
 PACKAGES = ["torchsaliency", *(f"torchsaliency.{name}" for name in torchsaliency._PACKAGES)]
 SHORT = {"default_layer", "register_default_layer"}
-"""Functions of core/discovery.py, whose change makes docs/architectures.md anew; may only shrink."""
+"""Functions of core/discovery.py, whose change remakes docs/architectures.md; may only shrink."""
 
 
 def list_functions() -> dict[str, Callable[..., Any]]:
