@@ -15,6 +15,7 @@ import typer
 from benchmarks import report
 from benchmarks.networks import NAMES
 from benchmarks.programs import ROWS
+from benchmarks.row import THREADS
 
 # Threads that wait must sleep and freed memory must stay, or shared machines measure the others.
 _CALM = {
@@ -43,7 +44,7 @@ def main(  # noqa: PLR0913, PLR0917 (a command's options)
         raise typer.BadParameter(f"{', '.join(sorted(unknown))} is not known; choose of {known}.")
     output.mkdir(parents=True, exist_ok=True)
     devices = [device] if device else ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    where = report.facts(devices[-1])
+    where = report.facts(devices[-1]) | {"threads": THREADS}
     options = ["--batch", str(batch or (4 if quick else 8))]
     options += ["--repeats", str(repeats or (3 if quick else 7)), *(["--quick"] if quick else [])]
     rows: list[dict[str, Any]] = []

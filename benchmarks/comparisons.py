@@ -62,6 +62,7 @@ class Side:
         images: how many images that makes maps or numbers of.
         once: too slow to repeat.
         accelerated: needs a run of its own to warm up (a compiler's), without counting hooks.
+        counted: whether its passes are counted; if not, they are those of the first side.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Side:
     images: int
     once: bool = False
     accelerated: bool = False
+    counted: bool = True
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def facts(device: str) -> dict[str, Any]:
         "commit": _commit(),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": 2,
+        "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -54,7 +54,10 @@ def markdown(rows: Sequence[dict[str, Any]], where: dict[str, Any]) -> str:
     lines = [_HEAD, "|" + " --- |" * 3 + " --: |" * (columns - 4) + " --- |"]
     lines += [_line(row) for row in rows]
     packages = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
-    place = where.get("gpu") or f"{where['processor']}, {where['cores']} cores, 2 threads"
+    place = (
+        where.get("gpu")
+        or f"{where['processor']}, {where['cores']} cores, {where['threads']} threads"
+    )
     lines += [
         "",
         f"{where['date']}, commit {where['commit']}, {place}, load {where['load']}, Python "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -29,24 +30,7 @@ def measure(
         net: whose passes are counted.
         how: `repeats` and `device`.
     """
-    device, repeats = how["device"], how["repeats"]
-    seconds: dict[str, list[float]] = {}
-    rows: dict[str, dict[str, Any]] = {}
-    for side in sides:
-        with counted(net) as count:
-            first = seconds_of(side.work, device)
-        rows[side.name] = {
-            "images": side.images,
-            "passes_per_image": round(count.images / side.images, 2),
-        }
-        if side.once:
-            seconds[side.name] = [first / side.images]
-        if side.accelerated:
-            side.work()
-    again = {side.name: side.work for side in sides if not side.once}
-    sizes = {side.name: side.images for side in sides}
-    for name, found in interleaved(again, repeats, device).items():
-        seconds[name] = [one / sizes[name] for one in found]
+    rows, seconds = run_sides(sides, net, **how)
     for name, found in seconds.items():
         rows[name]["seconds_per_image"] = asdict(Spread.of(found))
     ours, other = (seconds[side.name] for side in sides[:2])
@@ -61,6 +45,46 @@ def measure(
         "ceiling": comparison.ceiling,
         "met": _met(comparison, ratio),
     }
+
+
+def run_sides(
+    sides: list[Side],
+    net: torch.nn.Module,
+    *,
+    repeats: int,
+    device: torch.device,
+    long: float = math.inf,
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[float]]]:
+    """Return each side's images and passes, and its seconds per image in every round, by name.
+
+    Args:
+        sides: what is run; their first runs warm up and are counted.
+        net: whose passes are counted.
+        repeats: rounds after that.
+        device: where the work happens.
+        long: seconds of a first run after which a side is not repeated: that run counts.
+    """
+    seconds: dict[str, list[float]] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for side in sides:
+        if side.counted:
+            with counted(net) as count:
+                first = seconds_of(side.work, device)
+            passes = round(count.images / side.images, 2)
+        else:
+            passes = rows[sides[0].name]["passes_per_image"]
+        if side.accelerated or not side.counted:
+            side.work()
+            first = seconds_of(side.work, device) if long < math.inf else first
+        rows[side.name] = {"images": side.images, "passes_per_image": passes}
+        if side.once or first > long:
+            seconds[side.name] = [first / side.images]
+    again = {side.name: side.work for side in sides if side.name not in seconds}
+    sizes = {side.name: side.images for side in sides}
+    if again:
+        for name, found in interleaved(again, repeats, device).items():
+            seconds[name] = [one / sizes[name] for one in found]
+    return rows, seconds
 
 
 def _met(comparison: Comparison, ratio: float) -> bool | None:
