@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import torchsaliency as ts
-from benchmarks import comparisons
+from benchmarks import captum_peers, comparisons
 from benchmarks.comparisons import Side
 from benchmarks.networks import Bench
 from benchmarks.opticam_passes import passes_needed
@@ -317,63 +317,6 @@ def _attribution(
     return contest
 
 
-def _integrated(few: Bench) -> Tensor:
-    from captum.attr import IntegratedGradients
-
-    found: Tensor = IntegratedGradients(few.net).attribute(
-        few.x.clone(), target=few.labels, n_steps=50, internal_batch_size=16
-    )
-    return found
-
-
-def _smooth(few: Bench) -> Tensor:
-    from captum.attr import NoiseTunnel, Saliency
-
-    spread = 0.15 * float(few.x.max() - few.x.min())
-    found: Tensor = NoiseTunnel(Saliency(few.net)).attribute(
-        few.x.clone(), nt_samples=50, nt_samples_batch_size=10, stdevs=spread, target=few.labels
-    )
-    return found
-
-
-def _gradient_shap(few: Bench) -> Tensor:
-    from captum.attr import GradientShap
-
-    found: Tensor = GradientShap(few.net).attribute(
-        few.x.clone(), baselines=few.x * 0, n_samples=50, stdevs=1e-4, target=few.labels
-    )
-    return found
-
-
-def _squares(few: Bench) -> Tensor:
-    """Number the 7 x 7 squares of an image."""
-    side = torch.arange(few.x.shape[2]) * 7 // few.x.shape[2]
-    return (side[:, None] * 7 + side)[None, None]
-
-
-def _kernel_shap(few: Bench) -> Tensor:
-    from captum.attr import KernelShap
-
-    return _by_segments(KernelShap(few.net), few, 500)
-
-
-def _lime(few: Bench) -> Tensor:
-    from captum.attr import Lime
-
-    return _by_segments(Lime(few.net), few, 1000)
-
-
-def _by_segments(method: Any, few: Bench, samples: int) -> Tensor:
-    found: Tensor = method.attribute(
-        few.x.clone(),
-        target=few.labels,
-        feature_mask=_squares(few),
-        n_samples=samples,
-        perturbations_per_eval=16,
-    )
-    return found
-
-
 def extremal(bench: Bench) -> Contest:
     """Extremal perturbation of one image."""
     return Contest(Side("exact", _method(bench.first(1), "extremal-perturbation"), 1))
@@ -447,14 +390,17 @@ ROWS: dict[str, Row] = {
         large=True,
     ),
     "integrated-gradients": Row(
-        "integrated gradients, 50 steps", _attribution("integrated-gradients", _integrated)
+        "integrated gradients, 50 steps",
+        _attribution("integrated-gradients", captum_peers.integrate_gradients),
     ),
-    "smoothgrad": Row("SmoothGrad, 50 samples", _attribution("smoothgrad", _smooth)),
+    "smoothgrad": Row(
+        "SmoothGrad, 50 samples", _attribution("smoothgrad", captum_peers.smooth_gradients)
+    ),
     "gradientshap": Row(
         "GradientSHAP, 50 samples",
         _attribution(
             "gradientshap",
-            _gradient_shap,
+            captum_peers.gradient_shap,
             {"stratified, 16": {"sampler": "stratified", "samples": 16}},
             ("integrated-gradients", {"steps": 100}),
         ),
@@ -464,7 +410,7 @@ ROWS: dict[str, Row] = {
         "KernelSHAP, 500 coalitions",
         _attribution(
             "kernelshap",
-            _kernel_shap,
+            captum_peers.kernel_shap,
             {"until=0.5": {"until": 0.5}},
             ("kernelshap", {"passes": 2000, "seed": 1000}),
         ),
@@ -474,7 +420,7 @@ ROWS: dict[str, Row] = {
         "LIME, 1000 samples",
         _attribution(
             "lime",
-            _lime,
+            captum_peers.lime,
             {"until=0.5": {"until": 0.5}},
             ("lime", {"passes": 2000, "seed": 1000}),
         ),
