@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import logging
 import os
 import sys
 import warnings
@@ -138,9 +139,21 @@ def prepare_process() -> None:
     tune_allocator()
 
 
+class _Teller(logging.Handler):
+    """Tells the user what the library writes in its log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell it as a line beside the result."""
+        say(record.getMessage())
+
+
 def main() -> None:
     """Run the command line."""
     prepare_process()
+    log = logging.getLogger("torchsaliency.fast")  # what `--accelerate fast` picked
+    log.addHandler(_Teller())
+    log.setLevel(logging.INFO)
+    log.propagate = False
     replace_unencodable()
     warnings.showwarning = lambda message, *_, **__: say(str(message))
     app(prog_name="torchsaliency")

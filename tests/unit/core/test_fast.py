@@ -115,3 +115,20 @@ def test_maps_of_a_real_calibration_are_near(monkeypatch):
     quick = explain(net, X, ["scorecam", "gradcam"], 1, accelerate="fast")
     torch.testing.assert_close(quick["gradcam"].map, plain["gradcam"].map, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(quick["scorecam"].map, plain["scorecam"].map, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "error"),
+    [
+        ([0.0, 2.0], [0.0, 2.0], 0.0),
+        ([0.0, 2.0], [0.1, 2.0], 0.05),
+        ([0.0, 2.0], [torch.nan, 2.0], torch.inf),  # what is not a number is never near
+        ([0.0, 2.0], [torch.inf, 2.0], torch.inf),
+        ([torch.nan, 2.0], [torch.nan, 2.0], 0.0),
+        ([-torch.inf, 0.0, 2.0], [-torch.inf, 0.1, 2.0], 0.05),  # a class that cannot be
+        ([-torch.inf, 0.0, 2.0], [-9.0, 0.0, 2.0], torch.inf),
+    ],
+)
+def test_outputs_are_compared_number_by_number(own, other, error):
+    own, other = (torch.tensor([row, row]).double() for row in (own, other))
+    assert fast._compare(other, own) == pytest.approx(error)

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
 from torch import Tensor, nn
 
 from torchsaliency.core.acceleration.engine import ENGINES, Engine, register_engine
@@ -47,9 +48,9 @@ class Fast(Engine):
 
     Measured on the first images, once a network and size of image: each engine's seconds, and the
     largest difference of its outputs from the network's own, relative to the extent of an image's
-    outputs. The log of "torchsaliency" says what was picked and its error, at the level INFO. The
-    calibration includes the export if ONNX Runtime is installed. Passes with gradients, and traced
-    ones, run as "auto" does.
+    outputs. The log "torchsaliency.fast" says what was picked and its error, at the level INFO, and
+    the command line tells it. The calibration includes the export if ONNX Runtime is installed.
+    Passes with gradients, and traced ones, run as "auto" does.
 
     Attributes:
         chosen: what was picked; None for the network itself.
@@ -88,7 +89,7 @@ class Fast(Engine):
         self.chosen = next((e for e in engines if best and e.name == best.engine), None)
         self.faithful = self.chosen is not None
         self.drop()  # the picked engine has a copy of its own
-        logging.getLogger("torchsaliency").info(
+        logging.getLogger("torchsaliency.fast").info(
             "accelerate='fast' runs %s by %s, with an error of %.2g (%s).",
             type(net).__name__,
             best.engine if best else "off",
@@ -123,7 +124,6 @@ class Fast(Engine):
         self, net: nn.Module, images: Tensor, own: Tensor, engines: list[Engine]
     ) -> tuple[Calibration, ...]:
         rows = own.detach().double().flatten(1) if own.ndim > 1 else own.detach().double()[:, None]
-        extent = (rows.amax(1) - rows.amin(1)).clamp_min(rows.abs().amax(1) * 1e-3)
         least: dict[str, float] = {}
         errors = {"off": 0.0}
         for _ in range(_TIMED):
@@ -136,6 +136,21 @@ class Fast(Engine):
                 )
                 least[name] = min(took, least.get(name, took))
                 if engine is not None:
-                    off = (output.detach().double().view_as(rows) - rows).abs().amax(1)
-                    errors[name] = float((off / extent).nan_to_num(0.0).amax())
+                    errors[name] = _compare(output.detach().double().view_as(rows), rows)
         return tuple(Calibration(name, least[name], errors[name]) for name in least)
+
+
+def _compare(output: Tensor, rows: Tensor) -> float:
+    """Return the largest difference relative to the extent of a row's finite numbers.
+
+    Infinity where one of two numbers is NaN or infinite, and the other one is not the same.
+    """
+    finite = rows.isfinite()
+    high = torch.where(finite, rows, -torch.inf).amax(1)
+    low = torch.where(finite, rows, torch.inf).amin(1)
+    extent = torch.maximum(high - low, torch.maximum(high.abs(), low.abs()) * 1e-3)
+    same = (output == rows) | (output.isnan() & rows.isnan())
+    off = torch.where(
+        finite & output.isfinite(), (output - rows).abs() / extent[:, None], torch.inf
+    )
+    return float(torch.where(same, 0.0, off).amax())
