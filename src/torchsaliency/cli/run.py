@@ -48,7 +48,6 @@ from torchsaliency.errors import (
     TorchSaliencyError,
 )
 from torchsaliency.measures import masked_scores
-from torchsaliency.metrics.refined import RefinedMetric
 from torchsaliency.options import ExplainOptions
 from torchsaliency.viz import Limits, write_limits
 from torchsaliency.zoo import Network, Preprocessing
@@ -449,6 +448,10 @@ class Run:
                     columns.setdefault((method, metric), []).extend(
                         [math.nan if part is None else part for part in row] for row in rows
                     )
+        if not columns:
+            return []
+        from torchsaliency.metrics.refined import RefinedMetric  # takes seconds: not for maps alone
+
         found = []
         for (method, label), rows in columns.items():
             known = torch.tensor(rows, dtype=torch.float64, device="cpu")
