@@ -16,7 +16,7 @@ HEAD = (
     "| what | network | ours, exact: passes | seconds | ours, fast | passes | seconds | error "
     "| peer | passes | seconds |"
 )
-SMALL, LARGE, SAME = 1e-4, 1000, 0.05
+SMALL, LARGE, SAME, TWO_DIGITS = 1e-4, 1000, 0.05, 100
 KINDS = {
     "speed": "≥ {:g} × the peer",
     "cost": "≤ {:g} × a forward pass",
@@ -155,8 +155,12 @@ def table(found: Found) -> str:
     return "\n".join([*lines, "", said, ""])
 
 
-def _times(value: float) -> str:
-    return f"{value:.2g}" if value < LARGE else f"{value:,.0f}"
+def _say_speed(value: float) -> str:
+    """Return how many times faster, or slower, something is."""
+    if abs(value - 1) <= SAME:
+        return "as fast"
+    times, word = (value, "faster") if value > 1 else (1 / value, "slower")
+    return f"{times:.2g} × {word}" if times < TWO_DIGITS else f"{times:,.0f} × {word}"
 
 
 def compare(row: Found) -> list[str]:
@@ -167,20 +171,16 @@ def compare(row: Found) -> list[str]:
     kinds = {name: side["kind"] for name, side in row["sides"].items()}
     peer = next((name for name, kind in kinds.items() if kind == "peer"), "exact")
     times = {name: middle[peer] / one for name, one in middle.items()}
-    exact = f"{_times(times['exact'])} × faster"
+    exact = _say_speed(times["exact"])
     if row.get("goal", {}).get("kind") == "cost":
         exact = f"{1 / times['exact']:.3g} × its time"
-    elif abs(times["exact"] - 1) <= SAME:
-        exact = "as fast"
-    elif times["exact"] < 1:
-        exact = f"{1 / times['exact']:.2g} × slower"
     fast = [name for name, kind in kinds.items() if kind == "fast"]
     against = "our exact side" if peer == "exact" else peer
     if not fast:
         return [against, exact, ""]
     best = min(fast, key=middle.__getitem__)
     off = f"error {_number(row['sides'][best]['error'])} {row['unit']}".rstrip()
-    said = f"{_label(best)}: {_times(times[best])} × faster, {off}"
+    said = f"{_label(best)}: {_say_speed(times[best])}, {off}"
     return [against, "" if peer == "exact" else exact, said]
 
 
