@@ -168,7 +168,7 @@ def opti_cam(bench: Bench) -> Contest:
         best = exact[:, -1].mean()
         return float(100 * (other[:, -1].mean() - best) / best.abs())
 
-    def needed(outputs: Outputs) -> int | None:
+    def count_passes(outputs: Outputs) -> int | None:
         wanted = outputs["official, 100 iterations"].amax(1).mean()
         ways = [outputs[f"{one}, 20 passes"].mean(0) for one in ("surrogate", "trust-region")]
         passes = min(int(passes_needed(means, wanted)) for means in ways)
@@ -186,7 +186,7 @@ def opti_cam(bench: Bench) -> Contest:
         ),
         Side("official, 100 iterations", official, len(few.x)),
         above,
-        passes=needed,
+        passes=count_passes,
     )
 
 
@@ -199,7 +199,7 @@ def rise(bench: Bench) -> Contest:
         with ts.accelerated("onnx"):
             return _method(few, "rise", **learned | {"samples": 2000}, seed=1000)()
 
-    def needed(outputs: Outputs) -> int | None:
+    def count_passes(outputs: Outputs) -> int | None:
         exact, fast = (_relative(outputs["reference"], outputs[one]) for one in ("exact", learning))
         return outputs[learning].passes - 1 if fast <= exact else None
 
@@ -210,7 +210,7 @@ def rise(bench: Bench) -> Contest:
         None,
         _relative,
         reference,
-        needed,
+        count_passes,
     )
 
 

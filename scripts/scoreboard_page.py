@@ -101,7 +101,7 @@ def places_of(rows: list[Found]) -> str:
     )
 
 
-def not_measured(rows: list[list[str]]) -> list[str]:
+def list_missing(rows: list[list[str]]) -> list[str]:
     """Return the sentence about rows that no run has measured yet, if there are any."""
     names = "; ".join(f"`{name}` on {network.removeprefix('builtin/')}" for name, network in rows)
     return [f"Not measured yet: {names}.", ""] if rows else []
@@ -126,7 +126,7 @@ def scoreboard(found: Found) -> str:
             "| --- | --- | --- | --- | --- | --- |",
             *(goal_of(row) for row in rows if "goal" in row),
             "",
-            *not_measured(found["not_measured"]),
+            *list_missing(found["not_measured"]),
             "Measured:",
             "",
             places_of(rows),

@@ -99,6 +99,14 @@ class MapSearch:
         maps = torch.bmm(weights[:, None], features)[:, 0]
         return Stretch(maps) if self._normalisation == "range" else Plain(maps)
 
+    @staticmethod
+    def _pull_back(
+        slope: Tensor, maps: Stretch | Plain, weights: Tensor, features: Tensor
+    ) -> Tensor:
+        """Carry the slope in S (M, hw) back to u (M, K)."""
+        climb = torch.bmm(features, maps.backward(slope)[..., None])[..., 0]
+        return weights * (climb - (weights * climb).sum(1, keepdim=True))  # softmax's own
+
 
 @final
 class TrustRegion(MapSearch):
@@ -198,9 +206,8 @@ class TrustRegion(MapSearch):
             maps = self._mix(weights, features)
             move = maps.shape - here
             bent = torch.bmm((torch.bmm(terms, move[..., None]) * signs).mT, terms)[:, 0]
-            uphill = maps.backward(slope - stiffness * move - bent)  # ∂m/∂S
-            climb = torch.bmm(features, uphill[..., None])[..., 0]
-            climb = weights * (climb - (weights * climb).sum(1, keepdim=True))  # softmax's own
+            uphill = slope - stiffness * move - bent  # ∂m/∂S
+            climb = self._pull_back(uphill, maps, weights, features)
             first.lerp_(climb, 1 - _BETAS[0])
             second.lerp_(climb.square(), 1 - _BETAS[1])
             spread = (second / (1 - _BETAS[1] ** step)).sqrt_().add_(_EPS)

@@ -98,8 +98,7 @@ class Surrogate(MapSearch):
             maps = self._mix(weights, features)
             here = maps.shape / unit
             slope = _turn_back(process.mean(here)[1], here - summit, radius)
-            climb = torch.bmm(features, maps.backward(slope)[..., None])[..., 0]
-            climb = weights * (climb - (weights * climb).sum(1, keepdim=True))  # softmax's own
+            climb = self._pull_back(slope, maps, weights, features)
             if size is None:
                 size = climb.norm(dim=1, keepdim=True).clamp_min(torch.finfo(climb.dtype).tiny)
             adam.ascend(everything, climb / size)
