@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from playwright.sync_api import expect
 
 import torchsaliency
 from torchsaliency.evaluation import evaluate, make_plan
@@ -82,7 +83,7 @@ def test_the_value_under_the_pointer_is_the_maps(open_page, files):
 def test_twelve_maps_follow_the_slider(open_page, files):
     watched = open_page(files["photos"])
     page = watched.page
-    page.wait_for_function("document.querySelectorAll('.ts-map canvas').length === 14")
+    expect(page.locator(".ts-map canvas")).to_have_count(14)
     took = page.evaluate(
         """async () => {
             const slider = document.querySelector('[name=opacity]'), times = [];
@@ -104,7 +105,7 @@ def test_twelve_maps_follow_the_slider(open_page, files):
 def test_a_shared_scale_is_of_all_maps(open_page, files):
     watched = open_page(files["photos"])
     page = watched.page
-    page.wait_for_function("document.querySelectorAll('.ts-map canvas').length === 14")
+    expect(page.locator(".ts-map canvas")).to_have_count(14)
     page.select_option("[name=scale]", "all")
     ramp = page.locator(".ts-map", has=page.locator(".ts-name", has_text="ramp"))
     signed = page.locator(".ts-map", has=page.locator(".ts-name", has_text="signed"))

@@ -229,14 +229,22 @@ class RemotePlace(Place):
         """Return the content of an object; None if there is none."""
 
         def read() -> bytes:
-            with self._files.open_input_file(f"{self._root}/{name}") as file:
-                content: bytes = file.read()
-            return content
+            while True:
+                stamp, content = self._read_once(name)
+                # size and content are two requests; what is not named by its content may have been
+                # replaced between them
+                if not name.endswith(".json") or self._read_once(name, count=0)[0] == stamp:
+                    return content
 
         try:
             return self._patience.request("read", read)
         except FileNotFoundError:
             return None
+
+    def _read_once(self, name: str, count: int | None = None) -> tuple[object, bytes]:
+        """Return what marks a version of an object, and its first bytes, by default all."""
+        with self._files.open_input_file(f"{self._root}/{name}") as file:
+            return (file.size(), file.metadata()), file.read(count)
 
     def write(self, name: str, content: bytes) -> None:
         """Put an object, or replace it."""

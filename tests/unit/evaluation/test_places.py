@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -211,6 +212,21 @@ def test_two_sessions_at_once_lose_nothing_and_count_nothing_twice(bucket, tmp_p
         list(pool.map(_write, [bucket, bucket], [0, 1]))
     pd.testing.assert_frame_equal(frames(bucket), frames(tmp_path / "folder"), check_exact=True)
     assert len(Store(bucket).facts["sessions"]) == 2
+
+
+@pytest.mark.parametrize("new", [b"b" * 5000, b"b"], ids=["longer", "shorter"])
+def test_an_object_replaced_while_it_is_read_is_read_whole(bucket, monkeypatch, new):
+    place, other = open_place(bucket), open_place(bucket)
+    place.write("run.json", b"a" * 1000)
+
+    def open_and_replace(path):
+        file = other._files.open_input_file(path)  # which knows its size from now on
+        if other.read("run.json") != new:
+            other.write("run.json", new)
+        return file
+
+    monkeypatch.setattr(place, "_files", SimpleNamespace(open_input_file=open_and_replace))
+    assert place.read("run.json") == new
 
 
 def test_a_cut_wire_that_is_mended_loses_nothing(bucket, wire, tmp_path):
