@@ -71,8 +71,11 @@ def page(entry: MetricEntry) -> str:
             lines += [f"**{title.capitalize()}:** {known[title]}", ""]
     lines += ["| | |", "| --- | --- |", *(f"| {key} | {_cell(value)} |" for key, value in facts)]
     if entry.options:
+        told = entry.describe_options()
         lines += ["", "Options:", ""]
-        lines += [f"- `{key}` (default `{value!r}`)" for key, value in entry.options.items()]
+        lines += [
+            f"- `{key}` (default `{value!r}`): {told[key]}" for key, value in entry.options.items()
+        ]
     return "\n".join(lines) + "\n"
 
 

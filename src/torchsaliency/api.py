@@ -76,7 +76,9 @@ def preprocess(
         OptionError: there is no such fit.
 
     Example:
-        >>> x = torchsaliency.preprocess("cat.jpg", net)  # doctest: +SKIP
+        >>> from torchsaliency import load_model
+        >>> preprocess(Image.new("RGB", (80, 60)), load_model("builtin/shapes_cnn")).shape
+        torch.Size([1, 3, 64, 64])
     """
     several = _as_list(photos)
     if not several:

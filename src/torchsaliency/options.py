@@ -334,6 +334,10 @@ class Choice(Options):
         augmented: methods only: average over mirrored and brightened copies.
         eigen: methods only: keep the first principal component.
         noise: methods only: "mean", "squares" or "variance" over noisy copies.
+
+    Example:
+        >>> Choice(name="rise", label="few", options={"samples": 100}).label
+        'few'
     """
 
     name: str

@@ -225,6 +225,12 @@ class DetectionScore(Target):
     Raises:
         TargetError: the parts do not fit each other.
         OptionError: there is no such form, or the overlap is outside [0, 1].
+
+    Example:
+        >>> found = [{"boxes": torch.tensor([[0.0, 0, 4, 4]]), "labels": torch.tensor([3]),
+        ...           "scores": torch.tensor([0.8])}]
+        >>> DetectionScore(torch.tensor([[[0.0, 0, 4, 2]]]), torch.tensor([[3]]))(found)
+        tensor([0.4000])
     """
 
     boxes: Tensor
@@ -334,6 +340,12 @@ class BoxScore(Target):
         boxes: (N, 4), x0 y0 x1 y1 in pixels of the network's input, one an image.
         labels: class indices (N,).
         overlap: least IoU of a detection that counts.
+
+    Example:
+        >>> found = [{"boxes": torch.tensor([[0.0, 0, 4, 4]]), "labels": torch.tensor([3]),
+        ...           "scores": torch.tensor([0.9])}]
+        >>> BoxScore(torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([3]))(found)
+        tensor([0.9000])
     """
 
     boxes: Tensor

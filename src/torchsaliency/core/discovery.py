@@ -60,7 +60,19 @@ _ATTENTION = re.compile(r"(Attention|Attn)(Pool\w*|[A-Z][a-z]*sample)?$")
 
 
 def register_default_layer(resolver: Resolver) -> Resolver:
-    """Let `resolver` name the default layer of the architectures it knows; None for the rest."""
+    """Let `resolver` name the default layer of the architectures it knows; None for the rest.
+
+    Args:
+        resolver: takes the unwrapped network; the first resolver that gives a layer decides.
+
+    Returns:
+        The resolver, so that this is a decorator.
+
+    Example:
+        >>> @register_default_layer
+        ... def find_layer(net):
+        ...     return Layer("stem") if type(net).__name__ == "MyNet" else None
+    """
     _resolvers.append(resolver)
     return resolver
 
@@ -71,9 +83,18 @@ def default_layer(model: nn.Module, x: InputsLike) -> Layer:
     Known architectures get the papers' layer; for any other, one image is traced forward and
     backward. The answer is remembered for this network and image size.
 
+    Args:
+        model: the network; it is left as it is.
+        x: images (N, C, *size) as the network takes them; the first is traced.
+
     Raises:
         InputError: the images cannot be explained.
         LayerError: no layer of the network has a spatial map on which the output depends.
+
+    Example:
+        >>> import torch, torchvision
+        >>> default_layer(torchvision.models.resnet18(), torch.rand(1, 3, 64, 64)).name
+        'layer4.1'
     """
     net = unwrap(model)
     load_all()

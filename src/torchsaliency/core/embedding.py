@@ -67,8 +67,13 @@ def similarity_to(
         TargetError: the network gives no embeddings.
 
     Example:
-        >>> target = similarity_to(encoder, other)  # doctest: +SKIP
-        >>> explain(encoder, x, "gradcam", target)  # doctest: +SKIP
+        >>> import torch, torchsaliency
+        >>> encoder = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(),
+        ...     torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        >>> target = similarity_to(encoder, torch.rand(1, 3, 16, 16))
+        >>> found = torchsaliency.explain(encoder, torch.rand(2, 3, 16, 16), "gradcam", target)
+        >>> found["gradcam"].map.shape
+        torch.Size([2, 16, 16])
     """
     if not len(images_of(x)):
         raise InputError("No image was given; similarity needs at least one.")

@@ -33,8 +33,12 @@ class GivenMaps(Method):
         InputError: they are no maps, or hold NaN or infinite values.
 
     Example:
-        >>> made = explain(net, x, {"mine": GivenMaps(maps)}, target)  # doctest: +SKIP
-        >>> score(net, made["mine"], ["ad", "insertion"])  # doctest: +SKIP
+        >>> import torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x, maps = torch.rand(2, 3, 64, 64), torch.rand(2, 64, 64)
+        >>> found = torchsaliency.explain(net, x, {"mine": GivenMaps(maps)})
+        >>> list(torchsaliency.evaluation.score(net, found["mine"], ["ad", "ag"]))
+        ['ad', 'ag']
     """
 
     maps: InitVar[Any]

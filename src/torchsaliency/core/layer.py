@@ -49,7 +49,12 @@ class Reshape(abc.ABC):
 @final
 @dataclass(frozen=True)
 class Grid(Reshape):
-    """Convolutional features, already (N, C, *grid)."""
+    """Convolutional features, already (N, C, *grid).
+
+    Example:
+        >>> Grid().to_maps(torch.rand(1, 8, 7, 7)).shape
+        torch.Size([1, 8, 7, 7])
+    """
 
     def to_maps(self, output: Tensor) -> Tensor:
         """Return the output as it is."""
@@ -63,7 +68,12 @@ class Grid(Reshape):
 @final
 @dataclass(frozen=True)
 class ChannelsLast(Reshape):
-    """Features stored (N, *grid, C), as in Swin and in the blocks of ConvNeXt."""
+    """Features stored (N, *grid, C), as in Swin and in the blocks of ConvNeXt.
+
+    Example:
+        >>> ChannelsLast().to_maps(torch.rand(1, 7, 7, 8)).shape
+        torch.Size([1, 8, 7, 7])
+    """
 
     def to_maps(self, output: Tensor) -> Tensor:
         """Move the channels to dimension 1."""
@@ -83,6 +93,10 @@ class Tokens(Reshape):
         prefix: how many tokens come before the patches (class, distillation, registers).
         grid: (h, w) of the patches, (d, h, w) in a volume; None means the square root of their
             number.
+
+    Example:
+        >>> Tokens(prefix=1).to_maps(torch.rand(1, 1 + 49, 8)).shape
+        torch.Size([1, 8, 7, 7])
     """
 
     prefix: int = 1
@@ -114,6 +128,14 @@ class Layer:
     Attributes:
         name: as in `model.named_modules()`, for example "layer4.2"; "input" is the image itself.
         reshape: the layout; None means inferred from the output's shape.
+
+    Example:
+        >>> import torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x = torch.rand(1, 3, 64, 64)
+        >>> layer = torchsaliency.default_layer(net, x)
+        >>> torchsaliency.explain(net, x, "gradcam", layer=Layer(layer.name))["gradcam"].map.shape
+        torch.Size([1, 64, 64])
     """
 
     name: str

@@ -24,7 +24,13 @@ _RISE_KERNEL = (0.08795815, 0.08889612, 0.09047420, 0.09219112, 0.09348939, 0.09
 
 
 class Masking(abc.ABC):
-    """A baseline image that shows through where the map is 0."""
+    """A baseline image that shows through where the map is 0.
+
+    Example:
+        >>> x, mask = torch.rand(1, 3, 8, 8), torch.zeros(1, 8, 8)
+        >>> Blur(sigma=2.0)(x, mask).shape, float(MeanColour()(x, mask).abs().max())
+        (torch.Size([1, 3, 8, 8]), 0.0)
+    """
 
     @abc.abstractmethod
     def baseline(self, images: Float[Tensor, "n c *size"]) -> Tensor:
@@ -201,6 +207,10 @@ class GivenImage(Masking):
     Attributes:
         image: (C, *size), or (C, 1, …) for one colour; (N, C, *size) for one of each explained
             image; or a function from images (N, C, *size) to either.
+
+    Example:
+        >>> GivenImage(torch.ones(3, 8, 8))(torch.rand(2, 3, 8, 8), torch.zeros(2, 8, 8)).mean()
+        tensor(1.)
     """
 
     image: Tensor | Callable[[Tensor], Tensor]

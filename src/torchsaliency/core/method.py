@@ -26,7 +26,10 @@ from torchsaliency.registry import Entry, Registry, load_all
 
 
 class Needs(enum.Flag):
-    """What a method asks of the network beyond the shared forward pass."""
+    """What a method asks of the network beyond the shared forward pass.
+
+    Given to `register`, joined by |: ACTIVATIONS | TARGET.
+    """
 
     NOTHING = 0
     ACTIVATIONS = enum.auto()
@@ -113,6 +116,14 @@ class Method(abc.ABC):
         joint: whether several layers are explained by one map made from all of them, instead of
             the mean of one map each.
         differentiable: whether its map can keep its graph, so that a loss can be put on it.
+
+    Example:
+        >>> import torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x = torch.rand(2, 3, 64, 64)
+        >>> found = torchsaliency.explain(net, x, [torchsaliency.GradCAM(), "saliency"])
+        >>> found["gradcam"].map.shape, list(found)
+        (torch.Size([2, 64, 64]), ['gradcam', 'saliency'])
     """
 
     entry: ClassVar[MethodEntry]
@@ -194,11 +205,13 @@ def register(
         OptionError: the name is taken.
 
     Example:
-        >>> @register("mine", family="cam", cite="me", needs=ACTIVATIONS)  # doctest: +SKIP
+        >>> @register("mine", family="cam", cite="me", needs=Needs.ACTIVATIONS)
         ... @dataclass(frozen=True)
         ... class Mine(Method):
         ...     def saliency(self, view):
         ...         return view.activations.norm(dim=1)
+        >>> create("mine").name
+        'mine'
     """
 
     def add(factory: M) -> M:

@@ -123,6 +123,12 @@ class MaskScore(Target):
     Attributes:
         masks: (N, *size), weights in [0, 1]; resized to the output by nearest neighbour.
         category: the class explained, one for all images or (N,) one an image.
+
+    Example:
+        >>> output = torch.zeros(1, 3, 2, 2)
+        >>> output[0, 2, 0] = 4.0
+        >>> MaskScore(torch.tensor([[[1.0, 1], [1, 1]]]), 2)(output)
+        tensor([2.])
     """
 
     masks: Tensor

@@ -44,7 +44,13 @@ class TargetSpec(abc.ABC):
 
 
 class Target(TargetSpec):
-    """A batched, differentiable score of the network's output."""
+    """A batched, differentiable score of the network's output.
+
+    Example:
+        >>> y = torch.tensor([[2.0, 1.0, 0.0]])
+        >>> Logit([0])(y), Margin([0])(y)
+        (tensor([2.]), tensor([1.]))
+    """
 
     @abc.abstractmethod
     def __call__(self, output: Any) -> Scores:
@@ -303,6 +309,11 @@ class Contrast(Target):
         labels: the class c of each image (N,), int64.
         others: the classes d of each image (N, R), int64.
         alpha: α, how much the others count.
+
+    Example:
+        >>> y = torch.tensor([[2.0, 1.0, 1.0]])
+        >>> Contrast(torch.tensor([0]), torch.tensor([[1, 2]]), alpha=1.0)(y)
+        tensor([1.])
     """
 
     labels: Tensor
@@ -343,6 +354,11 @@ class Finer(TargetSpec):
         labels: as `ClassTarget`; None for the predicted class.
         alpha: α, how much the others count: 0 is the class logit.
         nearest: how many classes it is compared with, at least 1; all others, if they are fewer.
+
+    Example:
+        >>> y = torch.tensor([[3.0, 2.0, 0.0]])
+        >>> Finer(nearest=1).resolve(y).others
+        tensor([[1]])
     """
 
     words: ClassVar[tuple[str, ...]] = ("CLASS",)
@@ -387,6 +403,11 @@ class EmbeddingSimilarity(Target):
         reference: (N, D), one an image, or (1, D), one for all: the embedding of another image, of
             a prototype, of a text (see `similarity_to`).
         kind: "dot" ⟨z, r⟩, "cosine" ⟨z, r⟩/(‖z‖‖r‖) or "mse" -‖z - r‖²; all larger when closer.
+
+    Example:
+        >>> z = torch.tensor([[3.0, 4.0]])
+        >>> EmbeddingSimilarity(torch.tensor([[1.0, 0.0]]), "cosine")(z)
+        tensor([0.6000])
     """
 
     reference: Tensor
@@ -433,6 +454,11 @@ class OwnEmbedding(TargetSpec):
     Attributes:
         kind: as `EmbeddingSimilarity`. The gradients of "cosine" and "mse" vanish at the clean
             image, so methods that read gradients there need "dot".
+
+    Example:
+        >>> z = torch.tensor([[3.0, 4.0]])
+        >>> OwnEmbedding("dot").resolve(z)(z)
+        tensor([25.])
     """
 
     kind: str = "dot"

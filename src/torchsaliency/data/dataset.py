@@ -94,8 +94,12 @@ class DataSet(Dataset[tuple[Any, int]], abc.ABC):
             and `fingerprint` do not use it.
 
     Example:
-        >>> data = open_data("shapes:100").with_transform(network.preprocessing)  # doctest: +SKIP
-        >>> images, labels = next(iter(DataLoader(data, batch_size=8)))  # doctest: +SKIP
+        >>> import torchsaliency
+        >>> network = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> shapes = torchsaliency.data.open_data("shapes:100")
+        >>> image, label = shapes.with_transform(network.preprocessing)[0]
+        >>> image.shape, len(shapes)
+        (torch.Size([3, 64, 64]), 100)
     """
 
     name: str
@@ -226,7 +230,10 @@ class DataSet(Dataset[tuple[Any, int]], abc.ABC):
                 set without labels.
 
         Example:
-            >>> open_data("shapes:100").subset(classes=["star"], count=5)  # doctest: +SKIP
+            >>> import torchsaliency
+            >>> shapes = torchsaliency.data.open_data("shapes:100")
+            >>> len(shapes.subset(classes=["star"], count=5))
+            5
         """
         kept = self.samples
         if ids is not None:

@@ -97,13 +97,34 @@ def explains_again(metric: SaliencyMetric) -> bool:
 class Bench:
     """One explanation and the results of measures for it; each measure runs once.
 
-    Attributes are the arguments of `score`, as they are used, and:
+    The arguments are those of `score`, and attributes as they are used.
+
+    Args:
+        model: the explained network.
+        explanation: what `explain` returned for a method.
+        target: classes that are judged; None for the explained ones.
+        judge: the network that judges; None for the explained one.
+        images: as the judge sees them; None for the explained ones.
+        boxes: true boxes (B, 4) of every image, in pixels of the map.
+        masks: true masks (N, *size).
+        masking: what hidden pixels become; None for the explanation's.
+        clean: (N, K) the judge's logits of the images, if they are known.
+        seed: of measures that draw.
+        chunk: images in one pass; None finds it.
 
     Attributes:
+        given: all that the judge takes, if that is more than images.
         judges_itself: whether the judge is the explained network and sees the same images.
         model_masking: baseline of the explained network's masked images; `masking` is the judge's.
         measured: what each measure found, by its name and settings.
         passes: images that went through the judge for measures so far.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> found = torchsaliency.explain(net, torch.rand(1, 3, 64, 64), "gradcam")["gradcam"]
+        >>> Bench(net, found).judges_itself
+        True
     """
 
     def __init__(  # noqa: PLR0913 (as `score`)
@@ -121,7 +142,6 @@ class Bench:
         seed: int = 0,
         chunk: int | None = None,
     ) -> None:
-        """Take the arguments of `score`, and the judge's clean logits if they are known."""
         self.model, self.explanation = model, explanation
         self.judge = model if judge is None else judge
         self.given = explanation.given if images is None else images

@@ -26,6 +26,8 @@ class Progress:
         odd: images for which some method's map is not finite.
         what: what is done, such as "evaluating".
         unit: what is counted, where it is not images.
+
+    Given to `Callback.advance`.
     """
 
     done: int
@@ -48,6 +50,8 @@ class ExplainedImage:
         maps: by method, (*size) in [0, 1].
         mean: of the input's normalisation, one per channel; None if it is not known.
         std: of it, too.
+
+    Given to `Callback.show`.
     """
 
     name: str
@@ -66,6 +70,8 @@ class Callback(Protocol):
 
     Attributes:
         samples: how many images it is shown.
+
+    `EvaluationLog` is one; any object with these methods will do.
     """
 
     samples: int

@@ -58,6 +58,10 @@ class Store:
     Attributes:
         folder: where it lies: a path, or an address.
         shared: whether other sessions may write to it at the same time.
+
+    Example:
+        >>> Store("run").folder.name
+        'run'
     """
 
     def __init__(self, folder: str | Path, *, shared: bool = False) -> None:

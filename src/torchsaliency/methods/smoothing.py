@@ -47,6 +47,14 @@ class Augmented(Method):
         method: the method that explains each copy.
         factors: the image, as the network sees it, is multiplied by each.
         mirrored: whether each copy is also mirrored left to right.
+
+    Example:
+        >>> import torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x = torch.rand(1, 3, 64, 64)
+        >>> calm = Augmented(torchsaliency.GradCAM())
+        >>> torchsaliency.explain(net, x, {"calm": calm})["calm"].map.shape
+        torch.Size([1, 64, 64])
     """
 
     method: Method
@@ -95,6 +103,14 @@ class EigenSmoothed(Method):
 
     Attributes:
         method: the method whose contributions are smoothed.
+
+    Example:
+        >>> import torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x = torch.rand(1, 3, 64, 64)
+        >>> calm = EigenSmoothed(torchsaliency.GradCAM())
+        >>> torchsaliency.explain(net, x, {"calm": calm})["calm"].map.shape
+        torch.Size([1, 64, 64])
     """
 
     method: Method
@@ -133,6 +149,14 @@ class NoiseTunnel(Method):
         spread: the noise's σ as a share of the image's range; above 0.
         kind: "mean", "squares" or "variance".
         seed: of the noise.
+
+    Example:
+        >>> import torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x = torch.rand(1, 3, 64, 64)
+        >>> calm = NoiseTunnel(torchsaliency.VanillaGradient(), samples=2)
+        >>> torchsaliency.explain(net, x, {"calm": calm})["calm"].map.shape
+        torch.Size([1, 64, 64])
     """
 
     method: Method

@@ -142,6 +142,12 @@ class NonSensitivity(SaliencyMetric):
     and its larger steps cannot work; it takes negative attributions for none (erratum Q8).
 
     Source: Nguyen and Martínez, 2020.
+
+    Args:
+        samples: random squares; at least 1.
+        side: of a square, as a share of the image's shorter side, in (0, 1].
+        least: of the map from which a square matters to it; above 0.
+        least_drop: change of the score from which a square matters to the network; above 0.
     """
 
     def __init__(
@@ -152,7 +158,6 @@ class NonSensitivity(SaliencyMetric):
         least_drop: float | int = 1e-5,
         **options: Any,
     ) -> None:
-        """Tell the measure the squares, and choose from what values on they matter."""
         _check_least(least, least_drop)
         self.samples, self.side, self.least, self.least_drop = samples, side, least, least_drop
         super().__init__(**options)
@@ -191,10 +196,12 @@ class InputInvariance(SaliencyMetric):
     is another function where the first layer pads (erratum Q9).
 
     Source: Kindermans et al., The (un)reliability of saliency methods, 2019.
+
+    Args:
+        shift: m, in the units of the explained tensor.
     """
 
     def __init__(self, shift: float | int = -1.0, **options: Any) -> None:
-        """Tell the measure the shift."""
         self.shift = shift
         super().__init__(**options)
 

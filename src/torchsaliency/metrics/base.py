@@ -67,6 +67,15 @@ class MetricEntry(Entry):
         found = re.search(rf"^{name}: (.+?)(?=\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
         return " ".join(found.group(1).split()) if found else ""
 
+    def describe_options(self) -> dict[str, str]:
+        """Return what the documentation says of each option, in one line."""
+        found: dict[str, str] = {}
+        for base in reversed(self.factory.__mro__):
+            listed = inspect.cleandoc(base.__doc__ or "").partition("Args:\n")[2]
+            told = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", listed, re.MULTILINE)
+            found |= {name: " ".join(text.split()) for name, text in told}
+        return {name: found.get(name, "") for name in self.options}
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything about the metric in JSON types."""
         facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -203,6 +212,16 @@ class SaliencyMetric(Metric, abc.ABC):
     Attributes:
         entry: name, direction, unit, citation and required measure, set by `@metric`.
         width: numbers in an image's row.
+
+    Args:
+        options: those of `torchmetrics.Metric`, such as dist_sync_on_step.
+
+    Example:
+        >>> metric = create_metric("miou", {"threshold": 0.5})
+        >>> maps = torch.tensor([[[0.9, 0.8], [0.1, 0.0]]])
+        >>> metric.update(maps, torch.tensor([[[1, 0], [0, 0]]]))
+        >>> metric.summary().value, metric.per_image.tolist()
+        (50.0, [50.0])
     """
 
     entry: ClassVar[MetricEntry]
@@ -225,7 +244,6 @@ class SaliencyMetric(Metric, abc.ABC):
         ]
 
     def __init__(self, **options: Any) -> None:
-        """Collect nothing yet; `options` are torchmetrics' own (dist_sync_on_step, …)."""
         super().__init__(**options)
         known = "_".join(f"{key}_{value}" for key, value in self.settings.items())
         self._state = f"rows_{type(self).__name__}_{known}".replace(".", "_")

@@ -323,12 +323,14 @@ class ADCC(SaliencyMetric):
 
     Source: Poppi et al., CVPRW 2021. Higher is better; the arrow of Opti-CAM's Table 4 is wrong
     (erratum O1).
+
+    Args:
+        mean: over "images", or the harmonic mean of the averaged "parts".
     """
 
     width = 3
 
     def __init__(self, mean: Literal["images", "parts"] = "images", **options: Any) -> None:
-        """Choose whether `mean` is over "images", or harmonic over the averaged "parts"."""
         self.mean = mean
         super().__init__(**options)
 
@@ -381,6 +383,10 @@ class ARCC(SaliencyMetric):
     20, 40, 60 and 80; those of `road`, whose passes it shares, are the default.
 
     Source: Domeniconi et al., arXiv 2605.14641, 2026.
+
+    Args:
+        percentages: of the pixels that are removed, each in (0, 100).
+        noise: σ of what is added to imputed pixels; 0 or more.
     """
 
     width = 3
@@ -391,7 +397,6 @@ class ARCC(SaliencyMetric):
         noise: float | int = 0.01,
         **options: Any,
     ) -> None:
-        """Set the percentages that ROAD removes, and the noise of its imputation."""
         self.percentages, self.noise = tuple(percentages), noise
         super().__init__(**options)
 

@@ -115,10 +115,12 @@ class TreeCompactness(SaliencyMetric):
 
     Source: Mesgari et al., "Structural Compactness as a Complementary Criterion for Explanation
     Quality", 2026.
+
+    Args:
+        percentile: above which pixels are among the strongest, in [0, 100).
     """
 
     def __init__(self, percentile: float | int = 80, **options: Any) -> None:
-        """Choose how many pixels are the strongest."""
         _check_percentile(percentile)
         self.percentile = percentile
         super().__init__(**options)

@@ -86,12 +86,14 @@ class Consistency(SaliencyMetric):
     (erratum Q3).
 
     Source: Dasgupta, Frost and Moshkovitz, ICML 2022.
+
+    Args:
+        cells: a side of the map; at least 1.
     """
 
     width = 2
 
     def __init__(self, cells: int = 3, **options: Any) -> None:
-        """Choose how many cells the map has a side."""
         if cells < 1:
             raise OptionError(f"{cells} cells a side were given; give at least 1.")
         self.cells = cells

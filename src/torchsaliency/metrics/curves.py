@@ -131,10 +131,13 @@ class Monotonicity(SaliencyMetric):
     (erratum Q16).
 
     Source: Arya et al., arXiv 1909.03012, 2019.
+
+    Args:
+        step: pixels that change at once; None: a row of the image.
+        budget: most passes for an image; None sets no limit.
     """
 
     def __init__(self, step: int | None = None, budget: int | None = None, **options: Any) -> None:
-        """Set the pixels of a `step` (None: one row), and the `budget` of passes."""
         self.step, self.budget = step, budget
         super().__init__(**options)
 
@@ -174,10 +177,13 @@ class Selectivity(RefinedMetric):
     an `error`, blocks are evaluated only until the area is known to so many points.
 
     Source: Montavon, Samek and Müller, Digital Signal Processing 2018.
+
+    Args:
+        patch: side of a block in pixels.
+        error: by how many points an image's number may be wrong, to save passes; None: it is exact.
     """
 
     def __init__(self, patch: int = 8, error: float | int | None = None, **options: Any) -> None:
-        """Set the side of a block in pixels (`patch`), and the `error` in points."""
         self.patch = patch
         super().__init__(error, **options)
 
@@ -215,10 +221,13 @@ class ABPC(SaliencyMetric):
     Quantus' region perturbation since 0.6, whose order "morf" and "lerf" these curves have.
 
     Source: Samek et al., TNNLS 2017.
+
+    Args:
+        patch: side of a block in pixels.
+        regions: L, how many blocks are replaced; None: all.
     """
 
     def __init__(self, patch: int = 14, regions: int | None = 10, **options: Any) -> None:
-        """Set the side of a block in pixels (`patch`), and how many are replaced (None: all)."""
         self.patch, self.regions = patch, regions
         super().__init__(**options)
 
@@ -258,10 +267,13 @@ class IROF(SaliencyMetric):
     image; Quantus' area grows with their number and depends on the batch (erratum Q12).
 
     Source: Rieger and Hansen, arXiv 2003.08747, 2020.
+
+    Args:
+        superpixels: about how many an image has.
+        by: the score that drops: "probability", "logit" or "target", the explained score itself.
     """
 
     def __init__(self, superpixels: int = 50, by: By = "probability", **options: Any) -> None:
-        """Set about how many `superpixels` an image has, and `by` which score."""
         self.superpixels, self.by = superpixels, by
         super().__init__(**options)
 

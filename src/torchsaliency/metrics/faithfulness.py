@@ -129,10 +129,14 @@ def _check_series(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class GroupMetric(SaliencyMetric):
-    """What equal groups of pixels weigh in the map, against what the score does without them."""
+    """What equal groups of pixels weigh in the map, against what the score does without them.
+
+    Args:
+        groups: g, of equal size; at least 2.
+        by: the score that drops: "probability", "logit" or "target", the explained score itself.
+    """
 
     def __init__(self, groups: int = 10, by: By = "probability", **options: Any) -> None:
-        """Set the number of `groups`, and `by` which score they are judged."""
         self.groups, self.by = groups, by
         super().__init__(**options)
 
@@ -223,12 +227,16 @@ class MonotonicityCorrelation(GroupMetric):
     Q13). The published division by f(x)² is a factor an image, which ranks do not see.
 
     Source: Nguyen and Martínez, arXiv 2007.07584, 2020.
+
+    Args:
+        groups: g, of equal size; at least 2.
+        samples: random colours for each group; at least 1.
+        by: the score that drops: "probability", "logit" or "target", the explained score itself.
     """
 
     def __init__(
         self, groups: int = 10, samples: int = 10, by: By = "probability", **options: Any
     ) -> None:
-        """Set the number of `groups` and of colours each is given, and `by` which score."""
         self.samples = samples
         super().__init__(groups, by, **options)
 
@@ -256,12 +264,16 @@ class FaithfulnessCorrelation(SaliencyMetric):
     values for each.
 
     Source: Bhatt et al., IJCAI 2020.
+
+    Args:
+        share: of the pixels in a subset, in (0, 1).
+        samples: random subsets; at least 2.
+        by: the score that drops: "probability", "logit" or "target", the explained score itself.
     """
 
     def __init__(
         self, share: float = 0.1, samples: int = 50, by: By = "probability", **options: Any
     ) -> None:
-        """Set the `share` of the pixels in a subset, how many subsets, and `by` which score."""
         self.share, self.samples, self.by = share, samples, by
         super().__init__(**options)
 
@@ -296,6 +308,11 @@ class SensitivityN(SaliencyMetric):
     the last group's sum, across the images of a batch (erratum Q11).
 
     Source: Ancona et al., ICLR 2018.
+
+    Args:
+        shares: of the pixels in subsets, each in (0, 1).
+        samples: random subsets of each share; at least 2.
+        by: the score that drops: "probability", "logit" or "target", the explained score itself.
     """
 
     def __init__(
@@ -305,7 +322,6 @@ class SensitivityN(SaliencyMetric):
         by: By = "probability",
         **options: Any,
     ) -> None:
-        """Set the `shares` of the pixels in subsets, how many of each, and `by` which score."""
         self.shares, self.samples, self.by = tuple(shares), samples, by
         super().__init__(**options)
 

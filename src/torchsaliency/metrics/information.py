@@ -70,10 +70,13 @@ def _to_unit(curves: Tensor) -> Tensor:
 
 
 class InformationMetric(SaliencyMetric):
-    """What is known of the class, against what is known of the image."""
+    """What is known of the class, against what is known of the image.
+
+    Args:
+        known: share of random pixels that are always shown, in (0, 1).
+    """
 
     def __init__(self, known: float = 0.01, **options: Any) -> None:
-        """Set the share of random pixels that are always `known`."""
         self.known = known
         super().__init__(**options)
 

@@ -83,7 +83,13 @@ def road(most: Float[Tensor, "n q"], least: Float[Tensor, "n q"]) -> Float[Tenso
 
 
 class CurveMetric(RefinedMetric):
-    """The area under a curve, with the curve itself at every percent of the pixels."""
+    """The area under a curve, with the curve itself at every percent of the pixels.
+
+    Args:
+        step: pixels that change at once; None: a row of the image.
+        budget: most passes for an image, evenly spread over the curve; None sets no limit.
+        error: by how many points an image's number may be wrong, to save passes; None: it is exact.
+    """
 
     width = 1 + _POINTS
 
@@ -94,7 +100,6 @@ class CurveMetric(RefinedMetric):
         error: float | int | None = None,
         **options: Any,
     ) -> None:
-        """Set the pixels of a `step` (None: one row), `budget` of passes and `error` in points."""
         self.step, self.budget = step, budget
         super().__init__(error, **options)
 
@@ -233,6 +238,13 @@ class AOPC(RefinedMetric):
     evaluated only until the mean is known to so many points; worth it for many regions.
 
     Source: Samek et al., TNNLS 2017; settings of Opti-CAM's Table 4.
+
+    Args:
+        patch: side of a region in pixels.
+        regions: L; at least 1.
+        placement: "sliding": regions lie anywhere; "grid": they are aligned blocks.
+        average: whether the sum is divided by "L+1" or by "L".
+        error: by how many points an image's number may be wrong, to save passes; None: it is exact.
     """
 
     def __init__(
@@ -244,7 +256,6 @@ class AOPC(RefinedMetric):
         error: float | int | None = None,
         **options: Any,
     ) -> None:
-        """Set the regions, whether to divide by L + 1 or L, and the `error` in points."""
         self.patch, self.regions = patch, regions
         self.placement, self.average = placement, average
         super().__init__(error, **options)
@@ -285,6 +296,10 @@ class ROAD(SaliencyMetric):
     relative change.
 
     Source: Rong et al., ICML 2022.
+
+    Args:
+        percentages: of the pixels that are removed, each in (0, 100).
+        noise: σ of what is added to imputed pixels; 0 or more.
     """
 
     def __init__(
@@ -293,7 +308,6 @@ class ROAD(SaliencyMetric):
         noise: float | int = 0.01,
         **options: Any,
     ) -> None:
-        """Set the percentages removed, and the noise of the imputation."""
         if not percentages:
             raise OptionError("ROAD needs at least one percentage.")
         self.percentages, self.noise = tuple(percentages), noise

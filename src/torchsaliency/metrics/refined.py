@@ -22,10 +22,12 @@ class RefinedMetric(SaliencyMetric):
 
     Without an error curves are exact, and nothing else is kept. With one, an image's row ends with
     the error's bound, the passes that its curve took, and those of the exact curve.
+
+    Args:
+        error: by how many points an image's number may be wrong, to save passes; None: it is exact.
     """
 
     def __init__(self, error: float | int | None = None, **options: Any) -> None:
-        """Set what each image's number may be wrong by, in points (`error`; None: nothing)."""
         self.error = require_error(error) or None
         if self.error is not None:
             self.width = self.width + _FACTS

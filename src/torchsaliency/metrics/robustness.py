@@ -90,7 +90,13 @@ def infidelity(
 
 
 class SensitivityMetric(SaliencyMetric):
-    """How far noise moves the map."""
+    """How far noise moves the map.
+
+    Args:
+        radius: of the uniform noise, in the units of the explained tensor; above 0.
+        samples: noisy copies of each image; at least 1.
+        norm: what the change is divided by: the norm of the "map" or of the "input".
+    """
 
     def __init__(
         self,
@@ -99,7 +105,6 @@ class SensitivityMetric(SaliencyMetric):
         norm: Norm = "map",
         **options: Any,
     ) -> None:
-        """Tell the measure the noise; divide by the norm of the "map" or of the "input"."""
         self.radius, self.samples, self.norm = radius, samples, norm
         super().__init__(**options)
 
@@ -200,6 +205,12 @@ class Infidelity(SaliencyMetric):
     the user; scaled by default (captum's normalize=True), because maps in [0, 1] have no unit.
 
     Source: Yeh et al., NeurIPS 2019.
+
+    Args:
+        samples: random squares; at least 1.
+        side: of a square, as a share of the image's shorter side, in (0, 1].
+        normalise: whether β scales the map; without it β is 1.
+        by: the score that drops: "probability", "logit" or "target", the explained score itself.
     """
 
     def __init__(
@@ -210,7 +221,6 @@ class Infidelity(SaliencyMetric):
         by: By = "logit",
         **options: Any,
     ) -> None:
-        """Tell the measure the squares and the score, and whether the map is scaled."""
         self.samples, self.side, self.normalise, self.by = samples, side, normalise, by
         super().__init__(**options)
 

@@ -155,7 +155,13 @@ _sanity = functools.partial(
 
 
 class SanityMetric(SaliencyMetric):
-    """The similarity of a trained network's map to those of ever more random ones."""
+    """The similarity of a trained network's map to those of ever more random ones.
+
+    Args:
+        mode: "cascading" randomises the stages one after another, "independent" one at a time.
+        stages: into how many the network is split, from the output down; at least 1.
+        seed: of the random weights.
+    """
 
     def __init__(
         self,
@@ -164,7 +170,6 @@ class SanityMetric(SaliencyMetric):
         seed: int = 0,
         **options: Any,
     ) -> None:
-        """Set how weights become random, in how many stages from the output."""
         if stages < 1:
             raise OptionError(f"At least one stage must be random, and {stages} were given.")
         self.mode, self.stages, self.seed = mode, stages, seed
@@ -254,6 +259,12 @@ class HOGSimilarity(SanityMetric):
     Differs: correlation="pearson" is the code behind Opti-CAM's figures.
 
     Source: Adebayo et al., NeurIPS 2018.
+
+    Args:
+        mode: "cascading" randomises the stages one after another, "independent" one at a time.
+        stages: into how many the network is split, from the output down; at least 1.
+        seed: of the random weights.
+        correlation: "spearman", or "pearson" as in the code behind Opti-CAM's figures.
     """
 
     def __init__(
@@ -264,7 +275,6 @@ class HOGSimilarity(SanityMetric):
         correlation: Literal["spearman", "pearson"] = "spearman",
         **options: Any,
     ) -> None:
-        """Set how weights become random; correlate by "spearman" or "pearson"."""
         self.correlation = correlation
         super().__init__(mode, stages, seed, **options)
 
@@ -289,6 +299,12 @@ class SSIMSimilarity(SanityMetric):
     which takes 2. window=5 is that code's uniform window.
 
     Source: Adebayo et al., NeurIPS 2018.
+
+    Args:
+        mode: "cascading" randomises the stages one after another, "independent" one at a time.
+        stages: into how many the network is split, from the output down; at least 1.
+        seed: of the random weights.
+        window: side of a uniform window in pixels, odd and at least 3; None: Gaussian weights.
     """
 
     def __init__(
@@ -299,7 +315,6 @@ class SSIMSimilarity(SanityMetric):
         window: int | None = None,
         **options: Any,
     ) -> None:
-        """Set how weights become random; None is a Gaussian window."""
         _check_window(window)
         self.window = window
         super().__init__(mode, stages, seed, **options)
@@ -354,6 +369,13 @@ class SmoothMPRT(SanityMetric):
     Differs: ten copies, where the paper takes 50; stages in place of layers.
 
     Source: Hedström et al., Sanity checks revisited, 2024.
+
+    Args:
+        mode: "cascading" randomises the stages one after another, "independent" one at a time.
+        stages: into how many the network is split, from the output down; at least 1.
+        seed: of the random weights.
+        samples: copies of each image; at least 1.
+        noise: σ as a share of the image's range of values; 0 or more.
     """
 
     def __init__(
@@ -365,7 +387,6 @@ class SmoothMPRT(SanityMetric):
         noise: float | int = 0.1,
         **options: Any,
     ) -> None:
-        """Set how weights become random, and the noise."""
         self.samples, self.noise = samples, noise
         super().__init__(mode, stages, seed, **options)
 
@@ -405,10 +426,13 @@ class EfficientMPRT(SaliencyMetric):
     Undefined: for a constant map.
 
     Source: Hedström et al., Sanity checks revisited, 2024.
+
+    Args:
+        seed: of the random weights.
+        bins: of the histogram; at least 2.
     """
 
     def __init__(self, seed: int = 0, bins: int = 100, **options: Any) -> None:
-        """Set the seed of the weights, and the bins of the histogram."""
         _check_bins(bins)
         self.seed, self.bins = seed, bins
         super().__init__(**options)
@@ -445,6 +469,10 @@ class RandomLogit(SaliencyMetric):
     Differs: SSIM of the maps; Quantus takes that of the pixels in one row (erratum Q6).
 
     Source: Sixt, Granz and Landgraf, ICML 2020.
+
+    Args:
+        seed: of the other class.
+        similarity: of the maps: "ssim" or "spearman".
     """
 
     def __init__(
@@ -453,7 +481,6 @@ class RandomLogit(SaliencyMetric):
         similarity: Literal["ssim", "spearman"] = "ssim",
         **options: Any,
     ) -> None:
-        """Set the seed of the class, and how maps are compared."""
         self.seed, self.similarity = seed, similarity
         super().__init__(**options)
 

@@ -73,10 +73,13 @@ class MeanIoU(SaliencyMetric):
     pixels, of which the paper says nothing, are left out; void="background" counts them.
 
     Source: Multivector Tucker Saliency Maps, TMLR 2025, Eq. 10.
+
+    Args:
+        threshold: T, in [0, 1].
+        void: whether void pixels are left out ("ignore") or count as "background".
     """
 
     def __init__(self, threshold: float | int = 0.5, void: Void = "ignore", **options: Any) -> None:
-        """Choose the threshold T in [0, 1], and what becomes of void pixels."""
         _check_threshold(threshold)
         self.threshold, self.void = threshold, void
         super().__init__(**options)
@@ -105,6 +108,10 @@ class MeanIoUSweep(SaliencyMetric):
     Differs: the paper shows the curve only; the mean over thresholds is ours.
 
     Source: Multivector Tucker Saliency Maps, TMLR 2025, Fig. 7.
+
+    Args:
+        thresholds: T, each in [0, 1].
+        void: whether void pixels are left out ("ignore") or count as "background".
     """
 
     def __init__(
@@ -113,7 +120,6 @@ class MeanIoUSweep(SaliencyMetric):
         void: Void = "ignore",
         **options: Any,
     ) -> None:
-        """Choose the thresholds, each in [0, 1], and what becomes of void pixels."""
         if not thresholds:
             raise OptionError("No threshold was given; give at least one in [0, 1].")
         for threshold in thresholds:

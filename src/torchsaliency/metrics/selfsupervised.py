@@ -79,10 +79,12 @@ class EmbeddingMSE(SaliencyMetric):
     are in units of 10⁻³.
 
     Source: Multivector Tucker Saliency Maps, TMLR, Eq. 9.
+
+    Args:
+        reduction: of the squared differences over the embedding: their "sum" or "mean".
     """
 
     def __init__(self, reduction: Reduction = "sum", **options: Any) -> None:
-        """Choose "sum" or "mean" over the embedding's dimensions."""
         self.reduction = reduction
         super().__init__(**options)
 

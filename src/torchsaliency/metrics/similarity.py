@@ -12,7 +12,12 @@ from torch import Tensor
 
 
 def pearson(a: Float[Tensor, "n ..."], b: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
-    """Return Pearson's correlation of every pair in float64; NaN where one is constant."""
+    """Return Pearson's correlation of every pair in float64; NaN where one is constant.
+
+    Args:
+        a: (N, …).
+        b: (N, …), of the same shape.
+    """
     first, second = (maps.double().flatten(1) for maps in (a, b))
     first, second = (maps - maps.mean(1, keepdim=True) for maps in (first, second))
     # a constant map's deviations are rounding, and must not be correlated
@@ -26,7 +31,12 @@ def pearson(a: Float[Tensor, "n ..."], b: Float[Tensor, "n ..."]) -> Float[Tenso
 
 
 def spearman(a: Float[Tensor, "n ..."], b: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
-    """Return Spearman's rank correlation of every pair, average ranks for ties; NaN if constant."""
+    """Return Spearman's rank correlation of every pair, average ranks for ties; NaN if constant.
+
+    Args:
+        a: (N, …).
+        b: (N, …), of the same shape.
+    """
     found = pearson(average_ranks(a), average_ranks(b)).to(a.device)
     return torch.where(pearson(a, b).isnan(), torch.nan, found)
 
@@ -45,8 +55,8 @@ def ssim(
     """Return the structural similarity of every pair of maps in [0, 1].
 
     Args:
-        a: maps.
-        b: maps.
+        a: maps (N, *size).
+        b: maps (N, *size).
         window: side of a uniform window; None for Gaussian weights of σ = 1.5.
     """
     how = {"gaussian_weights": True} if window is None else {"win_size": window}

@@ -177,10 +177,12 @@ class EffectiveComplexity(SaliencyMetric):
     threshold, which asks the network; this is Quantus' count, of the map alone.
 
     Source: Nguyen and Martínez, 2020, as in Quantus.
+
+    Args:
+        threshold: from which a value of the map counts; in [0, 1).
     """
 
     def __init__(self, threshold: float | int = 1e-5, **options: Any) -> None:
-        """Choose what is negligible."""
         _check_threshold(threshold)
         self.threshold = threshold
         super().__init__(**options)

@@ -103,7 +103,19 @@ def relative_input_stability(
     same_class: Bool[Tensor, "n s"] | None,
     least: float | int = 1e-6,
 ) -> Float[Tensor, " n"]:
-    """Return `relative_stability` with D = ‖(x - x_s) / x‖."""
+    """Return `relative_stability` with D = ‖(x - x_s) / x‖.
+
+    Args:
+        maps: S (N, *size) of the images.
+        noisy_maps: (N, S, *size) of their copies.
+        image_changes: (N, S), ‖(x - x_s) / x‖.
+        same_class: (N, S), whether the prediction for the copy is that for the image.
+        least: value of the denominator; above 0.
+
+    Raises:
+        InputError: they do not fit each other.
+        OptionError: `least` is not above 0.
+    """
     return relative_stability(maps, noisy_maps, image_changes, same_class, least)
 
 
@@ -114,7 +126,19 @@ def relative_output_stability(
     same_class: Bool[Tensor, "n s"] | None,
     least: float | int = 1e-6,
 ) -> Float[Tensor, " n"]:
-    """Return `relative_stability` with D = ‖f(x) - f(x_s)‖ of the network's numbers."""
+    """Return `relative_stability` with D = ‖f(x) - f(x_s)‖ of the network's numbers.
+
+    Args:
+        maps: S (N, *size) of the images.
+        noisy_maps: (N, S, *size) of their copies.
+        output_distances: (N, S), ‖f(x) - f(x_s)‖; None if the network gives no numbers (N, K).
+        same_class: (N, S), whether the prediction for the copy is that for the image.
+        least: value of the denominator; above 0.
+
+    Raises:
+        InputError: they do not fit each other.
+        OptionError: `least` is not above 0.
+    """
     return relative_stability(maps, noisy_maps, output_distances, same_class, least)
 
 
@@ -125,7 +149,19 @@ def relative_representation_stability(
     same_class: Bool[Tensor, "n s"] | None,
     least: float | int = 1e-6,
 ) -> Float[Tensor, " n"]:
-    """Return `relative_stability` with D = ‖(A - A_s) / A‖ of the layer's feature maps."""
+    """Return `relative_stability` with D = ‖(A - A_s) / A‖ of the layer's feature maps.
+
+    Args:
+        maps: S (N, *size) of the images.
+        noisy_maps: (N, S, *size) of their copies.
+        feature_changes: (N, S), ‖(A - A_s) / A‖.
+        same_class: (N, S), whether the prediction for the copy is that for the image.
+        least: value of the denominator; above 0.
+
+    Raises:
+        InputError: they do not fit each other.
+        OptionError: `least` is not above 0.
+    """
     return relative_stability(maps, noisy_maps, feature_changes, same_class, least)
 
 
@@ -148,10 +184,14 @@ def _ratios(change: Tensor, distances: Tensor) -> Tensor:
 
 
 class _NoisyMetric(SaliencyMetric):
-    """A metric of maps of noisy copies."""
+    """A metric of maps of noisy copies.
+
+    Args:
+        radius: of the uniform noise, in the units of the explained tensor; above 0.
+        samples: noisy copies of each image; at least 1.
+    """
 
     def __init__(self, radius: float | int = 0.2, samples: int = 10, **options: Any) -> None:
-        """Tell the measure the noise."""
         self.radius, self.samples = radius, samples
         super().__init__(**options)
 
@@ -190,7 +230,13 @@ class LocalLipschitz(_NoisyMetric):
 
 
 class _RelativeStability(_NoisyMetric):
-    """A relative change of the map over one of something else."""
+    """A relative change of the map over one of something else.
+
+    Args:
+        radius: of the uniform noise, in the units of the explained tensor; above 0.
+        samples: noisy copies of each image; at least 1.
+        least: value of the denominator; above 0.
+    """
 
     def __init__(
         self,
@@ -199,7 +245,6 @@ class _RelativeStability(_NoisyMetric):
         least: float | int = 1e-6,
         **options: Any,
     ) -> None:
-        """Tell the measure the noise; choose the smallest denominator."""
         if least <= 0:
             raise OptionError(f"A smallest denominator of {least} was given; it must be above 0.")
         self.least = least
@@ -346,10 +391,12 @@ class Continuity(SaliencyMetric):
     Differs: as Quantus, for images at least 14 columns wide (erratum Q2).
 
     Source: Montavon et al., Digital Signal Processing 73, 2018.
+
+    Args:
+        steps: copies of each image that are moved; at least 1.
     """
 
     def __init__(self, steps: int = 28, **options: Any) -> None:
-        """Tell the measure how many copies are moved."""
         self.steps = steps
         super().__init__(**options)
 

@@ -102,12 +102,15 @@ class Sufficiency(SaliencyMetric):
     Q15). Maps are averaged to 8 x 8 cells (4 x 4 x 4 in volumes), whatever the batches.
 
     Source: Dasgupta, Frost and Moshkovitz, ICML 2022.
+
+    Args:
+        threshold: of the largest distance up to which images are near, in [0, 1].
+        itself: whether an image is near itself.
     """
 
     width = 1 + _CELLS
 
     def __init__(self, threshold: float = 0.6, itself: bool = True, **options: Any) -> None:
-        """Set the `threshold` of nearness, and whether an image is near `itself`."""
         self.threshold, self.itself = threshold, itself
         super().__init__(**options)
 

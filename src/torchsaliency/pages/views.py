@@ -32,7 +32,12 @@ TOP = 5
 @final
 @dataclass(frozen=True)
 class BoxView:
-    """A box on a photograph: x0 y0 x1 y1 in parts of its width and height, and its label."""
+    """A box on a photograph: x0 y0 x1 y1 in parts of its width and height, and its label.
+
+    Attributes:
+        corners: x0 y0 x1 y1 as shares of the photograph's width and height, in [0, 1].
+        label: above it; empty for none.
+    """
 
     corners: tuple[float, float, float, float]
     label: str = ""
@@ -56,6 +61,11 @@ class MapView:
         facts: lines below the map.
         remark: what is wrong with the map; empty if nothing.
         boxes: drawn over it.
+
+    Example:
+        >>> box = BoxView((0.1, 0.1, 0.5, 0.6), "cat")
+        >>> MapView("gradcam", torch.zeros(7, 7), boxes=(box,)).title
+        'gradcam'
     """
 
     title: str
@@ -82,6 +92,12 @@ class PhotoView:
         classes: names and probabilities of the likeliest classes.
         note: a line below the photograph.
         stack: slices or frames that a slider goes through, in place of one picture.
+
+    Example:
+        >>> shown = torch.zeros(7, 7)
+        >>> view = PhotoView("cat", Image.new("RGB", (8, 8)), (MapView("gradcam", shown),))
+        >>> len(view.maps)
+        1
     """
 
     title: str

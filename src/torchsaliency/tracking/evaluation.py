@@ -34,7 +34,10 @@ class EvaluationLog:
             evaluation runs, which ends with it, if the tracker fails.
 
     Example:
-        >>> evaluate(plan, "run", callbacks=[EvaluationLog("mlflow")])  # doctest: +SKIP
+        >>> from torchsaliency.evaluation import evaluate, make_plan
+        >>> facts = {"model": "builtin/shapes_cnn", "data": "shapes:2"}
+        >>> plan = make_plan({**facts, "methods": ["gradcam"], "metrics": ["ad"]})
+        >>> found = evaluate(plan, "run", callbacks=[EvaluationLog("tensorboard")])
     """
 
     def __init__(self, tracker: str | Tracker, samples: int = 8) -> None:

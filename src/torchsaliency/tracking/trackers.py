@@ -216,7 +216,16 @@ TRACKERS.register(Entry("tensorboard", TensorBoard))
 
 @final
 class PictureFolder:
-    """Pictures as files NAME-STEP.png, where there is no tracker."""
+    """Pictures as files NAME-STEP.png, where there is no tracker.
+
+    Args:
+        folder: where they are written.
+
+    Example:
+        >>> PictureFolder("maps").log_picture("cat", Image.new("RGB", (8, 8)), step=3)
+        >>> [path.name for path in Path("maps").iterdir()]
+        ['cat-3.png']
+    """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)

@@ -184,6 +184,8 @@ class TrainingProgress:
         done: images of this epoch or test.
         total: images of it altogether.
         ended: the epoch, reported once more when it is over and its checkpoint is written.
+
+    Given to the argument `watch` of `finetune`.
     """
 
     what: str

@@ -71,6 +71,11 @@ class Row:
     Attributes:
         overlays: one panel per method; may be empty when there is a photo.
         photo: the panel of the first column; None leaves that column empty.
+
+    Example:
+        >>> photo = Image.new("RGB", (12, 8), "white")
+        >>> len(Row((Panel(photo, "gradcam"),), Panel(photo, "cat")).overlays)
+        1
     """
 
     overlays: tuple[Panel, ...]

@@ -132,6 +132,10 @@ class ClipPreprocessing:
         frames: how many, evenly over the whole video.
         frame: how each is resized, cropped and normalised; by default as torchvision's networks for
             Kinetics want it: 128 x 171, 112 x 112 from the centre.
+
+    Example:
+        >>> ClipPreprocessing(frames=8).frame.size
+        (112, 112)
     """
 
     frames: int = 16

@@ -65,8 +65,10 @@ def accelerated(engine: str) -> Iterator[None]:
         OptionError: there is no such engine, or its packages are missing.
 
     Example:
-        >>> with accelerated("channels-last"):  # doctest: +SKIP
-        ...     found = explain(net, x, ["scorecam", "rise"])
+        >>> import torchsaliency
+        >>> net, x = torchsaliency.load_model("builtin/shapes_cnn"), torch.rand(1, 3, 64, 64)
+        >>> with accelerated("channels-last"):
+        ...     found = torchsaliency.explain(net, x, "scorecam")
     """
     chosen: type[Engine] = ENGINES.get(engine).factory
     chosen.require_packages()

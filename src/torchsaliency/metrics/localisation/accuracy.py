@@ -108,6 +108,12 @@ class MaxBoxAccuracy(SaliencyMetric):
     one that begins last in reading order is the largest.
 
     Source: Choe et al., CVPR 2020; Opti-CAM, Eq. B.5.
+
+    Args:
+        step: between the thresholds τ, in (0, 1].
+        overlaps: δ, the smallest IoU that counts, each in (0, 1].
+        contours: which regions may find the object: "all" (MaxBoxAccV2), or the "largest"
+            (MaxBoxAcc).
     """
 
     def __init__(
@@ -117,7 +123,6 @@ class MaxBoxAccuracy(SaliencyMetric):
         contours: Contours = "all",
         **options: Any,
     ) -> None:
-        """Choose the step of τ, the overlaps δ, and whether "all" contours or the "largest"."""
         _check_accuracy(step, overlaps)
         self.step, self.overlaps, self.contours = step, tuple(overlaps), contours
         self.width = len(_thresholds(step)) * len(overlaps)

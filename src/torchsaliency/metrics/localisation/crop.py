@@ -67,10 +67,12 @@ class SaliencyCropMetric(SaliencyMetric):
     Undefined: where p is exactly 0.
 
     Source: Dabkowski and Gal, NeurIPS 2017; Opti-CAM, Eq. B.7.
+
+    Args:
+        short: whether the box is a pixel too short, as published (erratum L11).
     """
 
     def __init__(self, short: bool = False, **options: Any) -> None:
-        """Choose the published box, a pixel `short` (erratum L11)."""
         self.short = short
         super().__init__(**options)
 

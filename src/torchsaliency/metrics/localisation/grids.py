@@ -75,10 +75,13 @@ class GridPointingGame(SaliencyMetric):
     grid=3 are the published mosaics, of the most confident images.
 
     Source: Böhle, Fritz and Schiele (CoDA Nets), CVPR 2021.
+
+    Args:
+        grid: cells a side; at least 2.
+        shrink: whether images are shrunk so that the mosaic keeps the network's size.
     """
 
     def __init__(self, grid: int = 2, shrink: bool = True, **options: Any) -> None:
-        """Set the cells a side, and whether images are shrunk to keep the mosaic's size."""
         self.grid, self.shrink = grid, shrink
         super().__init__(**options)
 
@@ -113,10 +116,12 @@ class Focus(SaliencyMetric):
     partners are the next images in the batch, where the paper draws them.
 
     Source: Arias-Duarte et al., "Focus! Rating XAI Methods and Finding Biases", 2022.
+
+    Args:
+        shrink: whether images are shrunk so that the mosaic keeps the network's size.
     """
 
     def __init__(self, shrink: bool = True, **options: Any) -> None:
-        """Set whether images are shrunk to keep the mosaic's size."""
         self.shrink = shrink
         super().__init__(**options)
 

@@ -219,12 +219,15 @@ class TopKIntersection(SaliencyMetric):
     in Quantus. Equal values as for `relevance-rank` (erratum Q4).
 
     Source: Theiner, Müller-Budack and Ewerth, WACV 2022.
+
+    Args:
+        k: a share of the image below 1, or pixels from 1.
+        concept_influence: whether the share is divided by the object's share of the image.
     """
 
     def __init__(
         self, k: float | int = 0.02, concept_influence: bool = False, **options: Any
     ) -> None:
-        """Choose k; `concept_influence` divides by what chance would give."""
         _check_k(k)
         self.k, self.concept_influence = k, concept_influence
         super().__init__(**options)
@@ -260,10 +263,13 @@ class AttributionLocalisation(SaliencyMetric):
     of all images but the first two of the batch (erratum Q5).
 
     Source: Kohlbrenner et al., IJCNN 2020.
+
+    Args:
+        weighted: whether μ is divided by the object's share of the image.
+        max_size: largest share of the image that an object may take, in (0, 1].
     """
 
     def __init__(self, weighted: bool = False, max_size: float | int = 1.0, **options: Any) -> None:
-        """Choose whether μ is divided by the object's share, and how large that may be."""
         _check_size(max_size)
         self.weighted, self.max_size = weighted, max_size
         super().__init__(**options)

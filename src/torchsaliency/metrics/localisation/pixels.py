@@ -22,7 +22,15 @@ from torchsaliency.metrics.localisation.boxes import (
 
 
 class PixelScores(NamedTuple):
-    """How a map's mass and a box fit, in percent, (N,) each."""
+    """How a map's mass and a box fit, in percent, (N,) each.
+
+    Attributes:
+        precision: share of the map's mass that is in the box.
+        recall: share of the box that the map's mass covers.
+        f1: their harmonic mean.
+
+    Returned by `pixel_scores`.
+    """
 
     precision: Tensor
     recall: Tensor
@@ -62,12 +70,15 @@ def pixel_scores(
 
 
 class _PixelMetric(SaliencyMetric):
-    """One of the pixel scores."""
+    """One of the pixel scores.
+
+    Args:
+        union: whether the union of the boxes is judged, or the best single box.
+    """
 
     score: ClassVar[Literal["precision", "recall", "f1"]]
 
     def __init__(self, union: bool = False, **options: Any) -> None:
-        """Choose whether the `union` of the boxes is judged, or the best single box."""
         self.union = union
         super().__init__(**options)
 

@@ -101,10 +101,13 @@ class PointingGame(SaliencyMetric):
     tolerance=15.
 
     Source: Zhang et al., IJCV 2018; Opti-CAM, Eq. B.6.
+
+    Args:
+        ties: of several maxima "any" hits, or the "expected" hit of one drawn at random counts.
+        tolerance: a maximum nearer than this to a box hits, in pixels; 0 or more.
     """
 
     def __init__(self, ties: Ties = "any", tolerance: float | int = 0, **options: Any) -> None:
-        """Choose what holds for several maxima, and a tolerance in pixels."""
         _check_tolerance(tolerance)
         self.ties, self.tolerance = ties, tolerance
         super().__init__(**options)
@@ -134,10 +137,12 @@ class EnergyPointingGame(SaliencyMetric):
     images with one box below half of the image.
 
     Source: Wang et al. (Score-CAM), CVPRW 2020; Opti-CAM, Appendix B.
+
+    Args:
+        published: whether the pixels are those of the published code (erratum O6).
     """
 
     def __init__(self, published: bool = False, **options: Any) -> None:
-        """Choose the pixels that the `published` code takes, or the right ones."""
         self.published = published
         super().__init__(**options)
 

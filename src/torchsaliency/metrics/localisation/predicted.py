@@ -69,10 +69,14 @@ def official_metric(
 
 
 class _PredictedBoxMetric(SaliencyMetric):
-    """A metric of the predicted box's overlap."""
+    """A metric of the predicted box's overlap.
+
+    Args:
+        continuous: whether the mean overlap is reported in place of the share of errors.
+        short: whether the box is a pixel too short, as in the published code.
+    """
 
     def __init__(self, continuous: bool = False, short: bool = False, **options: Any) -> None:
-        """Choose the overlap itself (`continuous`), and the published box, a pixel `short`."""
         self.continuous, self.short = continuous, short
         super().__init__(**options)
 

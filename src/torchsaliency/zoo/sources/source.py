@@ -36,6 +36,8 @@ class Request:
         num_classes: of the classifier; None means the weights' own.
         options: what the name has in brackets, "vit_tiny(img_size=64)", for the network's maker.
         given: what the user says of the network's input.
+
+    Given to the function that `register_source` registers.
     """
 
     name: str
