@@ -39,15 +39,17 @@ def option(
     *,
     metavar: str = "",
     spelling: str = "",
+    values: str = "",
     **limits: Any,
 ) -> Any:
     """Return a field of a model of options.
 
     It must be given if the default is `...`. Help and forms list it under the group, which is empty
     for a positional argument. By default the metavar is what the type says, and the spelling on the
-    command line `--` and the field's name. `limits` are those of pydantic: `ge`, `min_length` …
+    command line `--` and the field's name. `values` says whose names shells complete, see
+    `cli.completing`. `limits` are those of pydantic: `ge`, `min_length` …
     """
-    extra: Any = {"group": group, "metavar": metavar, "spelling": spelling}
+    extra: Any = {"group": group, "metavar": metavar, "spelling": spelling, "values": values}
     return Field(default, description=description, json_schema_extra=extra, **limits)
 
 
@@ -136,6 +138,7 @@ SETTINGS = option(
     "An option of a method or metric, such as opticam.iterations=50. Repeatable.",
     metavar="NAME.OPTION=VALUE",
     spelling="--set",
+    values="settings",
 )
 BATCH_SIZE = option(8, RUNNING, "Images that share a pass.", ge=1, lt=2**63)
 CHUNK = option(
@@ -172,6 +175,7 @@ class NetworkOptions(Options):
         "Face's save_pretrained), a program (net.pt2, net.torchscript, net.onnx), or "
         "file.py:factory, with options in brackets: file.py:factory(depth=3).",
         metavar="NAME",
+        values="networks",
     )
     weights: Path | None = WEIGHTS
     size: str | None = option(
@@ -234,6 +238,7 @@ class ExplainOptions(NetworkOptions):
         "classes. One that `all` includes and that does not fit the network is reported and "
         "left out; one that is named must fit.",
         metavar="NAME,NAME|all",
+        values="methods",
     )
     settings: tuple[str, ...] = SETTINGS
     score: tuple[str, ...] = option(
@@ -242,6 +247,7 @@ class ExplainOptions(NetworkOptions):
         "Metrics that score the maps, such as ad,ai,ag,insertion,deletion; see `torchsaliency "
         "metrics`.",
         metavar="NAME,NAME",
+        values="metrics",
     )
     target: tuple[str, ...] = option(
         (),
@@ -251,6 +257,7 @@ class ExplainOptions(NetworkOptions):
         "segment:cat; the predicted class, or the surest detection, by default. Repeatable: one "
         "map each.",
         metavar="CLASS|NAME",
+        values="targets",
     )
     similar_to: str | None = option(
         None,
@@ -371,6 +378,7 @@ class PlanOptions(NetworkOptions):
         "shapes:COUNT, or kind:FOLDER.",
         metavar="FOLDER|NAME",
         min_length=1,
+        values="datasets",
     )
     split: str | None = option(
         None, DATA, "A split of the data, where there are several.", metavar="NAME"
@@ -392,7 +400,11 @@ class PlanOptions(NetworkOptions):
     inputs: tuple[str, ...] = INPUTS
     of: str | None = OF
     judge: str | None = option(
-        None, NETWORK, "The network that scores, if it is another.", metavar="NAME"
+        None,
+        NETWORK,
+        "The network that scores, if it is another.",
+        metavar="NAME",
+        values="networks",
     )
     judge_weights: Path | None = option(None, NETWORK, "Its weights.", metavar="FILE")
     methods: tuple[Choice, ...] = option(
@@ -400,6 +412,7 @@ class PlanOptions(NetworkOptions):
         EXPLAINED,
         "See `torchsaliency methods`; in YAML also with options and labels.",
         metavar="NAME,NAME",
+        values="methods",
     )
     maps_from: tuple[str, ...] = option(
         (),
@@ -413,6 +426,7 @@ class PlanOptions(NetworkOptions):
         SCORED,
         "See `torchsaliency metrics`; in YAML also with options and labels.",
         metavar="NAME,NAME",
+        values="metrics",
     )
     study: Literal["boxes", "boxes-published", "classes", "selectivity"] | None = option(
         None,
@@ -526,6 +540,7 @@ class FinetuneOptions(Options):
         "A torchvision network, such as resnet50 (with the paper's weights, torchvision's "
         "first) or vgg16_bn; or builtin/, timm/ or hf/NAME, or file.py:factory.",
         metavar="NAME",
+        values="networks",
     )
     weights: Path | None = WEIGHTS
     pretrained: bool = option(

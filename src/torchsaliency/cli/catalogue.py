@@ -21,7 +21,11 @@ _SOURCE = re.compile(r"Source: (.+?)\.(?:\s|$)", re.DOTALL)
 
 
 def read_facts(kind: str) -> Facts:
-    """Return the facts of all methods, metrics, targets, datasets or recipes."""
+    """Return the facts of all methods, metrics, targets, datasets, networks or recipes.
+
+    The networks are those that come with the library, or that it knows where to fetch: timm and
+    torchvision have their own lists, which differ by version.
+    """
     group = f"torchsaliency.{kind}"
     added = kind in _WITH_PLUGINS and metadata.entry_points(group=group)
     if added or "torch" in sys.modules:  # then it costs nothing, and a program may have added some
@@ -96,6 +100,17 @@ def find_datasets() -> Facts:
     ]
 
 
+def find_networks() -> Facts:
+    """Return what the library's own sources of networks say."""
+    from torchsaliency.zoo.sources.source import SOURCES
+
+    return [
+        {"name": f"{source}/{name}", "family": family}
+        for source in ("builtin", "ssl")
+        for name, family in SOURCES.get(source).networks().items()
+    ]
+
+
 def find_recipes() -> Facts:
     """Return what the files of the recipes say."""
     from torchsaliency.papers.recipes import load_recipes
@@ -119,6 +134,7 @@ FINDERS: Mapping[str, Callable[[], Facts]] = {
     "metrics": find_metrics,
     "targets": find_targets,
     "datasets": find_datasets,
+    "networks": find_networks,
     "recipes": find_recipes,
 }
 """What finds the facts of each kind where they are defined."""

@@ -34,7 +34,9 @@ class ModelsOptions(ListOptions):
 class LayersOptions(ListOptions):
     """The network whose layers are listed."""
 
-    model: str = option(DEFAULT_MODEL, "", "As for `explain --model`.", metavar="MODEL")
+    model: str = option(
+        DEFAULT_MODEL, "", "As for `explain --model`.", metavar="MODEL", values="networks"
+    )
     weights: Path | None = WEIGHTS
 
 

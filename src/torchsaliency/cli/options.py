@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type
 import typer
 from pydantic.fields import FieldInfo
 
+from torchsaliency.cli.completing import make_completer
 from torchsaliency.errors import OptionError
 from torchsaliency.options import (
     BATCH_SIZE,
@@ -80,6 +81,7 @@ class ChooseOptions(NetworkOptions):
         "Methods that are tried; by default well-known ones of every family that fit the network, "
         "but for masking methods, which take thousands of passes an image.",
         metavar="NAME,NAME",
+        values="methods",
     )
     settings: tuple[str, ...] = SETTINGS
     target: str | None = option(
@@ -87,6 +89,7 @@ class ChooseOptions(NetworkOptions):
         EXPLAINED,
         "A class by number or name, or a target; the predicted class by default.",
         metavar="CLASS|NAME",
+        values="targets",
     )
     fit: Framing | None = FIT
     device: str = DEVICE
@@ -135,6 +138,7 @@ class ConceptOptions(NetworkOptions):
         EXPLAINED,
         "craft and tcav: a class by number or name, or a target; the predicted class by default.",
         metavar="CLASS|NAME",
+        values="targets",
     )
     layer: str | None = option(
         None, EXPLAINED, "Whose features; the network's default layer.", metavar="NAME"
@@ -246,6 +250,8 @@ def _parameter(model: type[Options], name: str, info: FieldInfo) -> inspect.Para
         "metavar": extra["metavar"] or None,
         "show_default": False,
     }
+    if extra["values"]:
+        shown["autocompletion"] = make_completer(extra["values"], extra["metavar"])
     if not extra["group"]:
         parameter = typer.Argument(**shown)
     else:

@@ -36,6 +36,7 @@ class ReproduceOptions(Options):
         "",
         "See `torchsaliency recipes`; `all` makes every one on built-in data.",
         metavar="NAME|all",
+        values="recipes",
     )
     data: tuple[str, ...] = option(
         (),
@@ -43,12 +44,14 @@ class ReproduceOptions(Options):
         "The paper's data, samples, shapes:COUNT, or kind:FOLDER. Repeatable where a recipe needs "
         "several kinds.",
         metavar="FOLDER|NAME",
+        values="datasets",
     )
     model: tuple[str, ...] = option(
         (),
         NETWORK,
         "A network instead of the recipe's. Repeatable.",
         metavar="NAME[=WEIGHTS]",
+        values="networks",
     )
     limit: int | None = option(None, DATA, "At most so many images.", ge=1)
     masking: Baseline | None = MASKING

@@ -55,6 +55,7 @@ class CompareOptions(Options):
         EXPLAINED,
         "Of two runs: methods that are compared; all that both have by default. Repeatable.",
         metavar="NAME",
+        values="methods",
     )
     allow: tuple[str, ...] = option(
         (),
