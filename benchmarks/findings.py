@@ -1,112 +1,69 @@
 """The figures of docs/findings.md beside those of `benchmarks.planted`, from small evaluations.
 
-Run: `python -m benchmarks.findings PART --output FILE`, PART one of boxes, encoders and groups; the
-last reads an evaluation, `--run FOLDER`.
+Run: `python -m benchmarks.findings PART --output FILE`, PART one of boxes, encoders, groups and
+maskings. Groups read evaluations, `--run FOLDER`; maskings, and boxes beside what they draw, take
+the data and the network of a plan, `--plan FILE`.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
-from scipy.cluster.hierarchy import fcluster, linkage
 from torch import Tensor
 
 import torchsaliency as ts
+from benchmarks.maskings import MASKINGS, find_maskings
+from benchmarks.rankings import find_groups, find_redundant
 from torchsaliency.data.shapes import shapes_set
-from torchsaliency.evaluation.plan import Plan
-from torchsaliency.evaluation.results import Results
+from torchsaliency.evaluation.plan import Plan, make_plan, read_plan
 from torchsaliency.evaluation.runner import evaluate, load_results
 from torchsaliency.measures.embeddings import masked_embeddings
 from torchsaliency.metrics.localisation.masks import area_under_roc
-from torchsaliency.metrics.statistics import compare, rank_agreement
+from torchsaliency.metrics.statistics import compare
 
-GROUPS: Mapping[str, Sequence[str]] = {
-    "masked score": ("ad", "ag", "ai"),
-    "masked embedding": ("mse", "cosine"),
-    "curves": ("insertion", "deletion", "aopc", "road", "irof"),
-    "localisation": ("relevance-rank", "relevance-mass", "auc", "miou", "f1"),
-    "concentration": ("complexity", "sparseness", "entropy", "effective-area"),
-}
-
-ALIKE = 0.8
-"""Mean Kendall's τ from which metrics are called redundant (average linkage)."""
+STUDY: Mapping[str, Any] = {"methods": ["gradcam"], "metrics": [], "study": "boxes", "workers": 0}
+"""What replaces a plan's methods and metrics; the boxes alone are read, and no map."""
 
 
-def run_study(images: Any, masking: str) -> Results:
-    """Score what is inside and outside the boxes of drawn images."""
-    plan = Plan(
-        model="builtin/shapes_cnn", methods=["gradcam"], study="boxes", masking=masking, workers=0
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        return evaluate(plan, Path(folder) / "run", data=images)
-
-
-def rank(results: Results) -> dict[str, list[float]]:
-    """Return each metric's mean over images, by method."""
-    return {
-        label: [float(results.per_image(name, label).nanmean()) for name in results.methods]
-        for label in results.metrics
-    }
-
-
-def find_directions(results: Results) -> dict[str, bool]:
-    """Say of each metric whether higher is better."""
-    return {label: one.entry.direction == "higher" for label, one in results.metrics.items()}
-
-
-def find_groups(results: Results) -> dict[str, Any]:
-    """Return mean τ within and between groups of metrics, and clusters of redundant ones."""
-    agreement = rank_agreement(rank(results), find_directions(results))
-    tau = {pair: found.tau for pair, found in agreement.items() if found.tau is not None}
-    tau |= {(b, a): value for (a, b), value in tau.items()}
-    labels = [one for one in results.metrics if any(one in pair for pair in tau)]
-    between: dict[str, dict[str, float | None]] = {}
-    for first, second in itertools.product(GROUPS, repeat=2):
-        values = [
-            tau[pair] for pair in itertools.product(GROUPS[first], GROUPS[second]) if pair in tau
-        ]
-        mean = round(float(np.mean(values)), 2) if values else None
-        between.setdefault(first, {})[second] = mean
-    apart = [1 - tau.get(pair, 0.0) for pair in itertools.combinations(labels, 2)]
-    places = fcluster(linkage(apart, "average"), 1 - ALIKE, "distance").tolist()
-    clusters = [
-        [one for one, mine in zip(labels, places, strict=True) if mine == place]
-        for place in sorted(set(places))
-    ]
-    return {
-        "images": len(results.samples),
-        "methods": list(results.methods),
-        "groups": between,
-        "redundant": [cluster for cluster in clusters if len(cluster) > 1],
-        "tau": {f"{a}, {b}": round(value, 2) for (a, b), value in tau.items() if a < b},
-    }
-
-
-def run_boxes(count: int) -> dict[str, Any]:
-    """Return AD where only the boxes are seen less AD where they are hidden."""
+def run_study(make: Callable[[Mapping[str, Any]], Plan]) -> dict[str, Any]:
+    """Return AD where only the boxes are seen, and where they are hidden, by masking."""
     found: dict[str, Any] = {}
-    for context in (0.0, 1.0):
-        key = f"shapes_cnn, context {context:g}"
-        masking = {}
-        data = shapes_set(count, context=context)
-        for name in ("mean", "blur"):
-            results = run_study(data, name)
-            inside, outside = (results.per_image("gradcam", f"ad, {part}") for part in ("B", "I∖B"))
-            masking[name] = {
-                "only the boxes": round(float(inside.nanmean()), 1),
-                "boxes hidden": round(float(outside.nanmean()), 1),
-                **compare(inside, outside).to_dict(),
-            }
-        found[key] = masking
-        typer.echo(json.dumps({key: masking}))
+    for masking in MASKINGS:
+        plan = make({**STUDY, "masking": masking})
+        with tempfile.TemporaryDirectory() as folder:
+            results = evaluate(plan, Path(folder) / "run")
+        inside, outside = (results.per_image("gradcam", f"ad, {part}") for part in ("B", "I∖B"))
+        found[masking] = {
+            "only the boxes": round(float(inside.nanmean()), 1),
+            "boxes hidden": round(float(outside.nanmean()), 1),
+            **compare(inside, outside).to_dict(),
+        }
+    return found
+
+
+def run_boxes(count: int, plans: Sequence[Path]) -> dict[str, Any]:
+    """Run the study on drawn images, and on the data and networks of plans."""
+    drawn = {
+        f"shapes_cnn, context {context:g}": {
+            "model": "builtin/shapes_cnn",
+            "data": shapes_set(count, context=context),
+        }
+        for context in (0.0, 1.0)
+    }
+    found = {
+        key: run_study(lambda changes, facts=facts: make_plan({**facts, **changes}))
+        for key, facts in drawn.items()
+    }
+    for path in plans:
+        found[path.stem] = run_study(partial(read_plan, path))
     return found
 
 
@@ -158,22 +115,42 @@ def run_encoders(count: int) -> dict[str, Any]:
     return found
 
 
+def run_groups(folders: Sequence[Path]) -> dict[str, Any]:
+    """Compare the metrics of evaluations, and find those redundant in all."""
+    runs = {folder.name: load_results(folder) for folder in folders}
+    found = {name: find_groups(results) for name, results in runs.items()}
+    return {**found, "redundant in all": find_redundant(runs)}
+
+
 def main(
-    part: Annotated[str, typer.Argument(help="boxes, encoders or groups")],
+    part: Annotated[str, typer.Argument(help="boxes, encoders, groups or maskings")],
     output: Annotated[Path, typer.Option(help="a JSON file; other parts in it are kept")],
     count: Annotated[int, typer.Option(help="drawn images")] = 16,
-    folder: Annotated[Path, typer.Option("--run", help="an evaluation, for groups")] = Path("run"),
+    runs: Annotated[
+        list[Path] | None, typer.Option("--run", help="folders of evaluations, for groups")
+    ] = None,
+    plans: Annotated[
+        list[Path] | None,
+        typer.Option("--plan", help="YAML files of data, network and methods: boxes, maskings"),
+    ] = None,
 ) -> None:
     """Evaluate one part, and write its rows."""
     torch.set_num_threads(1)
     parts: Mapping[str, Callable[[], dict[str, Any]]] = {
-        "boxes": lambda: run_boxes(count),
+        "boxes": lambda: run_boxes(count, plans or []),
         "encoders": lambda: run_encoders(count),
-        "groups": lambda: find_groups(load_results(folder)),
+        "groups": lambda: run_groups(runs or []),
+        "maskings": lambda: {path.stem: find_maskings(read_plan(path)) for path in plans or []},
     }
+    if part not in parts:
+        raise typer.BadParameter(f"{part!r} was given; choose one of {', '.join(parts)}.")
+    if part == "groups" and not runs:
+        raise typer.BadParameter("groups reads evaluations; name their folders with --run.")
+    if part == "maskings" and not plans:
+        raise typer.BadParameter("maskings explains what a plan names; name its file with --plan.")
     rows = parts[part]()
     found: dict[str, Any] = json.loads(output.read_text("utf-8")) if output.exists() else {}
-    found[part] = rows
+    found[part] = {**found.get(part, {}), **rows} if part == "maskings" else rows
     output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
