@@ -2,7 +2,10 @@
 
 import pytest
 import torch
-from benchmarks import findings, planted
+from benchmarks import findings, maskings, planted, rankings
+from scipy import stats
+
+from torchsaliency.evaluation.plan import make_plan
 
 
 @pytest.mark.parametrize("rule", planted.RULES)
@@ -63,3 +66,51 @@ def test_intervals_by_hand():
 def test_a_share_of_every_map_is_shown():
     shown = findings.show_area(torch.rand(3, 10, 10), 0.25)
     assert shown.sum((1, 2)).tolist() == [25.0] * 3
+
+
+def make_scores(values, *labels):
+    methods = tuple(f"m{place}" for place in range(values.shape[-1]))
+    return rankings.Scores(values, labels, methods)
+
+
+def test_tau_is_scipys_with_ties():
+    scores = torch.tensor([[3.0, 1, 2, 2, 5], [1.0, 1, 4, 2, 6]])
+    wanted = stats.kendalltau(*scores.numpy()).statistic
+    assert float(rankings.kendall(scores)[0, 1]) == pytest.approx(wanted)
+    assert float(rankings.kendall(scores + 1e-9 * torch.rand(2, 5))[0, 0]) == pytest.approx(1)
+
+
+def test_rankings_that_every_image_shares_have_no_interval():
+    one = torch.arange(5.0) + torch.rand(6, 1)  # each image its own level, one order
+    found = rankings.measure_tau(
+        make_scores(torch.stack([one, -one], 1), "a", "b"), lambda tau: tau[..., 0, 1]
+    )
+    assert found == [-1.0, -1.0, -1.0]
+    halves = rankings.split_halves(make_scores(one[:, None], "a"))
+    assert halves == {"a": 1.0}
+
+
+def test_undefined_images_are_left_out_of_a_methods_mean():
+    values = torch.tensor([[[1.0, 2.0]], [[torch.nan, 4.0]]])
+    scores = make_scores(values, "a")
+    torch.testing.assert_close(
+        scores.average(scores.rows.mean(0)), torch.tensor([[1.0, 3.0]]).double()
+    )
+
+
+def test_maskings_are_compared_on_the_same_maps():
+    plan = make_plan(
+        {
+            "data": "shapes:2",
+            "model": "builtin/shapes_cnn",
+            "methods": ["gradcam", "fakecam"],
+            "metrics": ["ad"],
+            "workers": 0,
+        }
+    )
+    found = maskings.score_maskings(plan)
+    assert {*found} == {*maskings.SCORED, *maskings.CURVES}
+    drops = found["ad"].values
+    assert drops.shape == (2, 3, 2)
+    # a map that hides one pixel keeps the score, whatever is put there
+    torch.testing.assert_close(drops[..., 1], torch.zeros(2, 3).double(), atol=1, rtol=0)
