@@ -35,7 +35,8 @@ photographs or a few dozen shapes an order is weak evidence; the intervals show 
   out, and the table reports it.
 - `--output DIR` (by default `reproduced/NAME`) contains the tables as text, Markdown, LaTeX, CSV
   and HTML, the figures as PNG and SVG, all of it in `reproduction.json`, and a folder of rows for
-  each network. The same command continues a stopped run.
+  each network. The same command continues a stopped run, and keeps pictures that are whole and
+  would be the same.
 - `--format markdown` (or latex, csv, html, json) writes only the tables to stdout.
 
 In Python, call `torchsaliency.papers.reproduce.reproduce("opticam-table1", "folder")`. A recipe is

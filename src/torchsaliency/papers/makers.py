@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torchsaliency.evaluation.results import Results
 from torchsaliency.evaluation.setting import Setting, make_setting
 from torchsaliency.evaluation.studies import BOX_ONLY, WITH_MAP, study_label, study_metrics
 from torchsaliency.methods.tucker import dominant_variance
+from torchsaliency.papers.drawn import draw_once
 from torchsaliency.papers.pictures import draw_random_maps, read_images
 from torchsaliency.papers.plans import Experiment, Reproduction, read_methods, slug
 from torchsaliency.report.charts import (
@@ -173,8 +175,8 @@ def make_sanity(run: Reproduction) -> None:
         panels = method_charts(results, y="similarity of the maps", suffix=f", {part.label}")
         run.figures[run.name_file("figure", part.label)] = charts(panels)
         if count := int(run.options.get("images", 0)):
-            picture = draw_random_maps(make_setting(part.plan), count)
-            run.write_page(f"{run.name_file('maps', part.label)}.png", picture)
+            setting, name = make_setting(part.plan), f"{run.name_file('maps', part.label)}.png"
+            draw_once(run, [name], [setting], partial(_write_maps, run, name, setting, count))
     run.tables["table"] = _join(run, tables, run.caption)
 
 
@@ -246,6 +248,10 @@ def make_variance(run: Reproduction) -> None:
 
 
 # --- what they share ------------------------------------------------------------------------------
+
+
+def _write_maps(run: Reproduction, name: str, setting: Setting, count: int) -> None:
+    run.write_page(name, draw_random_maps(setting, count))
 
 
 def _measure(results: Results, part: Experiment) -> Cells:

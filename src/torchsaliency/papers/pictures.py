@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from operator import itemgetter
 from typing import Any, cast
 
@@ -25,8 +26,9 @@ from torchsaliency.evaluation.scoring import MetricValues, explain_batch, score_
 from torchsaliency.evaluation.setting import Setting, make_setting
 from torchsaliency.measures import judging, network_stages, randomised_maps
 from torchsaliency.metrics.segmentation import MeanIoU
+from torchsaliency.papers.drawn import draw_once
 from torchsaliency.papers.plans import Reproduction
-from torchsaliency.papers.survey import Case, make_survey
+from torchsaliency.papers.survey import KEY, PAGE, Case, make_survey
 from torchsaliency.report.tables import Column
 from torchsaliency.viz import Panel, Row, grid, overlay
 from torchsaliency.viz.overlay import png
@@ -64,32 +66,11 @@ def make_grid(run: Reproduction) -> None:
     conditions on the numbers of an image (method, metric, kind "above" or "below", value); then
     only the `images` that miss them by least are drawn, and how far each does is said.
     """
-    wanted = run.options.get("where", ())
-    kinds = tuple(run.options.get("show", ("map",)))
     for part in run.experiments:
-        setting = make_setting(part.plan)
-        explained = _explain(run, setting)
-        found: list[tuple[float, Row]] = []
-        for batch, benches in explained:
-            scored = {label: score_metrics(setting, bench) for label, bench in benches.items()}
-            rows = _rows(setting, batch, benches, scored, kinds)
-            if wanted:
-                found += _tell_misses(rows, _sum_misses(scored, wanted))
-                found = sorted(found, key=itemgetter(0))[: int(run.options["images"])]
-            else:
-                found += [(0.0, row) for row in rows]
-        chosen = [row for _, row in found]
-        if not chosen:
-            raise DataError(f"None of the {len(setting.data)} images of {part.label} can be used.")
-        picture = grid(
-            chosen,
-            width=_CELL,
-            # a pair of map and cut must not be torn apart
-            columns=max(_COLUMNS, 2 + len(kinds) * len(setting.methods) * (len(kinds) > 1)),
-            colormap=_COLORMAP,
-            colour_bar="map" in kinds,
-        )
-        run.write_page(f"{run.name_file('figure', part.label)}.png", png(picture))
+        setting, name = make_setting(part.plan), f"{run.name_file('figure', part.label)}.png"
+        write = partial(_write_grid, run, name, setting, part.label)
+        if not draw_once(run, [name], [setting], write):
+            run.report_progress(Progress(0, 0, before=len(setting.data)))
 
 
 def make_survey_page(run: Reproduction) -> None:
@@ -110,19 +91,29 @@ def make_survey_page(run: Reproduction) -> None:
             f"A survey shows the maps of one method, and {', '.join(methods)} were given."
         )
     published = {name: run.recipe.published.get(name, {}).get(methods[0], {}) for name in names}
-    cases = _cases(run)
-    notes = [*run.differs, *run.recipe.notes]
-    if len(cases) < (wanted := plan.count or 0):
-        notes.append(f"{wanted} photographs were requested, and {len(cases)} can be used.")
-    survey = make_survey(
-        cases,
-        (names[0], names[1]),
-        methods[0],
-        seed=plan.subset_seed,
-        published={name: share["preferred"] for name, share in published.items() if share},
-        notes=notes,
-    )
-    run.pages += survey.write(run.output)
+    # the plan's count is of the images that are used, and it is not known yet which are kept
+    settings = {
+        part.label: make_setting(part.plan.model_copy(update={"count": None}))
+        for part in run.experiments
+    }
+
+    def write_survey() -> None:
+        cases = _cases(run, settings)
+        notes = [*run.differs, *run.recipe.notes]
+        if len(cases) < (wanted := plan.count or 0):
+            notes.append(f"{wanted} photographs were requested, and {len(cases)} can be used.")
+        survey = make_survey(
+            cases,
+            (names[0], names[1]),
+            methods[0],
+            seed=plan.subset_seed,
+            published={name: share["preferred"] for name, share in published.items() if share},
+            notes=notes,
+        )
+        run.pages += survey.write(run.output)
+
+    if not draw_once(run, [PAGE, KEY], list(settings.values()), write_survey):
+        run.report_progress(Progress(0, 0, before=plan.count or 0))
 
 
 # --- maps of random networks ----------------------------------------------------------------------
@@ -164,6 +155,32 @@ def read_images(setting: Setting, count: int) -> Batch:
 
 
 # --- grids ----------------------------------------------------------------------------------------
+
+
+def _write_grid(run: Reproduction, name: str, setting: Setting, label: str) -> None:
+    wanted = run.options.get("where", ())
+    kinds = tuple(run.options.get("show", ("map",)))
+    found: list[tuple[float, Row]] = []
+    for batch, benches in _explain(run, setting):
+        scored = {label: score_metrics(setting, bench) for label, bench in benches.items()}
+        rows = _rows(setting, batch, benches, scored, kinds)
+        if wanted:
+            found += _tell_misses(rows, _sum_misses(scored, wanted))
+            found = sorted(found, key=itemgetter(0))[: int(run.options["images"])]
+        else:
+            found += [(0.0, row) for row in rows]
+    chosen = [row for _, row in found]
+    if not chosen:
+        raise DataError(f"None of the {len(setting.data)} images of {label} can be used.")
+    picture = grid(
+        chosen,
+        width=_CELL,
+        # a pair of map and cut must not be torn apart
+        columns=max(_COLUMNS, 2 + len(kinds) * len(setting.methods) * (len(kinds) > 1)),
+        colormap=_COLORMAP,
+        colour_bar="map" in kinds,
+    )
+    run.write_page(name, png(picture))
 
 
 def _explain(run: Reproduction, setting: Setting) -> Iterator[tuple[Batch, dict[str, Bench]]]:
@@ -300,14 +317,9 @@ def _class_of(network: Network, explanation: Explanation, place: int) -> str:
 # --- the survey -----------------------------------------------------------------------------------
 
 
-def _cases(run: Reproduction) -> list[Case]:
+def _cases(run: Reproduction, settings: Mapping[str, Setting]) -> list[Case]:
     """Explain images by both networks, in the order drawn, until there are enough."""
     plan = run.experiments[0].plan
-    # the plan's count is of the images that are used, and it is not known yet which are kept
-    settings = {
-        part.label: make_setting(part.plan.model_copy(update={"count": None}))
-        for part in run.experiments
-    }
     data = next(iter(settings.values())).data
     wanted = min(plan.count or len(data), len(data))
     order = sorted(

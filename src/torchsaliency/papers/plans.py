@@ -77,6 +77,8 @@ class Reproduction:
         tables: by name; the first is the paper's.
         figures: by name.
         pages: files that are written beside them, such as a survey's sheet.
+        drawn: a digest of what decides each page, by the page's name; see `draw_once`.
+        skipped: images that the page that is drawn lacks.
         results: of the experiments, by label.
         claims: what the paper says, and whether it holds here.
     """
@@ -89,6 +91,8 @@ class Reproduction:
     tables: dict[str, Table] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
     pages: list[Path] = field(default_factory=list)
+    drawn: dict[str, str] = field(default_factory=dict)
+    skipped: int = 0
     results: dict[str, Results] = field(default_factory=dict)
     claims: list[Verdict] = field(default_factory=list)
 
@@ -124,6 +128,7 @@ class Reproduction:
 
     def report_progress(self, progress: Progress) -> None:
         """Tell the watcher how far it is."""
+        self.skipped = progress.skipped
         if self.watch is not None:
             self.watch(progress)
 

@@ -11,6 +11,7 @@ from torchsaliency.errors import OptionError, TorchSaliencyError
 from torchsaliency.evaluation.callbacks import Watch
 from torchsaliency.papers import makers, pictures
 from torchsaliency.papers.claims import Verdict, check_claim, tabulate_claims
+from torchsaliency.papers.drawn import read_notes
 from torchsaliency.papers.plans import Planner, Reproduction
 from torchsaliency.papers.recipes import get_recipe, load_recipes
 from torchsaliency.report import FORMATS, Table, render
@@ -46,7 +47,8 @@ def reproduce(
 
     Args:
         name: of the recipe.
-        folder: where everything goes; a run that was stopped is continued.
+        folder: where everything goes; a run that was stopped is continued, and pictures that are
+            whole and would be the same are kept.
         data: a folder with the paper's data, or other data as a plan names it; built-in data by
             default. Several, each as "kind:FOLDER", where a recipe needs several kinds; parts whose
             data is not given are left out.
@@ -62,7 +64,9 @@ def reproduce(
     sources = (data,) if isinstance(data, str) else tuple(data or ())
     run = Planner(chosen, sources, tuple(models), limit, changes or {}).plan(folder, watch)
     with run.output.lock():
-        run.output.read_manifest(_FACTS, lambda facts: "recipe" in facts)
+        found = run.output.read_manifest(_FACTS, lambda facts: "recipe" in facts)
+        run.drawn |= found.get("drawn", {})
+        read_notes(run)
         # before hours of work: these names every recipe, or most of them, will need
         run.output.require_own([_FACTS, *(f"table.{suffix}" for suffix in _suffixes().values())])
         MAKERS[chosen.kind](run)
@@ -154,6 +158,7 @@ def _write(run: Reproduction) -> None:
         "tables": {name: table.to_dict() for name, table in run.tables.items()},
         "figures": list(run.figures),
         "pages": [path.name for path in run.pages],
+        "drawn": {name: run.drawn[name] for name in written if name in run.drawn},
     }
     output.write_manifest(_FACTS, facts, [*written, *files])
     output.dissolve()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +17,7 @@ from torchsaliency.cli.main import app
 from torchsaliency.core.method import create
 from torchsaliency.data import Picture, Sample, open_data
 from torchsaliency.errors import DataError, OptionError
+from torchsaliency.evaluation.callbacks import Progress
 from torchsaliency.evaluation.scoring import MetricValues, score_metrics
 from torchsaliency.evaluation.setting import make_setting
 from torchsaliency.metrics.segmentation import iou_at
@@ -166,6 +168,67 @@ def test_a_grid_is_one_picture_without_tables(tmp_path):
     assert (seen[-1].done, seen[-1].total) == (2, 2)
 
 
+def test_a_picture_that_would_be_the_same_is_kept(tmp_path, drawn):
+    seen = []
+
+    def make(folder=tmp_path, limit=1, **changes) -> int:
+        """Return how many grids are drawn."""
+        before = len(drawn)
+        asked = {"limit": limit, "changes": {"methods": ["tsm"], **changes}}
+        found = reproduce("tmlr-fig5", folder, watch=seen.append, **asked)
+        assert [path.name for path in found.pages] == ["figure.png"]
+        return len(drawn) - before
+
+    figure = tmp_path / "figure.png"
+    assert make() == 1
+    content, written = figure.read_bytes(), figure.stat().st_mtime_ns
+    assert make(batch_size=3) == 0  # how it runs, and not what it finds
+    assert figure.stat().st_mtime_ns == written
+    assert seen[-1] == Progress(0, 0, before=1)
+    assert make(methods=["mtsm"]) == 1
+    assert make(methods=["mtsm"]) == 0
+    assert make() == 1
+    assert figure.read_bytes() == content
+    assert make(limit=2) == 1
+    figure.unlink()
+    assert make(limit=2) == 1
+    copied = tmp_path.with_name("copied")  # without the private record
+    shutil.copytree(tmp_path, copied)
+    assert make(copied, limit=2) == 0
+
+
+def test_a_picture_of_another_version_of_the_recipe_is_drawn_anew(tmp_path, drawn, monkeypatch):
+    one = get_recipe("tmlr-fig5")
+    for title, count in ((one.title, 1), (one.title, 1), ("Another title", 2)):
+        made = one.model_copy(update={"title": title})
+        monkeypatch.setattr("torchsaliency.papers.reproduce.get_recipe", lambda _, made=made: made)
+        reproduce("tmlr-fig5", tmp_path, limit=1, changes={"methods": ["tsm"]})
+        assert len(drawn) == count
+
+
+def test_pictures_survive_a_kill_and_none_is_kept_that_lacks_images(tmp_path, drawn, monkeypatch):
+    folder = tmp_path / "data" / "circle"
+    folder.mkdir(parents=True)
+    for number in range(2):
+        open_data("shapes:2").picture(number).image.save(folder / f"{number}.png")
+    asked = {"data": str(tmp_path / "data"), "changes": {"methods": ["tsm"]}}
+    asked |= {"models": ["builtin/shapes_ssl"]}
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("torchsaliency.papers.reproduce._write", fail)
+        with pytest.raises(KeyboardInterrupt):
+            reproduce("tmlr-fig8", tmp_path / "out", **asked)
+    reproduce("tmlr-fig8", tmp_path / "out", **asked)
+    assert len(drawn) == 1
+    (folder / "1.png").write_bytes(b"no picture")
+    for _ in range(2):
+        reproduce("tmlr-fig8", tmp_path / "other", **asked)
+    assert len(drawn) == 3
+
+
 def test_a_grid_for_every_network(tmp_path, drawn):
     nets = ["builtin/shapes_cnn", "builtin/shapes_ssl"]
     found = reproduce("tmlr-fig8", tmp_path, models=nets, limit=1, changes={"methods": ["tsm"]})
@@ -290,6 +353,9 @@ def test_survey_of_images_that_both_classify_correctly(tmp_path):
             assert int(logits.argmax()) == picture.sample.label
     told = (tmp_path / PAGE).read_text(encoding="utf-8").partition("<script>")[2]
     assert "shapes" not in told.lower()
+    before = [path.stat().st_mtime_ns for path in found.pages]
+    kept = reproduce("opticam-appendixD", tmp_path, limit=5, changes=changes)
+    assert [path.stat().st_mtime_ns for path in kept.pages] == before
 
 
 def test_the_paper_s_numbers_go_into_the_key(tmp_path):
