@@ -1,7 +1,9 @@
 """The app in a real browser, and by its API."""
 
 import json
+import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -282,3 +284,16 @@ def test_the_api_explains(server, photos):
     assert any(name in found[1] for name in net.classes)
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert {"/classify", "/explain", "/stop", "/score", "/contrast", "/download"} <= {*endpoints}
+
+
+def test_the_page_s_call_runs(server, photos, tmp_path, monkeypatch):
+    """That of docs/looking.md, with this server, a photo and one of its classes."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(photos / "photo.png", "cat.jpg")
+    page = (Path(__file__).parents[2] / "docs" / "looking.md").read_text(encoding="utf-8")
+    script = page.partition("```py\n")[2].partition("```")[0]
+    assert script.count("http://127.0.0.1:7860") == script.count(" 282,") == 1
+    found: dict[str, object] = {}
+    exec(script.replace("http://127.0.0.1:7860", server).replace(" 282,", " 1,"), found)
+    assert "<saliency-viewer" in str(found["html"])
+    assert "torchsaliency" in str(found["code"])

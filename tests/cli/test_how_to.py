@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
+from tiny_clip import write_clip
 from torchsaliency.cli.main import app
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-networks.md"
@@ -22,6 +23,23 @@ from torch import nn
 def Net(width=4):
     layers = nn.Conv2d(1, width, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     return nn.Sequential(*layers, nn.Linear(width, 2))
+"""
+
+NUMBERS = """
+import torch
+from torch import nn
+from torchsaliency.zoo import imagenet
+
+class Net(nn.Module):
+    preprocessing = imagenet(16)
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU())
+        self.classify = nn.Linear(4 + 2, 3)
+
+    def forward(self, image, meta):
+        return self.classify(torch.cat([self.features(image).mean((2, 3)), meta], 1))
 """
 
 
@@ -92,6 +110,23 @@ def test_several_labels():
     torch.save(net.state_dict(), "labels.pth")
     run_section("Several labels an image")
     assert Path("run").is_dir()
+
+
+def test_a_photograph_and_a_patient_s_numbers():
+    Path("net.py").write_text(NUMBERS)
+    Image.new("RGB", (60, 40), "red").save("skin.jpg")
+    run_section("A photograph and a patient's numbers")
+    assert {"skin.gradcam.png", "skin.rise.png"} <= {
+        path.name for path in Path("saliency").iterdir()
+    }
+
+
+def test_clip():
+    """Its folder stands where the hub's name is looked for first."""
+    pytest.importorskip("transformers")
+    write_clip(Path("openai/clip-vit-base-patch32"))
+    run_section("CLIP and SigLIP")
+    assert Path("saliency/photo.layercam.png").is_file()
 
 
 def test_a_processor_that_crops_nothing():

@@ -172,6 +172,20 @@ def test_the_page_of_volumes_runs(command, place):
     np.testing.assert_array_equal(written[0].affine, written[1].affine)
 
 
+def test_the_page_s_video_runs(place, monkeypatch):
+    """With a small network under the name of torchvision's."""
+    page = (Path(__file__).parents[2] / "docs" / "volumes.md").read_text(encoding="utf-8")
+    script = page.partition("Of a video:")[2].split("```")[1].removeprefix("python\n")
+    (place / "net3d.py").write_text(FACTORY)
+    write_animation(place / "clip.gif", moving_square(6))
+    monkeypatch.setattr(
+        "torchsaliency.zoo.load_model", lambda *_, **__: load_model("net3d.py:clip")
+    )
+    exec(script, {})
+    with Image.open("map.gif") as animation:
+        assert animation.n_frames == 4
+
+
 # --- pictures -------------------------------------------------------------------------------------
 
 
