@@ -1,4 +1,4 @@
-"""Train the three tiny networks on the shapes data: `python scripts/train_tiny.py [NAME …]`.
+"""Train the tiny networks on the shapes data: `python scripts/train_tiny.py [NAME …]`.
 
 Each takes a few minutes on two cores. Weights and a log go to src/torchsaliency/zoo/tiny/.
 """
@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -18,18 +19,30 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torchsaliency.data.shapes import CLASSES, Shapes, backgrounds, shapes
-from torchsaliency.zoo.tiny import BUILDERS, FOLDER, MEAN, STD
+from torchsaliency.zoo.tiny import (
+    BUILDERS,
+    FOLDER,
+    MEAN,
+    PERMUTED,
+    STD,
+    TRAINED,
+    permuted_labels,
+)
 
-TRAIN, TEST = 1, 2
-"""Seeds of the data: no test image is ever drawn in training."""
+TEST = 2
+"""Seed of the test data: no test image is ever drawn in training."""
 
 CACHE = Path(os.environ.get("SHAPES_CACHE", "/tmp/shapes.pt"))
 
 _PROBED = 4000
 _PROBE = f"linear probe on {_PROBED} training images, after the last epoch on all of them"
 
+_OFTEN = 10
+"""Epochs between two looks at a network that learns by heart."""
+
 RECIPES = {
     "shapes_cnn": {"images": 24_000, "epochs": 3, "batch": 128, "lr": 3e-3, "decay": 0.05},
+    "shapes_cnn_permuted": {"images": PERMUTED, "epochs": 120, "batch": 50, "lr": 3e-3, "decay": 0},
     "shapes_vit": {"images": 24_000, "epochs": 24, "batch": 128, "lr": 1.5e-3, "decay": 0.05},
     "shapes_ssl": {"images": 24_000, "epochs": 5, "batch": 256, "lr": 3e-3, "decay": 1e-4},
 }
@@ -39,9 +52,9 @@ def data(count: int) -> tuple[Shapes, Tensor]:
     """Return training images and as many backgrounds, kept between runs."""
     if CACHE.exists():
         kept = torch.load(CACHE, weights_only=True)
-        if len(kept[0]) == count:
-            return Shapes(*kept[:5]), kept[5]
-    drawn, empty = shapes(count, seed=TRAIN), backgrounds(count, seed=TRAIN)
+        if len(kept[0]) >= count:
+            return Shapes(*kept[:5])[:count], kept[5][:count]
+    drawn, empty = shapes(count, seed=TRAINED), backgrounds(count, seed=TRAINED)
     parts = (drawn.images, drawn.labels, drawn.kinds, drawn.masks, drawn.boxes, empty)
     torch.save(parts, CACHE)
     return drawn, empty
@@ -133,6 +146,9 @@ def train(name: str) -> None:
     recipe = RECIPES[name]
     torch.manual_seed(0)
     drawn, empty = data(int(recipe["images"]))
+    permuted = name == "shapes_cnn_permuted"
+    if permuted:
+        drawn = replace(drawn, labels=permuted_labels())
     test = shapes(2000, seed=TEST)
     net = BUILDERS[name][0](0 if name == "shapes_ssl" else len(CLASSES))
     head = nn.Sequential(nn.Linear(128, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 256))
@@ -152,6 +168,8 @@ def train(name: str) -> None:
             if name == "shapes_ssl":
                 first, second = (head(net(view)) for view in views(drawn, empty, index))
                 loss = vicreg(first, second)
+            elif permuted:  # by heart: neither jitter nor smooth labels
+                loss = F.cross_entropy(net(normalise(drawn.images[index])), drawn.labels[index])
             else:
                 inputs = normalise(jitter(drawn.images[index]))
                 loss = F.cross_entropy(net(inputs), drawn.labels[index], label_smoothing=0.05)
@@ -161,12 +179,18 @@ def train(name: str) -> None:
             optimiser.step()
             schedule.step()
             total += loss.item()
+        last = epoch + 1 == int(recipe["epochs"])
+        if permuted and not last and (epoch + 1) % _OFTEN:
+            continue
+        if permuted and last:
+            net.half().float()  # as it is stored
         if name == "shapes_ssl":
-            last = epoch + 1 == int(recipe["epochs"])
             score = probe(net, drawn if last else drawn[:_PROBED], test)
         else:
             score = accuracy(net, test)
         log.append({"epoch": epoch + 1, "loss": total / batches, "accuracy": score})
+        if permuted:
+            log[-1]["memorised"] = accuracy(net, drawn)
         log[-1]["seconds"] = round(time.time() - start)
         print(name, log[-1], flush=True)
         save(net, name, recipe, log)
@@ -175,7 +199,7 @@ def train(name: str) -> None:
 def save(net: nn.Module, name: str, recipe: dict[str, float], log: list[dict[str, float]]) -> None:
     """Write the weights and the log."""
     tensors = {
-        key: value.float().contiguous()
+        key: (value.half() if name == "shapes_cnn_permuted" else value.float()).contiguous()
         for key, value in net.state_dict().items()
         if not key.endswith("num_batches_tracked")
     }

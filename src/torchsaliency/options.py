@@ -90,6 +90,13 @@ def validate_options(
 # --- options of several commands ------------------------------------------------------------------
 
 WEIGHTS = option(None, NETWORK, "Weights of the network, safetensors or torch.", metavar="FILE")
+PERMUTED = option(
+    None,
+    NETWORK,
+    "The same network trained on permuted labels, for sanity metrics with mode=labels.",
+    metavar="NAME",
+)
+PERMUTED_WEIGHTS = option(None, NETWORK, "Its weights.", metavar="FILE")
 INPUTS = option(
     (),
     NETWORK,
@@ -407,6 +414,8 @@ class PlanOptions(NetworkOptions):
         values="networks",
     )
     judge_weights: Path | None = option(None, NETWORK, "Its weights.", metavar="FILE")
+    permuted: str | None = PERMUTED
+    permuted_weights: Path | None = PERMUTED_WEIGHTS
     methods: tuple[Choice, ...] = option(
         (),
         EXPLAINED,

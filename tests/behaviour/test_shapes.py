@@ -14,6 +14,7 @@ from torchsaliency.data import shapes
 from torchsaliency.data.shapes import Shapes
 from torchsaliency.evaluation import score
 from torchsaliency.metrics import create_metric
+from torchsaliency.zoo.tiny import TRAINED, permuted_labels
 
 SETTINGS = {
     "blur-ig": {"steps": 10},
@@ -201,6 +202,16 @@ def test_the_classifiers_know_the_shapes(name, least):
         parts = [network(name)(normalised(part)) for part in test.images.split(100)]
     predicted = torch.cat(parts).argmax(1)
     assert (predicted == test.labels).float().mean() >= least
+
+
+def test_the_permuted_network_knows_its_labels_by_heart_and_no_shape():
+    net, taught = network("shapes_cnn_permuted"), shapes(100, seed=TRAINED)
+    unseen = shapes(400, seed=2, start=10_000)
+    with torch.no_grad():
+        known = net(normalised(taught.images)).argmax(1)
+        guessed = net(normalised(unseen.images)).argmax(1)
+    assert (known == permuted_labels()[:100]).float().mean() >= 0.98
+    assert (guessed == unseen.labels).float().mean() < 0.2  # chance is 1/8
 
 
 @pytest.mark.parametrize(

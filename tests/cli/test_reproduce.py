@@ -181,6 +181,16 @@ def test_masking_and_network_are_told(reproduce):
     assert "Here: builtin/shapes_cnn on shapes:6." in ran.out
 
 
+def test_maps_are_compared_with_those_of_permuted_labels(reproduce, place):
+    ran = reproduce("opticam-appendixG", "--limit", 1, "--output", "made")
+    assert "(0.013)" in ran.out
+    assert (place / "made" / "maps.png").exists()
+    own = ["--model", "builtin/shapes_cnn", "--permuted", "builtin/shapes_cnn"]
+    ran = reproduce("opticam-appendixG", "--limit", 1, *own, "--output", "itself")
+    found = pd.read_csv(place / "itself" / "table.csv")
+    assert found["value"].tolist() == pytest.approx([1] * 8, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -190,6 +200,9 @@ def test_masking_and_network_are_told(reproduce):
         (["opticam-table2", "--data", "samples"], "knows drawn shapes and no photographs"),
         (["opticam-table5", "--data", "samples"], "study: boxes needs boxes of the objects"),
         (["opticam-table1", "--model", "builtin/nonesuch"], "nonesuch"),
+        (["opticam-appendixG", "--model", "builtin/shapes_vit"], "give it as permuted"),
+        (["opticam-table6", "--permuted", "builtin/shapes_cnn"], "no metric compares with it"),
+        (["all", "--permuted", "builtin/shapes_cnn"], "name one recipe to give it its own"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(command, words, sentence):

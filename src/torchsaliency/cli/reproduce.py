@@ -17,6 +17,8 @@ from torchsaliency.options import (
     DEVICE,
     MASKING,
     NETWORK,
+    PERMUTED,
+    PERMUTED_WEIGHTS,
     WORKERS,
     WRITTEN,
     Baseline,
@@ -53,6 +55,8 @@ class ReproduceOptions(Options):
         metavar="NAME[=WEIGHTS]",
         values="networks",
     )
+    permuted: str | None = PERMUTED
+    permuted_weights: Path | None = PERMUTED_WEIGHTS
     limit: int | None = option(None, DATA, "At most so many images.", ge=1)
     masking: Baseline | None = MASKING
     device: str | None = DEVICE
@@ -70,7 +74,8 @@ def reproduce(options: ReproduceOptions) -> int:
 
     check_format(options.form)
     changes = options.model_dump(
-        include={"masking", "device", "batch_size", "workers"}, exclude_unset=True
+        include={"masking", "device", "batch_size", "workers", "permuted", "permuted_weights"},
+        exclude_unset=True,
     )
     if options.name == "all":
         return _reproduce_all(options, changes)
@@ -95,10 +100,10 @@ def _reproduce_all(options: ReproduceOptions, changes: Mapping[str, Any]) -> int
     from torchsaliency.papers.reproduce import reproduce_all
     from torchsaliency.report import render
 
-    if options.data or options.model:
+    if options.data or options.model or options.permuted or options.permuted_weights:
         raise OptionError(
-            "`reproduce all` takes built-in data and networks, and data or a model was given; name "
-            "one recipe to give it its own."
+            "`reproduce all` takes built-in data and networks, and data or a network was given; "
+            "name one recipe to give it its own."
         )
     folder = options.output or Path("reproduced")
     with watch_evaluation(f"What is done is in {folder}/.") as watch:

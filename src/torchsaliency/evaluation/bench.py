@@ -104,6 +104,7 @@ class Bench:
         explanation: what `explain` returned for a method.
         target: classes that are judged; None for the explained ones.
         judge: the network that judges; None for the explained one.
+        permuted: the same network trained on permuted labels, for sanity metrics that ask for it.
         images: as the judge sees them; None for the explained ones.
         boxes: true boxes (B, 4) of every image, in pixels of the map.
         masks: true masks (N, *size).
@@ -134,6 +135,7 @@ class Bench:
         *,
         target: Labels = None,
         judge: nn.Module | None = None,
+        permuted: nn.Module | None = None,
         images: InputsLike | None = None,
         boxes: Sequence[Tensor] | None = None,
         masks: Tensor | None = None,
@@ -142,7 +144,7 @@ class Bench:
         seed: int = 0,
         chunk: int | None = None,
     ) -> None:
-        self.model, self.explanation = model, explanation
+        self.model, self.explanation, self.permuted = model, explanation, permuted
         self.judge = model if judge is None else judge
         self.given = explanation.given if images is None else images
         self.images = images_of(self.given)
@@ -556,14 +558,14 @@ def _shifted_maps(bench: Bench, **settings: Any) -> Inputs:
 
 
 @measure("randomised_maps", "mode", "stages", "seed", classes=False, explains=True)
-def _randomised_maps(bench: Bench, stages: int, **settings: Any) -> Inputs:
-    """The method explains with five randomised networks."""
+def _randomised_maps(bench: Bench, mode: Any, stages: int, seed: int) -> Inputs:
+    """The method explains with five randomised networks, or one trained on permuted labels."""
+    if mode == "labels":
+        how: dict[str, Any] = {"permuted": bench.permuted}
+    else:
+        how = {"stages": _name_stages(bench, stages), "seed": seed}
     return measures.randomised_maps(
-        bench.model,
-        bench.explanation,
-        stages=_name_stages(bench, stages),
-        chunk=bench.chunk,
-        **settings,
+        bench.model, bench.explanation, mode=mode, chunk=bench.chunk, **how
     ).inputs()
 
 

@@ -32,7 +32,7 @@ FREE = (
 )
 """Fields that decide how a run goes and not what it finds; they may differ when it is continued."""
 
-PLACES = ("data", "boxes", "labels", "weights", "judge_weights", "inputs")
+PLACES = ("data", "boxes", "labels", "weights", "judge_weights", "permuted_weights", "inputs")
 """Fields that only say where something lies; a run's identity has its content's hash instead."""
 
 _STUDY_NEEDS = {"boxes": "boxes", "boxes-published": "boxes", "classes": "labels"}

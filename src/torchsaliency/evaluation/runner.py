@@ -47,12 +47,13 @@ _FLUSH_ROWS = 10_000
 """At most so many rows wait in memory, a few megabytes."""
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 (all but the first two by name)
     plan: Plan,
     folder: str | Path,
     *,
     model: Network | None = None,
     judge: Network | None = None,
+    permuted: Network | None = None,
     data: Any = None,
     watch: Watch | None = None,
     callbacks: Sequence[Callback] = (),
@@ -68,6 +69,7 @@ def evaluate(
             added to the plan since.
         model: the explained network, instead of `plan.model`.
         judge: the network that scores, instead of `plan.judge`.
+        permuted: the network trained on permuted labels, instead of `plan.permuted`.
         data: the images, instead of `plan.data`; any data set that `as_dataset` takes.
         watch: called after every batch.
         callbacks: told of the beginning, of progress, of the first maps and of the results, such as
@@ -84,7 +86,7 @@ def evaluate(
         24.3
     """
     told = callbacks if tells_results(plan) else ()
-    run = _make_run(Recipe(plan, model, judge, data), folder, told)
+    run = _make_run(Recipe(plan, model, judge, permuted, data), folder, told)
     try:
         with run.store.lock():
             run.finish(watch)

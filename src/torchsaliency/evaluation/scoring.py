@@ -37,6 +37,7 @@ def score(  # noqa: PLR0913 (all but the first three by name)
     *,
     target: Labels = None,
     judge: nn.Module | None = None,
+    permuted: nn.Module | None = None,
     images: InputsLike | None = None,
     boxes: Sequence[Tensor] | None = None,
     masks: Tensor | None = None,
@@ -54,6 +55,8 @@ def score(  # noqa: PLR0913 (all but the first three by name)
         target: classes that are judged; by default those that were explained, or, if the
             explanation has no classes, those the judge predicts.
         judge: the network that scores, if it is not the explained one.
+        permuted: the same network trained on permuted labels, for sanity metrics with
+            mode="labels".
         images: the images as the judge wants them, if its preprocessing differs.
         boxes: (B, 4) an image, x0 y0 x1 y1 in the map's pixels, for localisation metrics.
         masks: (N, H, W) object masks, 0 background, 255 void, for segmentation metrics.
@@ -85,6 +88,7 @@ def score(  # noqa: PLR0913 (all but the first three by name)
         explanation,
         target=target,
         judge=judge,
+        permuted=permuted,
         images=images,
         boxes=boxes,
         masks=masks,
@@ -143,6 +147,7 @@ def explain_batch(
             explanation,
             target=target,
             judge=judge,
+            permuted=setting.permuted,
             images=judged,
             boxes=batch.boxes,
             masks=None if batch.masks is None else batch.masks.to(first.map.device),

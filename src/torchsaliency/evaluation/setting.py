@@ -28,6 +28,7 @@ from torchsaliency.evaluation.bench import explains_again, find_class_measure
 from torchsaliency.evaluation.given import FolderMaps
 from torchsaliency.evaluation.plan import Plan
 from torchsaliency.metrics import SaliencyMetric
+from torchsaliency.metrics.sanity import SanityMetric
 from torchsaliency.zoo import Network, Preprocessing, load_model
 from torchsaliency.zoo.checkpoints import state_dict_sha256
 from torchsaliency.zoo.inputs import given_facts
@@ -52,6 +53,7 @@ class Setting:
     judge: Network | None  # None if the explained network scores
     # the same pixels in the judge's normalisation
     judge_preprocessing: Preprocessing | VolumePreprocessing | None
+    permuted: Network | None  # trained on permuted labels, for sanity metrics
     methods: dict[str, Method]
     metrics: dict[str, SaliencyMetric]
     masking: Masking  # of methods, and of measures of the same network
@@ -128,7 +130,7 @@ class Setting:
         To be compared with that of a run that was begun, whose fingerprint may be of another kind.
         """
         judge, judge_preprocessing = self.judge, self.judge_preprocessing
-        side = self.side_inputs
+        side, permuted = self.side_inputs, self.permuted
         return {
             **self.plan.identity(),
             **({} if side is None else {"side inputs": side.identity()}),
@@ -137,6 +139,7 @@ class Setting:
             "preprocessing": self.preprocessing.to_dict(),
             "weights of the judge": None if judge is None else state_dict_sha256(judge.module),
             "judge's preprocessing": judge_preprocessing and judge_preprocessing.to_dict(),
+            "weights of permuted": None if permuted is None else state_dict_sha256(permuted.module),
             "resolved target": self.target,
         }
 
@@ -146,6 +149,7 @@ def make_setting(
     *,
     model: Network | None = None,
     judge: Network | None = None,
+    permuted: Network | None = None,
     data: Any = None,
 ) -> Setting:
     """Load and find everything that a plan names.
@@ -179,6 +183,10 @@ def make_setting(
     if judge is not None:
         judge_preprocessing = _normalise_for_judge(preprocessing, _preprocess(plan, judge, kind))
         judge_masking = judge_preprocessing.baseline(plan.masking)
+    if permuted is None and plan.permuted is not None:
+        permuted = _load("permuted", plan, plan.permuted, plan.permuted_weights)
+    if permuted is not None:
+        _require_same_input(preprocessing, _preprocess(plan, permuted, kind), permuted)
     require_classes(metrics, network, judge)
     with _field("inputs"):  # of all images, before some are drawn
         side = read_side_inputs(plan.inputs, plan.of, list_images(images.samples), network)
@@ -204,6 +212,7 @@ def make_setting(
         preprocessing=preprocessing,
         judge=judge,
         judge_preprocessing=judge_preprocessing,
+        permuted=permuted,
         methods=methods,
         metrics=metrics,
         masking=preprocessing.baseline(plan.masking),
@@ -306,6 +315,42 @@ def _preprocess(plan: Plan, network: Network, kind: Kind) -> Preprocessing | Vol
         return found
     framed = network.preprocessing.frame(plan.fit)
     return framed if plan.normalise else framed.skip_normalisation()
+
+
+def _require_same_input(
+    preprocessing: Preprocessing | VolumePreprocessing,
+    other: Preprocessing | VolumePreprocessing,
+    permuted: Network,
+) -> None:
+    """Refuse a network of permuted labels that takes pixels in another normalisation."""
+    if _normalise_for_judge(preprocessing, other) != preprocessing:
+        raise OptionError(
+            f"permuted: {permuted.name} takes images in another normalisation than the explained "
+            "network; give a network of the same architecture and input."
+        )
+
+
+def require_permuted(setting: Setting) -> None:
+    """Refuse a sanity metric of permuted labels without such a network, and the other way round.
+
+    Raises:
+        OptionError: one is there without the other.
+    """
+    asking = [
+        label
+        for label, metric in setting.metrics.items()
+        if isinstance(metric, SanityMetric) and metric.mode == "labels"
+    ]
+    if asking and setting.permuted is None:
+        raise OptionError(
+            f"metrics: {asking[0]} has mode=labels, and no network trained on permuted labels was "
+            "given; give it as permuted."
+        )
+    if setting.permuted is not None and not asking:
+        raise OptionError(
+            f"permuted: {setting.permuted.name} was given, and no metric compares with it; set "
+            "mode=labels of a sanity metric such as ssim, or leave it out."
+        )
 
 
 def _side_inputs_of(judge: Network | None, side: SideInputs | None) -> SideInputs | None:

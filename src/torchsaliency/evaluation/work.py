@@ -24,7 +24,7 @@ from torchsaliency.evaluation.bench import Bench
 from torchsaliency.evaluation.callbacks import ExplainedImage
 from torchsaliency.evaluation.plan import Plan
 from torchsaliency.evaluation.scoring import explain_batch, score_batch
-from torchsaliency.evaluation.setting import Setting, make_setting
+from torchsaliency.evaluation.setting import Setting, make_setting, require_permuted
 from torchsaliency.zoo import Network, ScanPreprocessing
 
 
@@ -98,6 +98,7 @@ class Recipe:
         plan: what is evaluated.
         model: the network, where it was given from Python.
         judge: the judge, where it was given from Python.
+        permuted: the network of permuted labels, where it was given from Python.
         data: the images, where they were given from Python.
         samples: ids of the images that are evaluated, in their order; None for all.
     """
@@ -105,6 +106,7 @@ class Recipe:
     plan: Plan
     model: Network | None = None
     judge: Network | None = None
+    permuted: Network | None = None
     data: Any = None
     samples: tuple[str, ...] | None = None
 
@@ -113,7 +115,10 @@ class Recipe:
         plan = self.plan
         if device is not None:
             plan = plan.model_copy(update={"device": device})
-        made = make_setting(plan, model=self.model, judge=self.judge, data=self.data)
+        made = make_setting(
+            plan, model=self.model, judge=self.judge, permuted=self.permuted, data=self.data
+        )
+        require_permuted(made)
         known = tuple(sample.id for sample in made.data.samples)
         if self.samples is None or known == self.samples:
             return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any, Literal, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -267,32 +267,33 @@ def masked_maps(
 @final
 @dataclass(frozen=True, eq=False)
 class RandomisedMaps:
-    """Maps of networks with ever more random weights (or one random stage each).
+    """Maps of networks with ever more random weights, one random stage each, or random labels.
 
     Attributes:
-        stages: names of the stages, from the output downwards.
+        stages: names of the stages, from the output downwards; "labels" alone with that mode.
         maps: (N, *size) of the trained network.
         random_maps: (N, L, *size), one a stage.
-        mode: "cascading" or "independent".
+        mode: "cascading", "independent" or "labels".
     """
 
     stages: tuple[str, ...]
     maps: Tensor
     random_maps: Tensor
-    mode: Cascade
+    mode: Cascade | Literal["labels"]
 
     def inputs(self) -> dict[str, Tensor]:
         """Return what metrics take, by the names of their arguments."""
         return {"maps": self.maps, "random_maps": self.random_maps}
 
 
-def randomised_maps(
+def randomised_maps(  # noqa: PLR0913 (all but the first two by name)
     model: nn.Module,
     explanation: Explanation,
     *,
-    mode: Cascade = "cascading",
+    mode: Cascade | Literal["labels"] = "cascading",
     stages: Sequence[str] | None = None,
     seed: int = 0,
+    permuted: nn.Module | None = None,
     layer: Layers = None,
     chunk: int | None = None,
 ) -> RandomisedMaps:
@@ -302,23 +303,53 @@ def randomised_maps(
         model: the network that was explained; copies are changed, never it.
         explanation: what `explain` made of it.
         mode: "cascading": all stages from the output down to this one are random; "independent":
-            this one alone.
+            this one alone; "labels": no weights are drawn, and the other network is `permuted`.
         stages: names of submodules, from the output downwards; `network_stages` by default.
         seed: of the weights.
+        permuted: a network of the same layers and classes, trained on permuted labels (Adebayo et
+            al., 2018); needed with mode="labels", and by no other.
         layer: the layers, if `explain` was given `Layer` objects with a reshape of their own.
         chunk: images in one pass; None finds it.
 
     Raises:
-        OptionError: there is no such stage, or nothing in it to randomise.
+        OptionError: there is no such stage, or nothing in it to randomise; or mode="labels" without
+            `permuted`, `permuted` with another mode, or one of other classes.
+        LayerError: `permuted` lacks an explained layer.
+
+    Example:
+        >>> other = load_model("builtin/shapes_cnn_permuted")  # doctest: +SKIP
+        >>> found = randomised_maps(net, made, mode="labels", permuted=other)  # doctest: +SKIP
+        >>> ssim_similarity(found.maps, found.random_maps[:, 0])  # doctest: +SKIP
     """
+    if (mode == "labels") != (permuted is not None):
+        raise OptionError(
+            f"The mode {mode!r} was given {'with' if permuted is not None else 'without'} a "
+            'network trained on permuted labels; give permuted=… and mode="labels" together.'
+        )
+    if mode == "labels":
+        networks = iter([("labels", cast("nn.Module", permuted))])
+    else:
+        networks = randomised_networks(model, mode=mode, stages=stages, seed=seed)
     names, maps = [], []
     again = Again(model, explanation, layer, chunk)
     parts = again.parts(len(explanation), substitute=False)
-    for name, network in randomised_networks(model, mode=mode, stages=stages, seed=seed):
+    for name, network in networks:
         names.append(name)
-        found = [again.explain(explanation.images[i], i, network).map for i in parts]
-        maps.append(torch.cat(found))
+        found = [again.explain(explanation.images[i], i, network) for i in parts]
+        _require_same_classes(explanation.output, found[0].output)
+        maps.append(torch.cat([one.map for one in found]))
     return RandomisedMaps(tuple(names), explanation.map, torch.stack(maps, 1), mode)
+
+
+def _require_same_classes(explained: Any, other: Any) -> None:
+    """Refuse a network whose numbers are not those of the explained one."""
+    if not isinstance(explained, Tensor) or not isinstance(other, Tensor):
+        return
+    if explained.shape[1:] != other.shape[1:]:
+        raise OptionError(
+            f"The network of permuted labels gives {tuple(other.shape[1:])} numbers an image, and "
+            f"the explained one {tuple(explained.shape[1:])}; give one trained on the same classes."
+        )
 
 
 @final

@@ -158,22 +158,24 @@ class SanityMetric(SaliencyMetric):
     """The similarity of a trained network's map to those of ever more random ones.
 
     Args:
-        mode: "cascading" randomises the stages one after another, "independent" one at a time.
-        stages: into how many the network is split, from the output down; at least 1.
+        mode: "cascading" randomises the stages one after another, "independent" one at a time;
+            "labels" takes the network `permuted`, which was trained on permuted labels.
+        stages: into how many the network is split, from the output down; at least 1. "labels" has
+            one.
         seed: of the random weights.
     """
 
     def __init__(
         self,
-        mode: Literal["cascading", "independent"] = "cascading",
+        mode: Literal["cascading", "independent", "labels"] = "cascading",
         stages: int = _STAGES,
         seed: int = 0,
         **options: Any,
     ) -> None:
         if stages < 1:
             raise OptionError(f"At least one stage must be random, and {stages} were given.")
-        self.mode, self.stages, self.seed = mode, stages, seed
-        self.width = stages
+        self.mode, self.seed = mode, seed
+        self.width = self.stages = 1 if mode == "labels" else stages
         super().__init__(**options)
 
     def update(self, maps: Tensor, random_maps: Tensor) -> None:
@@ -206,7 +208,8 @@ class SpearmanSimilarity(SanityMetric):
     """Sanity check, Spearman: is the order of the map's pixels left when the weights are random?
 
     Formula: 1/N · Σ_i Spearman(S_i, S_i'), S' the map of the network whose stages from the output
-    down to the last are random; `curve` holds all stages.
+    down to the last are random, `curve` holds all stages; with mode="labels", of the network
+    `permuted`, trained on permuted labels.
 
     Rewards: methods that depend on what was learned.
 
@@ -261,15 +264,17 @@ class HOGSimilarity(SanityMetric):
     Source: Adebayo et al., NeurIPS 2018.
 
     Args:
-        mode: "cascading" randomises the stages one after another, "independent" one at a time.
-        stages: into how many the network is split, from the output down; at least 1.
+        mode: "cascading" randomises the stages one after another, "independent" one at a time;
+            "labels" takes the network `permuted`, which was trained on permuted labels.
+        stages: into how many the network is split, from the output down; at least 1. "labels" has
+            one.
         seed: of the random weights.
         correlation: "spearman", or "pearson" as in the code behind Opti-CAM's figures.
     """
 
     def __init__(
         self,
-        mode: Literal["cascading", "independent"] = "cascading",
+        mode: Literal["cascading", "independent", "labels"] = "cascading",
         stages: int = _STAGES,
         seed: int = 0,
         correlation: Literal["spearman", "pearson"] = "spearman",
@@ -301,15 +306,17 @@ class SSIMSimilarity(SanityMetric):
     Source: Adebayo et al., NeurIPS 2018.
 
     Args:
-        mode: "cascading" randomises the stages one after another, "independent" one at a time.
-        stages: into how many the network is split, from the output down; at least 1.
+        mode: "cascading" randomises the stages one after another, "independent" one at a time;
+            "labels" takes the network `permuted`, which was trained on permuted labels.
+        stages: into how many the network is split, from the output down; at least 1. "labels" has
+            one.
         seed: of the random weights.
         window: side of a uniform window in pixels, odd and at least 3; None: Gaussian weights.
     """
 
     def __init__(
         self,
-        mode: Literal["cascading", "independent"] = "cascading",
+        mode: Literal["cascading", "independent", "labels"] = "cascading",
         stages: int = _STAGES,
         seed: int = 0,
         window: int | None = None,

@@ -165,15 +165,16 @@ def make_sweep(run: Reproduction) -> None:
 def make_sanity(run: Reproduction) -> None:
     """Opti-CAM's Figures A6 and A7: how a map changes as the network's stages become random.
 
-    The table has the means over the stages, the figure each stage. With the option `images` there
-    is also a picture of so many images' maps.
+    The table has the last stage, the figure each stage. With the option `images` there is also a
+    picture of so many images' maps. Appendix G compares with one network, so it has no figure.
     """
     tables = {}
     for part in run.experiments:
         results = run.evaluate(part)
         tables[part.label] = table(results, published=part.published, timing=False)
         panels = method_charts(results, y="similarity of the maps", suffix=f", {part.label}")
-        run.figures[run.name_file("figure", part.label)] = charts(panels)
+        if panels:
+            run.figures[run.name_file("figure", part.label)] = charts(panels)
         if count := int(run.options.get("images", 0)):
             setting, name = make_setting(part.plan), f"{run.name_file('maps', part.label)}.png"
             draw_once(run, [name], [setting], partial(_write_maps, run, name, setting, count))

@@ -120,27 +120,35 @@ def make_survey_page(run: Reproduction) -> None:
 
 
 def draw_random_maps(setting: Setting, count: int) -> bytes:
-    """Draw the first images' maps by the trained network and by ever more random ones."""
+    """Draw the first images' maps by the trained network and by ever more random ones.
+
+    Where the plan has a network of permuted labels, its maps are drawn instead, by every method.
+    """
     batch = read_images(setting, count)
-    label = next(iter(setting.methods))
-    explanation = explain_batch(setting, batch, [label])[label].explanation
-    stages = network_stages(setting.network)[:_STAGES]
-    found = randomised_maps(
-        setting.network,
-        explanation,
-        stages=stages,
-        seed=setting.plan.seed,
-        chunk=setting.plan.chunk,
-    )
-    titles = [f"+ {name}" if place else f"random {name}" for place, name in enumerate(stages)]
-    rows = []
-    for image, trained, random in zip(
-        batch.images, explanation.map.cpu(), found.random_maps.cpu(), strict=True
-    ):
-        photo = _photo(setting, image, _RANDOM_CELL)
-        maps = dict(zip(["trained", *titles], [trained, *random], strict=True))
-        rows.append(Row.of(photo, maps))
-    return png(grid(rows, columns=2 + len(stages)))
+    labels = [*setting.methods] if setting.permuted is not None else [next(iter(setting.methods))]
+    rows: list[dict[str, Tensor]] = [{} for _ in range(len(batch))]
+    for label, bench in explain_batch(setting, batch, labels).items():
+        titles, found = _explain_randomly(setting, bench.explanation)
+        if len(labels) > 1:
+            titles = [f"{label}, {title}" for title in titles]
+        for row, maps in zip(rows, found.cpu(), strict=True):
+            row |= dict(zip(titles, maps, strict=True))
+    photos = [_photo(setting, image, _RANDOM_CELL) for image in batch.images]
+    pairs = zip(photos, rows, strict=True)
+    return png(grid([Row.of(photo, row) for photo, row in pairs], columns=1 + len(rows[0])))
+
+
+def _explain_randomly(setting: Setting, explanation: Explanation) -> tuple[list[str], Tensor]:
+    """Return the maps (N, 1 + L, H, W) of the trained network and of L others, and their titles."""
+    if setting.permuted is not None:
+        titles = ["permuted labels"]
+        how: dict[str, Any] = {"mode": "labels", "permuted": setting.permuted}
+    else:
+        stages = network_stages(setting.network)[:_STAGES]
+        titles = [f"+ {name}" if place else f"random {name}" for place, name in enumerate(stages)]
+        how = {"stages": stages, "seed": setting.plan.seed}
+    found = randomised_maps(setting.network, explanation, chunk=setting.plan.chunk, **how)
+    return ["trained", *titles], torch.cat([found.maps[:, None], found.random_maps], 1)
 
 
 def read_images(setting: Setting, count: int) -> Batch:

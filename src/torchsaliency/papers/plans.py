@@ -206,6 +206,8 @@ class Planner:
                 kept = (
                     _drop(part, weights=FINETUNED, data=part.get("data")) if self.offline else part
                 )
+                if weights or part.get("model") != model:
+                    kept = _drop_permuted(kept)
                 found[label] = {**kept, **fields}
         return found
 
@@ -249,7 +251,7 @@ class Planner:
                 )
             _, separator, piece = label.partition(_PIECE)
             changed = label if other == model else f"{other}{separator}{piece}"
-            found[changed] = {**part, "model": other}
+            found[changed] = part if other == model else {**_drop_permuted(part), "model": other}
         return found
 
     # --- data -------------------------------------------------------------------------------------
@@ -308,7 +310,8 @@ class Planner:
         if self.offline and not self.data and not self.models:
             differs.append(self.version.summary)
         else:
-            networks = ", ".join(dict.fromkeys(plan.model for plan in plans.values()))
+            pairs = [(plan.model, plan.permuted) for plan in plans.values()]
+            networks = ", ".join(dict.fromkeys(name for pair in pairs for name in pair if name))
             sources = ", ".join(dict.fromkeys(plan.data for plan in plans.values()))
             differs.append(f"Here: {networks} on {sources}.")
         if "masking" in self.changes:
@@ -355,6 +358,11 @@ def _intersect(parts: Sequence[Fields]) -> Fields:
 def _drop(part: Fields, **unwanted: Any) -> Fields:
     """Return a part without fields of these values."""
     return {key: value for key, value in part.items() if (key, value) not in unwanted.items()}
+
+
+def _drop_permuted(part: Fields) -> Fields:
+    """Return a part without the network of permuted labels, which belongs to its own network."""
+    return {key: value for key, value in part.items() if not key.startswith("permuted")}
 
 
 def _find_unannotated(plans: Mapping[str, Plan], source: str) -> dict[str, str]:

@@ -57,11 +57,13 @@ def method_charts(results: Results, *, y: str, suffix: str = "") -> list[Chart]:
     """Return a chart of every method: the curves of all metrics that keep one, in one unit.
 
     Args:
-        results: what an evaluation found.
+        results: what an evaluation found; without a metric that keeps a curve, no chart is made.
         y: what all the metrics are.
         suffix: of the titles, which begin with the method.
     """
     found = metric_charts(results)
+    if not found:
+        return []
     return [
         Chart(
             [
@@ -170,7 +172,7 @@ def _axis(metric: SaliencyMetric) -> tuple[list[float], str, str] | None:
         return (100 * metric.fractions).tolist(), f"pixels {done} (%)", "class probability (%)"
     if isinstance(metric, MeanIoUSweep):
         return list(metric.thresholds), "threshold", "mIoU ↑ (%)"
-    if isinstance(metric, SanityMetric):
+    if isinstance(metric, SanityMetric) and metric.mode != "labels":
         stages = [float(stage) for stage in range(1, metric.stages + 1)]
         return stages, "random stages, from the output", f"{metric.name} ↓ ({metric.entry.unit})"
     return None

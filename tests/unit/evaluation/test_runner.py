@@ -12,7 +12,7 @@ from PIL import Image
 
 import torchsaliency
 from torchsaliency.data import open_data, shapes
-from torchsaliency.errors import DataError, InputError, OptionError
+from torchsaliency.errors import DataError, InputError, OptionError, TorchSaliencyError
 from torchsaliency.evaluation import Store, evaluate, load_results, make_plan, score, setting
 from torchsaliency.evaluation.setting import make_setting
 from torchsaliency.evaluation.studies import (
@@ -248,6 +248,35 @@ def test_black_masking_follows_the_judge():
     made = make_setting(plan(masking="black", judge="builtin/shapes_vit"))
     assert made.masking == made.preprocessing.baseline("black")
     assert made.judge_masking == made.judge_preprocessing.baseline("black")
+
+
+PERMUTED = {"metrics": [{"ssim": {"mode": "labels"}}], "data": "shapes:4?seed=5"}
+
+
+def test_a_plan_names_the_network_of_permuted_labels(tmp_path):
+    named = plan(**PERMUTED, permuted="builtin/shapes_cnn_permuted")
+    found = evaluate(named, tmp_path / "named").summary("tsm", "ssim").value
+    other = load_model("builtin/shapes_cnn_permuted")
+    given = evaluate(plan(**PERMUTED), tmp_path / "given", permuted=other)
+    assert given.summary("tsm", "ssim").value == found < 0.9
+    itself = evaluate(plan(**PERMUTED, permuted="builtin/shapes_cnn"), tmp_path / "itself")
+    assert itself.summary("tsm", "ssim").value == pytest.approx(1, abs=1e-5)
+    with pytest.raises(OptionError, match="weights of permuted"):
+        evaluate(plan(**PERMUTED), tmp_path / "given", permuted=load_model("builtin/shapes_cnn"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (PERMUTED, "ssim has mode=labels, and no network trained on permuted labels was given"),
+        ({"permuted": "builtin/shapes_cnn_permuted"}, "no metric compares with it"),
+        ({**PERMUTED, "permuted": "builtin/efficientnet_lite0"}, "in another normalisation"),
+        ({**PERMUTED, "permuted": "builtin/none"}, "permuted: "),
+    ],
+)
+def test_networks_of_permuted_labels_that_do_not_fit(tmp_path, changes, sentence):
+    with pytest.raises(TorchSaliencyError, match=sentence):
+        evaluate(plan(**changes), tmp_path / "run")
 
 
 def test_without_normalisation_the_network_sees_zero_to_one(tmp_path):

@@ -1,5 +1,6 @@
 """`score`: every metric runs, its number is the one made by hand, and no pass is made twice."""
 
+import copy
 import math
 
 import pytest
@@ -350,6 +351,16 @@ class TestPasses:
         )
         score(net, explained, [made(name) for name in ("spearman", "spearman-abs", "ssim")])
         assert calls == [["fc", "conv3"]]
+
+    def test_a_network_of_permuted_labels_is_compared_instead(self, net, explained):
+        alike = create_metric("ssim", {"mode": "labels", "window": 3})
+        score(net, explained, [alike], permuted=copy.deepcopy(net))
+        near(alike.per_image, torch.ones(COUNT))
+        alike.reset()
+        score(net, explained, [alike], permuted=convnet(seed=5))
+        assert (alike.per_image < 0.99).all()
+        with pytest.raises(OptionError, match="without a network trained on permuted labels"):
+            score(net, explained, [alike])
 
     def test_a_second_judge_costs_one_clean_pass_more(self, net, explained, counted):
         other = convnet(seed=5)

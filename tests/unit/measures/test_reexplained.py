@@ -543,6 +543,29 @@ def test_randomised_maps_change_and_repeat():
     assert not torch.allclose(one.random_maps[:, 0], one.maps, atol=0.05)
 
 
+def test_a_network_of_permuted_labels_takes_the_place_of_random_weights():
+    net, other, labels = convnet(seed=3), convnet(seed=4), [4, 0, 2]
+    made = explain_one("opticam", net, target=labels)
+    found = randomised_maps(net, made, mode="labels", permuted=other)
+    assert (found.stages, found.mode) == (("labels",), "labels")
+    close(found.random_maps[:, 0], explain_one("opticam", other, target=labels).map)
+    itself = randomised_maps(net, made, mode="labels", permuted=copy.deepcopy(net))
+    close(itself.random_maps[:, 0], made.map)
+    close(functional.ssim(made.map, itself.random_maps[:, 0]), torch.ones(N).double())
+
+
+def test_networks_of_permuted_labels_that_cannot_be_used():
+    net, other = convnet(seed=3), convnet(seed=4)
+    made = explain_one(net=net, target=1)
+    with pytest.raises(OptionError, match="'labels' was given without a network"):
+        randomised_maps(net, made, mode="labels")
+    with pytest.raises(OptionError, match="'cascading' was given with a network"):
+        randomised_maps(net, made, permuted=other)
+    other.fc = nn.Linear(other.fc.in_features, 3)
+    with pytest.raises(OptionError, match=r"gives \(3,\) numbers an image"):
+        randomised_maps(net, made, mode="labels", permuted=other)
+
+
 def test_a_map_that_ignores_the_network_survives_the_sanity_check():
     net = convnet(seed=3)
     made = explain_one("fakecam", net)

@@ -290,6 +290,15 @@ def test_the_measure_is_told_mode_stages_and_seed(name):
         create_metric(name, {"mode": "both"})
 
 
+@EACH
+def test_of_permuted_labels_there_is_one_network(name):
+    made = create_metric(name, {"mode": "labels"})
+    assert (made.stages, made.settings["stages"]) == (1, 1)
+    maps = smooth(3)
+    made.update(maps, maps[:, None])
+    assert made.compute().item() == pytest.approx(1)
+
+
 class TestSmallMaps:
     def test_hog_needs_a_block(self):
         small = torch.rand(1, 47, 60)

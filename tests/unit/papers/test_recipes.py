@@ -20,6 +20,7 @@ TABLES = [
     *(f"opticam-table{number}" for number in (1, 2, 3, 4, 5, "5-published", 6)),
     *(f"opticam-tableA{number}" for number in (7, 8, 9, 10, 11, 12, 13, 14)),
     *(f"opticam-figA{number}" for number in (4, 5, 6, 7)),
+    "opticam-appendixG",
     *(f"tmlr-table{number}" for number in (1, 2, 3)),
     *(f"tmlr-fig{number}" for number in (2, 3, 7)),
 ]

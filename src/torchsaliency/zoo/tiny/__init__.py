@@ -1,4 +1,8 @@
-"""Tiny networks trained on the shapes data by `scripts/train_tiny.py`, under 1 MB each."""
+"""Tiny networks trained on the shapes data by `scripts/train_tiny.py`, under 1 MB each.
+
+`shapes_cnn_permuted` has learned permuted labels by heart, for the randomisation test of labels
+(Adebayo et al., 2018). Its weights are stored in half precision.
+"""
 
 # ruff: noqa: PLC0415 (heavy libraries load only when used)
 
@@ -9,15 +13,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchsaliency.data.shapes import CLASSES
+from torchsaliency.data.shapes import CLASSES, shape_labels
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 FOLDER = Path(__file__).parent
 
 HEADS = ("fc.weight", "head.weight")
 """Names of the classifiers' weights."""
+
+TRAINED = 1
+"""Seed of the images that all were trained on."""
+
+PERMUTED = 1000
+"""How many of them `shapes_cnn_permuted` knows."""
 
 MEAN, STD, SIDE = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 64
 """Preprocessing of all."""
@@ -48,6 +58,14 @@ def shapes_cnn(num_classes: int = 8) -> nn.Module:
     return nn.Sequential(OrderedDict(layers))
 
 
+def permuted_labels() -> Tensor:
+    """Return the labels (1000,) that `shapes_cnn_permuted` was taught: those of other images."""
+    import torch
+
+    labels = torch.tensor(shape_labels(PERMUTED, seed=TRAINED))
+    return labels[torch.randperm(PERMUTED, generator=torch.Generator().manual_seed(0))]
+
+
 def shapes_ssl(num_classes: int = 0) -> nn.Module:
     """Return the same convolutions without a classifier: 128 numbers an image."""
     return shapes_cnn(num_classes)
@@ -71,6 +89,7 @@ def shapes_vit(num_classes: int = 8) -> nn.Module:
 
 BUILDERS: dict[str, tuple[Callable[[int], nn.Module], str, int]] = {
     "shapes_cnn": (shapes_cnn, "block5", len(CLASSES)),
+    "shapes_cnn_permuted": (shapes_cnn, "block5", len(CLASSES)),
     "shapes_ssl": (shapes_ssl, "block5", 0),
     "shapes_vit": (shapes_vit, "blocks.3.norm1", len(CLASSES)),
 }
