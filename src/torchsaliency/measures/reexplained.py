@@ -317,9 +317,12 @@ def randomised_maps(  # noqa: PLR0913 (all but the first two by name)
         LayerError: `permuted` lacks an explained layer.
 
     Example:
-        >>> other = load_model("builtin/shapes_cnn_permuted")  # doctest: +SKIP
-        >>> found = randomised_maps(net, made, mode="labels", permuted=other)  # doctest: +SKIP
-        >>> ssim_similarity(found.maps, found.random_maps[:, 0])  # doctest: +SKIP
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> other = torchsaliency.load_model("builtin/shapes_cnn_permuted")
+        >>> made = torchsaliency.explain(net, torch.rand(1, 3, 64, 64), "gradcam")["gradcam"]
+        >>> randomised_maps(net, made, mode="labels", permuted=other).random_maps.shape
+        torch.Size([1, 1, 64, 64])
     """
     if (mode == "labels") != (permuted is not None):
         raise OptionError(
