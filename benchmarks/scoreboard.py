@@ -20,8 +20,9 @@ import torch
 import typer
 
 import torchsaliency as ts
+from benchmarks.board import BUILT_IN, LARGE, Goal, Row
 from benchmarks.comparisons import Side
-from benchmarks.contests import BUILT_IN, LARGE, ROWS, Goal, Row
+from benchmarks.contests import ROWS
 from benchmarks.networks import Bench, bench
 from benchmarks.report import facts
 from benchmarks.row import run_sides

@@ -14,8 +14,9 @@ from torchsaliency import BlackPixel
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from benchmarks.board import Contest, Goal, Row
 from benchmarks.comparisons import Side
-from benchmarks.contests import ROWS, Contest, Goal, Row
+from benchmarks.contests import ROWS
 from benchmarks.networks import Bench
 from benchmarks.scoreboard import main, measure_row, merge
 from scripts import scoreboard_page
