@@ -344,7 +344,7 @@ def require_permuted(setting: Setting) -> None:
     if asking and setting.permuted is None:
         raise OptionError(
             f"metrics: {asking[0]} has mode=labels, and no network trained on permuted labels was "
-            "given; give it as permuted."
+            "given; give it as permuted (--permuted NAME)."
         )
     if setting.permuted is not None and not asking:
         raise OptionError(

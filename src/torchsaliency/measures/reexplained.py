@@ -16,7 +16,7 @@ from torchsaliency.core.masking import Masking
 from torchsaliency.core.runtime import draw_uniform
 from torchsaliency.core.space import add_sides
 from torchsaliency.core.target import ClassTarget
-from torchsaliency.errors import OptionError, TargetError
+from torchsaliency.errors import LayerError, OptionError, TargetError
 from torchsaliency.measures.again import Again, Layers, features_of
 from torchsaliency.measures.randomised import Cascade, randomised_networks
 
@@ -338,7 +338,10 @@ def randomised_maps(  # noqa: PLR0913 (all but the first two by name)
     parts = again.parts(len(explanation), substitute=False)
     for name, network in networks:
         names.append(name)
-        found = [again.explain(explanation.images[i], i, network) for i in parts]
+        try:
+            found = [again.explain(explanation.images[i], i, network) for i in parts]
+        except LayerError as error:
+            raise LayerError(f"The network of permuted labels lacks a layer: {error}") from error
         _require_same_classes(explanation.output, found[0].output)
         maps.append(torch.cat([one.map for one in found]))
     return RandomisedMaps(tuple(names), explanation.map, torch.stack(maps, 1), mode)
