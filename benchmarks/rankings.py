@@ -46,7 +46,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
 ALIKE = 0.8
 """Kendall's τ from which two metrics are called redundant."""
 
-ENOUGH = 0.75
+ENOUGH = 0.5
 """Share of the methods and images that a metric must have a number for, to be compared."""
 
 SPLITS = 200
