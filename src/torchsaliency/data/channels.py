@@ -87,6 +87,10 @@ def show_channels(values: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batc
 
     Returns:
         Colours (*batch, 3, H, W) in [0, 1].
+
+    Example:
+        >>> show_channels(torch.rand(13, 4, 4)).shape
+        torch.Size([3, 4, 4])
     """
     count = values.shape[-3]
     places = _SENTINEL_COLOURS if count >= _SENTINEL else (0, 1, 2) if count > 2 else (0, 0, 0)  # noqa: PLR2004

@@ -54,6 +54,14 @@ def open_clip(path: str | os.PathLike[str], *, max_pixels: int | None = None) ->
     Raises:
         DataError: the file is missing, damaged, or no video, or one frame is too large.
         MissingPackageError: the extra `video` is not installed, and the file needs it.
+
+    Example:
+        >>> from PIL import Image
+        >>> frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
+        >>> frames[0].save("clip.gif", save_all=True, append_images=frames[1:], duration=500)
+        >>> clip = open_clip("clip.gif")
+        >>> len(clip.frames), clip.seconds
+        (2, 0.5)
     """
     path, limit = Path(path), pixel_limit(max_pixels)
     if fault := find_fault(path):

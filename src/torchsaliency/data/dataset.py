@@ -298,6 +298,11 @@ def select(data: DataSet, keep: Sequence[bool]) -> DataSet:
 
     Raises:
         DataError: another number of values.
+
+    Example:
+        >>> from torchsaliency.data import open_data
+        >>> len(select(open_data("shapes:3"), [True, False, True]))
+        2
     """
     if len(keep) != len(data):
         raise DataError(f"{len(keep)} choices were given for {len(data)} samples; give one each.")
@@ -314,6 +319,12 @@ def correct(data: DataSet, predictions: Mapping[str, int]) -> DataSet:
 
     Raises:
         DataError: the data set has no labels, or there are predictions for other ids.
+
+    Example:
+        >>> from torchsaliency.data import open_data
+        >>> data = open_data("shapes:2")
+        >>> len(correct(data, {sample.id: sample.label for sample in data.samples}))
+        2
     """
     if "labels" not in data.annotations:
         raise DataError(
@@ -332,6 +343,12 @@ def misclassified(data: DataSet, predictions: Mapping[str, int]) -> DataSet:
     Args:
         data: with labels.
         predictions: class number by id.
+
+    Example:
+        >>> from torchsaliency.data import open_data
+        >>> data = open_data("shapes:2")
+        >>> len(misclassified(data, {sample.id: -1 for sample in data.samples}))
+        2
     """
     right = {sample.id for sample in correct(data, predictions).samples}
     predicted = data.subset(ids=predictions.keys())

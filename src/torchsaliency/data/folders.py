@@ -67,6 +67,14 @@ def image_folder(path: Path, *, split: str | None = None, labels: Path | None = 
     Raises:
         DataError: there are no images, or more than one way to read them.
         OptionError: a split is needed, or does not exist.
+
+    Example:
+        >>> from PIL import Image
+        >>> for name in ("cat", "dog"):
+        ...     Path("pets", name).mkdir(parents=True)
+        ...     Image.new("RGB", (8, 8)).save(Path("pets", name, "1.png"))
+        >>> image_folder(Path("pets")).classes
+        ('cat', 'dog')
     """
     if path.is_file():
         path, labels = path.parent, labels or path

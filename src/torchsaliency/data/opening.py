@@ -75,6 +75,13 @@ def register_dataset(
 
     Raises:
         OptionError: the name is taken.
+
+    Example:
+        >>> @register_dataset("mine")
+        ... def open_mine(path):
+        ...     return image_folder(path)
+        >>> "mine" in DATASETS.names()
+        True
     """
     return DATASETS.decorate(lambda factory: DataSetEntry(name, factory, layout, finds, takes))
 

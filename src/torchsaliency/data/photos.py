@@ -89,6 +89,11 @@ def open_photo(path: str | os.PathLike[str], *, max_pixels: int | None = None) -
     Raises:
         DataError: the file is missing, empty, damaged, too large or of another kind.
         OptionError: the limit is no whole number of at least 1.
+
+    Example:
+        >>> from torchsaliency.data import sample_photo
+        >>> open_photo(sample_photo("chelsea").path).mode
+        'RGB'
     """
     return read_photo(path, max_pixels=max_pixels)[0]
 
@@ -185,6 +190,11 @@ def find_photos(
 
     Raises:
         DataError: a path does not exist, a folder cannot be read, or there is no photograph at all.
+
+    Example:
+        >>> from torchsaliency.data import sample_photo
+        >>> [path.name for path in find_photos(sample_photo("chelsea").path)]
+        ['chelsea.png']
     """
     given = [*map(Path, [paths] if isinstance(paths, str | os.PathLike) else paths)]
     found: list[Path] = []

@@ -63,7 +63,12 @@ class SamplePhoto:
 
 
 def sample_photos() -> dict[str, SamplePhoto]:
-    """Return the six photographs by name."""
+    """Return the six photographs by name.
+
+    Example:
+        >>> "coffee" in sample_photos()
+        True
+    """
     return {photo.name: photo for photo in _SAMPLES}
 
 
@@ -72,6 +77,10 @@ def sample_photo(name: str) -> SamplePhoto:
 
     Raises:
         DataError: there is none of that name.
+
+    Example:
+        >>> sample_photo("chelsea").class_index
+        282
     """
     photos = sample_photos()
     if name not in photos:
@@ -80,7 +89,12 @@ def sample_photo(name: str) -> SamplePhoto:
 
 
 def sample_paths() -> dict[str, Path]:
-    """Return the photographs' files by name."""
+    """Return the photographs' files by name.
+
+    Example:
+        >>> "chelsea" in sample_paths()
+        True
+    """
     return {name: photo.path for name, photo in sample_photos().items()}
 
 

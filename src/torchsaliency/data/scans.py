@@ -125,6 +125,13 @@ def open_scan(path: str | os.PathLike[str], *, max_voxels: int | None = None) ->
     Raises:
         DataError: it is missing, damaged, too large, no volume, or several series.
         MissingPackageError: the extra `medical` is not installed.
+
+    Example:
+        >>> import nibabel
+        >>> scan = nibabel.Nifti1Image(np.zeros((6, 8, 10), dtype=np.float32), np.eye(4))
+        >>> nibabel.save(scan, "scan.nii")
+        >>> open_scan("scan.nii").voxels.shape
+        (10, 8, 6)
     """
     path, limit = Path(path), pixel_limit(max_voxels)
     require_extra("medical", "nibabel", "pydicom")

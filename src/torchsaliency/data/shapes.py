@@ -146,6 +146,10 @@ def backgrounds(
 
     Raises:
         OptionError: an image has more pixels than `open_photo` decodes.
+
+    Example:
+        >>> backgrounds(2).shape
+        torch.Size([2, 3, 64, 64])
     """
     _check_side(side)
     numbers, grids = _draws(count, start, seed, 0)

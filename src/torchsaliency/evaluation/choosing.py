@@ -105,9 +105,11 @@ def recommend(  # noqa: PLR0913 (all but the first three by name)
         InputError: fewer than two images, or what `explain` raises.
 
     Example:
-        >>> found = recommend(net, x)  # doctest: +SKIP
-        >>> found.recommended, found.defensible("order")  # doctest: +SKIP
-        ('opticam', ('opticam', 'layercam'))
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> found = recommend(net, torch.rand(2, 3, 64, 64), methods=["gradcam", "tsm"])
+        >>> found.verdict  # eight images at least, better 20 to 40
+        'too little evidence'
     """
     if len(images) < 2:  # noqa: PLR2004
         raise InputError(

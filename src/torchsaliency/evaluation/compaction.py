@@ -55,6 +55,14 @@ def compact(store: Store, watch: Callable[[int, int], object] | None = None) -> 
     Raises:
         OptionError: a session writes to the folder.
         DataError: there is no run, or a shard is damaged.
+
+    Example:
+        >>> from torchsaliency.evaluation import evaluate, make_plan
+        >>> facts = {"model": "builtin/shapes_cnn", "data": "shapes:4", "metrics": ["ad"]}
+        >>> plan = make_plan({**facts, "methods": ["gradcam", "tsm"]})
+        >>> found = evaluate(plan, "run")
+        >>> compact(Store("run")).after
+        1
     """
     with store.lock():
         facts = store.facts

@@ -149,9 +149,13 @@ def compare_runs(
         InputError: fewer than two images are in both runs, or nothing is left to compare.
 
     Example:
-        >>> found = compare_runs("resnet", "vgg")  # doctest: +SKIP
-        >>> found.tests["opticam"]["ad"].difference  # doctest: +SKIP
-        -3.1
+        >>> from torchsaliency.evaluation import evaluate, make_plan
+        >>> facts = {"model": "builtin/shapes_cnn", "data": "shapes:4", "metrics": ["ad"]}
+        >>> for name in ("builtin/shapes_cnn", "builtin/shapes_vit"):
+        ...     plan = make_plan({**facts, "model": name, "methods": ["tsm"]})
+        ...     found = evaluate(plan, name.rpartition("/")[2])
+        >>> compare_runs("shapes_cnn", "shapes_vit").tests["tsm"]["ad"].count
+        4
     """
     for name in allow:
         if name not in DECIDING:

@@ -136,6 +136,11 @@ def make_plan(facts: Mapping[str, Any]) -> Plan:
     Raises:
         DataError: the data set cannot be used.
         OptionError: naming the field, what was given, and what is close to it.
+
+    Example:
+        >>> plan = make_plan({"data": "shapes:4", "methods": ["gradcam"], "metrics": ["ad", "ag"]})
+        >>> [choice.name for choice in plan.metrics]
+        ['ad', 'ag']
     """
     load_all()
     images = None
@@ -171,6 +176,12 @@ def read_plan(path: str | Path, changes: Mapping[str, Any] | None = None) -> Pla
     Raises:
         DataError: the file cannot be read or is no YAML mapping.
         OptionError: a field does not fit.
+
+    Example:
+        >>> text = "{methods: [gradcam, {opticam: {iterations: 50}}], metrics: [ad]}"
+        >>> count = Path("plan.yaml").write_text(text)
+        >>> read_plan("plan.yaml").methods[1].options
+        {'iterations': 50}
     """
     path = Path(path)
     try:

@@ -81,9 +81,12 @@ def evaluate(  # noqa: PLR0913 (all but the first two by name)
             evaluation.
 
     Example:
-        >>> plan = make_plan({"methods": ["gradcam", "tsm"], "metrics": ["ad"]})  # doctest: +SKIP
-        >>> evaluate(plan, "run").summary("tsm", "ad").value  # doctest: +SKIP
-        24.3
+        >>> from torchsaliency.evaluation import make_plan
+        >>> facts = {"model": "builtin/shapes_cnn", "data": "shapes:4", "metrics": ["ad"]}
+        >>> plan = make_plan({**facts, "methods": ["gradcam", "tsm"]})
+        >>> found = evaluate(plan, "run")
+        >>> found.methods, found.summary("tsm", "ad").count
+        (('gradcam', 'tsm'), 4)
     """
     told = callbacks if tells_results(plan) else ()
     run = _make_run(Recipe(plan, model, judge, permuted, data), folder, told)
@@ -107,6 +110,14 @@ def compute_rows(plan: Plan, folder: str | Path) -> None:
 
     Raises:
         TorchSaliencyError: as `evaluate` does.
+
+    Example:
+        >>> from torchsaliency.evaluation import make_plan
+        >>> facts = {"model": "builtin/shapes_cnn", "data": "shapes:4", "metrics": ["ad"]}
+        >>> plan = make_plan({**facts, "methods": ["gradcam", "tsm"]})
+        >>> compute_rows(plan, "run")  # several processes may do so at once
+        >>> load_results("run").methods
+        ('gradcam', 'tsm')
     """
     run = _make_run(Recipe(plan), folder)
     with run.store.lock():
@@ -140,6 +151,14 @@ def load_results(folder: str | Path) -> Results:
     Raises:
         DataError: the folder holds no evaluation, a damaged one, or one that another version or
             other plug-ins made.
+
+    Example:
+        >>> from torchsaliency.evaluation import evaluate, make_plan
+        >>> facts = {"model": "builtin/shapes_cnn", "data": "shapes:4", "metrics": ["ad"]}
+        >>> plan = make_plan({**facts, "methods": ["gradcam", "tsm"]})
+        >>> found = evaluate(plan, "run")
+        >>> load_results("run").methods
+        ('gradcam', 'tsm')
     """
     store = Store(folder)
     name, facts = store.place.name, store.facts

@@ -76,9 +76,12 @@ def score(  # noqa: PLR0913 (all but the first three by name)
         TargetError: the target does not fit the judge.
 
     Example:
-        >>> found = score(net, made["gradcam"], ["ad", "ag"])  # doctest: +SKIP
-        >>> found["ad"].summary().value  # doctest: +SKIP
-        12.2
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> made = torchsaliency.explain(net, torch.rand(2, 3, 64, 64), "gradcam")
+        >>> found = score(net, made["gradcam"], ["ad", "ag"])
+        >>> found["ad"].summary().count
+        2
     """
     chosen = [create_metric(item) if isinstance(item, str) else item for item in metrics]
     if not chosen or len({metric.name for metric in chosen}) != len(chosen):

@@ -58,6 +58,15 @@ def attribution_sums(
 
     Raises:
         InputError: the method gives maps without attributions.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x = torch.rand(1, 3, 64, 64)
+        >>> found = torchsaliency.explain(net, x, "integrated-gradients")["integrated-gradients"]
+        >>> sums = attribution_sums(net, found)
+        >>> bool((sums.attribution_sums - sums.rises).abs() < 1)
+        True
     """
     if explanation.attributions is None:
         raise InputError(
@@ -120,6 +129,13 @@ def shifted_maps(
     Raises:
         OptionError: a shift that is 0 or not finite.
         InputError: the network does not begin with a layer that could take the shift back.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> found = torchsaliency.explain(net, torch.rand(2, 3, 64, 64), "gradcam")["gradcam"]
+        >>> shifted_maps(net, found).shifted_maps.shape
+        torch.Size([2, 64, 64])
     """
     if not math.isfinite(shift) or shift == 0:
         raise OptionError(f"A shift of {shift} was given; give a finite number that is not 0.")

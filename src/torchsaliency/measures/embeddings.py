@@ -60,6 +60,14 @@ def masked_embeddings(
     Raises:
         InputError: the images, masks or clean embeddings do not fit.
         TargetError: the network gives no embedding.
+
+    Example:
+        >>> import torch
+        >>> encoder = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.AdaptiveAvgPool2d(1),
+        ...     torch.nn.Flatten())
+        >>> x, masks = torch.rand(2, 3, 16, 16), torch.rand(2, 16, 16)
+        >>> masked_embeddings(encoder, x, masks).embeddings.shape
+        torch.Size([2, 8])
     """
     scores = find_stated_scores(model) or EMBEDDING  # numbers are compared as they are explained
     with judging(model, x, chunk=chunk, scores=scores) as judge:

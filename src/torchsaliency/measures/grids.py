@@ -67,6 +67,14 @@ def grid_maps(
         InputError: the images are no pictures, or smaller than the grid.
         OptionError: a grid of less than two cells a side, or of one class alone.
         TargetError: what was explained is no class.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x = torch.rand(4, 3, 64, 64)
+        >>> found = torchsaliency.explain(net, x, "gradcam", [0, 1, 2, 3])["gradcam"]
+        >>> grid_maps(net, found).maps.shape
+        torch.Size([4, 64, 64])
     """
     images, target = explanation.images, explanation.target
     if grid < 2:  # noqa: PLR2004

@@ -88,6 +88,13 @@ def information_curve(  # noqa: PLR0913 (options of a published protocol)
         InputError: images or maps do not fit.
         OptionError: shares that are out of range or do not rise.
         TargetError: the target names no class, or the network's output does not fit.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x, maps = torch.rand(2, 3, 64, 64), torch.rand(2, 64, 64)
+        >>> information_curve(net, x, maps, shares=(0.1, 0.5)).probabilities.shape
+        torch.Size([2, 4])
     """
     rises = all(low < high for low, high in zip((0, *shares), (*shares, 1), strict=True))
     if not shares or not rises or not 0 < known < 1:

@@ -49,6 +49,15 @@ def judging(
 
     Raises:
         InputError: the images cannot be scored.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x, maps = torch.rand(2, 3, 64, 64), torch.rand(2, 64, 64)
+        >>> with judging(net, x) as judge:
+        ...     logits = judge.clean_logits(None)
+        >>> logits.shape
+        torch.Size([2, 8])
     """
     with open_session(model, x, chunk=chunk, scores=scores) as session:
         yield Judge(session)
@@ -327,6 +336,10 @@ def class_scores(
 
     Raises:
         TargetError: they have no probabilities.
+
+    Example:
+        >>> class_scores(torch.zeros(1, 4), torch.tensor([2])).probability
+        tensor([0.2500], dtype=torch.float64)
     """
     numbers, place = _of_labels(logits, labels)
     probability, rest = scores.of_class(numbers, place)

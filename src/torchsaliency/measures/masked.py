@@ -115,6 +115,13 @@ def masked_scores(
     Raises:
         InputError: the images or masks do not fit.
         TargetError: the target or the network's output does not fit.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x, maps = torch.rand(2, 3, 64, 64), torch.rand(2, 64, 64)
+        >>> masked_scores(net, x, maps).masked.shape
+        torch.Size([2])
     """
     with judging(model, x, chunk=chunk) as judge:
         masks = judge.maps(masks, several=True)
@@ -192,6 +199,13 @@ def crop_scores(
     Raises:
         InputError: the images are no pictures, or a box does not lie in the image.
         TargetError: the target or the network's output does not fit.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x = torch.rand(1, 3, 64, 64)
+        >>> crop_scores(net, x, torch.tensor([[8.0, 8, 40, 40]])).crop.shape
+        torch.Size([1])
     """
     with judging(model, x, chunk=chunk) as judge:
         if len(judge.size) != 2:  # noqa: PLR2004

@@ -101,6 +101,13 @@ def perturbation_curve(  # noqa: PLR0913 (options of a published protocol)
         InputError: images or maps do not fit.
         OptionError: a step, budget or error out of range.
         TargetError: the target or the network's output does not fit.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x, maps = torch.rand(2, 3, 64, 64), torch.rand(2, 64, 64)
+        >>> perturbation_curve(net, x, maps, step=1024).probabilities.shape
+        torch.Size([2, 5])
     """
     if order not in get_args(Order):
         raise OptionError(f"The order {order!r} was given; choose insertion or deletion.")
@@ -193,6 +200,13 @@ def removal_curves(  # noqa: PLR0913 (options of a published protocol)
         InputError: images or maps do not fit.
         OptionError: a percentage out of range.
         TargetError: the target or the network's output does not fit.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x, maps = torch.rand(2, 3, 64, 64), torch.rand(2, 64, 64)
+        >>> removal_curves(net, x, maps, percentages=(20, 50)).most.shape
+        torch.Size([2, 2])
     """
     if not percentages or not all(0 < one < 100 for one in percentages):  # noqa: PLR2004
         raise OptionError(f"Percentages must lie between 0 and 100, and {percentages} were given.")

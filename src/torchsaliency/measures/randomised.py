@@ -28,6 +28,12 @@ def network_stages(model: nn.Module) -> list[str]:
     replaced by its own children: fc, layer4, …, layer1, conv1 for a ResNet; the classifier and
     every block for networks whose blocks lie in one sequence. Children that hold norms alone belong
     to the stage before them.
+
+    Example:
+        >>> import torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> network_stages(net)[0]
+        'fc'
     """
     net = unwrap(model)
     names = [""]
@@ -65,6 +71,12 @@ def randomised_networks(
 
     Raises:
         OptionError: there is no such stage or mode, or nothing in the stage to randomise.
+
+    Example:
+        >>> import torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> len([stage for stage, copy in randomised_networks(net)]) == len(network_stages(net))
+        True
     """
     if mode not in ("cascading", "independent"):
         raise OptionError(f"There is no mode {mode!r}; it is cascading or independent.")

@@ -85,6 +85,13 @@ def noisy_maps(  # noqa: PLR0913 (all but the first two by name)
 
     Raises:
         OptionError: no samples, or a radius that is not above 0.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> found = torchsaliency.explain(net, torch.rand(2, 3, 64, 64), "gradcam")["gradcam"]
+        >>> noisy_maps(net, found, samples=3).noisy_maps.shape
+        torch.Size([2, 3, 64, 64])
     """
     if samples < 1 or not 0 < radius < math.inf:
         raise OptionError(
@@ -175,6 +182,13 @@ def translated_maps(
 
     Raises:
         OptionError: no steps, or more than there are places.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> found = torchsaliency.explain(net, torch.rand(2, 3, 64, 64), "gradcam")["gradcam"]
+        >>> translated_maps(net, found, steps=4).maps.shape
+        torch.Size([2, 64, 64])
     """
     images = explanation.images
     width = images.shape[-1]
@@ -250,6 +264,13 @@ def masked_maps(
         masking: the baseline b; the explanation's own by default.
         layer: the layers, if `explain` was given `Layer` objects with a reshape of their own.
         chunk: images in one pass; None finds it.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> found = torchsaliency.explain(net, torch.rand(2, 3, 64, 64), "gradcam")["gradcam"]
+        >>> masked_maps(net, found).masked_maps.shape
+        torch.Size([2, 64, 64])
     """
     images = explanation.images
     kept = require_maps(explanation.map)
@@ -392,6 +413,13 @@ def random_network_maps(
         seed: of the weights.
         layer: the layers, if `explain` was given `Layer` objects with a reshape of their own.
         chunk: images in one pass; None finds it.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> found = torchsaliency.explain(net, torch.rand(2, 3, 64, 64), "gradcam")["gradcam"]
+        >>> random_network_maps(net, found).random_network_maps.shape
+        torch.Size([2, 64, 64])
     """
     again = Again(model, explanation, layer, chunk)
     parts = again.parts(len(explanation), substitute=False)
@@ -448,6 +476,13 @@ def smooth_randomised_maps(  # noqa: PLR0913 (options of a published protocol)
 
     Raises:
         OptionError: no samples, a negative noise, no such stage, or nothing in it to randomise.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> found = torchsaliency.explain(net, torch.rand(2, 3, 64, 64), "gradcam")["gradcam"]
+        >>> smooth_randomised_maps(net, found, samples=2).smooth_maps.shape
+        torch.Size([2, 64, 64])
     """
     if samples < 1 or not 0 <= noise < math.inf:
         raise OptionError(
@@ -519,6 +554,13 @@ def other_class_maps(
 
     Raises:
         TargetError: no class was explained, or there is no other.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> found = torchsaliency.explain(net, torch.rand(2, 3, 64, 64), "gradcam")["gradcam"]
+        >>> other_class_maps(net, found).labels.shape
+        torch.Size([2])
     """
     target, output = explanation.target, explanation.output
     count = output.shape[1] if isinstance(output, Tensor) and output.ndim == 2 else 0  # noqa: PLR2004

@@ -95,6 +95,13 @@ def region_curve(  # noqa: PLR0913 (options of a published protocol)
         InputError: images or maps do not fit.
         OptionError: the regions do not fit into the image, or an error out of range.
         TargetError: the target or the network's output does not fit.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x, maps = torch.rand(2, 3, 64, 64), torch.rand(2, 64, 64)
+        >>> region_curve(net, x, maps, patch=8, regions=4).probabilities.shape
+        torch.Size([2, 5])
     """
     if placement not in get_args(Placement):
         raise OptionError(f"The placement {placement!r} was given; choose sliding or grid.")
@@ -182,6 +189,13 @@ def square_removals(  # noqa: PLR0913 (options of a published protocol)
         InputError: the images do not fit.
         OptionError: no samples, or a side out of range.
         TargetError: the target or the network's output does not fit.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x, maps = torch.rand(2, 3, 64, 64), torch.rand(2, 64, 64)
+        >>> square_removals(net, x, samples=5).drops.shape
+        torch.Size([2, 5])
     """
     if samples < 1 or not 0 < side <= 1:
         raise OptionError(

@@ -77,6 +77,13 @@ def group_removals(  # noqa: PLR0913 (options of a published protocol)
         InputError: images or maps do not fit.
         OptionError: more groups than pixels, or fewer than two.
         TargetError: the target or the network's output does not fit.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x, maps = torch.rand(2, 3, 64, 64), torch.rand(2, 64, 64)
+        >>> group_removals(net, x, maps, groups=4).drops.shape
+        torch.Size([2, 4])
     """
     with judging(model, x, chunk=chunk) as judge:
         saliency = require_maps(judge.maps(maps))
@@ -150,6 +157,13 @@ def group_resamplings(  # noqa: PLR0913 (options of a published protocol)
         InputError: images or maps do not fit.
         OptionError: no samples, more groups than pixels, or fewer than two.
         TargetError: the target or the network's output does not fit.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x, maps = torch.rand(2, 3, 64, 64), torch.rand(2, 64, 64)
+        >>> group_resamplings(net, x, maps, groups=4, samples=2).changes.shape
+        torch.Size([2, 4])
     """
     if samples < 1:
         raise OptionError(f"{samples} samples were given; give at least one colour a group.")
@@ -234,6 +248,13 @@ def subset_removals(  # noqa: PLR0913 (options of a published protocol)
         InputError: images or maps do not fit.
         OptionError: fewer than two samples, or a share out of range.
         TargetError: the target or the network's output does not fit.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x, maps = torch.rand(2, 3, 64, 64), torch.rand(2, 64, 64)
+        >>> subset_removals(net, x, maps, shares=(0.1,), samples=4).drops.shape
+        torch.Size([2, 1, 4])
     """
     if samples < 2 or not shares or not all(0 < share < 1 for share in shares):  # noqa: PLR2004
         raise OptionError(
@@ -319,6 +340,14 @@ def segment_curve(  # noqa: PLR0913 (options of a published protocol)
     Raises:
         InputError: images, maps or segments do not fit.
         TargetError: the target or the network's output does not fit.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> x, maps = torch.rand(2, 3, 64, 64), torch.rand(2, 64, 64)
+        >>> halves = (torch.arange(64) >= 32).long().expand(2, 64, 64)
+        >>> segment_curve(net, x, maps, halves).scores.shape
+        torch.Size([2, 3])
     """
     with judging(model, x, chunk=chunk) as judge:
         saliency = require_maps(judge.maps(maps))

@@ -26,6 +26,10 @@ def completeness(
 
     Raises:
         InputError: other shapes, or values that are not finite.
+
+    Example:
+        >>> completeness(torch.tensor([1.5]), torch.tensor([2.0]))
+        tensor([0.2500], dtype=torch.float64)
     """
     sums = check_values("attribution_sums", attribution_sums)
     wanted = check_values("rises", rises, len(sums)).to(sums.device)
@@ -54,6 +58,12 @@ def non_sensitivity(
     Raises:
         InputError: maps outside [0, 1], or numbers that do not fit together.
         OptionError: a threshold that is not above 0.
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> squares = torch.tensor([[0, 0, 1, 1], [1, 1, 2, 2]])
+        >>> non_sensitivity(maps, squares, torch.tensor([[2.0, 0.5]]))
+        tensor([50.], dtype=torch.float64)
     """
     _check_least(least, least_drop)
     values = require_maps(maps).double()
@@ -78,6 +88,11 @@ def input_invariance(
 
     Raises:
         InputError: maps outside [0, 1] or of different sizes.
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> input_invariance(maps, maps)
+        tensor([0.], dtype=torch.float64)
     """
     first, second = check_pair(maps, shifted_maps)
     return sensitivities(first, second[:, None])[:, 0]

@@ -131,6 +131,14 @@ def metric(  # noqa: PLR0913 (a metric's facts, all by name)
 
     Raises:
         OptionError: the name is taken, or an option has no default.
+
+    Example:
+        >>> @metric("brightest", group="complexity", cite="me", direction="neither", unit="1")
+        ... class Brightest(SaliencyMetric):
+        ...     def update(self, maps):
+        ...         self._record(maps.flatten(1).amax(1))
+        >>> create_metric("brightest").name
+        'brightest'
     """
     if unit == "%" and best is worst is None:
         worst, best = {"higher": (0.0, 100.0), "lower": (100.0, 0.0)}.get(direction, (None, None))
@@ -148,7 +156,12 @@ def metric(  # noqa: PLR0913 (a metric's facts, all by name)
 
 
 def metrics() -> Mapping[str, MetricEntry]:
-    """Return every registered metric by name, read-only."""
+    """Return every registered metric by name, read-only.
+
+    Example:
+        >>> "insertion" in metrics()
+        True
+    """
     return METRICS.entries()
 
 
@@ -157,6 +170,10 @@ def metric_entry(name: str) -> MetricEntry:
 
     Raises:
         OptionError: there is none; close names are listed.
+
+    Example:
+        >>> metric_entry("ad").direction
+        'lower'
     """
     return METRICS.get(name)
 
@@ -170,6 +187,10 @@ def create_metric(name: str, options: Mapping[str, Any] | None = None) -> Salien
 
     Raises:
         OptionError: unknown metric or option, or a value that does not fit.
+
+    Example:
+        >>> create_metric("deletion", {"step": "448"}).step
+        448
     """
     created: SaliencyMetric = METRICS.create(name, options)
     return created
@@ -391,6 +412,10 @@ def collection(metrics: Sequence[str | SaliencyMetric]) -> MetricCollection:
     Raises:
         OptionError: an unknown name.
         InputError: none was given, or one twice.
+
+    Example:
+        >>> list(collection(["ad", "ag"]))
+        ['ad', 'ag']
     """
     created = [create_metric(item) if isinstance(item, str) else item for item in metrics]
     by_name: dict[str, Metric | MetricCollection] = {item.name: item for item in created}

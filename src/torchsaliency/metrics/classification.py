@@ -33,6 +33,10 @@ def average_drop(clean: PerImage, masked: PerImage) -> PerImage:
 
     Raises:
         InputError: different lengths, or values that are no probabilities.
+
+    Example:
+        >>> average_drop(torch.tensor([0.5]), torch.tensor([0.25]))
+        tensor([50.], dtype=torch.float64)
     """
     p, o = _pair(clean, masked)
     return 100 * _safe_ratio((p - o).clamp_min(0), p)
@@ -58,6 +62,10 @@ def average_increase(
     Raises:
         InputError: different lengths, one rest without the other, or values that are no
             probabilities.
+
+    Example:
+        >>> average_increase(torch.tensor([0.6, 0.8]), torch.tensor([0.8, 0.6]))
+        tensor([100.,   0.], dtype=torch.float64)
     """
     p, o = _pair(clean, masked)
     p_rest, o_rest = _rests(clean_rest, masked_rest, p, o)
@@ -84,6 +92,10 @@ def average_gain(
     Raises:
         InputError: different lengths, one rest without the other, or values that are no
             probabilities.
+
+    Example:
+        >>> average_gain(torch.tensor([0.5]), torch.tensor([0.75]))
+        tensor([50.], dtype=torch.float64)
     """
     p, o = _pair(clean, masked)
     p_rest, o_rest = _rests(clean_rest, masked_rest, p, o)
@@ -105,6 +117,11 @@ def coherency(
 
     Raises:
         InputError: maps outside [0, 1], or of different sizes.
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> coherency(maps, maps).round(), coherency(maps, 1 - maps).round()
+        (tensor([100.], dtype=torch.float64), tensor([0.], dtype=torch.float64))
     """
     first, second = check_pair(maps, masked_maps)
     return 100 * ((pearson(first, second) + 1) / 2).nan_to_num(0.0)
@@ -118,6 +135,11 @@ def complexity(maps: Float[Tensor, " n *size"]) -> Float[Tensor, " n"]:
 
     Raises:
         InputError: maps outside [0, 1].
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> complexity(maps)
+        tensor([42.5000], dtype=torch.float64)
     """
     return 100 * require_maps(maps).double().flatten(1).mean(1)
 
@@ -131,6 +153,11 @@ def adcc(coherencies: PerImage, complexities: PerImage, drops: PerImage) -> Floa
         coherencies: in percent (N,).
         complexities: in percent (N,).
         drops: average drop, in percent (N,).
+
+    Example:
+        >>> one = torch.tensor([100.0])
+        >>> adcc(one, 0 * one, 0 * one), adcc(one, 0 * one, 50 + 0 * one)
+        (tensor([100.], dtype=torch.float64), tensor([75.], dtype=torch.float64))
     """
     parts = {"coherencies": coherencies, "complexities": complexities, "drops": drops}
     count = len(coherencies) if coherencies.ndim else None
@@ -147,6 +174,10 @@ def arcc(coherencies: PerImage, complexities: PerImage, roads: PerImage) -> Floa
         coherencies: in percent (N,).
         complexities: in percent (N,).
         roads: ROAD in [-50, 50] (N,).
+
+    Example:
+        >>> arcc(torch.tensor([100.0]), torch.tensor([0.0]), torch.tensor([50.0]))
+        tensor([100.], dtype=torch.float64)
     """
     return adcc(coherencies, complexities, 50 - check_values("roads", roads))
 

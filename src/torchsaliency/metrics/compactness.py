@@ -34,6 +34,12 @@ def tree_compactness(
     Raises:
         InputError: maps outside [0, 1].
         OptionError: a percentile outside [0, 100).
+
+    Example:
+        >>> maps = torch.zeros(1, 8, 8)
+        >>> maps[0, 2:4, 2:4] = 1.0
+        >>> tree_compactness(maps).shape
+        torch.Size([1])
     """
     _check_percentile(percentile)
     values = require_maps(maps).detach().double().cpu().numpy()

@@ -25,6 +25,10 @@ def consistency(codes: Int[Tensor, " n"], predicted: Int[Tensor, " n"]) -> Float
 
     Raises:
         InputError: codes and classes of different numbers of images.
+
+    Example:
+        >>> consistency(torch.tensor([4, 4, 0]), torch.tensor([7, 8, 9]))
+        tensor([ 50.,  50., 100.], dtype=torch.float64)
     """
     if codes.shape != predicted.shape or codes.ndim != 1:
         raise InputError(
@@ -46,6 +50,12 @@ def peak_cells(maps: Float[Tensor, " n *size"], cells: int = 3) -> Int[Tensor, "
     Raises:
         InputError: maps outside [0, 1].
         OptionError: no cell, or more than there are pixels.
+
+    Example:
+        >>> maps = torch.zeros(1, 6, 6)
+        >>> maps[0, 5, 5] = 1.0
+        >>> peak_cells(maps)
+        tensor([8])
     """
     values = require_maps(maps).double()
     if not 1 <= cells <= min(values.shape[1:]):

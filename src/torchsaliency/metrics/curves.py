@@ -28,6 +28,10 @@ def monotonicity(deletion: Float[Tensor, "n s"]) -> Float[Tensor, " n"]:
 
     Raises:
         InputError: fewer than three points, or numbers that are not finite.
+
+    Example:
+        >>> monotonicity(torch.tensor([[0.9, 0.5, 0.2, 0.0], [0.9, 0.5, 0.7, 0.0]]))
+        tensor([100.,   0.], dtype=torch.float64)
     """
     if deletion.ndim != 2 or deletion.shape[1] < 3:  # noqa: PLR2004
         raise InputError(
@@ -49,6 +53,10 @@ def selectivity(regions: Float[Tensor, "n l"]) -> Float[Tensor, " n"]:
 
     Raises:
         InputError: no regions, or values outside [0, 1].
+
+    Example:
+        >>> selectivity(torch.tensor([[0.75, 0.5, 0.25]]))
+        tensor([50.], dtype=torch.float64)
     """
     steps = torch.linspace(0, 1, regions.shape[-1], dtype=torch.float64, device=regions.device)
     return area_under_curve(regions, steps)
@@ -63,6 +71,11 @@ def abpc(regions: Float[Tensor, "n l"], least_regions: Float[Tensor, "n l"]) -> 
 
     Raises:
         InputError: different shapes, no regions, or values outside [0, 1].
+
+    Example:
+        >>> most, least = torch.tensor([[0.75, 0.25]]), torch.tensor([[0.75, 0.5]])
+        >>> abpc(most, least)
+        tensor([12.5000], dtype=torch.float64)
     """
     if regions.shape != least_regions.shape:
         raise InputError(
@@ -84,6 +97,10 @@ def irof(segments: Float[Tensor, "n m"]) -> Float[Tensor, " n"]:
 
     Raises:
         InputError: no segment, or infinite numbers.
+
+    Example:
+        >>> irof(torch.tensor([[0.75, 0.375, 0.0]]))
+        tensor([50.], dtype=torch.float64)
     """
     if segments.ndim != 2 or segments.shape[1] < 2:  # noqa: PLR2004
         raise InputError(

@@ -28,6 +28,11 @@ def faithfulness_estimate(
 
     Raises:
         InputError: different shapes, fewer than two groups, or numbers that are not finite.
+
+    Example:
+        >>> sums = torch.tensor([[3.0, 2.0, 1.0]])
+        >>> faithfulness_estimate(sums, sums / 10).round()
+        tensor([1.], dtype=torch.float64)
     """
     return pearson(*_check_series(group_sums, group_drops))
 
@@ -46,6 +51,11 @@ def saco(
 
     Raises:
         InputError: different shapes, fewer than two groups, or numbers that are not finite.
+
+    Example:
+        >>> sums = torch.tensor([[3.0, 2.0, 1.0]])
+        >>> saco(sums, sums / 10)
+        tensor([1.], dtype=torch.float64)
     """
     sums, drops = _check_series(group_sums, group_drops)
     # by descending sum, so that no weight is below 0
@@ -71,6 +81,11 @@ def monotonicity_correlation(
 
     Raises:
         InputError: different shapes, fewer than two groups, or numbers that are not finite.
+
+    Example:
+        >>> sums = torch.tensor([[3.0, 2.0, 1.0]])
+        >>> monotonicity_correlation(sums, sums**2).round()
+        tensor([1.], dtype=torch.float64)
     """
     return spearman(*_check_series(group_sums, group_changes))
 
@@ -88,6 +103,11 @@ def faithfulness_correlation(
 
     Raises:
         InputError: different shapes, fewer than two subsets, or numbers that are not finite.
+
+    Example:
+        >>> sums = torch.tensor([[1.0, 2.0, 3.0]])
+        >>> faithfulness_correlation(sums, 2 * sums).round()
+        tensor([1.], dtype=torch.float64)
     """
     return pearson(*_check_series(subset_sums, subset_drops))
 
@@ -105,6 +125,11 @@ def sensitivity_n(
 
     Raises:
         InputError: different shapes, fewer than two subsets, or numbers that are not finite.
+
+    Example:
+        >>> sums = torch.tensor([[[1.0, 2.0, 3.0], [2.0, 4.0, 5.0]]])
+        >>> sensitivity_n(sums, 2 * sums).round()
+        tensor([1.], dtype=torch.float64)
     """
     if subset_sums.ndim != 3 or subset_sums.shape != subset_drops.shape:  # noqa: PLR2004
         raise InputError(

@@ -28,6 +28,11 @@ def softmax_information(
 
     Raises:
         InputError: different shapes, fewer than two points, or numbers out of range.
+
+    Example:
+        >>> sizes = torch.tensor([[10.0, 15, 20]])
+        >>> softmax_information(sizes, torch.tensor([[0.0, 0.5, 1.0]]))
+        tensor([50.], dtype=torch.float64)
     """
     if information.shape != known.shape or information.ndim != 2 or information.shape[1] < 2:  # noqa: PLR2004
         raise InputError(
@@ -59,6 +64,11 @@ def accuracy_information(
 
     Raises:
         InputError: different shapes, fewer than two points, or numbers out of range.
+
+    Example:
+        >>> sizes = torch.tensor([[10.0, 15, 20]])
+        >>> accuracy_information(sizes, torch.tensor([[False, True, True]]))
+        tensor([75.], dtype=torch.float64)
     """
     return softmax_information(information, known_predicted.double())
 

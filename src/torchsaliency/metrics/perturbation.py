@@ -30,6 +30,10 @@ def area_under_curve(
     Raises:
         InputError: curves of another length, values outside [0, 1], or fractions that do not rise
             from 0 to 1.
+
+    Example:
+        >>> area_under_curve(torch.tensor([[1.0, 0.5, 0.0]]), torch.tensor([0.0, 0.5, 1.0]))
+        tensor([50.], dtype=torch.float64)
     """
     curves, places = check_curves(probabilities), fractions.detach().double()
     if places.shape != curves.shape[1:] or len(places) < 2:  # noqa: PLR2004
@@ -55,6 +59,10 @@ def aopc(
 
     Raises:
         InputError: no regions, or values outside [0, 1].
+
+    Example:
+        >>> aopc(torch.tensor([[0.75, 0.25]]))
+        tensor([25.], dtype=torch.float64)
     """
     curves = check_curves(regions)
     if curves.shape[1] < 2:  # noqa: PLR2004
@@ -72,6 +80,10 @@ def road(most: Float[Tensor, "n q"], least: Float[Tensor, "n q"]) -> Float[Tenso
 
     Raises:
         InputError: different shapes, or values outside [0, 1].
+
+    Example:
+        >>> road(torch.tensor([[0.25, 0.0]]), torch.tensor([[0.75, 0.5]]))
+        tensor([25.], dtype=torch.float64)
     """
     first, second = check_curves(most), check_curves(least)
     if first.shape != second.shape:

@@ -33,6 +33,11 @@ def sensitivities(
 
     Raises:
         InputError: maps outside [0, 1] or of different sizes, or no copies.
+
+    Example:
+        >>> maps = torch.ones(1, 2, 2)
+        >>> sensitivities(maps, maps[:, None] / 2)
+        tensor([[0.5000]], dtype=torch.float64)
     """
     values, noisy = check_copies(maps, noisy_maps)
     change = (noisy - values[:, None]).flatten(2).norm(dim=2)
@@ -66,6 +71,12 @@ def infidelity(
 
     Raises:
         InputError: maps outside [0, 1], or numbers that do not fit together.
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> squares = torch.tensor([[0, 0, 1, 1], [1, 1, 2, 2]])
+        >>> infidelity(maps, squares, torch.tensor([[2.0, 0.0]]))
+        tensor([0.], dtype=torch.float64)
     """
     values = require_maps(maps).double()
     corners, measured = check_squares(values, squares, drops)

@@ -31,6 +31,11 @@ def rank_similarity(
 
     Raises:
         InputError: maps outside [0, 1] or of different sizes.
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> rank_similarity(maps, maps**2).round()
+        tensor([1.], dtype=torch.float64)
     """
     first, second = check_pair(maps, others)
     if absolute:
@@ -52,6 +57,11 @@ def hog_similarity(
 
     Raises:
         InputError: maps outside [0, 1], of different sizes, or smaller than a block of 48 pixels.
+
+    Example:
+        >>> maps = torch.rand(1, 64, 64)
+        >>> hog_similarity(maps, maps).round()
+        tensor([1.], dtype=torch.float64)
     """
     first, second = check_pair(maps, others)
     require_picture_maps("HOG", first.ndim - 1)
@@ -78,6 +88,11 @@ def ssim_similarity(
     Raises:
         InputError: maps outside [0, 1], of different sizes, or smaller than the window.
         OptionError: a window that is even, or smaller than 3.
+
+    Example:
+        >>> maps = torch.rand(1, 16, 16)
+        >>> ssim_similarity(maps, maps).round()
+        tensor([1.], dtype=torch.float64)
     """
     first, second = check_pair(maps, others)
     _check_window(window)
@@ -101,6 +116,11 @@ def mean_rank_similarity(
 
     Raises:
         InputError: maps outside [0, 1] or of different sizes.
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> mean_rank_similarity(maps, torch.stack([maps, 1 - maps], 1)).abs().round()
+        tensor([0.], dtype=torch.float64)
     """
     return torch.stack([rank_similarity(maps, others) for others in random_maps.unbind(1)], 1).mean(
         1
@@ -124,6 +144,11 @@ def complexity_rise(
     Raises:
         InputError: maps outside [0, 1] or of different sizes.
         OptionError: fewer than two bins.
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+        >>> complexity_rise(maps, torch.rand(1, 2, 2)) > 0
+        tensor([True])
     """
     _check_bins(bins)
     first, second = (_histogram_entropy(one, bins) for one in check_pair(maps, random_network_maps))

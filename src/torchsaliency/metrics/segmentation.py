@@ -42,6 +42,12 @@ def iou_at(
     Raises:
         InputError: maps outside [0, 1], or masks of another size or without labels.
         OptionError: a threshold outside [0, 1].
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> mask = torch.tensor([[[1, 0], [0, 0]]])
+        >>> iou_at(maps, mask, 0.4)
+        tensor([50.], dtype=torch.float64)
     """
     _check_threshold(threshold)
     saliency = require_maps(maps)

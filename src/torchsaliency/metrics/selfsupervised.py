@@ -28,6 +28,10 @@ def embedding_mse(
 
     Raises:
         InputError: different shapes, or numbers that are not finite.
+
+    Example:
+        >>> embedding_mse(torch.tensor([[3.0, 4.0]]), torch.tensor([[3.0, 2.0]]))
+        tensor([4.], dtype=torch.float64)
     """
     first, second = _embeddings(embeddings, masked_embeddings)
     square = (first - second).square()
@@ -45,6 +49,10 @@ def embedding_cosine(
 
     Raises:
         InputError: different shapes, or numbers that are not finite.
+
+    Example:
+        >>> embedding_cosine(torch.tensor([[3.0, 4.0]]), torch.tensor([[6.0, 8.0]])).round()
+        tensor([100.], dtype=torch.float64)
     """
     first, second = _embeddings(embeddings, masked_embeddings)
     norms = first.norm(dim=1) * second.norm(dim=1)

@@ -17,6 +17,11 @@ def pearson(a: Float[Tensor, "n ..."], b: Float[Tensor, "n ..."]) -> Float[Tenso
     Args:
         a: (N, …).
         b: (N, …), of the same shape.
+
+    Example:
+        >>> a = torch.tensor([[1.0, 2.0, 3.0]])
+        >>> pearson(a, 2 * a).round(), pearson(a, -a).round()
+        (tensor([1.], dtype=torch.float64), tensor([-1.], dtype=torch.float64))
     """
     first, second = (maps.double().flatten(1) for maps in (a, b))
     first, second = (maps - maps.mean(1, keepdim=True) for maps in (first, second))
@@ -36,6 +41,11 @@ def spearman(a: Float[Tensor, "n ..."], b: Float[Tensor, "n ..."]) -> Float[Tens
     Args:
         a: (N, …).
         b: (N, …), of the same shape.
+
+    Example:
+        >>> a = torch.tensor([[1.0, 2.0, 3.0]])
+        >>> spearman(a, a**3).round(), spearman(a, -a).round()
+        (tensor([1.], dtype=torch.float64), tensor([-1.], dtype=torch.float64))
     """
     found = pearson(average_ranks(a), average_ranks(b)).to(a.device)
     return torch.where(pearson(a, b).isnan(), torch.nan, found)
@@ -58,6 +68,11 @@ def ssim(
         a: maps (N, *size).
         b: maps (N, *size).
         window: side of a uniform window; None for Gaussian weights of σ = 1.5.
+
+    Example:
+        >>> maps = torch.rand(1, 16, 16)
+        >>> ssim(maps, maps).round()
+        tensor([1.], dtype=torch.float64)
     """
     how = {"gaussian_weights": True} if window is None else {"win_size": window}
     pairs = zip(a.double().cpu().numpy(), b.double().cpu().numpy(), strict=True)

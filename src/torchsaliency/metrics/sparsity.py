@@ -21,6 +21,10 @@ def sparseness(maps: Float[Tensor, " n *size"]) -> Float[Tensor, " n"]:
 
     Raises:
         InputError: maps outside [0, 1].
+
+    Example:
+        >>> sparseness(torch.ones(1, 2, 2))
+        tensor([0.], dtype=torch.float64)
     """
     values = require_maps(maps).double().flatten(1).sort(1).values
     count = values.shape[1]
@@ -38,6 +42,10 @@ def entropy(maps: Float[Tensor, " n *size"]) -> Float[Tensor, " n"]:
 
     Raises:
         InputError: maps outside [0, 1].
+
+    Example:
+        >>> entropy(torch.ones(1, 2, 2))
+        tensor([1.3863], dtype=torch.float64)
     """
     values = require_maps(maps).double().flatten(1)
     total = values.sum(1)
@@ -54,6 +62,11 @@ def effective_area(maps: Float[Tensor, " n *size"]) -> Float[Tensor, " n"]:
 
     Raises:
         InputError: maps outside [0, 1].
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> effective_area(maps)
+        tensor([56.0078], dtype=torch.float64)
     """
     values = require_maps(maps).double().flatten(1)
     power = values.square().sum(1)
@@ -73,6 +86,11 @@ def effective_complexity(
     Raises:
         InputError: maps outside [0, 1].
         OptionError: a threshold outside [0, 1).
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> effective_complexity(maps)
+        tensor([3.], dtype=torch.float64)
     """
     _check_threshold(threshold)
     return (require_maps(maps).double() > threshold).flatten(1).sum(1).double()

@@ -30,6 +30,11 @@ def local_lipschitz(
 
     Raises:
         InputError: maps outside [0, 1] or of different sizes, or distances that do not fit.
+
+    Example:
+        >>> maps = torch.zeros(1, 2, 2)
+        >>> local_lipschitz(maps, torch.ones(1, 1, 2, 2), torch.tensor([[4.0]]))
+        tensor([0.5000], dtype=torch.float64)
     """
     first, others = check_copies(maps, noisy_maps)
     change = (others - first[:, None]).flatten(2).norm(dim=2)
@@ -50,6 +55,11 @@ def continuity(
 
     Raises:
         InputError: as `local_lipschitz`.
+
+    Example:
+        >>> maps = torch.zeros(1, 2, 2)
+        >>> continuity(maps, torch.ones(1, 1, 2, 2), torch.tensor([[2.0]]))
+        tensor([2.], dtype=torch.float64)
     """
     first, others = check_copies(maps, translated_maps)
     change = (others - first[:, None]).abs().flatten(2).sum(2)
@@ -79,6 +89,11 @@ def relative_stability(
         InputError: maps outside [0, 1] or of different sizes, or changes that do not fit or are
             None: the network's output is no (N, K).
         OptionError: `least` is not above 0.
+
+    Example:
+        >>> maps, yes = torch.ones(1, 2, 2), torch.tensor([[True]])
+        >>> relative_stability(maps, maps[:, None] / 2, torch.tensor([[0.5]]), yes)
+        tensor([2.], dtype=torch.float64)
     """
     if least <= 0:
         raise OptionError(f"A smallest denominator of {least} was given; it must be above 0.")
@@ -115,6 +130,11 @@ def relative_input_stability(
     Raises:
         InputError: they do not fit each other.
         OptionError: `least` is not above 0.
+
+    Example:
+        >>> maps, yes = torch.ones(1, 2, 2), torch.tensor([[True]])
+        >>> relative_input_stability(maps, maps[:, None] / 2, torch.tensor([[0.5]]), yes)
+        tensor([2.], dtype=torch.float64)
     """
     return relative_stability(maps, noisy_maps, image_changes, same_class, least)
 
@@ -138,6 +158,11 @@ def relative_output_stability(
     Raises:
         InputError: they do not fit each other.
         OptionError: `least` is not above 0.
+
+    Example:
+        >>> maps, yes = torch.ones(1, 2, 2), torch.tensor([[True]])
+        >>> relative_output_stability(maps, maps[:, None] / 2, torch.tensor([[0.5]]), yes)
+        tensor([2.], dtype=torch.float64)
     """
     return relative_stability(maps, noisy_maps, output_distances, same_class, least)
 
@@ -161,6 +186,11 @@ def relative_representation_stability(
     Raises:
         InputError: they do not fit each other.
         OptionError: `least` is not above 0.
+
+    Example:
+        >>> maps, yes = torch.ones(1, 2, 2), torch.tensor([[True]])
+        >>> relative_representation_stability(maps, maps[:, None] / 2, torch.tensor([[0.5]]), yes)
+        tensor([2.], dtype=torch.float64)
     """
     return relative_stability(maps, noisy_maps, feature_changes, same_class, least)
 

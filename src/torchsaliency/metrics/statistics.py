@@ -58,6 +58,11 @@ def bootstrap(
         InputError: fewer than two images, or settings out of range.
 
     Source: Hesterberg, The American Statistician 69, 2015.
+
+    Example:
+        >>> low, high = bootstrap(torch.linspace(0, 1, 50, dtype=torch.float64)[:, None])
+        >>> bool(low < 0.5 < high)
+        True
     """
     if len(rows) < 2:  # noqa: PLR2004
         raise InputError(f"An interval needs at least two images, and {len(rows)} was given.")
@@ -140,6 +145,10 @@ def compare(
 
     Raises:
         InputError: different lengths, or fewer than two images that define both.
+
+    Example:
+        >>> compare(torch.arange(20.0) + 1, torch.arange(20.0)).difference
+        1.0
     """
     if a.shape != b.shape:
         raise InputError(
@@ -197,6 +206,11 @@ def rank_agreement(
 
     Raises:
         InputError: fewer than two metrics, or metrics of different numbers of methods.
+
+    Example:
+        >>> scores = {"ad": [5.0, 9.0, 20.0], "ag": [30.0, 20.0, 10.0]}
+        >>> rank_agreement(scores, {"ad": False, "ag": True})["ad", "ag"].tau
+        1.0
     """
     names = list(scores)
     lengths = {len(values) for values in scores.values()}

@@ -47,6 +47,12 @@ def sufficiency(
 
     Raises:
         InputError: maps outside [0, 1], or another number of classes.
+
+    Example:
+        >>> maps = torch.zeros(2, 8, 8)
+        >>> maps[0, 0, 0], maps[1, 7, 7] = 1.0, 1.0
+        >>> sufficiency(maps, torch.tensor([3, 3]))
+        tensor([100., 100.], dtype=torch.float64)
     """
     values = to_float64(require_maps(maps)).flatten(1)
     if predicted.shape != (len(values),):

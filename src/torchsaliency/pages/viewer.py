@@ -62,8 +62,11 @@ def viewer_html(
         OptionError: there is no such colormap.
 
     Example:
-        >>> view = PhotoView("cat", photo, (MapView("gradcam", values),))  # doctest: +SKIP
-        >>> html = viewer_html([view])  # doctest: +SKIP
+        >>> from PIL import Image
+        >>> shown = (MapView("gradcam", torch.zeros(7, 7)),)
+        >>> html = viewer_html([PhotoView("cat", Image.new("RGB", (8, 8)), shown)])
+        >>> "<saliency-viewer" in html
+        True
     """
     if not views:
         raise InputError("There are no photographs to show; give at least one.")
@@ -86,7 +89,12 @@ def viewer_html(
 
 @cache
 def viewer_assets() -> Markup:
-    """Return the style and the script of all viewers, for the head of a page."""
+    """Return the style and the script of all viewers, for the head of a page.
+
+    Example:
+        >>> "<script" in viewer_assets()
+        True
+    """
     return Markup(
         f"<style>{read_asset('viewer.css')}</style>\n<script>{read_asset('viewer.js')}</script>"
     )

@@ -139,7 +139,12 @@ def view_photo(  # noqa: PLR0913 (all but the first two by name)
         OptionError: signed values are asked of a method that has none.
 
     Example:
-        >>> view = view_photo("cat.jpg", explanations, model=net)  # doctest: +SKIP
+        >>> import torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> photo = torchsaliency.data.sample_photo("chelsea").path
+        >>> found = torchsaliency.explain(net, torchsaliency.preprocess(photo, net), ["gradcam"])
+        >>> len(view_photo(photo, found, model=net).maps)
+        1
     """
     preparation = _find_preparation(model, fit)
     picture = to_rgb(photo) if preparation is None else preparation.picture(photo)
@@ -188,6 +193,13 @@ def view_inputs(  # noqa: PLR0913 (all but the first by name)
     Raises:
         InputError: no explanation, or of several batches.
         OptionError: signed values are asked of a method that has none.
+
+    Example:
+        >>> import torch, torchsaliency
+        >>> net = torchsaliency.load_model("builtin/shapes_cnn")
+        >>> found = torchsaliency.explain(net, torch.rand(2, 3, 64, 64), ["gradcam", "tsm"])
+        >>> [view.title for view in view_inputs(found, names=["a", "b"])]
+        ['a', 'b']
     """
     counts = {len(one) for one in explanations.values()}
     if len(counts) != 1:
@@ -249,6 +261,19 @@ def view_volume(  # noqa: PLR0913 (all but the first three by name)
     Raises:
         InputError: there is no explanation.
         OptionError: signed values are asked of a method that has none.
+
+    Example:
+        >>> import torchsaliency
+        >>> from pathlib import Path
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Conv3d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d(1),
+        ...     nn.Flatten())
+        >>> clip = Clip((Image.new("RGB", (16, 16), "red"),) * 4, seconds=0.1, path=Path("clip.gif"))
+        >>> frames = ClipPreprocessing(4, Preprocessing((16, 16), (16, 16)))
+        >>> x = torchsaliency.preprocess(clip, frames)
+        >>> found = torchsaliency.explain(net, x, ["gradcam"])
+        >>> [len(view.maps) for view in view_volume(clip, found, frames)]
+        [1]
     """
     if not explanations:
         raise InputError("There are no maps to show; give at least one explanation.")

@@ -62,6 +62,12 @@ def render(table: Table, format: str = "text", *, intervals: bool = True) -> str
 
     Raises:
         OptionError: another format.
+
+    Example:
+        >>> cell = {"row": "gradcam", "column": "AD", "value": 12.5}
+        >>> cell |= {"unit": "%", "direction": "lower"}
+        >>> "12.5" in render(Table.of([cell]), "markdown")
+        True
     """
     writer: Format = FORMATS.get(format).factory(intervals=intervals)
     return writer.render(table)

@@ -49,6 +49,13 @@ def table(
         published: a paper's numbers, by method and column; those of other methods are left out.
         caption: what the table shows.
         resamples: of the bootstrap.
+
+    Example:
+        >>> from torchsaliency.evaluation import evaluate, make_plan
+        >>> facts = {"model": "builtin/shapes_cnn", "data": "shapes:4", "metrics": ["ad"]}
+        >>> plan = make_plan({**facts, "methods": ["gradcam", "tsm"]})
+        >>> len(table(evaluate(plan, "run")).columns)
+        2
     """
     cells = []
     for label in results.metrics:
@@ -108,6 +115,14 @@ def comparison(
     Raises:
         OptionError: no such method.
         InputError: one method twice, or no metric has two images that define it for both.
+
+    Example:
+        >>> from torchsaliency.evaluation import evaluate, make_plan
+        >>> facts = {"model": "builtin/shapes_cnn", "data": "shapes:4", "metrics": ["ad"]}
+        >>> plan = make_plan({**facts, "methods": ["gradcam", "tsm"]})
+        >>> found = evaluate(plan, "run")
+        >>> comparison(found, "gradcam", "tsm").corner
+        'metric'
     """
     if a == b:
         raise InputError(f"{a} was given to be compared with itself; give two methods.")
@@ -141,6 +156,16 @@ def tabulate_runs(found: RunComparison) -> Table:
 
     Holm's correction is over all lines. The notes say what was paired, what differs between the
     runs, and what is left out.
+
+    Example:
+        >>> from torchsaliency.evaluation import evaluate, make_plan
+        >>> facts = {"model": "builtin/shapes_cnn", "data": "shapes:4", "metrics": ["ad"]}
+        >>> from torchsaliency.evaluation import compare_runs
+        >>> for name in ("builtin/shapes_cnn", "builtin/shapes_vit"):
+        ...     plan = make_plan({**facts, "model": name, "methods": ["tsm"]})
+        ...     found = evaluate(plan, name.rpartition("/")[2])
+        >>> len(tabulate_runs(compare_runs("shapes_cnn", "shapes_vit")).columns) > 0
+        True
     """
     a, b = found.names
     lines = [(method, label) for method, tests in found.tests.items() for label in tests]

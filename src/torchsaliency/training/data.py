@@ -72,6 +72,10 @@ def open_parts(spec: str | DataSet | Mapping[str, DataSet]) -> Parts:
     Raises:
         DataError: the data set is missing, has another layout, has no labels, or has a class
             without training images.
+
+    Example:
+        >>> open_parts("shapes:64").drawn
+        True
     """
     drawn = False
     if isinstance(spec, DataSet):
@@ -108,6 +112,11 @@ def divide(data: DataSet) -> dict[str, DataSet]:
     """Divide each class 6 : 1 : 1 into train, val and test; what cannot be divided goes to test.
 
     An image's part depends on the names of the images of its class alone.
+
+    Example:
+        >>> from torchsaliency.data import open_data
+        >>> sorted(divide(open_data("shapes:64")))
+        ['test', 'train', 'val']
     """
     part_of = draw_parts(data.samples)
     parts = [part_of[sample.id] for sample in data.samples]

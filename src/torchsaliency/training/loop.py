@@ -80,9 +80,12 @@ def finetune(
             another run.
 
     Example:
-        >>> settings = make_finetuning({"data": "kvasir-dataset-v2"})  # doctest: +SKIP
-        >>> finetune(settings, "finetuned").accuracy["test"].overall  # doctest: +SKIP
-        0.898
+        >>> from torchsaliency.training import make_finetuning
+        >>> facts = {"data": "shapes:64", "arch": "builtin/shapes_cnn"}
+        >>> settings = make_finetuning({**facts, "epochs": 1, "head_epochs": 1})
+        >>> report = finetune(settings, "finetuned")
+        >>> [epoch.stage for epoch in report.history]
+        ['head', 'all']
     """
     if data_contains(settings.data, Path(folder)):
         raise OptionError(

@@ -73,6 +73,10 @@ def make_finetuning(facts: Mapping[str, Any]) -> Finetuning:
     Raises:
         DataError: the data set cannot be used.
         OptionError: naming the field and what is accepted.
+
+    Example:
+        >>> make_finetuning({"data": "pets", "arch": "builtin/shapes_cnn", "epochs": 5}).epochs
+        5
     """
     images: DataSet | dict[str, DataSet] | None = None
     if isinstance(given := facts.get("data", ""), Mapping):

@@ -27,7 +27,12 @@ _GREY = 0.6
 
 
 def concept_colours(count: int) -> list[tuple[int, int, int]]:
-    """Return a colour for each concept."""
+    """Return a colour for each concept.
+
+    Example:
+        >>> len(set(concept_colours(4)))
+        4
+    """
     found = [tuple(bytes.fromhex(colour[1:])) for colour in _COLOURS[:count]]
     for number in range(count - len(found)):
         hue = number * 0.618 % 1  # the golden ratio leaves no two near each other
@@ -93,6 +98,11 @@ def add_legend(picture: Image.Image, legend: Sequence[str], columns: int = 1) ->
         picture: any.
         legend: a line a concept, in their order; cut with an ellipsis where it is too long.
         columns: into how many the lines are parted.
+
+    Example:
+        >>> picture = Image.new("RGB", (120, 80))
+        >>> add_legend(picture, ["cat"]).height > picture.height
+        True
     """
     type_size = min(18, max(11, round(picture.width / columns / 28)))
     line, face = round(1.6 * type_size), _font(type_size)

@@ -94,6 +94,12 @@ def apply_limits(values: Tensor, limits: Limits, *, signed: bool = False) -> Ten
         values: raw or signed, of any shape, which stays.
         limits: the values of the first colour and of the last, as `find_limits` returns them.
         signed: whether the values have signs.
+
+    Example:
+        >>> values = torch.tensor([[-1.0, 0.0], [1.0, 3.0]])
+        >>> apply_limits(values, find_limits([values]))
+        tensor([[0.0000, 0.2500],
+                [0.5000, 1.0000]])
     """
     low, high = (0.0, limits[1]) if signed else limits
     if high <= low:
@@ -107,6 +113,10 @@ def write_limits(limits: Limits, *, signed: bool = False) -> tuple[str, ...]:
     Args:
         limits: the values of the first colour and of the last, as `find_limits` returns them.
         signed: whether the values have signs.
+
+    Example:
+        >>> write_limits(find_limits([torch.tensor([0.0, 2.0])]))
+        ('0', '2')
     """
     low, high = limits
     return tuple(

@@ -18,6 +18,11 @@ def paper_layer(model: nn.Module) -> Layer | None:
 
     Args:
         model: the network itself, without wrappers.
+
+    Example:
+        >>> import torchvision
+        >>> paper_layer(torchvision.models.resnet18()).name
+        'layer4.1'
     """
     for kind in type(model).__mro__:
         pattern = _PATTERNS.get((kind.__module__.partition(".")[0], kind.__name__))

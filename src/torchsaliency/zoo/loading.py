@@ -110,7 +110,12 @@ def load_model(
 
 
 def models() -> list[ModelEntry]:
-    """Return the networks that can be loaded by name; the Hugging Face hub's are not listed."""
+    """Return the networks that can be loaded by name; the Hugging Face hub's are not listed.
+
+    Example:
+        >>> "torchvision/resnet50" in [entry.name for entry in models()]
+        True
+    """
     return [
         ModelEntry(f"{source.name}/{name}", source.name, family)
         for source in map(SOURCES.get, SOURCES.names())

@@ -157,7 +157,12 @@ def _is_number(text: str) -> bool:
 
 @functools.cache
 def imagenet_classes() -> tuple[str, ...]:
-    """Return the 1000 ImageNet class names, in the order of the networks' outputs."""
+    """Return the 1000 ImageNet class names, in the order of the networks' outputs.
+
+    Example:
+        >>> imagenet_classes()[282]
+        'tiger cat'
+    """
     from torchvision.models import ResNet50_Weights
 
     return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])

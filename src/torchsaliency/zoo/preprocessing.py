@@ -409,6 +409,10 @@ def imagenet(size: int = 224) -> Preprocessing:
 
     Args:
         size: side of the network's square input, in pixels.
+
+    Example:
+        >>> imagenet(224).resize
+        (256, 256)
     """
     side = round(size / 0.875)
     return Preprocessing(size=(size, size), resize=(side, side))

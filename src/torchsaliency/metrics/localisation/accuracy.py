@@ -47,6 +47,12 @@ def box_hits(
     Raises:
         InputError: maps outside [0, 1], or boxes that are none.
         OptionError: a step or an overlap outside (0, 1].
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> box = [torch.tensor([[0.0, 0, 1, 1]])]
+        >>> box_hits(maps, box, step=0.5).shape
+        torch.Size([1, 2, 3])
     """
     _check_accuracy(step, overlaps)
     require_picture_maps("Box accuracy", maps.ndim - 1)
@@ -82,6 +88,12 @@ def max_box_accuracy(
     Raises:
         InputError: maps outside [0, 1], or boxes that are none.
         OptionError: a step or an overlap outside (0, 1].
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> box = [torch.tensor([[0.0, 0, 1, 1]])]
+        >>> max_box_accuracy(maps, box)
+        tensor([100.], dtype=torch.float64)
     """
     return _at_best(box_hits(maps, boxes, step=step, overlaps=overlaps, contours=contours))
 

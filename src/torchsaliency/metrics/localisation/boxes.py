@@ -39,6 +39,11 @@ def predicted_boxes(
 
     Raises:
         InputError: maps outside [0, 1].
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> predicted_boxes(maps)
+        tensor([[0., 0., 2., 1.]], dtype=torch.float64)
     """
     saliency = to_array(require_maps(maps))
     flat = saliency.reshape(len(saliency), math.prod(saliency.shape[1:]))
@@ -61,6 +66,10 @@ def box_iou(predicted: Float[Tensor, "n ends"], boxes: Sequence[Tensor]) -> Floa
 
     Raises:
         InputError: boxes that are none.
+
+    Example:
+        >>> box_iou(torch.tensor([[0.0, 0, 2, 2]]), [torch.tensor([[0.0, 0, 2, 1]])])
+        tensor([0.5000], dtype=torch.float64)
     """
     trues = whole_boxes(boxes, predicted, predicted.shape[1] // 2)
     found = [

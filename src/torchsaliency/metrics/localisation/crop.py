@@ -33,6 +33,11 @@ def saliency_metric(
 
     Raises:
         InputError: maps outside [0, 1], or values that are no probabilities.
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> saliency_metric(maps, torch.tensor([1.0]))
+        tensor([-0.6931], dtype=torch.float64)
     """
     probability = check_probabilities("crop", crop, len(maps)).to(maps.device)
     edges = predicted_boxes(maps, short=short)

@@ -26,6 +26,12 @@ def grid_pointing_game(
 
     Raises:
         InputError: maps outside [0, 1], or cells that are no boxes.
+
+    Example:
+        >>> mosaic = torch.zeros(1, 4, 4)
+        >>> mosaic[0, 0, 0], mosaic[0, 3, 3] = 0.75, 0.25
+        >>> grid_pointing_game(mosaic, torch.tensor([[0, 0, 2, 2]]))
+        tensor([75.], dtype=torch.float64)
     """
     return focus(grid_maps, cells[:, None])
 
@@ -43,6 +49,12 @@ def focus(
 
     Raises:
         InputError: maps outside [0, 1], or cells that are no boxes.
+
+    Example:
+        >>> mosaic = torch.zeros(1, 4, 4)
+        >>> mosaic[0, 0, 0], mosaic[0, 3, 3] = 0.75, 0.25
+        >>> focus(mosaic, torch.tensor([[[0, 0, 2, 2]]]))
+        tensor([75.], dtype=torch.float64)
     """
     found = energy_pointing_game(focus_maps, [*target_cells])
     empty = require_maps(focus_maps).flatten(1).amax(1) == 0

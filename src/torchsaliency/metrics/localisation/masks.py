@@ -35,6 +35,12 @@ def relevance_rank_accuracy(maps: Float[Tensor, " n *size"], masks: Tensor) -> F
 
     Raises:
         InputError: maps outside [0, 1], or masks of another size or without labels.
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> mask = torch.tensor([[[1, 0], [0, 0]]])
+        >>> relevance_rank_accuracy(maps, mask)
+        tensor([100.], dtype=torch.float64)
     """
     pixels = _judge(maps, masks)
     return 100 * _hits(pixels, pixels.inside.sum(1))  # 0 / 0 is NaN, as promised
@@ -60,6 +66,12 @@ def top_k_intersection(
     Raises:
         InputError: maps outside [0, 1], or masks of another size or without labels.
         OptionError: a k that is not above 0, or more pixels than there are.
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> mask = torch.tensor([[[1, 0], [0, 0]]])
+        >>> top_k_intersection(maps, mask, 1)
+        tensor([100.], dtype=torch.float64)
     """
     _check_k(k)
     pixels = _judge(maps, masks)
@@ -86,6 +98,12 @@ def relevance_mass_accuracy(maps: Float[Tensor, " n *size"], masks: Tensor) -> F
 
     Raises:
         InputError: maps outside [0, 1], or masks of another size or without labels.
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> mask = torch.tensor([[[1, 0], [0, 0]]])
+        >>> relevance_mass_accuracy(maps, mask)
+        tensor([58.8235], dtype=torch.float64)
     """
     pixels = _judge(maps, masks)
     mass = (pixels.saliency * pixels.inside).sum(1) / pixels.saliency.sum(1)
@@ -110,6 +128,12 @@ def attribution_localisation(
     Raises:
         InputError: maps outside [0, 1], or masks of another size or without labels.
         OptionError: a size outside (0, 1].
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> mask = torch.tensor([[[1, 0], [0, 0]]])
+        >>> attribution_localisation(maps, mask)
+        tensor([58.8235], dtype=torch.float64)
     """
     _check_size(max_size)
     pixels = _judge(maps, masks)
@@ -131,6 +155,12 @@ def area_under_roc(maps: Float[Tensor, " n *size"], masks: Tensor) -> Float[Tens
 
     Raises:
         InputError: maps outside [0, 1], or masks of another size or without labels.
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> mask = torch.tensor([[[1, 0], [0, 0]]])
+        >>> area_under_roc(maps, mask)
+        tensor([100.], dtype=torch.float64)
     """
     pixels = _judge(maps, masks)
     # void pixels rank below all others, so that these are `void` ranks too high

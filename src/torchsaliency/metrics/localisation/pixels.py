@@ -52,6 +52,12 @@ def pixel_scores(
 
     Raises:
         InputError: maps outside [0, 1], or boxes that are none.
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> box = [torch.tensor([[0.0, 0, 1, 1]])]
+        >>> pixel_scores(maps, box).recall
+        tensor([100.], dtype=torch.float64)
     """
     saliency = to_array(require_maps(maps))
     rows = []

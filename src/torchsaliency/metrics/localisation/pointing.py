@@ -48,6 +48,12 @@ def pointing_game(
     Raises:
         InputError: maps outside [0, 1], or boxes that are none.
         OptionError: a tolerance below 0.
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> box = [torch.tensor([[0.0, 0, 1, 1]])]
+        >>> pointing_game(maps, box)
+        tensor([100.], dtype=torch.float64)
     """
     _check_tolerance(tolerance)
     saliency = to_array(require_maps(maps))
@@ -73,6 +79,12 @@ def energy_pointing_game(
 
     Raises:
         InputError: maps outside [0, 1], or boxes that are none.
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> box = [torch.tensor([[0.0, 0, 1, 1]])]
+        >>> energy_pointing_game(maps, box)
+        tensor([58.8235], dtype=torch.float64)
     """
     saliency = to_array(require_maps(maps))
     region = _find_published_region if published else inside_boxes

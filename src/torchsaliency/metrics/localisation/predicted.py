@@ -34,6 +34,12 @@ def localisation_error(
 
     Raises:
         InputError: maps outside [0, 1], or boxes that are none.
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> box = [torch.tensor([[0.0, 0, 1, 1]])]
+        >>> localisation_error(maps, box)
+        tensor([100.], dtype=torch.float64)
     """
     return 100 * (1 - _found(maps, boxes, continuous=continuous, short=short))
 
@@ -58,6 +64,12 @@ def official_metric(
     Raises:
         InputError: maps outside [0, 1], boxes that are none, or `correct` of another length or
             type.
+
+    Example:
+        >>> maps = torch.tensor([[[1.0, 0.5], [0.2, 0.0]]])
+        >>> box = [torch.tensor([[0.0, 0, 1, 1]])]
+        >>> official_metric(maps, box, torch.tensor([True]))
+        tensor([100.], dtype=torch.float64)
     """
     if correct.shape != maps.shape[:1] or correct.dtype != torch.bool:
         raise InputError(

@@ -95,6 +95,11 @@ def from_hf(processor: Any, channels: int = 3, *, whole: bool = False) -> Prepro
 
     Raises:
         CheckpointError: the processor neither resizes nor crops, and `whole` is False.
+
+    Example:
+        >>> from transformers import ViTImageProcessor
+        >>> from_hf(ViTImageProcessor(size={"height": 32, "width": 32})).size
+        (32, 32)
     """
     if not isinstance(processor, Mapping):
         # a class is named in the file, and not by every version's to_dict

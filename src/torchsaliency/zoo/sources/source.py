@@ -115,8 +115,15 @@ def register_source(
         OptionError: the name is taken.
 
     Example:
-        >>> @register_source("lab", networks=lambda: {"small": "cnn"})  # doctest: +SKIP
-        ... def load(request: Request) -> Network: ...
+        >>> import torchsaliency
+        >>> from torch import nn
+        >>> from torchsaliency.zoo import imagenet
+        >>> @register_source("lab", networks=lambda: {"small": "cnn"})
+        ... def load(request: Request) -> Network:
+        ...     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        ...     return Network(net, name="lab/small", preprocessing=imagenet(32))
+        >>> torchsaliency.load_model("lab/small").name
+        'lab/small'
     """
     return SOURCES.decorate(lambda load: Source(name, load, networks))
 

@@ -33,6 +33,11 @@ def from_timm(model: nn.Module | Mapping[str, Any]) -> Preprocessing:
 
     A network of one channel gets the mean of the three colours' statistics; of other channels than
     the configuration has, the numbers stay as they are.
+
+    Example:
+        >>> import timm
+        >>> from_timm(timm.create_model("resnet18")).size
+        (224, 224)
     """
     from timm.data import resolve_data_config
 

@@ -50,6 +50,11 @@ def from_torchvision(weights: Any) -> Preprocessing:
 
     Raises:
         CheckpointError: the object is no preset of one of these.
+
+    Example:
+        >>> import torchvision
+        >>> from_torchvision(torchvision.models.ResNet50_Weights.DEFAULT).size
+        (224, 224)
     """
     preset = weights.transforms() if hasattr(weights, "transforms") else weights
     if type(preset).__name__ == "ObjectDetection":
