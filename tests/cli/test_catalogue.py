@@ -32,7 +32,7 @@ COMPLETED = {
     "evaluate --data voc": ["voc-classes:", "voc:"],
     "explain --target marg": ["margin"],
     "explain --set opticam.iter": ["opticam.iterations=100"],
-    "evaluate --judge builtin/shapes_c": ["builtin/shapes_cnn"],
+    "evaluate --judge builtin/shapes_v": ["builtin/shapes_vit"],
     "explain --model timm/resnet50_g": ["timm/resnet50_gn"],
     "layers torchvision/resnet1": [
         *("torchvision/resnet101", "torchvision/resnet152", "torchvision/resnet18"),

@@ -268,7 +268,8 @@ def view_volume(  # noqa: PLR0913 (all but the first three by name)
         >>> from torch import nn
         >>> net = nn.Sequential(nn.Conv3d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d(1),
         ...     nn.Flatten())
-        >>> clip = Clip((Image.new("RGB", (16, 16), "red"),) * 4, seconds=0.1, path=Path("clip.gif"))
+        >>> pictures = (Image.new("RGB", (16, 16), "red"),) * 4
+        >>> clip = Clip(pictures, seconds=0.1, path=Path("clip.gif"))
         >>> frames = ClipPreprocessing(4, Preprocessing((16, 16), (16, 16)))
         >>> x = torchsaliency.preprocess(clip, frames)
         >>> found = torchsaliency.explain(net, x, ["gradcam"])
