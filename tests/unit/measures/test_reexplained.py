@@ -561,7 +561,7 @@ def test_networks_of_permuted_labels_that_cannot_be_used():
         randomised_maps(net, made, mode="labels")
     with pytest.raises(OptionError, match="'cascading' was given with a network"):
         randomised_maps(net, made, permuted=other)
-    with pytest.raises(LayerError, match="of permuted labels lacks a layer: .*'relu3'"):
+    with pytest.raises(LayerError, match=r"of permuted labels lacks a layer: .*'relu3'"):
         randomised_maps(net, made, mode="labels", permuted=tiny_vit())
     other.fc = nn.Linear(other.fc.in_features, 3)
     with pytest.raises(OptionError, match=r"gives \(3,\) numbers an image"):
