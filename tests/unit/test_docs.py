@@ -3,7 +3,10 @@
 import runpy
 from pathlib import Path
 
+from PIL import Image
+
 import torchsaliency
+from torchsaliency.core.method import methods
 
 ROOT = Path(__file__).parents[2]
 
@@ -12,6 +15,14 @@ def test_the_methods_page_is_up_to_date():
     script = runpy.run_path(str(ROOT / "scripts" / "method_pages.py"))
     page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
     assert page == script["page"](), "run: uv run python scripts/method_pages.py"
+
+
+def test_every_method_is_drawn_on_the_same_two_pictures():
+    script = runpy.run_path(str(ROOT / "scripts" / "method_pictures.py"))
+    wanted = {f"{name}.jpg" for name, entry in methods().items() if script["choose_pair"](entry)}
+    drawn = {path.name: Image.open(path) for path in script["FOLDER"].glob("*.jpg")}
+    assert {*drawn} == {*wanted, "photos.jpg", "drawings.jpg"}, "scripts/method_pictures.py NAME"
+    assert {picture.size for picture in drawn.values()} == {drawn["photos.jpg"].size}
 
 
 def test_the_metrics_pages_are_up_to_date():
