@@ -31,7 +31,7 @@ folder/
 or
 folder/
 ├── labels.csv                        columns file, label and, if known, x0, y0, x1, y1
-└── 1.jpg …
+└── 1.jpg …                           or all in one folder, such as images/1.jpg
 or
 folder/
 ├── labels.csv                        file, labels: cat|dog in a cell, or a column of 0 and 1 each
@@ -131,6 +131,7 @@ def _read_table(path: Path, labels: Path) -> PhotoSet:
     A file may lie outside of the folder; its id is the path as it is written.
     """
     table = read_table(labels)
+    path = _find_root(path, [*table.labels, *(table.several or ())])
     if table.several is not None:
         return _read_several(path, table)
     classes, index = number_labels(filter(None, table.labels.values()), printable(labels))
@@ -152,6 +153,18 @@ def _read_table(path: Path, labels: Path) -> PhotoSet:
         annotations=frozenset(name for name, there in annotations.items() if there),
         boxes=TableBoxes(boxes) if boxes else None,
     )
+
+
+def _find_root(path: Path, names: list[str]) -> Path:
+    """Return where a CSV's files lie: beside it, or all in the one folder there that has them."""
+    if not names or os.path.exists(path / names[0]):
+        return path
+    holding = [
+        path / folder
+        for folder in folders_in(path)
+        if all(os.path.exists(path / folder / name) for name in names)
+    ]
+    return holding[0] if len(holding) == 1 else path
 
 
 def _read_several(path: Path, table: Table) -> PhotoSet:

@@ -118,6 +118,17 @@ def test_control_characters_stay_out_of_ids_and_classes(write):
     assert data.classes == (r"c\x07t", "dog")
 
 
+def test_files_in_one_folder_beside_the_table(tmp_path, write):
+    write(text())
+    for name in ("a.png", "b.png"):
+        image(tmp_path / "pictures" / name)
+    data = open_data(tmp_path)
+    assert [sample.id for sample in data.samples] == ["a.png", "b.png"]
+    assert data.picture(1).boxes.tolist() == [[0, 0, 5, 5]]
+    image(tmp_path / "a.png")  # what lies beside the table comes first
+    assert data.samples[0].path != open_data(tmp_path).samples[0].path == tmp_path / "a.png"
+
+
 def test_files_elsewhere_keep_their_text_as_id(tmp_path):
     outside = image(tmp_path / "outside" / "c.png")
     (inside := tmp_path / "in").mkdir()
