@@ -20,9 +20,12 @@ def test_the_methods_page_is_up_to_date():
 def test_every_method_is_drawn_on_the_same_two_pictures():
     script = runpy.run_path(str(ROOT / "scripts" / "method_pictures.py"))
     wanted = {f"{name}.jpg" for name, entry in methods().items() if script["choose_pair"](entry)}
-    drawn = {path.name: Image.open(path) for path in script["FOLDER"].glob("*.jpg")}
-    assert {*drawn} == {*wanted, "photos.jpg", "drawings.jpg"}, "scripts/method_pictures.py NAME"
-    assert {picture.size for picture in drawn.values()} == {drawn["photos.jpg"].size}
+    sizes = {}
+    for path in script["FOLDER"].glob("*.jpg"):
+        with Image.open(path) as picture:
+            sizes[path.name] = picture.size
+    assert {*sizes} == {*wanted, "photos.jpg", "drawings.jpg"}, "scripts/method_pictures.py NAME"
+    assert {*sizes.values()} == {sizes["photos.jpg"]}
 
 
 def test_the_metrics_pages_are_up_to_date():
