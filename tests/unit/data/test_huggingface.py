@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 
+import datasets
+import huggingface_hub
 import numpy as np
 import pyarrow as pa
 import pytest
-from pyarrow import parquet
-
-os.environ["HF_HUB_OFFLINE"] = "1"  # before it is imported, which reads it
-
-import datasets
 from PIL import Image
+from pyarrow import parquet
 
 from torchsaliency.data import as_dataset, fingerprints, open_data, rows
 from torchsaliency.errors import DataError, MissingPackageError, OptionError
@@ -35,6 +32,8 @@ PLAN = {
 @pytest.fixture(autouse=True)
 def quiet(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for offline in (datasets.config, huggingface_hub.constants):  # another test imported them
+        monkeypatch.setattr(offline, "HF_HUB_OFFLINE", True)
     datasets.disable_progress_bars()
 
 
