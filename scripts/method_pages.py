@@ -15,10 +15,11 @@ HEAD = """# Methods
 This page describes every method. `scripts/method_pages.py` generates it from the registry;
 `torchsaliency methods` prints the same list.
 
-Each is drawn with its default options on the same two photographs, cropped to squares, by `builtin/efficientnet_lite0`, for
-the predicted class (tiger cat, 39 %; espresso, 95 %); those that read attention on two drawings, by `builtin/shapes_vit`. Maps
-of single pixels are drawn with `smooth=9` and `clip=99`, where a method has these options: without them they are too
-sparse to be seen at this size. A map says what raises the score, and does not outline the object.
+Each is drawn with its default options on the same two photographs, cropped to squares, by
+`builtin/efficientnet_lite0`, for the predicted class (tiger cat, 39 %; espresso, 95 %); those
+that read attention on two drawings, by `builtin/shapes_vit`. Maps of single pixels are drawn with
+`smooth=9` and `clip=99`, where a method has these options: without them they are too sparse to be
+seen at this size. A map says what raises the score, and does not outline the object.
 `scripts/method_pictures.py` draws them.
 
 ![a cat's face, and a cup of espresso](images/methods/photos.jpg)

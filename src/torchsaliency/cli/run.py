@@ -36,7 +36,7 @@ from torchsaliency.cli.scaling import share_scale
 from torchsaliency.core import target as targets
 from torchsaliency.core.explain import explain
 from torchsaliency.core.explanation import Explanation, versions
-from torchsaliency.core.files import file_name, finite, json_bytes, sha256_of
+from torchsaliency.core.files import file_name, finite, json_bytes
 from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.isolation import Isolation, describe_failure, require_numbers
 from torchsaliency.core.method import Method, Needs
@@ -52,7 +52,7 @@ from torchsaliency.options import ExplainOptions
 from torchsaliency.viz import Limits, write_limits
 from torchsaliency.zoo import Network, Preprocessing
 from torchsaliency.zoo.checkpoints import state_dict_sha256
-from torchsaliency.zoo.sources.userfile import is_user_file, split_options
+from torchsaliency.zoo.code import code_sha256
 
 if TYPE_CHECKING:
     from torchsaliency.metrics import SaliencyMetric
@@ -464,13 +464,11 @@ class Run:
     def _digest(self) -> str:
         """Return a digest of all that decides what is written of a photograph."""
         free = {"output", "batch_size", "chunk", "grid", *([] if self.references else ["photos"])}
-        code = Path(split_options(self.network.name)[0].rpartition(":")[0])
-        user_file = is_user_file(self.network.name) and code.is_file()
         facts = {
             "arguments": {key: value for key, value in self._arguments.items() if key not in free},
             "network": self.network.source,
             "weights": state_dict_sha256(self.network.module),
-            "code": sha256_of(code) if user_file else None,
+            "code": code_sha256(self.network),
             "preprocessing": self._medium.to_dict(),
             "versions": versions(),
         }

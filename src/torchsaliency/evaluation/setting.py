@@ -31,6 +31,7 @@ from torchsaliency.metrics import SaliencyMetric
 from torchsaliency.metrics.sanity import SanityMetric
 from torchsaliency.zoo import Network, Preprocessing, load_model
 from torchsaliency.zoo.checkpoints import state_dict_sha256
+from torchsaliency.zoo.code import code_sha256
 from torchsaliency.zoo.inputs import given_facts
 from torchsaliency.zoo.media import choose_volume_preprocessing, find_kind, takes_volumes
 from torchsaliency.zoo.preprocessing import PHOTOGRAPHIC
@@ -136,10 +137,13 @@ class Setting:
             **({} if side is None else {"side inputs": side.identity()}),
             _FINGERPRINT: self.data.fingerprint((begun or {}).get(_FINGERPRINT, "")),
             "weights of the network": state_dict_sha256(self.network.module),
+            "code of the network": code_sha256(self.network),
             "preprocessing": self.preprocessing.to_dict(),
             "weights of the judge": None if judge is None else state_dict_sha256(judge.module),
+            "code of the judge": None if judge is None else code_sha256(judge),
             "judge's preprocessing": judge_preprocessing and judge_preprocessing.to_dict(),
             "weights of permuted": None if permuted is None else state_dict_sha256(permuted.module),
+            "code of permuted": None if permuted is None else code_sha256(permuted),
             "resolved target": self.target,
         }
 

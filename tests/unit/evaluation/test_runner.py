@@ -22,6 +22,7 @@ from torchsaliency.evaluation.studies import (
     score_variants,
 )
 from torchsaliency.zoo import load_model
+from torchsaliency.zoo.code import code_sha256
 
 CAMS = "gradcam,gradcam++,xgradcam,layercam,hirescam,cam,eigencam,multivec-eigencam,tsm,mtsm"
 
@@ -142,6 +143,50 @@ def test_other_weights_are_refused(tmp_path):
         network.module.fc.bias += 1
     with pytest.raises(OptionError, match="weights of the network"):
         evaluate(plan(), tmp_path / "run", model=network)
+
+
+OWN = """
+import torch
+from torch import nn
+from torchsaliency.zoo import imagenet
+
+class Own(nn.Module):  # a comment
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x):
+        return look(self.conv(x)).mean((2, 3))
+
+def look(x):
+    return x.ACT()
+
+def build():
+    torch.manual_seed(0)
+    return Own()
+
+build.preprocessing = imagenet(32)
+"""
+
+
+def test_other_code_with_the_same_weights_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own, file = plan(model="own.py:build", target="predicted"), tmp_path / "own.py"
+    file.write_text(OWN.replace("ACT", "relu"))
+    evaluate(own, tmp_path / "run")
+    file.write_text(OWN.replace("ACT", "relu").replace("# a comment", "# another one"))
+    evaluate(own, tmp_path / "run")
+    file.write_text(OWN.replace("ACT", "sigmoid"))
+    with pytest.raises(OptionError, match="code of the network"):
+        evaluate(own, tmp_path / "run")
+
+
+@pytest.mark.parametrize("act", [torch.nn.ReLU(), torch.nn.Softplus(beta=2)])
+def test_modules_without_weights_count(act):
+    network = load_model("builtin/shapes_cnn")
+    before = code_sha256(network)
+    network.module.extra = act
+    assert code_sha256(network) != before
 
 
 def test_a_folder_of_other_things_is_refused(tmp_path):
