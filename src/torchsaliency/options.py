@@ -95,6 +95,7 @@ PERMUTED = option(
     NETWORK,
     "The same network trained on permuted labels, for sanity metrics with mode=labels.",
     metavar="NAME",
+    values="networks",
 )
 PERMUTED_WEIGHTS = option(None, NETWORK, "Its weights.", metavar="FILE")
 INPUTS = option(
@@ -373,6 +374,29 @@ class Choice(Options):
         if isinstance(value, Mapping) and not value.get("label"):
             value = {**value, "label": value.get("name", "")}
         return value
+
+
+def read_choice(kind: str, given: Any) -> Choice:
+    """Return a method or metric with its options, written as in a plan.
+
+    Args:
+        kind: "method" or "metric", for the error.
+        given: "gradcam", {"rise": {"samples": 100}} or the fields of `Choice`.
+
+    Raises:
+        OptionError: it is none of these.
+
+    Example:
+        >>> read_choice("method", {"rise": {"samples": 100}}).options
+        {'samples': 100}
+    """
+    try:
+        return Choice.model_validate(given)
+    except ValidationError:
+        raise OptionError(
+            f"{given!r} was given as a {kind}; give its name, {{name: {{option: value}}}}, or a "
+            f"{kind} object."
+        ) from None
 
 
 class PlanOptions(NetworkOptions):

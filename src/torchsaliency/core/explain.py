@@ -36,9 +36,10 @@ from torchsaliency.core.space import Size
 from torchsaliency.core.target import TargetLike
 from torchsaliency.core.trace import View, tracing
 from torchsaliency.errors import InputError, LayerError, OptionError
+from torchsaliency.options import read_choice
 from torchsaliency.registry import load_all
 
-MethodLike = str | Method
+MethodLike = str | Method | Mapping[str, Any]
 MethodsLike = MethodLike | Sequence[MethodLike] | Mapping[str, MethodLike]
 
 
@@ -71,7 +72,8 @@ def explain(  # noqa: PLR0913 (all but the first five by name)
             (N, C, T), preprocessed for the network; moved to its device and precision. Anything
             else is prepared as the network says (`torchsaliency.preprocess`): paths, PIL images,
             NumPy arrays, uint8 tensors, and lists of them.
-        methods: names or `Method` objects; a mapping gives them labels of your own.
+        methods: names, `Method` objects, or {"rise": {"samples": 100}} with options as in a plan;
+            a mapping of several of these, or of labels of your own to names or `Method` objects.
         target: None for the predicted class (of an encoder: for its own embedding, of a regression
             for its first number, of a detector for its surest detection), a class index, N indices,
             a `Target`, a `Box` of a detector, a `Segment` of a segmenter, a `Neuron` of a layer,
@@ -172,21 +174,41 @@ def read_inputs(model: nn.Module, x: Any, of: int | str | None = None) -> Inputs
 def resolve_methods(methods: MethodsLike) -> dict[str, Method]:
     """Return the methods by label.
 
+    In a mapping, a key is the label of a name or `Method`, or the name of a mapping of options.
+
     Raises:
-        OptionError: an unknown name, none at all, or one name twice in a sequence.
+        OptionError: an unknown name or option, none at all, or one name twice in a sequence.
     """
     if isinstance(methods, Mapping):
-        pairs = list(methods.items())
+        pairs = [
+            _create_one({label: spec})
+            if isinstance(spec, Mapping)
+            else (label, _create_one(spec)[1])
+            for label, spec in methods.items()
+        ]
     else:
         several = [methods] if isinstance(methods, str | Method) else list(methods)
-        pairs = [(method if isinstance(method, str) else method.name, method) for method in several]
-    found = {label: create(spec) if isinstance(spec, str) else spec for label, spec in pairs}
+        pairs = [_create_one(spec) for spec in several]
+    found = dict(pairs)
     if not found or len(found) != len(pairs):
         raise OptionError(
             f"{len(pairs)} methods with {len(found)} different names were given; give at least "
             "one, and a mapping {label: method} to run a method twice."
         )
     return found
+
+
+def _create_one(given: Any) -> tuple[str, Method]:
+    """Return a method and its label."""
+    if isinstance(given, Method):
+        return given.name, given
+    choice = read_choice("method", given)
+    if choice.augmented or choice.eigen or choice.noise:
+        raise OptionError(
+            f"{choice.label} was given with augmented, eigen or noise, which are fields of plans; "
+            "give NoiseTunnel(…), Augmented(…) or EigenSmoothed(…) instead."
+        )
+    return choice.label, create(choice.name, choice.options)
 
 
 def choose_layers(

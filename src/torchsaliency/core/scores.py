@@ -427,7 +427,7 @@ def find_scores(
         warnings.warn(
             f"The {type(net).__name__} gives one number an image, which is taken for the logit z "
             'of two classes: z of class 1, -z of class 0. Say scores="binary" if it is, '
-            'scores="regression" if it is a measured quantity.',
+            'scores="regression" if it is a measured quantity (--scores on the command line).',
             stacklevel=2,
         )
     return kind

@@ -14,7 +14,6 @@ from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.inputs import InputsLike
 from torchsaliency.core.isolation import require_numbers
 from torchsaliency.core.masking import Masking
-from torchsaliency.errors import OptionError
 from torchsaliency.evaluation.batches import Batch
 from torchsaliency.evaluation.bench import Bench
 from torchsaliency.evaluation.setting import PREDICTED, Setting
@@ -27,13 +26,13 @@ from torchsaliency.evaluation.studies import (
 )
 from torchsaliency.measures import judging
 from torchsaliency.measures.judge import Labels
-from torchsaliency.metrics.base import SaliencyMetric, create_metric
+from torchsaliency.metrics.base import MetricsLike, SaliencyMetric, resolve_metrics
 
 
 def score(  # noqa: PLR0913 (all but the first three by name)
     model: nn.Module,
     explanation: Explanation,
-    metrics: Sequence[str | SaliencyMetric],
+    metrics: MetricsLike,
     *,
     target: Labels = None,
     judge: nn.Module | None = None,
@@ -51,7 +50,9 @@ def score(  # noqa: PLR0913 (all but the first three by name)
     Args:
         model: the network that was explained.
         explanation: what `explain` made of it.
-        metrics: names or metrics; those given are updated, so that batches add up.
+        metrics: names, metrics, or {"ssim": {"mode": "labels"}} with options as in a plan; one, a
+            list, or a mapping of several with options. Metrics given are updated, so that batches
+            add up.
         target: classes that are judged; by default those that were explained, or, if the
             explanation has no classes, those the judge predicts.
         judge: the network that scores, if it is not the explained one.
@@ -68,10 +69,10 @@ def score(  # noqa: PLR0913 (all but the first three by name)
         accelerate: how passes run, see `accelerated`; None leaves it as it is.
 
     Returns:
-        The metrics by name, updated.
+        The metrics by name or label, updated.
 
     Raises:
-        OptionError: an unknown metric.
+        OptionError: an unknown metric or option, or none, or one twice.
         InputError: annotations are missing, or something does not fit.
         TargetError: the target does not fit the judge.
 
@@ -83,9 +84,7 @@ def score(  # noqa: PLR0913 (all but the first three by name)
         >>> found["ad"].summary().count
         2
     """
-    chosen = [create_metric(item) if isinstance(item, str) else item for item in metrics]
-    if not chosen or len({metric.name for metric in chosen}) != len(chosen):
-        raise OptionError(f"{len(chosen)} metrics were given; give at least one, each name once.")
+    chosen = resolve_metrics(metrics)
     bench = Bench(
         model,
         explanation,
@@ -100,8 +99,8 @@ def score(  # noqa: PLR0913 (all but the first three by name)
         chunk=chunk,
     )
     with nullcontext() if accelerate is None else accelerated(accelerate):
-        bench.feed(chosen)
-    return {metric.name: metric for metric in chosen}
+        bench.feed([*chosen.values()])
+    return chosen
 
 
 # --- a plan's batches -----------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from torchsaliency.errors import DataError, InputError, OptionError, TargetError
 from torchsaliency.evaluation.bench import explains_again, find_class_measure
 from torchsaliency.evaluation.given import FolderMaps
 from torchsaliency.evaluation.plan import Plan
+from torchsaliency.measures.reexplained import require_other_weights
 from torchsaliency.metrics import SaliencyMetric
 from torchsaliency.metrics.sanity import SanityMetric
 from torchsaliency.zoo import Network, Preprocessing, load_model
@@ -338,7 +339,7 @@ def require_permuted(setting: Setting) -> None:
     """Refuse a sanity metric of permuted labels without such a network, and the other way round.
 
     Raises:
-        OptionError: one is there without the other.
+        OptionError: one is there without the other, or the network has the explained one's weights.
     """
     asking = [
         label
@@ -348,13 +349,16 @@ def require_permuted(setting: Setting) -> None:
     if asking and setting.permuted is None:
         raise OptionError(
             f"metrics: {asking[0]} has mode=labels, and no network trained on permuted labels was "
-            "given; give it as permuted (--permuted NAME)."
+            "given; give it by --permuted, or permuted= of a plan or in Python."
         )
     if setting.permuted is not None and not asking:
         raise OptionError(
             f"permuted: {setting.permuted.name} was given, and no metric compares with it; set "
             "mode=labels of a sanity metric such as ssim, or leave it out."
         )
+    if setting.permuted is not None:
+        with _field("permuted"):
+            require_other_weights(setting.network, setting.permuted)
 
 
 def _side_inputs_of(judge: Network | None, side: SideInputs | None) -> SideInputs | None:

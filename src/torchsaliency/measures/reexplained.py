@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, final
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchsaliency.core.explanation import Explanation
 from torchsaliency.core.maps import relative_change, require_maps, to_float64
 from torchsaliency.core.masking import Masking
+from torchsaliency.core.network import unwrap
 from torchsaliency.core.runtime import draw_uniform
 from torchsaliency.core.space import add_sides
 from torchsaliency.core.target import ClassTarget
@@ -334,7 +335,8 @@ def randomised_maps(  # noqa: PLR0913 (all but the first two by name)
 
     Raises:
         OptionError: there is no such stage, or nothing in it to randomise; or mode="labels" without
-            `permuted`, `permuted` with another mode, or one of other classes.
+            `permuted`, `permuted` with another mode, with the explained network's weights, or one
+            of other classes.
         LayerError: `permuted` lacks an explained layer.
 
     Example:
@@ -351,7 +353,9 @@ def randomised_maps(  # noqa: PLR0913 (all but the first two by name)
             'network trained on permuted labels; give permuted=… and mode="labels" together.'
         )
     if mode == "labels":
-        networks = iter([("labels", cast("nn.Module", permuted))])
+        other = cast("nn.Module", permuted)
+        require_other_weights(model, other)
+        networks = iter([("labels", other)])
     else:
         networks = randomised_networks(model, mode=mode, stages=stages, seed=seed)
     names, maps = [], []
@@ -366,6 +370,32 @@ def randomised_maps(  # noqa: PLR0913 (all but the first two by name)
         _require_same_classes(explanation.output, found[0].output)
         maps.append(torch.cat([one.map for one in found]))
     return RandomisedMaps(tuple(names), explanation.map, torch.stack(maps, 1), mode)
+
+
+def require_other_weights(model: nn.Module, permuted: nn.Module) -> None:
+    """Refuse the explained network as its own network of permuted labels.
+
+    Raises:
+        OptionError: both are one network, or all weights are equal.
+    """
+    first, second = unwrap(model), unwrap(permuted)
+    if first is second or _equal_weights(first.state_dict(), second.state_dict()):
+        raise OptionError(
+            "The network of permuted labels has the weights of the explained one; give the one "
+            "that was trained on permuted labels (permuted=…; --permuted with --permuted-weights)."
+        )
+
+
+def _equal_weights(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    return (
+        bool(first)
+        and first.keys() == second.keys()
+        and all(
+            not isinstance(one, Tensor)
+            or (one.shape == second[key].shape and torch.equal(one, second[key].to(one)))
+            for key, one in first.items()
+        )
+    )
 
 
 def _require_same_classes(explained: Any, other: Any) -> None:

@@ -20,8 +20,9 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from torchsaliency.errors import InputError
+from torchsaliency.errors import InputError, OptionError
 from torchsaliency.metrics.statistics import CONFIDENCE, RESAMPLES, Result, bootstrap
+from torchsaliency.options import read_choice
 from torchsaliency.registry import Entry, Registry
 
 Annotations = Literal["", "boxes", "masks"]
@@ -403,26 +404,62 @@ class SaliencyMetric(Metric, abc.ABC):
         super()._sync_dist(dist_sync_fn, process_group)
 
 
-def collection(metrics: Sequence[str | SaliencyMetric]) -> MetricCollection:
+MetricLike = str | SaliencyMetric | Mapping[str, Any]
+MetricsLike = MetricLike | Sequence[MetricLike]
+
+
+def resolve_metrics(metrics: MetricsLike) -> dict[str, SaliencyMetric]:
+    """Return metrics by name or label, made of names, of options by name, or of a plan's choices.
+
+    Args:
+        metrics: one or a sequence of names, metrics and {"ssim": {"mode": "labels"}}; or a mapping
+            of several names to their options.
+
+    Raises:
+        OptionError: an unknown name or option, none at all, or one twice.
+
+    Example:
+        >>> resolve_metrics({"deletion": {"step": 448}, "ad": {}})["deletion"].step
+        448
+    """
+    several: list[MetricLike]
+    if isinstance(metrics, Mapping):
+        several = [{name: options} for name, options in metrics.items()]
+    elif isinstance(metrics, str | SaliencyMetric):
+        several = [metrics]
+    else:
+        several = [*metrics]
+    pairs = [_create_one(item) for item in several]
+    found = dict(pairs)
+    if not found or len(found) != len(pairs):
+        raise OptionError(
+            f"{len(pairs)} metrics with {len(found)} different names were given; give at least "
+            "one, each once."
+        )
+    return found
+
+
+def _create_one(given: Any) -> tuple[str, SaliencyMetric]:
+    """Return a metric and its label."""
+    if isinstance(given, SaliencyMetric):
+        return given.name, given
+    choice = read_choice("metric", given)
+    return choice.label, create_metric(choice.name, choice.options)
+
+
+def collection(metrics: MetricsLike) -> MetricCollection:
     """Return a torchmetrics collection, each metric a compute group of its own.
 
     Args:
-        metrics: names or metrics, each name once.
+        metrics: as of `score`, each once.
 
     Raises:
-        OptionError: an unknown name.
-        InputError: none was given, or one twice.
+        OptionError: an unknown name or option, none was given, or one twice.
 
     Example:
         >>> list(collection(["ad", "ag"]))
         ['ad', 'ag']
     """
-    created = [create_metric(item) if isinstance(item, str) else item for item in metrics]
-    by_name: dict[str, Metric | MetricCollection] = {item.name: item for item in created}
-    if not by_name or len(by_name) != len(created):
-        raise InputError(
-            f"{len(created)} metrics with {len(by_name)} different names were given; give at least "
-            "one, each once."
-        )
+    by_name: dict[str, Metric | MetricCollection] = {**resolve_metrics(metrics)}
     # explicit groups: automatic ones merge metrics that happen to agree on the first batch
     return MetricCollection(by_name, compute_groups=[[name] for name in by_name])

@@ -165,14 +165,16 @@ class Planner:
         parts = self._find_parts()
         kinds = {label: part.get("data", self.version.data) for label, part in parts.items()}
         sources = self._match_data(set(kinds.values()))
-        plans: dict[str, Plan] = {}
+        found: dict[str, Fields] = {}
         left_out: dict[str, str] = {}
         for label, part in parts.items():
             source = sources.get(kinds[label], sources.get(""))
             if source is None:
                 left_out[label] = f"no {kinds[label]} data was given"
             else:
-                plans[label] = self._make_plan({**part, "data": source})
+                found[label] = {**part, "data": source}
+        merged = _merge_parts(found)
+        plans = {label: self._make_plan(found[same[0]]) for label, same in merged.items()}
         if "" in sources:
             left_out |= _find_unannotated(plans, sources[""])
             plans = {label: plan for label, plan in plans.items() if label not in left_out}
@@ -183,13 +185,18 @@ class Planner:
             )
         experiments = []
         for label, plan in plans.items():
-            known = self._find_published(label)
+            known = self._find_published(merged[label][0])
             numbers = self.recipe.published.get(known, {})
             experiments.append(
                 Experiment(label, plan, folder / slug(label), numbers, known if numbers else "")
             )
         differs = self._list_differences(plans)
         differs += [f"{label} is left out, for {why}." for label, why in left_out.items()]
+        differs += [
+            f"{label} stands for {' and '.join(same)}, whose data would be the same."
+            for label, same in merged.items()
+            if len(same) > 1 and label in plans
+        ]
         return Reproduction(self.recipe, tuple(experiments), folder, tuple(differs), watch)
 
     # --- networks ---------------------------------------------------------------------------------
@@ -347,6 +354,28 @@ def _is_head(module: nn.Module) -> bool:
     weighted = [layer for layer in module.modules() if hasattr(layer, "weight")]
     plain = isinstance(module, nn.Linear | nn.Sequential)
     return plain and all(isinstance(layer, nn.Linear) for layer in weighted)
+
+
+def _merge_parts(parts: Mapping[str, Fields]) -> dict[str, list[str]]:
+    """Return the labels of the parts that are made, with those that each stands for.
+
+    Parts of a row that differ by their data alone are one, named after it, where that is the same.
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for label, part in parts.items():
+        fields = sorted(_drop(part, weights=FINETUNED, count=part.get("count")).items())
+        groups.setdefault((label.partition(_PIECE)[0], repr(fields)), []).append(label)
+    return {
+        f"{row}{_PIECE}{_name_data(parts[same[0]]['data'])}" if len(same) > 1 else same[0]: same
+        for (row, _), same in groups.items()
+    }
+
+
+def _name_data(source: str) -> str:
+    """Return built-in data as it was given, and the last name of a path."""
+    if source.partition(":")[0] in BUILT_IN:
+        return source
+    return Path(source.rpartition(":")[2]).name or source
 
 
 def _intersect(parts: Sequence[Fields]) -> Fields:

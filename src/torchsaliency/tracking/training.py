@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from torchsaliency.core.explain import explain
-from torchsaliency.core.method import Method
+from torchsaliency.core.explain import MethodsLike, explain, resolve_methods
 from torchsaliency.core.target import TargetSpec
 from torchsaliency.errors import OptionError
 from torchsaliency.viz import draw_maps
@@ -32,7 +31,7 @@ class FixedImages:
 
     Args:
         images: (N, C, H, W), as the network takes them; some four to eight.
-        methods: what explains them.
+        methods: what explains them, as in `explain`.
         target: what is explained, as in `explain`: labels make the maps comparable over time, the
             prediction changes while the network learns.
         layer: where maps are read; the network's default layer.
@@ -41,7 +40,7 @@ class FixedImages:
         std: of it, too.
 
     Raises:
-        OptionError: `every` is below 1.
+        OptionError: `every` is below 1, or a method is unknown.
 
     Example:
         >>> fixed = FixedImages(torch.rand(2, 3, 64, 64), ["gradcam"], [0, 1])
@@ -50,7 +49,7 @@ class FixedImages:
     def __init__(
         self,
         images: Tensor,
-        methods: str | Sequence[str | Method] = "gradcam",
+        methods: MethodsLike = "gradcam",
         target: int | Sequence[int] | TargetSpec | None = None,
         *,
         layer: str | None = None,
@@ -61,7 +60,7 @@ class FixedImages:
         if every < 1:
             raise OptionError(f"every is {every}; maps are drawn after 1 epoch or more.")
         self.images, self.target, self.layer, self.every = images, target, layer, every
-        self.methods = [methods] if isinstance(methods, str) else list(methods)
+        self.methods = resolve_methods(methods)
         self._look = {"mean": mean, "std": std}
         self._waited = 0
 

@@ -245,7 +245,7 @@ def test_a_single_number_is_guessed_aloud_once():
     assert measured.scores.name == "regression"
     first = ts.explain(net, X, "gradcam", lambda y: y[:, 0], "net.relu2")["gradcam"]
     torch.testing.assert_close(first.score, net(X)[:, 0])
-    with pytest.warns(UserWarning, match='taken for the logit z.*scores="regression"'):
+    with pytest.warns(UserWarning, match='taken for the logit z.*scores="regression".*--scores'):
         guessed = ts.explain(net, X, "gradcam", 0, "net.relu2")["gradcam"]
     assert guessed.scores is BINARY
     torch.testing.assert_close(guessed.score, -net(X)[:, 0])

@@ -105,7 +105,7 @@ class TestCollection:
 
     @pytest.mark.parametrize("names", [[], ["ad", "ad"], ["ad", "ai", AverageDrop()]])
     def test_a_wrong_number_of_names(self, names):
-        with pytest.raises(InputError, match="at least one, each once"):
+        with pytest.raises(OptionError, match="at least one, each once"):
             collection(names)
 
     def test_an_unknown_name(self):

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from torchsaliency.core.method import methods
 from torchsaliency.errors import OptionError
@@ -225,6 +226,22 @@ def test_two_kinds_of_data_go_where_they_belong():
         plan_of(one, ["imagenet:i", "imagenet:j"])
     with pytest.raises(OptionError, match="--data shapes:6 and --data samples"):
         plan_of(one, ["shapes:6", "samples"])
+
+
+def test_parts_of_the_same_data_are_one_named_after_it(tmp_path):
+    folder = tmp_path / "mine" / "cats"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(folder / "1.png")
+    one, given = get_recipe("opticam-fig2"), str(tmp_path / "mine")
+    for models, row in (((), "VGG16"), (["net.py:make"], "net.py:make")):
+        made = plan_of(one, [given], models)
+        (part,) = made.experiments
+        assert (part.label, part.plan.data) == (f"{row} / mine", given)
+        assert f"{row} / mine stands for {row} / ImageNet and" in made.differs[-1]
+    (part,) = plan_of(one, models=["torchvision/vgg16_bn"]).experiments
+    assert part.label == "VGG16 / samples"
+    (part,) = plan_of(one, ["kvasir:k"], ["net.py:make"]).experiments
+    assert part.label == "net.py:make / Kvasir"
 
 
 @pytest.mark.parametrize(
