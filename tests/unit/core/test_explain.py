@@ -70,7 +70,6 @@ def test_options_of_methods_are_written_as_in_a_plan():
         ({"rise": {"bogus": 7}}, "rise has no option 'bogus'"),
         ({"mine": {"samples": 7}}, "no method 'mine'"),
         ({"rise": 7}, "7 was given as a method; give its name"),
-        ([7], "7 was given as a method; give its name"),
         ([{"name": "gradcam", "augmented": True}], "which are fields of plans"),
         ([{"gradcam": {}}, "gradcam"], "2 methods with 1 different names"),
     ],
