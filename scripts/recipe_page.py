@@ -11,7 +11,7 @@ START = """# Recipes
 
 A recipe reproduces a table or figure of a paper with one command: offline on built-in data, or on
 the paper's data if you pass its folder. `scripts/recipe_page.py` generates this page from the
-recipes; `torchsaliency recipes` prints the same list.
+recipes; `torchsaliency recipes` lists them, too.
 
 ```console
 torchsaliency reproduce opticam-table1                      # built-in photographs
@@ -34,9 +34,9 @@ photographs or a few dozen shapes an order is weak evidence; the intervals show 
 - Pass `--data` once for each kind of data that a recipe needs. Parts without their data are left
   out, and the table reports it.
 - `--output DIR` (by default `reproduced/NAME`) contains the tables as text, Markdown, LaTeX, CSV
-  and HTML, the figures as PNG and SVG, all of it in `reproduction.json`, and a folder of rows for
-  each network. The same command continues a stopped run, and keeps pictures that are whole and
-  would be the same.
+  and HTML, charts as PNG and SVG, grids of photographs as PNG, all of it in `reproduction.json`,
+  and a folder of rows for each network of a table. The same command continues a stopped run, and
+  keeps pictures that are whole and would be the same.
 - `--format markdown` (or latex, csv, html, json) writes only the tables to stdout.
 
 In Python, call `torchsaliency.papers.reproduce.reproduce("opticam-table1", "folder")`. A recipe is

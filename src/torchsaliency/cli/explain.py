@@ -21,6 +21,7 @@ def explain(options: ExplainCommandOptions) -> int:
     (.npy), and one manifest.json that says everything needed to repeat them.
     """
     from torchsaliency.cli.photographs import explain_photos
+    from torchsaliency.zoo.weights import list_names
 
     manifest = explain_photos(options)
     if options.as_json:
@@ -34,9 +35,11 @@ def explain(options: ExplainCommandOptions) -> int:
                 print_line(f"{row['method']}: {about}")
         for name in manifest["grids"]:
             print_line(f"Look at {options.output / name}.")
-        count = sum(len(photo["maps"]) for photo in manifest["photos"])
-        maps = "1 map is" if count == 1 else f"{count} maps are"
-        print_line(f"{maps} in {options.output}/, described in its manifest.json.")
+        made = [facts for photo in manifest["photos"] for facts in photo["maps"]]
+        maps = "1 map is" if len(made) == 1 else f"{len(made)} maps are"
+        layers = list(dict.fromkeys(layer for facts in made for layer in facts["layers"]))
+        read = f", read at {list_names(layers)}" if layers else ""
+        print_line(f"{maps} in {options.output}/{read}, described in its manifest.json.")
     return 1 if manifest["skipped_photos"] else 0
 
 

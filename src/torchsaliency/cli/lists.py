@@ -139,12 +139,12 @@ def models(options: ModelsOptions) -> None:
 
 
 def recipes(options: ListOptions) -> None:
-    """List the papers' tables and figures that `reproduce` makes."""
+    """List the papers' tables and figures that `reproduce` makes, all of them also offline."""
     lines = []
     for row in read_facts("recipes"):
         words = (f"{row['paper']}, {row['item']}", row["title"], row["data"])
         lines.append((row, (bold(row["name"]), *map(Text, words))))
-    _print_list(options, ("recipe", "item", "shows", "needs"), lines)
+    _print_list(options, ("recipe", "item", "shows", "the paper's data"), lines)
 
 
 def layers(options: LayersOptions) -> None:

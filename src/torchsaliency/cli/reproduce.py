@@ -136,7 +136,9 @@ def print_reproduction(reproduction: Reproduction, form: str) -> None:
             print_line(sentence)
     verdicts = {True: "holds", False: "does not hold", None: "cannot be told"}
     for claim in reproduction.claims:
-        print_line(f"{claim.says}: {verdicts[claim.holds]} here.")
+        count = claim.measured.count if claim.measured is not None else 0
+        of = f" ({count} image{'s' * (count != 1)})" if count else ""
+        print_line(f"{claim.says}: {verdicts[claim.holds]} here{of}.")
     print_line(_next_steps(reproduction))
 
 

@@ -326,7 +326,7 @@ class Planner:
         return [
             *differs,
             *self.version.notes,
-            *([f"At most {self.limit} images."] * bool(self.limit)),
+            *([f"At most {self.limit} image{'s' * (self.limit != 1)}."] if self.limit else []),
         ]
 
 
