@@ -32,7 +32,8 @@ photographs or a few dozen shapes an order is weak evidence; the intervals show 
 - `--limit N` uses at most N images, `--masking` another baseline, `--model` another network, with
   `=FILE` its weights. A network of the paper keeps the numbers printed for it.
 - Pass `--data` once for each kind of data that a recipe needs. Parts without their data are left
-  out, and the table reports it.
+  out, and the table reports it. A folder of no such kind serves them all: parts that would then be
+  the same are one, named after the folder.
 - `--output DIR` (by default `reproduced/NAME`) contains the tables as text, Markdown, LaTeX, CSV
   and HTML, charts as PNG and SVG, grids of photographs as PNG, all of it in `reproduction.json`,
   and a folder of rows for each network of a table. The same command continues a stopped run, and

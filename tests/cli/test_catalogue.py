@@ -33,6 +33,7 @@ COMPLETED = {
     "explain --target marg": ["margin"],
     "explain --set opticam.iter": ["opticam.iterations=100"],
     "evaluate --judge builtin/shapes_v": ["builtin/shapes_vit"],
+    "evaluate --permuted builtin/shapes_v": ["builtin/shapes_vit"],
     "explain --model timm/resnet50_g": ["timm/resnet50_gn"],
     "layers torchvision/resnet1": [
         *("torchvision/resnet101", "torchvision/resnet152", "torchvision/resnet18"),

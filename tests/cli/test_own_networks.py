@@ -56,6 +56,12 @@ def test_a_grey_checkpoint_of_lightning(file, tmp_path):
     assert manifest["photos"][0]["input"] == [32, 32]
     assert manifest["photos"][0]["predicted"]["name"] in {"healthy", "ill"}
     assert "assumed: std 0.226" in " ".join(said.split())
+    assert "was given no weights" not in said
+
+
+def test_weights_that_a_factory_made_are_said(file, tmp_path):
+    _, _, said = explain(tmp_path, "camera", "--model", f"{file}:net", "--size", 32)
+    assert "was given no weights (--weights FILE): it has those that its factory made" in said
 
 
 def test_thirteen_channels(file, tmp_path):

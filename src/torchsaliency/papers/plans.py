@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -174,7 +175,10 @@ class Planner:
             else:
                 found[label] = {**part, "data": source}
         merged = _merge_parts(found)
-        plans = {label: self._make_plan(found[same[0]]) for label, same in merged.items()}
+        plans = {
+            label: self._make_plan(found[same[0]], own=len(same) > 1)
+            for label, same in merged.items()
+        }
         if "" in sources:
             left_out |= _find_unannotated(plans, sources[""])
             plans = {label: plan for label, plan in plans.items() if label not in left_out}
@@ -193,7 +197,8 @@ class Planner:
         differs = self._list_differences(plans)
         differs += [f"{label} is left out, for {why}." for label, why in left_out.items()]
         differs += [
-            f"{label} stands for {' and '.join(same)}, whose data would be the same."
+            f"{label} stands for {', '.join(same)}, whose data would be the same; "
+            "explained are its labels where the network knows them, else predictions."
             for label, same in merged.items()
             if len(same) > 1 and label in plans
         ]
@@ -283,10 +288,11 @@ class Planner:
 
     # --- plans ------------------------------------------------------------------------------------
 
-    def _make_plan(self, part: Fields) -> Plan:
+    def _make_plan(self, part: Fields, *, own: bool) -> Plan:
+        """Return the plan of a part; `own` data is of no kind that the recipe knows."""
         shared = dict(self.version.plan)
-        if self.offline and self.data:
-            # chosen for the recipe's own data; other data's label is the target where it is known
+        if own or (self.offline and self.data):
+            # chosen for the recipe's data; other data's label is the target where it is known
             shared.pop("target", None)
         fields = {**self.recipe.plan, **shared, **part}
         if fields.get("weights") == FINETUNED:
@@ -375,7 +381,7 @@ def _name_data(source: str) -> str:
     """Return built-in data as it was given, and the last name of a path."""
     if source.partition(":")[0] in BUILT_IN:
         return source
-    return Path(source.rpartition(":")[2]).name or source
+    return Path(os.path.abspath(source.rpartition(":")[2])).name or source
 
 
 def _intersect(parts: Sequence[Fields]) -> Fields:

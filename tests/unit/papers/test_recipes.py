@@ -237,7 +237,8 @@ def test_parts_of_the_same_data_are_one_named_after_it(tmp_path):
         made = plan_of(one, [given], models)
         (part,) = made.experiments
         assert (part.label, part.plan.data) == (f"{row} / mine", given)
-        assert f"{row} / mine stands for {row} / ImageNet and" in made.differs[-1]
+        assert part.plan.target is None
+        assert f"{row} / mine stands for {row} / ImageNet, {row} / Chest X-ray" in made.differs[-1]
     (part,) = plan_of(one, models=["torchvision/vgg16_bn"]).experiments
     assert part.label == "VGG16 / samples"
     (part,) = plan_of(one, ["kvasir:k"], ["net.py:make"]).experiments
