@@ -21,6 +21,7 @@ def explain(options: ExplainCommandOptions) -> int:
     (.npy), and one manifest.json that says everything needed to repeat them.
     """
     from torchsaliency.cli.photographs import explain_photos
+    from torchsaliency.zoo.sources.source import UNKNOWN
     from torchsaliency.zoo.weights import list_names
 
     manifest = explain_photos(options)
@@ -38,7 +39,12 @@ def explain(options: ExplainCommandOptions) -> int:
         made = [facts for photo in manifest["photos"] for facts in photo["maps"]]
         maps = "1 map is" if len(made) == 1 else f"{len(made)} maps are"
         layers = list(dict.fromkeys(layer for facts in made for layer in facts["layers"]))
-        read = f", read at {list_names(layers)}" if layers else ""
+        read = f", read at layer{'s' * (len(layers) > 1)} {list_names(layers)}" if layers else ""
+        if manifest["network"]["weights"] == UNKNOWN:
+            print_line(
+                f"{options.model} was given no weights (--weights FILE): it has those that its "
+                "factory made, which may be random."
+            )
         print_line(f"{maps} in {options.output}/{read}, described in its manifest.json.")
     return 1 if manifest["skipped_photos"] else 0
 

@@ -36,7 +36,6 @@ from torchsaliency.viz import colourise
 from torchsaliency.zoo import Network, load_model, similarity_to_text
 from torchsaliency.zoo.inputs import given_facts
 from torchsaliency.zoo.media import takes_volumes
-from torchsaliency.zoo.sources.source import UNKNOWN
 
 if TYPE_CHECKING:
     from torchsaliency.metrics import SaliencyMetric
@@ -142,11 +141,6 @@ def say_assumptions(network: Network) -> None:
         say(
             f"{network.name} does not say all of its input; assumed: {assumed} (--size, --mean and "
             "--std say otherwise)."
-        )
-    if network.source.get("weights") == UNKNOWN:
-        say(
-            f"{network.name} was given no weights (--weights FILE): it has those that its factory "
-            "made, which may be random."
         )
     if stripped := network.source.get("stripped"):
         say(f"Of the weights' names was taken off: {stripped}.")
