@@ -6,7 +6,6 @@ into docs/architectures.md.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import warnings
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import torchsaliency
 from torchsaliency.core.discovery import default_layer
 from torchsaliency.core.layer import Layer
 from torchsaliency.methods.cam import OptiCAM
+from torchsaliency.zoo.code import drop_comments
 from torchsaliency.zoo.sources.huggingface import feed_images
 
 PAPERS = "the paper's"
@@ -410,17 +410,8 @@ def code_of_layers() -> str:
     files = [folder / f"{name}.py" for name in names]
     digest = hashlib.sha256()
     for file in files:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list):  # docstrings
-                node.body = [part for part in body if not _is_string(part)]
-        digest.update(ast.dump(tree).encode())
+        digest.update(drop_comments(file.read_text(encoding="utf-8")).encode())
     return digest.hexdigest()[:16]
-
-
-def _is_string(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def photo_like(count: int, side: int) -> torch.Tensor:

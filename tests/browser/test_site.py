@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import http.server
-import importlib.util
 import os
 import subprocess
 import sys
@@ -31,8 +30,6 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """Build the site without a network, strictly, and give its address."""
-    if importlib.util.find_spec("mkdocs") is None:
-        pytest.skip("mkdocs is not installed; `uv sync` installs it")
     folder = tmp_path_factory.mktemp("site")
     words = ["build", "--quiet", "--site-dir", str(folder)]
     built = subprocess.run(

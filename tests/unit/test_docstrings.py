@@ -66,7 +66,7 @@ SKIPPED = {
 """Functions whose example does not run here, and why; may only become fewer."""
 
 
-def find_described(thing: Any) -> set[str]:
+def list_described(thing: Any) -> set[str]:
     return set(re.findall(r"^ +\*{0,2}(\w+):", inspect.getdoc(thing) or "", re.MULTILINE))
 
 
@@ -100,7 +100,8 @@ def describe_results() -> str:
     return " ".join(map(str, found))
 
 
-def require_nothing(kind: type) -> bool:
+def takes_nothing(kind: type) -> bool:
+    """Whether it can be made without an argument."""
     parameters = inspect.signature(kind).parameters.values()
     free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return all(one.default is not one.empty or one.kind in free for one in parameters)
@@ -111,7 +112,7 @@ def test_what_does_not_speak_for_itself_is_described():
     for name, function in FUNCTIONS.items():
         parameters = inspect.signature(function).parameters
         if len(parameters) > 1:
-            told = find_described(function)
+            told = list_described(function)
             missing += [f"{name}({part})" for part in parameters if part not in told]
     assert missing == []
 
@@ -120,7 +121,7 @@ def test_what_a_class_takes_and_keeps_is_described():
     missing = []
     for name, kind in MADE.items():
         own = [base for base in kind.__mro__ if base is not object]
-        told = {"place"}.union(*map(find_described, own), list_parts(kind))
+        told = {"place"}.union(*map(list_described, own), list_parts(kind))
         fields = getattr(kind, "model_fields", {})
         told |= {key for key, field in fields.items() if field.description}
         kept = {*inspect.signature(kind).parameters}
@@ -166,7 +167,7 @@ def test_classes_have_an_example_or_say_where_they_come_from():
     sources = {name.rpartition(".")[2] for name in PUBLIC}
     for name, kind in CLASSES.items():
         word, text = rf"\b{kind.__name__}\b", inspect.getdoc(kind) or ""
-        bases = kind.__mro__[1:] if name in MADE and require_nothing(kind) else ()
+        bases = kind.__mro__[1:] if name in MADE and takes_nothing(kind) else ()
         if not (
             name in ERRORS
             or read_examples(kind)

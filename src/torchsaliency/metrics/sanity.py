@@ -289,11 +289,6 @@ class HOGSimilarity(SanityMetric):
     Source: Adebayo et al., NeurIPS 2018.
 
     Args:
-        mode: "cascading" randomises the stages one after another, "independent" one at a time;
-            "labels" takes the network `permuted`, which was trained on permuted labels.
-        stages: into how many the network is split, from the output down; at least 1. "labels" has
-            one.
-        seed: of the random weights.
         correlation: "spearman", or "pearson" as in the code behind Opti-CAM's figures.
     """
 
@@ -331,11 +326,6 @@ class SSIMSimilarity(SanityMetric):
     Source: Adebayo et al., NeurIPS 2018.
 
     Args:
-        mode: "cascading" randomises the stages one after another, "independent" one at a time;
-            "labels" takes the network `permuted`, which was trained on permuted labels.
-        stages: into how many the network is split, from the output down; at least 1. "labels" has
-            one.
-        seed: of the random weights.
         window: side of a uniform window in pixels, odd and at least 3; None: Gaussian weights.
     """
 

@@ -45,7 +45,7 @@ def _read_class(defined: type) -> str:
     if name is not None:
         return "" if _is_installed(Path(name).resolve()) else _read_file(Path(name))
     try:
-        return _drop_comments(inspect.getsource(defined))  # a notebook's
+        return drop_comments(inspect.getsource(defined))  # a notebook's
     except (OSError, TypeError):
         return ""
 
@@ -53,7 +53,7 @@ def _read_class(defined: type) -> str:
 def _read_file(path: Path) -> str:
     if not path.is_file():
         return ""
-    return _drop_comments(path.read_text(encoding="utf-8", errors="replace"))
+    return drop_comments(path.read_text(encoding="utf-8", errors="replace"))
 
 
 def _is_installed(file: Path) -> bool:
@@ -64,7 +64,7 @@ def _is_installed(file: Path) -> bool:
     return any(file.is_relative_to(folder.resolve()) for folder in folders)
 
 
-def _drop_comments(source: str) -> str:
+def drop_comments(source: str) -> str:
     """Return code without comments, docstrings and lines' places; as it is if it has faults."""
     try:
         tree = ast.parse(source)
