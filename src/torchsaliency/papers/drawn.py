@@ -24,7 +24,7 @@ def draw_once(
 ) -> bool:
     """Let `draw` write pages, unless they are there, whole, and drawn of the same; return whether.
 
-    The same are the recipe, its plans and what they find (weights, data, preprocessing), the notes
+    The same are the recipe, its plans and what they find (weights, code, data …), the notes
     for the reader, and the library's version. Pages for which images were skipped are drawn anew:
     the images may be readable now.
 
